@@ -1,0 +1,1 @@
+"""How a control queue is reached. Knows virtio, and nothing of states or of the daemon."""

@@ -1,0 +1,37 @@
+"""The interface behind which every control queue stands: the ring's memory, a kick, a call.
+
+Whoever opens a control queue has it alone until it is closed. What it is for the device, lent by a
+VMM or owned, is no business of its user.
+"""
+
+from typing import Protocol
+
+from vdpad.virtio.split_ring import DriverRing
+
+
+class ControlQueue(Protocol):
+    """An idle CVQ, ready for chains."""
+
+    @property
+    def ring(self) -> DriverRing:
+        """The driver's side of the ring; idle: all that was made available has been used."""
+
+    @property
+    def next_index(self) -> int:
+        """Both indices of the idle ring: where the next chain goes, and comes back."""
+
+    @property
+    def worth_polling(self) -> bool:
+        """Whether the device works while we look; not so where it shares our thread."""
+
+    def kick(self) -> None:
+        """Rings the doorbell. Does not block."""
+
+    async def called(self, timeout: float) -> None:
+        """Returns when the device has interrupted, or after so many seconds.
+
+        Cancellation leaves nothing behind; an interrupt that comes then is kept for the next call.
+        """
+
+    def close(self) -> None:
+        """Lets go of the queue. May be called again."""

@@ -1,0 +1,215 @@
+"""The software device: a task that serves a CVQ in memory which it lends as a VMM lends its own.
+
+It owns a sealed memfd with the ring, a kick and a call eventfd, and hands out duplicates of them;
+whoever borrows sees no difference to a ring that a VMM lends. It is served by a task of the event
+loop it was started in: waiting for a kick, then serving until the ring is empty.
+"""
+
+import asyncio
+import fcntl
+import mmap
+import os
+import random
+import time
+from dataclasses import dataclass, field
+
+from vdpad.queues.eventfds import Notifier, Waiter
+from vdpad.queues.lent import LentDescriptors
+from vdpad.queues.software.device_ring import BadChain, Chain, DeviceRing
+from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
+from vdpad.queues.software.net import NetDevice
+from vdpad.virtio.commands import ACK_ERR
+from vdpad.virtio.config import (
+    MIN_RSS_KEY_SIZE,
+    MIN_RSS_TABLE_LENGTH,
+    HashType,
+    NetConfig,
+)
+from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
+
+# Where a guest's memory might begin for a device; not zero, so that offset and address differ.
+_IOVA = 0x100000
+_BUFFERS_A_RING_ENTRY = 512
+_PAGE = 4096
+# A kick that never comes is looked for this often, in seconds; it costs nothing.
+_IDLE = 60.0
+
+ALL_FEATURES: FeatureSet = frozenset(Feature) - {
+    Feature.RING_PACKED,
+    Feature.RING_INDIRECT_DESC,
+    Feature.NOTIFICATION_DATA,
+    Feature.NOTIFY_ON_EMPTY,
+    Feature.IN_ORDER,
+    Feature.SR_IOV,
+    Feature.ADMIN_VQ,
+}
+"""What the device can serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareConfig:
+    """What a software device is like."""
+
+    features: FeatureSet = ALL_FEATURES
+    net: NetConfig = field(
+        default_factory=lambda: NetConfig(
+            mac=bytes.fromhex("525400000001"),
+            max_virtqueue_pairs=8,
+            rss_max_key_size=MIN_RSS_KEY_SIZE,
+            rss_max_indirection_table_length=MIN_RSS_TABLE_LENGTH,
+            supported_hash_types=frozenset(HashType),
+        )
+    )
+    ring_size: int = 64
+    start_index: int = 0
+    """Where both ring indices begin: 0 … 65535."""
+    misbehaviour: Misbehaviour = Misbehaviour()
+
+
+class SoftwareDevice:
+    """A device, brought up and lending its CVQ. Start it inside a running loop."""
+
+    def __init__(self, config: SoftwareConfig) -> None:
+        self.config = config
+        self.net = NetDevice(config.features, config.net)
+        self.geometry = _geometry(config.ring_size)
+        self.busy_ns = 0
+        """The time that serving took, all told."""
+        self.doorbells_heard = 0
+        self._event_idx = Feature.RING_EVENT_IDX in config.features
+        self._memory = _sealed_memfd(self.geometry.memory.size)
+        self._map = mmap.mmap(self._memory, self.geometry.memory.size)
+        self._view = memoryview(self._map)
+        self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._notify = Notifier(self._call)
+        self._random = random.Random(0)
+        self._kicked = Waiter(self._kick)
+        self._task: asyncio.Task[None] | None = None
+        self._set_up(config.misbehaviour)
+
+    def start(self) -> None:
+        """Begins to serve."""
+        self._task = asyncio.get_running_loop().create_task(self._serve(), name="software-device")
+
+    async def stop(self) -> None:
+        """Ends the task and lets go of memory and descriptors. On cancellation both are done."""
+        task, self._task = self._task, None
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        finally:
+            self._kicked.close()
+            self._ring.release()
+            self._view.release()
+            self._map.close()
+            for fd in (self._memory, self._kick, self._call):
+                os.close(fd)
+
+    def reset(self, misbehaviour: Misbehaviour | None = None) -> None:
+        """Resets settings and ring, as a VMM does after a failure.
+
+        Args:
+            misbehaviour: from now on; None keeps what was configured.
+        """
+        self.net.reset()
+        self._ring.release()
+        self._view[:] = bytes(len(self._view))
+        self._set_up(self.config.misbehaviour if misbehaviour is None else misbehaviour)
+
+    def lend(self) -> LentDescriptors:
+        """Duplicates of the memory, kick and call descriptors; the borrower closes them."""
+        return LentDescriptors(*(os.dup(fd) for fd in (self._memory, self._kick, self._call)))
+
+    def _set_up(self, misbehaviour: Misbehaviour) -> None:
+        self._misbehaviour = misbehaviour
+        self._ring = DeviceRing(
+            self._view,
+            self.geometry,
+            event_idx=self._event_idx,
+            start_index=self.config.start_index,
+        )
+        self._taken = 0
+        self._last_head = 0
+        self._silent = False
+
+    async def _serve(self) -> None:
+        while True:
+            await self._kicked.wait(_IDLE)
+            self.doorbells_heard += 1
+            while not self._silent:
+                started = time.perf_counter_ns()
+                chains = self._take()
+                if self._misbehaviour.seconds_a_command:
+                    await asyncio.sleep(self._misbehaviour.seconds_a_command * len(chains))
+                self._answer(chains)
+                idle = not chains and self._ring.idle()
+                self.busy_ns += time.perf_counter_ns() - started
+                if idle:
+                    break
+
+    def _take(self) -> list[Chain]:
+        try:
+            return self._ring.take()
+        except BadChain:
+            # virtio 1.4, 2.1.2: a device that met an error it cannot recover from does no more
+            # until it is reset.
+            self._silent = True
+            return []
+
+    def _answer(self, chains: list[Chain]) -> None:
+        served = [pair for chain in chains if (pair := self._carry_out(chain)) is not None]
+        if self._misbehaviour.order is Order.REVERSED:
+            served.reverse()
+        elif self._misbehaviour.order is Order.SHUFFLED:
+            self._random.shuffle(served)
+        for chain, fault in served:
+            self._give_back(chain, fault)
+        if self._ring.wants_interrupt() and self._misbehaviour.interrupts:
+            self._notify()
+
+    def _carry_out(self, chain: Chain) -> tuple[Chain, Fault | None] | None:
+        """Does what a chain says and writes its ack; None where it is never answered."""
+        fault = self._misbehaviour.faults.get(self._taken)
+        self._taken += 1
+        if fault is Fault.SILENCE:
+            self._silent = True
+        if self._silent:
+            return None
+        if fault is Fault.ERR:
+            self._ring.write_ack(chain, ACK_ERR)
+        elif fault is Fault.STRANGE_ACK:
+            self._ring.write_ack(chain, 7)
+        elif fault is not Fault.STALE_ACK:
+            self._ring.write_ack(chain, self.net.command(chain.readable))
+        return chain, fault
+
+    def _give_back(self, chain: Chain, fault: Fault | None) -> None:
+        head, length = chain.head, 1
+        if fault is Fault.ID_OUT_OF_RANGE:
+            head = self.geometry.size
+        elif fault is Fault.ID_NOT_IN_FLIGHT:
+            head = chain.head + 1
+        elif fault is Fault.ID_TWICE:
+            head = self._last_head
+        elif fault is Fault.WRONG_LENGTH:
+            length = 2
+        elif fault is Fault.RUN_AHEAD:
+            self._ring.run_ahead()
+        self._ring.put(head, length)
+        self._last_head = head
+
+
+def _geometry(ring_size: int) -> RingGeometry:
+    ring = lay_out(ring_size, Region(_IOVA, 1 << 30)).buffers.iova - _IOVA
+    size = ring + max(8 * _PAGE, ring_size * _BUFFERS_A_RING_ENTRY)
+    return lay_out(ring_size, Region(_IOVA, -(-size // _PAGE) * _PAGE))
+
+
+def _sealed_memfd(size: int) -> int:
+    fd = os.memfd_create("vdpad-cvq", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return fd

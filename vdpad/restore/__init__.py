@@ -1,0 +1,1 @@
+"""How a state is put back: plan, program, replay, report."""

@@ -1,0 +1,171 @@
+"""The program: a plan encoded into what will be copied into the ring.
+
+The ring's descriptors are used in pairs, one pair a command: its bytes, and one ack byte. Pairs
+and buffers are divided into *regions*: two halves where RING_EVENT_IDX lets a device be fed without
+a doorbell each time, else one that takes all (facts/vhost-vdpa.md, "What a batch costs"). The
+commands are cut into *banks*, as many as a region takes at a time; bank k goes to region k modulo
+the number of regions, once the bank before it there has come back whole.
+
+A bank is ready to be copied: `buffers` holds its acks, pre-filled, and then its commands, so one
+slice copy both sends and re-arms; `descriptors` is None where the region's descriptors already say
+the same, which they do through a run of equally long commands such as VLAN_ADD.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vdpad.virtio.commands import ACK_NONE, Command
+from vdpad.virtio.split_ring import (
+    DESCRIPTOR,
+    USED_ELEMENT,
+    RingGeometry,
+    command_descriptors,
+)
+
+_DESCRIPTORS_A_COMMAND = 2
+_ACK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the ring's descriptors and buffers, filled with one bank at a time."""
+
+    first_head: int
+    """Its first descriptor."""
+    slots: int
+    """How many commands it takes."""
+    buffers_at: int
+    """Where its buffers begin, in bytes from the start of the ring's buffers."""
+    buffers_size: int
+    """Bytes."""
+    heads: bytes
+    """Its chains' heads, le16 each, as they go into the available ring."""
+    completions: bytes
+    """What the used ring holds when the device has returned all its chains in order."""
+
+    @property
+    def descriptors_at(self) -> int:
+        """Where its descriptors begin, in bytes from the start of the table."""
+        return self.first_head * DESCRIPTOR.size
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Commands that are published together."""
+
+    first: int
+    """Index of its first command in the program."""
+    count: int
+    region: Region
+    buffers: bytes
+    descriptors: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A plan, encoded for one ring."""
+
+    commands: tuple[Command, ...]
+    banks: tuple[Bank, ...]
+    regions: tuple[Region, ...]
+    """Empty where there are no commands."""
+    geometry: RingGeometry
+    event_idx: bool
+
+    @property
+    def most_doorbells(self) -> int:
+        """How often a replay rings at the most: the first banks share one doorbell."""
+        return len(self.banks) - min(len(self.banks), len(self.regions)) + bool(self.banks)
+
+
+def largest_command(geometry: RingGeometry) -> int:
+    """How many bytes one command may have for a ring's buffers; 0 where the ring takes none."""
+    if geometry.size < _DESCRIPTORS_A_COMMAND:
+        return 0
+    return max(0, geometry.buffers.size - _ACK)
+
+
+def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: bool) -> Program:
+    """Encodes commands for a ring.
+
+    Args:
+        commands: none larger than `largest_command(geometry)`.
+        geometry: a checked one.
+        event_idx: RING_EVENT_IDX was negotiated.
+    """
+    payloads = [command.encode() for command in commands]
+    largest = max(map(len, payloads), default=0)
+    regions = _regions(geometry, largest, event_idx=event_idx) if payloads else ()
+    banks = tuple(_banks(payloads, regions, geometry.buffers.iova))
+    return Program(commands, banks, regions, geometry, event_idx)
+
+
+def _regions(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple[Region, ...]:
+    slots = geometry.size // _DESCRIPTORS_A_COMMAND
+    room = geometry.buffers.size
+    if event_idx and slots > 1 and largest + _ACK <= room // 2:
+        return tuple(_region(half, slots // 2, room // 2) for half in range(2))
+    return (_region(0, slots, room),)
+
+
+def _region(number: int, slots: int, room: int) -> Region:
+    first_head = number * slots * _DESCRIPTORS_A_COMMAND
+    heads = range(first_head, first_head + slots * _DESCRIPTORS_A_COMMAND, _DESCRIPTORS_A_COMMAND)
+    return Region(
+        first_head=first_head,
+        slots=slots,
+        buffers_at=number * room,
+        buffers_size=room,
+        heads=b"".join(head.to_bytes(2, "little") for head in heads),
+        completions=b"".join(USED_ELEMENT.pack(head, _ACK) for head in heads),
+    )
+
+
+def _banks(
+    payloads: list[bytes], regions: tuple[Region, ...], buffers_iova: int
+) -> Iterator[Bank]:
+    images: dict[tuple[int, tuple[int, ...]], bytes] = {}
+    in_place: dict[int, bytes] = {}
+    first = number = 0
+    while first < len(payloads):
+        region = regions[number % len(regions)]
+        taken = payloads[first : first + _fitting(payloads, first, region)]
+        lengths = tuple(map(len, taken))
+        key = (region.first_head, lengths)
+        if key not in images:
+            images[key] = _descriptors(region, lengths, buffers_iova)
+        image = images[key]
+        unchanged = in_place.get(region.first_head, b"").startswith(image)
+        if not unchanged:
+            in_place[region.first_head] = image
+        yield Bank(
+            first=first,
+            count=len(taken),
+            region=region,
+            buffers=bytes([ACK_NONE]) * len(taken) + b"".join(taken),
+            descriptors=None if unchanged else image,
+        )
+        first += len(taken)
+        number += 1
+
+
+def _fitting(payloads: list[bytes], first: int, region: Region) -> int:
+    """How many of the payloads from first on a region takes: at least one."""
+    count = room_taken = 0
+    for payload in payloads[first : first + region.slots]:
+        room_taken += len(payload) + _ACK
+        if room_taken > region.buffers_size:
+            break
+        count += 1
+    return count
+
+
+def _descriptors(region: Region, lengths: tuple[int, ...], buffers_iova: int) -> bytes:
+    acks_at = buffers_iova + region.buffers_at
+    address = acks_at + len(lengths)
+    chains = []
+    for slot, length in enumerate(lengths):
+        head = region.first_head + slot * _DESCRIPTORS_A_COMMAND
+        chains.append((head, address, length, acks_at + slot))
+        address += length
+    return command_descriptors(chains)

@@ -1,0 +1,92 @@
+"""The report: what a replay came to, with names, as the API sends it (docs/api.md, "Results")."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from vdpad.restore.replay import Outcome, Replayed
+from vdpad.virtio.commands import ACK_ERR, Command
+
+# Stops a device that refuses everything from making replies that no datagram takes.
+MAX_LINES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A command that was not applied."""
+
+    index: int
+    """In the order of sending, from 0."""
+    command: str
+    arguments: str
+    ack: int | None
+    """1, or None where none came."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingIndices:
+    """Where the ring stands when it is handed back."""
+
+    next_available: int
+    next_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a restore. The API's shape, field by field."""
+
+    migration: str
+    outcome: Outcome
+    commands: int
+    applied: int
+    rejected: tuple[Line, ...]
+    unanswered: tuple[Line, ...]
+    rejected_total: int
+    unanswered_total: int
+    doorbells: int
+    widened: tuple[str, ...]
+    prepare_us: int
+    commit_us: int
+    ring: RingIndices | None
+    device_must_reset: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values for a reply."""
+        return asdict(self)
+
+
+def report(
+    migration: str,
+    commands: tuple[Command, ...],
+    replayed: Replayed,
+    *,
+    widened: tuple[str, ...],
+    prepare_us: int,
+) -> Report:
+    """Names what became of each command."""
+    index = replayed.next_index
+    not_applied = len(replayed.rejected) + len(replayed.unanswered)
+    return Report(
+        migration=migration,
+        outcome=replayed.outcome,
+        commands=len(commands),
+        applied=len(commands) - not_applied,
+        rejected=_lines(commands, replayed.rejected, ACK_ERR),
+        unanswered=_lines(commands, replayed.unanswered, None),
+        rejected_total=len(replayed.rejected),
+        unanswered_total=len(replayed.unanswered),
+        doorbells=replayed.doorbells,
+        widened=widened,
+        prepare_us=prepare_us,
+        commit_us=replayed.elapsed_ns // 1000,
+        ring=None if index is None else RingIndices(index, index),
+        device_must_reset=index is None,
+    )
+
+
+def _lines(
+    commands: tuple[Command, ...], indices: Iterable[int], ack: int | None
+) -> tuple[Line, ...]:
+    return tuple(
+        Line(index, commands[index].NAME, commands[index].arguments(), ack)
+        for index in list(indices)[:MAX_LINES]
+    )

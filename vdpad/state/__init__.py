@@ -1,0 +1,1 @@
+"""What is moved: a virtio-net device's settings as its guest made them."""

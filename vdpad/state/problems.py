@@ -1,0 +1,70 @@
+"""What is wrong with a state or a request, told by path."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+# A path may hold keys that the sender made up. Stops one request from filling logs and replies.
+_MAX_PATH = 200
+_MAX_MESSAGE = 300
+_MAX_PROBLEMS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    path: str
+    """Where, dotted: "rss.indirection_table.3"."""
+    code: str
+    """A stable word for programs."""
+    message: str
+    """A sentence for people."""
+
+
+def invalid(*problems: tuple[tuple[str | int, ...], str, str]) -> ValidationError:
+    """The error that a validator raises to name places below its own: (location, code, message)."""
+    return ValidationError.from_exception_data(
+        "state",
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(code, "{text}", {"text": message}), loc=location, input=None
+            )
+            for location, code, message in problems
+        ],
+    )
+
+
+def problems_of(error: ValidationError, below: int = 0) -> list[Problem]:
+    """Problems for people from pydantic's errors; a cut list ends with a line that says so.
+
+    Args:
+        error: what pydantic raised.
+        below: how many leading parts of each location to leave out.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = [
+        Problem(_path(each["loc"][below:]), _code(each["type"]), each["msg"][:_MAX_MESSAGE])
+        for each in found[:_MAX_PROBLEMS]
+    ]
+    if len(found) > _MAX_PROBLEMS:
+        left_out = len(found) - _MAX_PROBLEMS
+        problems.append(Problem("", "more", f"{left_out} more problems are not shown"))
+    return problems
+
+
+def sentence(problems: Iterable[Problem]) -> str:
+    """All problems in one line."""
+    return "; ".join(f"{each.path}: {each.message}" for each in problems)
+
+
+def _path(location: Iterable[str | int]) -> str:
+    dotted = ".".join(map(str, location))
+    printable = "".join(c if c.isprintable() else "?" for c in dotted[: _MAX_PATH + 1])
+    return printable if len(printable) <= _MAX_PATH else printable[:_MAX_PATH] + "…"
+
+
+def _code(pydantic_type: str) -> str:
+    return "unknown-key" if pydantic_type == "extra_forbidden" else pydantic_type.replace("_", "-")
