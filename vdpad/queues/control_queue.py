@@ -27,7 +27,7 @@ class ControlQueue(Protocol):
     def kick(self) -> None:
         """Rings the doorbell. Does not block."""
 
-    async def called(self, timeout: float) -> None:
+    async def called(self, seconds: float) -> None:
         """Returns when the device has interrupted, or after so many seconds.
 
         Cancellation leaves nothing behind; an interrupt that comes then is kept for the next call.

@@ -71,7 +71,7 @@ class Waiter:
         self._woken: asyncio.Future[None] | None = None
         self._notified = False
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Returns when it was notified since the last wait, or after so many seconds.
 
         Cancellation loses nothing: a notification that comes then is kept for the next wait.
@@ -81,7 +81,7 @@ class Waiter:
             self._loop.add_reader(self._fd, self._readable)
         if not self._notified:
             self._woken = self._loop.create_future()
-            timer = self._loop.call_later(timeout, self._wake)
+            timer = self._loop.call_later(seconds, self._wake)
             try:
                 await self._woken
             finally:

@@ -27,7 +27,7 @@ class BadLend(VdpadError):
 
 @dataclass(frozen=True, slots=True)
 class LentDescriptors:
-    """What a lender sends; ours to close."""
+    """What a lender sends, in the order in which it is sent."""
 
     memory: int
     kick: int
@@ -46,6 +46,10 @@ class LentDescriptors:
                 "send them with the request (SCM_RIGHTS)"
             )
         return cls(*fds)
+
+    def duplicate(self) -> "LentDescriptors":
+        """The same again, for somebody else to close."""
+        return LentDescriptors(os.dup(self.memory), os.dup(self.kick), os.dup(self.call))
 
     def close(self) -> None:
         """Closes all three."""
@@ -127,9 +131,9 @@ class LentQueue:
         """Rings the doorbell."""
         self._kick()
 
-    async def called(self, timeout: float) -> None:
+    async def called(self, seconds: float) -> None:
         """Returns when the device has interrupted, or after so many seconds."""
-        await self._call.wait(timeout)
+        await self._call.wait(seconds)
 
     def close(self) -> None:
         """Unmaps the memory and closes the descriptors."""
@@ -146,6 +150,12 @@ class LentQueue:
         if self._descriptors is not None:
             self._descriptors.close()
             self._descriptors = None
+
+
+def memory_identity(descriptors: LentDescriptors) -> tuple[int, int]:
+    """What tells one memfd from another, however often it was duplicated."""
+    status = os.fstat(descriptors.memory)
+    return status.st_dev, status.st_ino
 
 
 def _map(fd: int, size: int) -> mmap.mmap:

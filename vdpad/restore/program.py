@@ -18,12 +18,16 @@ from vdpad.virtio.commands import ACK_NONE, Command
 from vdpad.virtio.split_ring import (
     DESCRIPTOR,
     USED_ELEMENT,
+    BadGeometry,
     RingGeometry,
     command_descriptors,
 )
 
 _DESCRIPTORS_A_COMMAND = 2
 _ACK = 1
+
+# Commands of a fixed size have at most 18 bytes; the others a plan measures.
+_SMALLEST_BUFFERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +82,24 @@ class Program:
         return len(self.banks) - min(len(self.banks), len(self.regions)) + bool(self.banks)
 
 
-def largest_command(geometry: RingGeometry) -> int:
-    """How many bytes one command may have for a ring's buffers; 0 where the ring takes none."""
+def check_room(geometry: RingGeometry) -> None:
+    """Refuses a ring that cannot take even one command.
+
+    Raises:
+        BadGeometry: fewer than two descriptors, or next to no room for buffers.
+    """
     if geometry.size < _DESCRIPTORS_A_COMMAND:
-        return 0
-    return max(0, geometry.buffers.size - _ACK)
+        raise BadGeometry(f"ring.size: expected at least 2, got {geometry.size}")
+    if geometry.buffers.size < _SMALLEST_BUFFERS:
+        raise BadGeometry(
+            f"ring.buffers: expected at least {_SMALLEST_BUFFERS} bytes, "
+            f"got {geometry.buffers.size}"
+        )
+
+
+def largest_command(geometry: RingGeometry) -> int:
+    """How many bytes one command may have for a ring's buffers."""
+    return geometry.buffers.size - _ACK
 
 
 def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: bool) -> Program:
@@ -90,7 +107,7 @@ def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: 
 
     Args:
         commands: none larger than `largest_command(geometry)`.
-        geometry: a checked one.
+        geometry: a checked one, with room.
         event_idx: RING_EVENT_IDX was negotiated.
     """
     payloads = [command.encode() for command in commands]
@@ -121,9 +138,7 @@ def _region(number: int, slots: int, room: int) -> Region:
     )
 
 
-def _banks(
-    payloads: list[bytes], regions: tuple[Region, ...], buffers_iova: int
-) -> Iterator[Bank]:
+def _banks(payloads: list[bytes], regions: tuple[Region, ...], buffers_iova: int) -> Iterator[Bank]:
     images: dict[tuple[int, tuple[int, ...]], bytes] = {}
     in_place: dict[int, bytes] = {}
     first = number = 0

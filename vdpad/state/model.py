@@ -43,9 +43,7 @@ Fault = tuple[tuple[str | int, ...], str, str]
 class Part(BaseModel):
     """A part of a state: frozen, strict, no unknown keys, no nulls."""
 
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _refuse_faults(self) -> Self:
@@ -267,8 +265,7 @@ class NetState(Part):
             yield (
                 ("rss", "unclassified_queue"),
                 "out-of-range",
-                f"receive queue {self.rss.unclassified_queue} is not among "
-                f"queues 0 … {pairs - 1}",
+                f"receive queue {self.rss.unclassified_queue} is not among queues 0 … {pairs - 1}",
             )
 
     def _offload_faults(self) -> Iterator[Fault]:
@@ -280,4 +277,3 @@ class NetState(Part):
                 "needs-feature",
                 f"expected {names} among the state's features",
             )
-

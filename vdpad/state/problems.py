@@ -1,6 +1,6 @@
 """What is wrong with a state or a request, told by path."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -30,7 +30,9 @@ def invalid(*problems: tuple[tuple[str | int, ...], str, str]) -> ValidationErro
         "state",
         [
             InitErrorDetails(
-                type=PydanticCustomError(code, "{text}", {"text": message}), loc=location, input=None
+                type=PydanticCustomError(code, "{text}", {"text": message}),
+                loc=location,
+                input=None,
             )
             for location, code, message in problems
         ],
@@ -55,9 +57,10 @@ def problems_of(error: ValidationError, below: int = 0) -> list[Problem]:
     return problems
 
 
-def sentence(problems: Iterable[Problem]) -> str:
-    """All problems in one line."""
-    return "; ".join(f"{each.path}: {each.message}" for each in problems)
+def summary(problems: Sequence[Problem]) -> str:
+    """The first problem, and how many more there are."""
+    first = f"{problems[0].path}: {problems[0].message}"
+    return first if len(problems) == 1 else f"{first} (and {len(problems) - 1} more problems)"
 
 
 def _path(location: Iterable[str | int]) -> str:

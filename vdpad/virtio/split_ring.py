@@ -119,9 +119,7 @@ class RingGeometry:
         in_order = sorted(parts.items(), key=lambda item: item[1].iova)
         for (name, part), (other, after) in pairwise(in_order):
             if part.end > after.iova:
-                raise BadGeometry(
-                    f"ring.{name} {_span(part)} overlaps ring.{other} {_span(after)}"
-                )
+                raise BadGeometry(f"ring.{name} {_span(part)} overlaps ring.{other} {_span(after)}")
 
     def _check_alignment(self) -> None:
         for name, address, alignment in (
@@ -199,8 +197,8 @@ class DriverRing:
         self.descriptors = parts["descriptors"]
         self.buffers = parts["buffers"]
         self._available_words = parts["available"].cast("H")
-        self._available_entries = parts["available"][_RING_HEADER : -_EVENT]
-        self._used_bytes = parts["used"][_RING_HEADER : -_EVENT]
+        self._available_entries = parts["available"][_RING_HEADER:-_EVENT]
+        self._used_bytes = parts["used"][_RING_HEADER:-_EVENT]
         # The index and the event index stand on even addresses whatever the size.
         self._used_words = parts["used"].cast("H")
 

@@ -64,7 +64,7 @@ class SoftwareConfig:
     ring_size: int = 64
     start_index: int = 0
     """Where both ring indices begin: 0 … 65535."""
-    misbehaviour: Misbehaviour = Misbehaviour()
+    misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
 
 
 class SoftwareDevice:
@@ -84,7 +84,7 @@ class SoftwareDevice:
         self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._notify = Notifier(self._call)
-        self._random = random.Random(0)
+        self._random = random.Random(0)  # noqa: S311
         self._kicked = Waiter(self._kick)
         self._task: asyncio.Task[None] | None = None
         self._set_up(config.misbehaviour)
@@ -121,7 +121,7 @@ class SoftwareDevice:
 
     def lend(self) -> LentDescriptors:
         """Duplicates of the memory, kick and call descriptors; the borrower closes them."""
-        return LentDescriptors(*(os.dup(fd) for fd in (self._memory, self._kick, self._call)))
+        return LentDescriptors(self._memory, self._kick, self._call).duplicate()
 
     def _set_up(self, misbehaviour: Misbehaviour) -> None:
         self._misbehaviour = misbehaviour

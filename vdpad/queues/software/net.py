@@ -266,4 +266,3 @@ class NetDevice:
 
     def _hash_tunnel(self, command: HashTunnelSet) -> None:
         self._now.tunnel_types = command.tunnel_types
-

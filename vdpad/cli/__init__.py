@@ -1,0 +1,1 @@
+"""The commands: vdpad, the daemon, and vdpactl, its client for people and scripts."""

@@ -1,0 +1,33 @@
+"""vdpad: runs the daemon in the foreground."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+import vdpad
+from vdpad.daemon import journal
+from vdpad.daemon.service import run
+from vdpad.daemon.settings import load_settings
+from vdpad.errors import VdpadError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT; 1 where it could not start."""
+    parser = argparse.ArgumentParser(prog="vdpad", description=vdpad.__doc__)
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="where to listen")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
+    parser.add_argument("--verbose", action="store_true", help="log debugging events too")
+    parser.add_argument("--version", action="version", version=f"vdpad {vdpad.__version__}")
+    arguments = parser.parse_args(argv)
+    journal.configure(verbose=arguments.verbose)
+    try:
+        asyncio.run(run(load_settings(arguments.config, socket=arguments.socket)))
+    except VdpadError as error:
+        print(f"vdpad: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The service: sockets, the API, and the operations behind it."""

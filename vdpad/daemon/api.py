@@ -1,0 +1,395 @@
+"""The API: a datagram's bytes become a request, the request becomes a reply. docs/api.md.
+
+What comes in is checked in this order, and the first thing that is wrong is answered: size, UTF-8
+and JSON (no duplicate keys), JSON-RPC's envelope, the method's name, whether the sender may speak,
+the parameters. Any exception that is not an ApiError is our own fault and is answered as internal,
+with its traceback in the journal and nothing of it in the reply.
+"""
+
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Generic, NoReturn, TypeVar, cast
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import vdpad
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.operations import Operation, Operations, Wish, plan_or_refuse
+from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
+from vdpad.daemon.targets import Target, TargetParams, Targets
+from vdpad.datagrams import MAX_DATAGRAM, MAX_DESCRIPTORS, Peer
+from vdpad.queues.lent import BadLend
+from vdpad.restore.program import encode
+from vdpad.restore.report import MAX_LINES
+from vdpad.state.fields import OrAbsent
+from vdpad.state.model import NetState
+from vdpad.state.problems import problems_of, summary
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.api")
+
+API_VERSION = 1
+FORMATS = ("native",)
+TARGETS = ("software", "lent")
+
+# JSON-RPC sets no bound. Stops a reply from being as long as its request's id.
+_MAX_ID = 256
+_MAX_ID_NUMBER = 1 << 63
+
+_MIGRATION = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_ENVELOPE_KEYS = {"jsonrpc", "id", "method", "params"}
+
+Migration = Annotated[str, Field(pattern=f"^{_MIGRATION.pattern}$", max_length=128)]
+Deadline = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None,
+    OrAbsent(),
+]
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class NoParams(_Params):
+    """info."""
+
+
+class CheckParams(_Params):
+    """check."""
+
+    state: NetState
+    target: TargetParams
+
+
+class RestoreParams(CheckParams):
+    """prepare and restore."""
+
+    migration: Migration
+    deadline_ms: Deadline = None
+
+
+class CommitParams(_Params):
+    """commit."""
+
+    migration: Migration
+    deadline_ms: Deadline = None
+
+
+class MigrationParams(_Params):
+    """cancel."""
+
+    migration: Migration
+
+
+class StatusParams(_Params):
+    """status."""
+
+    migration: Annotated[Migration | None, OrAbsent()] = None
+
+
+P = TypeVar("P", bound=_Params)
+
+
+class _Envelope(BaseModel, Generic[P]):
+    """The whole datagram again, its parameters typed; the rest has been checked by then."""
+
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
+    params: P
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request whose envelope is in order."""
+
+    data: bytes
+    has_params: bool
+    fds: list[int]
+    began_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The envelope."""
+
+    wants_reply: bool
+    method: str
+    has_params: bool
+
+
+class Api:
+    """All methods, over one set of operations and targets."""
+
+    def __init__(self, settings: Settings, operations: Operations, targets: Targets) -> None:
+        self._settings = settings
+        self._operations = operations
+        self._targets = targets
+        self._methods: Mapping[str, Callable[[_Call], Awaitable[object]]] = {
+            "info": self._info,
+            "check": self._check,
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "restore": self._restore,
+            "status": self._status,
+            "cancel": self._cancel,
+        }
+
+    async def answer(self, data: bytes, peer: Peer) -> bytes | None:
+        """The reply to a datagram; None where none is wanted.
+
+        Cancellation leaves a commit that was begun running. The peer's descriptors stay the
+        caller's to close.
+        """
+        began_ns = time.perf_counter_ns()
+        request_id: str | int | None = None
+        wants_reply = True
+        try:
+            message = _json_object(data, peer)
+            request_id = _request_id(message)
+            request = _request(message)
+            wants_reply = request.wants_reply
+            result = await self._call(request, data, peer, began_ns)
+            reply: dict[str, object] = {"result": result}
+        except ApiError as error:
+            reply = {"error": error.to_json()}
+        except BadLend as error:
+            reply = {"error": ApiError(Kind.BAD_LEND, str(error), reason=str(error)).to_json()}
+        except Exception:
+            log.exception("internal error", pid=peer.pid, uid=peer.uid)
+            fault = ApiError(Kind.INTERNAL, "the daemon failed; its journal says how")
+            reply = {"error": fault.to_json()}
+        return encode_reply(request_id, reply) if wants_reply else None
+
+    async def _call(self, request: _Request, data: bytes, peer: Peer, began_ns: int) -> object:
+        method = self._methods.get(request.method)
+        if method is None:
+            there = ", ".join(self._methods)
+            raise ApiError(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
+        allowed = self._settings.allowed_uids
+        if allowed is not None and peer.uid not in allowed:
+            raise ApiError(
+                Kind.NOT_ALLOWED, f"uid {peer.uid} may not speak here (setting allowed_uids)"
+            )
+        if peer.too_many_fds:
+            raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
+        return await method(_Call(data, request.has_params, peer.fds, began_ns))
+
+    # --- the methods ---
+
+    async def _info(self, call: _Call) -> object:
+        _params(NoParams, call)
+        limits = self._settings.limits
+        return {
+            "name": "vdpad",
+            "version": vdpad.__version__,
+            "api": API_VERSION,
+            "limits": {
+                "datagram_bytes": MAX_DATAGRAM,
+                "descriptors": MAX_DESCRIPTORS,
+                "operations_at_once": limits.operations_at_once,
+                "operations_kept": limits.operations_kept,
+                "report_lines": MAX_LINES,
+                "deadline_ms": self._settings.replay.deadline_ms,
+                "deadline_ms_max": MAX_DEADLINE_MS,
+            },
+            "formats": list(FORMATS),
+            "targets": list(TARGETS),
+        }
+
+    async def _check(self, call: _Call) -> object:
+        params = _params(CheckParams, call)
+        target = self._targets.resolve(params.target)
+        try:
+            return _compatible(params.state, target)
+        except ApiError as error:
+            if error.kind is not Kind.INCOMPATIBLE:
+                raise
+            return _check_result(problems=error.data["problems"])
+
+    async def _prepare(self, call: _Call) -> object:
+        return self._operations.prepare(self._wish(_params(RestoreParams, call), call)).to_json()
+
+    async def _commit(self, call: _Call) -> object:
+        params = _params(CommitParams, call)
+        report = await self._operations.commit(params.migration, call.fds, params.deadline_ms)
+        return report.to_json()
+
+    async def _restore(self, call: _Call) -> object:
+        params = _params(RestoreParams, call)
+        self._operations.prepare(self._wish(params, call))
+        report = await self._operations.commit(params.migration, call.fds, params.deadline_ms)
+        return report.to_json()
+
+    async def _status(self, call: _Call) -> object:
+        params = _params(StatusParams, call)
+        if params.migration is not None:
+            return self._operations.get(params.migration).to_json()
+        return _what_fits(self._operations.newest_first())
+
+    async def _cancel(self, call: _Call) -> object:
+        return self._operations.cancel(_params(MigrationParams, call).migration).to_json()
+
+    def _wish(self, params: RestoreParams, call: _Call) -> Wish:
+        return Wish(
+            migration=params.migration,
+            state=params.state,
+            target=self._targets.resolve(params.target),
+            target_json=params.target.model_dump(mode="json", exclude_unset=True),
+            began_ns=call.began_ns,
+        )
+
+
+def encode_reply(request_id: str | int | None, reply: Mapping[str, object]) -> bytes:
+    """A JSON-RPC reply as a datagram."""
+    whole = {"jsonrpc": "2.0", "id": request_id, **reply}
+    return json.dumps(whole, separators=(",", ":")).encode()
+
+
+# --- the envelope ---
+
+
+def _json_object(data: bytes, peer: Peer) -> dict[str, Any]:
+    """What a datagram holds.
+
+    Raises:
+        ApiError: parse-error, invalid-request.
+    """
+    if peer.too_long:
+        raise ApiError(
+            Kind.INVALID_REQUEST, f"expected at most {MAX_DATAGRAM} bytes, got a longer datagram"
+        )
+    try:
+        message = json.loads(
+            data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise ApiError(Kind.PARSE_ERROR, f"expected UTF-8 JSON: {str(error)[:100]}") from error
+    if not isinstance(message, dict):
+        raise ApiError(Kind.INVALID_REQUEST, "expected a single JSON-RPC object")
+    return message
+
+
+def _request_id(message: dict[str, Any]) -> str | int | None:
+    """The id that a reply will carry.
+
+    Raises:
+        ApiError: invalid-request.
+    """
+    request_id = message.get("id")
+    if not _is_id(request_id):
+        raise ApiError(
+            Kind.INVALID_REQUEST,
+            f"id: expected a string of at most {_MAX_ID} characters, an integer or null",
+        )
+    return cast("str | int | None", request_id)
+
+
+def _request(message: dict[str, Any]) -> _Request:
+    """The envelope.
+
+    Raises:
+        ApiError: invalid-request.
+    """
+    method = message.get("method")
+    if message.get("jsonrpc") != "2.0":
+        raise ApiError(Kind.INVALID_REQUEST, 'jsonrpc: expected "2.0"')
+    if not isinstance(method, str):
+        raise ApiError(Kind.INVALID_REQUEST, "method: expected a string")
+    if not isinstance(message.get("params", {}), dict):
+        raise ApiError(Kind.INVALID_REQUEST, "params: expected an object, as they go by name")
+    if message.keys() - _ENVELOPE_KEYS:
+        there = ", ".join(sorted(_ENVELOPE_KEYS))
+        raise ApiError(Kind.INVALID_REQUEST, f"expected no keys but {there}")
+    return _Request("id" in message, method, "params" in message)
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_ID
+    if type(value) is int:
+        return abs(value) < _MAX_ID_NUMBER
+    return value is None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is there twice in one object")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _params(model: type[P], call: _Call) -> P:
+    """The typed parameters of a request.
+
+    Raises:
+        ApiError: invalid-params, with all problems.
+    """
+    try:
+        if not call.has_params:
+            return model.model_validate_json(b"{}")
+        return _Envelope[model].model_validate_json(call.data).params  # type: ignore[valid-type]
+    except ValidationError as error:
+        problems = problems_of(error, below=1 if call.has_params else 0)
+        raise ApiError(
+            Kind.INVALID_PARAMS, summary(problems), problems=[asdict(each) for each in problems]
+        ) from error
+
+
+# --- results ---
+
+
+def _compatible(state: NetState, target: Target) -> dict[str, object]:
+    """What `check` says of a state that fits.
+
+    Raises:
+        ApiError: incompatible.
+    """
+    planned = plan_or_refuse(state, target)
+    program = encode(planned.commands, target.geometry, event_idx=target.event_idx)
+    return _check_result(
+        commands=len(program.commands),
+        doorbells=program.most_doorbells,
+        plan=[{"command": name, "count": count} for name, count in planned.counts()],
+        widened=list(planned.widened),
+    )
+
+
+def _check_result(
+    *,
+    problems: list[dict[str, str]] | None = None,
+    commands: int = 0,
+    doorbells: int = 0,
+    plan: list[dict[str, object]] | None = None,
+    widened: list[str] | None = None,
+) -> dict[str, object]:
+    return {
+        "compatible": not problems,
+        "problems": problems or [],
+        "commands": commands,
+        "doorbells": doorbells,
+        "plan": plan or [],
+        "widened": widened or [],
+    }
+
+
+# A reply is a datagram too; the envelope and the list's brackets take some of it.
+_ROOM_FOR_LIST = MAX_DATAGRAM - 4096
+
+
+def _what_fits(operations: list[Operation]) -> list[dict[str, Any]]:
+    """As many of the newest operations as a reply takes."""
+    fitting: list[dict[str, Any]] = []
+    room = _ROOM_FOR_LIST
+    for operation in operations:
+        shown = operation.to_json()
+        room -= len(json.dumps(shown, separators=(",", ":"))) + 1
+        if room < 0:
+            break
+        fitting.append(shown)
+    return fitting

@@ -1,0 +1,173 @@
+"""Endpoints: where datagrams come in and replies go out. asyncio-dgram's streams, kept in bounds.
+
+Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting.
+Between the socket and the tasks stands a bounded queue; what does not fit is answered `overloaded`
+by a constant, without being looked at. A datagram's descriptors are closed when it has been
+answered, whatever happened.
+"""
+
+import asyncio
+import grp
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+from asyncio_dgram.aio import DatagramServer, Protocol
+
+from vdpad.daemon.api import encode_reply
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.datagrams import AncillarySocket, Peer
+from vdpad.errors import VdpadError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.endpoints")
+
+Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
+
+_OVERLOADED = encode_reply(
+    None,
+    {"error": ApiError(Kind.OVERLOADED, "too many datagrams are waiting; try later").to_json()},
+)
+
+
+class CannotListen(VdpadError):
+    """The socket cannot be had."""
+
+
+class _BoundedProtocol(Protocol):
+    """asyncio-dgram's protocol, but a full queue refuses instead of growing."""
+
+    def __init__(
+        self, received: asyncio.Queue[Any], errors: asyncio.Queue[Any], drained: asyncio.Event
+    ) -> None:
+        super().__init__(received, errors, drained)
+        self._received = received
+        self._sender: asyncio.DatagramTransport | None = None
+        self.refused = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._sender = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        try:
+            self._received.put_nowait((data, addr))
+        except asyncio.QueueFull:
+            self.refused += 1
+            addr.close_fds()
+            if self._sender is not None:
+                self._sender.sendto(_OVERLOADED, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        # The stream would raise it out of somebody else's recv.
+        log.warning("socket error", error=str(exc))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the stream without asyncio-dgram's sentinel, which a full queue would not take."""
+
+
+class UnixEndpoint:
+    """The Unix datagram socket."""
+
+    def __init__(self, answer: Answer, queued_datagrams: int) -> None:
+        self._answer = answer
+        self._received: asyncio.Queue[Any] = asyncio.Queue(queued_datagrams)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stream: DatagramServer | None = None
+        self._socket: AncillarySocket | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._path: Path | None = None
+
+    async def listen(self, path: Path, mode: int, group: str | None) -> None:
+        """Binds the socket and begins to answer.
+
+        Raises:
+            CannotListen: another daemon answers there, or the path, mode or group can't be had.
+        """
+        self._socket = _bound_socket(path, mode, group)
+        self._path = path
+        loop = asyncio.get_running_loop()
+        errors: asyncio.Queue[Any] = asyncio.Queue()
+        drained = asyncio.Event()
+        transport: Any
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: _BoundedProtocol(self._received, errors, drained), sock=self._socket
+        )
+        self._stream = DatagramServer(transport, self._received, errors, drained)
+        self._reader = loop.create_task(self._read(), name="endpoint")
+
+    async def close(self) -> None:
+        """Ends reading, waits for the replies under way, and removes the socket."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._stream is not None:
+            self._stream.close()
+        while not self._received.empty():
+            self._received.get_nowait()[1].close_fds()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    async def _read(self) -> None:
+        assert self._stream is not None
+        loop = asyncio.get_running_loop()
+        while True:
+            data, address = await self._stream.recv()
+            peer = cast("Peer", address)
+            task = loop.create_task(self._reply(data, peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, data: bytes, peer: Peer) -> None:
+        assert self._stream is not None
+        try:
+            reply = await self._answer(data, peer)
+            if reply is not None:
+                await self._stream.send(reply, cast("Any", peer))
+        finally:
+            peer.close_fds()
+
+
+def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
+    _clear(path)
+    endpoint = AncillarySocket()
+    umask = os.umask(0o777)
+    try:
+        endpoint.bind(str(path))
+    except OSError as error:
+        endpoint.close()
+        raise CannotListen(f"{path}: {error.strerror}") from error
+    finally:
+        os.umask(umask)
+    try:
+        if group is not None:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        path.chmod(mode)
+    except (OSError, KeyError) as error:
+        endpoint.close()
+        path.unlink(missing_ok=True)
+        raise CannotListen(f"{path}: cannot give it to group {group}: {error}") from error
+    return endpoint
+
+
+def _clear(path: Path) -> None:
+    """Removes a socket that nobody listens on any more."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CannotListen(f"{path}: expected a socket or nothing, there is something else")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise CannotListen(f"{path}: {error.strerror}") from error
+    raise CannotListen(f"{path}: another process listens there; stop it or choose another path")

@@ -1,0 +1,373 @@
+"""Operations: what became of each migration that was asked for.
+
+An operation is known by its migration, and is for one state and one target (their digest). States:
+
+    prepared ──commit──▶ committing ──▶ restored        every command acked OK
+        │                    └────────▶ failed          rejected, late, or a broken device
+        └────cancel───▶ cancelled
+
+Only `_start` leaves `prepared` for `committing`, and only the commit's own task leaves that; it
+belongs to the operation and not to a request, so it goes on when its client dies. Whoever asks for
+the same again while it runs waits for the same end, and afterwards gets the record of it. A lend
+that is refused leaves the operation prepared, since no device was touched.
+
+Nothing here suspends between looking at a state and changing it; that is all the locking there is.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.settings import Limits, Replay
+from vdpad.daemon.targets import Target
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.restore.plan import Incompatible, Plan, plan
+from vdpad.restore.program import Program, encode
+from vdpad.restore.replay import Outcome, Replayed, replay
+from vdpad.restore.report import Report, report
+from vdpad.state.model import NetState
+from vdpad.state.problems import summary
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.operations")
+
+# How many refused or unanswered commands a log event names; the report has more.
+_LOGGED_LINES = 8
+
+
+class State(StrEnum):
+    """Where an operation stands, as the API names it."""
+
+    PREPARED = "prepared"
+    COMMITTING = "committing"
+    RESTORED = "restored"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_ENDED = frozenset({State.RESTORED, State.FAILED, State.CANCELLED})
+
+_FAILURES = {
+    Outcome.REJECTED: (Kind.REJECTED, "the device refused {rejected} of {commands} commands"),
+    Outcome.INCOMPLETE: (
+        Kind.TIMEOUT,
+        "{unanswered} of {commands} commands were not answered by the deadline",
+    ),
+    Outcome.BROKEN: (Kind.DEVICE_BROKEN, "the device broke the rules of the ring: {fault}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A checked request to put a state on a target."""
+
+    migration: str
+    state: NetState
+    target: Target
+    target_json: dict[str, Any]
+    """The target as the caller named it, for replies."""
+    began_ns: int
+    """perf_counter_ns when the request came in: preparing is counted from here."""
+
+    def digest(self) -> str:
+        """Tells this state and target from others: sha256 over their canonical JSON."""
+        digest = hashlib.sha256(self.state.model_dump_json(exclude_none=True).encode())
+        digest.update(json.dumps(self.target_json, sort_keys=True).encode())
+        return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class Operation:
+    """One migration's restore."""
+
+    migration: str
+    digest: str
+    target: Target
+    target_json: dict[str, Any]
+    commands: int
+    doorbells: int
+    widened: tuple[str, ...]
+    prepare_us: int
+    state: State = State.PREPARED
+    program: Program | None = None
+    """Until the operation ends."""
+    report: Report | None = None
+    error: ApiError | None = None
+    """What callers of a failed commit get."""
+    commit: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The API's Operation."""
+        return {
+            "migration": self.migration,
+            "state": self.state.value,
+            "digest": self.digest,
+            "target": self.target_json,
+            "commands": self.commands,
+            "doorbells": self.doorbells,
+            "widened": list(self.widened),
+            "prepare_us": self.prepare_us,
+            "report": None if self.report is None else self.report.to_json(),
+        }
+
+
+def plan_or_refuse(state: NetState, target: Target) -> Plan:
+    """The plan of a state for a target.
+
+    Raises:
+        ApiError: incompatible, with all problems.
+    """
+    planned = plan(state, target.capabilities)
+    if isinstance(planned, Incompatible):
+        raise ApiError(
+            Kind.INCOMPATIBLE,
+            f"the device cannot take this state: {summary(planned.problems)}",
+            problems=[asdict(each) for each in planned.problems],
+        )
+    return planned
+
+
+class Operations:
+    """All operations of this daemon, oldest first."""
+
+    def __init__(self, limits: Limits, waiting: Replay) -> None:
+        self._limits = limits
+        self._waiting = waiting
+        self._all: dict[str, Operation] = {}
+        self._in_use: dict[object, str] = {}
+        """Which migration's commit has a device, by the target's identity."""
+
+    def prepare(self, wish: Wish) -> Operation:
+        """The operation for a wish: recorded already, or planned and encoded now.
+
+        Raises:
+            ApiError: incompatible, conflict, overloaded.
+        """
+        digest = wish.digest()
+        known = self._all.get(wish.migration)
+        if known is not None:
+            _refuse_another(known, digest)
+            return known
+        planned = plan_or_refuse(wish.state, wish.target)
+        self._make_room()
+        program = encode(planned.commands, wish.target.geometry, event_idx=wish.target.event_idx)
+        operation = Operation(
+            migration=wish.migration,
+            digest=digest,
+            target=wish.target,
+            target_json=wish.target_json,
+            commands=len(program.commands),
+            doorbells=program.most_doorbells,
+            widened=planned.widened,
+            prepare_us=(time.perf_counter_ns() - wish.began_ns) // 1000,
+            program=program,
+        )
+        self._all[wish.migration] = operation
+        log.info(
+            "prepared",
+            migration=operation.migration,
+            commands=operation.commands,
+            prepare_us=operation.prepare_us,
+            widened=operation.widened,
+        )
+        return operation
+
+    async def commit(self, migration: str, fds: list[int], deadline_ms: int | None) -> Report:
+        """Replays a prepared operation and gives its report; or the record, where it has ended.
+
+        Cancellation of the caller leaves the commit running.
+
+        Args:
+            migration: of a prepared operation.
+            fds: the request's descriptors; they stay the caller's to close.
+            deadline_ms: for the whole replay; None for the configured one.
+
+        Raises:
+            ApiError: no-such-migration, busy, conflict (it was cancelled), rejected, timeout,
+                device-broken.
+            BadLend: the operation stays prepared.
+        """
+        operation = self.get(migration)
+        if operation.state is State.CANCELLED:
+            raise ApiError(
+                Kind.CONFLICT,
+                "this migration was cancelled; prepare the state under another name",
+                digest=operation.digest,
+            )
+        if operation.state is State.PREPARED:
+            self._start(operation, fds, deadline_ms)
+        if operation.commit is not None:
+            await asyncio.shield(operation.commit)
+        return _recorded(operation)
+
+    def get(self, migration: str) -> Operation:
+        """The operation of a migration.
+
+        Raises:
+            ApiError: no-such-migration.
+        """
+        operation = self._all.get(migration)
+        if operation is None:
+            raise ApiError(
+                Kind.NO_SUCH_MIGRATION, "nothing was prepared for this migration, or long ago"
+            )
+        return operation
+
+    def newest_first(self) -> list[Operation]:
+        """All operations."""
+        return list(reversed(self._all.values()))
+
+    def cancel(self, migration: str) -> Operation:
+        """Cancels a prepared operation; one that has ended stays as it is.
+
+        Raises:
+            ApiError: no-such-migration; busy: its commit runs, and commands cannot be called back.
+        """
+        operation = self.get(migration)
+        if operation.state is State.COMMITTING:
+            raise ApiError(
+                Kind.BUSY,
+                "its commit is running; it ends by its deadline, `status` then tells how",
+                migration=migration,
+            )
+        if operation.state is State.PREPARED:
+            operation.state = State.CANCELLED
+            operation.program = None
+            log.info("cancelled", migration=migration)
+        return operation
+
+    async def settle(self) -> None:
+        """Returns when no commit is running; each has a deadline."""
+        running = [each.commit for each in self._all.values() if each.commit is not None]
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # --- the commit ---
+
+    def _start(self, operation: Operation, fds: list[int], deadline_ms: int | None) -> None:
+        """Opens the control queue and lets the commit's task begin."""
+        identity = operation.target.identity(fds)
+        holder = self._in_use.get(identity)
+        if holder is not None:
+            raise ApiError(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
+        queue = operation.target.open(fds)
+        self._in_use[identity] = operation.migration
+        operation.state = State.COMMITTING
+        operation.commit = asyncio.get_running_loop().create_task(
+            self._run(operation, queue, identity, deadline_ms or self._waiting.deadline_ms),
+            name=f"commit {operation.migration}",
+        )
+
+    async def _run(
+        self, operation: Operation, queue: ControlQueue, identity: object, deadline_ms: int
+    ) -> None:
+        program = operation.program
+        assert program is not None
+        try:
+            replayed = await replay(
+                program,
+                queue,
+                deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
+                poll_ns=self._waiting.poll_us * 1000,
+            )
+            _record(operation, program, replayed)
+        except BaseException:
+            operation.state = State.FAILED
+            operation.error = ApiError(Kind.INTERNAL, "the commit failed; see the journal")
+            raise
+        finally:
+            queue.close()
+            del self._in_use[identity]
+            operation.program = None
+            operation.commit = None
+        operation.target.done()
+
+    # --- room for records ---
+
+    def _make_room(self) -> None:
+        """Forgets the oldest that has ended, where the records are full.
+
+        Raises:
+            ApiError: overloaded.
+        """
+        active = sum(each.state not in _ENDED for each in self._all.values())
+        if active >= self._limits.operations_at_once:
+            raise ApiError(
+                Kind.OVERLOADED,
+                f"{active} operations are prepared or committing, which is the limit; commit or "
+                "cancel some (limits.operations_at_once)",
+            )
+        if len(self._all) < self._limits.operations_kept:
+            return
+        for migration, operation in self._all.items():
+            if operation.state in _ENDED:
+                del self._all[migration]
+                return
+        raise ApiError(Kind.OVERLOADED, "all records are of operations that have not ended yet")
+
+
+def _refuse_another(known: Operation, digest: str) -> None:
+    if known.digest != digest:
+        raise ApiError(
+            Kind.CONFLICT,
+            "this migration is known with another state or target; give it another name",
+            digest=known.digest,
+        )
+
+
+def _record(operation: Operation, program: Program, replayed: Replayed) -> None:
+    """Writes down how a replay ended."""
+    outcome = report(
+        operation.migration,
+        program.commands,
+        replayed,
+        widened=operation.widened,
+        prepare_us=operation.prepare_us,
+    )
+    operation.report = outcome
+    operation.state = State.FAILED
+    if replayed.outcome is Outcome.RESTORED:
+        operation.state = State.RESTORED
+    else:
+        kind, message = _FAILURES[replayed.outcome]
+        operation.error = ApiError(
+            kind,
+            message.format(
+                rejected=outcome.rejected_total,
+                unanswered=outcome.unanswered_total,
+                commands=outcome.commands,
+                fault=replayed.fault,
+            ),
+            report=outcome.to_json(),
+        )
+    _tell(operation, outcome, replayed.fault)
+
+
+def _tell(operation: Operation, outcome: Report, fault: str) -> None:
+    not_applied = (*outcome.rejected, *outcome.unanswered)[:_LOGGED_LINES]
+    tell = log.info if outcome.outcome is Outcome.RESTORED else log.error
+    tell(
+        outcome.outcome.value,
+        migration=operation.migration,
+        commands=outcome.commands,
+        applied=outcome.applied,
+        rejected=outcome.rejected_total,
+        unanswered=outcome.unanswered_total,
+        first=[f"{line.command} {line.arguments}".strip() for line in not_applied],
+        doorbells=outcome.doorbells,
+        commit_us=outcome.commit_us,
+        device_must_reset=outcome.device_must_reset,
+        **({"fault": fault} if fault else {}),
+    )
+
+
+def _recorded(operation: Operation) -> Report:
+    if operation.error is not None:
+        raise operation.error
+    assert operation.report is not None
+    return operation.report

@@ -1,0 +1,116 @@
+"""The daemon's settings: a TOML file, read once, every key known."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vdpad.errors import VdpadError
+from vdpad.queues.software.misbehaviour import Fault, Order
+from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
+from vdpad.state.problems import problems_of, summary
+from vdpad.virtio.config import (
+    MAX_QUEUE_PAIRS,
+    MIN_RSS_KEY_SIZE,
+    MIN_RSS_TABLE_LENGTH,
+    HashType,
+)
+from vdpad.virtio.split_ring import MAX_RING_SIZE
+
+DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
+MAX_DEADLINE_MS = 600_000
+
+
+class BadSettings(VdpadError):
+    """A configuration file that cannot be used."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Misbehave(_Settings):
+    """How a software device misbehaves, for trying out what a failure looks like."""
+
+    faults: dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Fault] = {}
+    """By position, counted from 0 in each restore."""
+    order: Order = Order.AS_SENT
+    seconds_a_command: Annotated[float, Field(ge=0, le=60)] = 0.0
+    interrupts: bool = True
+
+
+class Software(_Settings):
+    """A software device of the daemon's own."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    features: FeatureNames | None = None
+    """Negotiated ones; None for all that it can."""
+    mac: MacAddress = bytes.fromhex("525400000001")
+    max_queue_pairs: Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)] = 8
+    rss_max_key_size: Annotated[int, Field(ge=0, le=255)] = MIN_RSS_KEY_SIZE
+    rss_max_indirection_table_length: Annotated[int, Field(ge=0, le=0xFFFF)] = MIN_RSS_TABLE_LENGTH
+    supported_hash_types: HashTypeNames = frozenset(HashType)
+    ring_size: Annotated[int, Field(ge=2, le=MAX_RING_SIZE)] = 64
+    start_index: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
+    """Where its ring's indices begin."""
+    state_file: Path | None = None
+    """Written after each restore with what the device then holds, as a state in JSON."""
+    misbehave: Misbehave = Misbehave()
+
+
+class Limits(_Settings):
+    """How much is taken on; past a limit the answer is `overloaded`, at once."""
+
+    operations_at_once: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Prepared or in their commit. A prepared one of 4100 commands takes about 1 MiB."""
+    operations_kept: Annotated[int, Field(ge=1, le=65536)] = 1024
+    """Records for `status`; the oldest that have ended go first."""
+    queued_datagrams: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Received and not looked at yet."""
+
+
+class Replay(_Settings):
+    """How a replay waits for its device."""
+
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 5000
+    """For a whole replay, where a request does not say."""
+    poll_us: Annotated[int, Field(ge=0, le=100_000)] = 200
+    """How long to look at the ring before sleeping until the device interrupts."""
+
+
+class Settings(_Settings):
+    """All settings."""
+
+    socket: Path = DEFAULT_SOCKET
+    socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0660"
+    socket_group: str | None = None
+    """Name of the group that the socket is given to; None leaves it the daemon's."""
+    allowed_uids: tuple[int, ...] | None = None
+    """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
+    limits: Limits = Limits()
+    replay: Replay = Replay()
+    software: tuple[Software, ...] = (Software(name="sim0"),)
+    """Software devices; one named sim0 unless something else is configured."""
+
+
+def load_settings(path: Path | None, **overrides: Any) -> Settings:
+    """Reads a configuration file; without one, the defaults.
+
+    Args:
+        path: a TOML file.
+        overrides: settings that the command line gives; None leaves the file's.
+
+    Raises:
+        BadSettings: unreadable, not TOML, or with a key or value that does not belong there.
+    """
+    try:
+        read = tomllib.loads(path.read_text()) if path is not None else {}
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return Settings.model_validate(read | given)
+    except OSError as error:
+        raise BadSettings(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path}: expected TOML: {error}") from error
+    except ValidationError as error:
+        raise BadSettings(f"{path}: {summary(problems_of(error))}") from error
