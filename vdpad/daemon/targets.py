@@ -241,10 +241,8 @@ class SoftwareTarget:
         return self._settings.name
 
     def open(self, fds: list[int]) -> ControlQueue:
-        """Lends the device's ring, after a reset where the last restore left it in need of one."""
-        if self._must_reset:
-            self._device.reset()
-            self._device.forget_position()
+        """Resets the device, as whoever brings one up for a guest does, and lends its ring."""
+        self._device.reset()
         return LentQueue(
             self.geometry,
             self._device.lend(),

@@ -142,13 +142,19 @@ class SoftwareDevice:
             while not self._silent:
                 started = time.perf_counter_ns()
                 chains = self._take()
-                if self._misbehaviour.seconds_a_command:
-                    await asyncio.sleep(self._misbehaviour.seconds_a_command * len(chains))
+                if self._misbehaviour.seconds_a_command and not await self._dawdle(len(chains)):
+                    continue
                 self._answer(chains)
                 idle = not chains and self._ring.idle()
                 self.busy_ns += time.perf_counter_ns() - started
                 if idle:
                     break
+
+    async def _dawdle(self, commands: int) -> bool:
+        """Takes its time; False where a reset has taken the commands away meanwhile."""
+        ring = self._ring
+        await asyncio.sleep(self._misbehaviour.seconds_a_command * commands)
+        return ring is self._ring
 
     def _take(self) -> list[Chain]:
         try:

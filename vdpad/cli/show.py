@@ -1,0 +1,123 @@
+"""Results as text for people. One function a result, from its JSON to lines."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+Json = Mapping[str, Any]
+
+
+def info(result: Json) -> str:
+    """What the daemon is."""
+    limits = _fields((name, value) for name, value in result["limits"].items())
+    return (
+        f"{result['name']} {result['version']}, API {result['api']}\n"
+        f"targets: {', '.join(result['targets'])}\n"
+        f"formats: {', '.join(result['formats'])}\n\n{limits}"
+    )
+
+
+def check(result: Json) -> str:
+    """Whether a state fits, and what would be sent."""
+    if not result["compatible"]:
+        return f"The device cannot take this state.\n\n{problems(result['problems'])}"
+    steps = _table(
+        ((step["command"], step["count"]) for step in result["plan"]), "command", "count"
+    )
+    return (
+        f"The device takes this state: {result['commands']} commands, "
+        f"at most {result['doorbells']} doorbells.\n\n{steps}{_widened(result)}"
+    )
+
+
+def problems(found: Iterable[Json]) -> str:
+    """What is wrong, by path."""
+    return _table(((p["path"], p["code"], p["message"]) for p in found), "path", "code", "problem")
+
+
+def operation(result: Json) -> str:
+    """An operation and, where it has one, its report."""
+    lines = _fields(
+        [
+            ("migration", result["migration"]),
+            ("state", result["state"]),
+            ("target", _target(result["target"])),
+            ("commands", result["commands"]),
+            ("doorbells", f"at most {result['doorbells']}"),
+            ("prepared in", _us(result["prepare_us"])),
+            ("digest", result["digest"]),
+        ]
+    )
+    told = result["report"]
+    return lines + (_widened(result) if told is None else f"\n\n{report(told)}")
+
+
+def status(result: Json | Sequence[Json]) -> str:
+    """One operation, or a line for each."""
+    if isinstance(result, Mapping):
+        return operation(result)
+    return _table(
+        (
+            (each["migration"], each["state"], _target(each["target"]), each["commands"])
+            for each in result
+        ),
+        "migration",
+        "state",
+        "target",
+        "commands",
+    )
+
+
+def report(result: Json) -> str:
+    """What became of a restore."""
+    ring = result["ring"]
+    lines = _fields(
+        [
+            ("outcome", result["outcome"]),
+            ("migration", result["migration"]),
+            ("applied", f"{result['applied']} of {result['commands']} commands"),
+            ("doorbells", result["doorbells"]),
+            ("prepared in", _us(result["prepare_us"])),
+            ("committed in", _us(result["commit_us"])),
+            ("ring", f"idle at {ring['next_available']}" if ring else "the device has buffers"),
+            ("device", "must be reset" if result["device_must_reset"] else "can be used"),
+        ]
+    )
+    refused = _not_applied("refused", result["rejected"], result["rejected_total"])
+    unanswered = _not_applied("unanswered", result["unanswered"], result["unanswered_total"])
+    return lines + refused + unanswered + _widened(result)
+
+
+def _not_applied(what: str, lines: Sequence[Json], total: int) -> str:
+    if not total:
+        return ""
+    table = _table(
+        ((line["index"], line["command"], line["arguments"]) for line in lines),
+        "index",
+        "command",
+        "arguments",
+    )
+    more = f"\n… and {total - len(lines)} more" if total > len(lines) else ""
+    return f"\n\n{total} {what}:\n{table}{more}"
+
+
+def _widened(result: Json) -> str:
+    return "".join(f"\n\nwidened: {sentence}" for sentence in result["widened"])
+
+
+def _target(target: Json) -> str:
+    name = target.get("name") or target.get("device") or target.get("path") or ""
+    return f"{target['kind']} {name}".strip()
+
+
+def _us(microseconds: int) -> str:
+    return f"{microseconds / 1000:.3f} ms"
+
+
+def _fields(pairs: Iterable[tuple[str, Any]]) -> str:
+    return tabulate(pairs, tablefmt="plain", disable_numparse=True)
+
+
+def _table(rows: Iterable[Sequence[Any]], *headers: str) -> str:
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
