@@ -100,6 +100,17 @@ class _Envelope(BaseModel, Generic[P]):
     params: P
 
 
+# Made beforehand: pydantic takes milliseconds for each, which the first request would wait for.
+_ENVELOPES: Mapping[type[_Params], type[_Envelope[Any]]] = {
+    NoParams: _Envelope[NoParams],
+    CheckParams: _Envelope[CheckParams],
+    RestoreParams: _Envelope[RestoreParams],
+    CommitParams: _Envelope[CommitParams],
+    MigrationParams: _Envelope[MigrationParams],
+    StatusParams: _Envelope[StatusParams],
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """A request whose envelope is in order."""
@@ -333,7 +344,7 @@ def _params(model: type[P], call: _Call) -> P:
     try:
         if not call.has_params:
             return model.model_validate_json(b"{}")
-        return _Envelope[model].model_validate_json(call.data).params  # type: ignore[valid-type]
+        return cast("P", _ENVELOPES[model].model_validate_json(call.data).params)
     except ValidationError as error:
         problems = problems_of(error, below=1 if call.has_params else 0)
         raise ApiError(

@@ -1,0 +1,54 @@
+# Two commands do all the set-up they need: `make run` and `make test`.
+# A .venv from the versions pinned in requirements.lock; Debian packages by apt-get where root.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHON
+
+.PHONY: all run test bench lint types format schema lock clean
+
+all: $(VENV)/ready
+
+run: all ## the daemon on its software device, states sent to it, the device read back
+	$(BIN)/python docs/examples/demo.py
+
+test: all test-packages ## everything: unit tests, the daemon over its socket, a real QEMU device
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: all test-packages ## one by one against pipelined, on the software device and on QEMU's
+	$(BIN)/python -m benchmarks.replay $(ARGS)
+
+lint: all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: all
+	$(BIN)/mypy
+
+format: all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: all ## docs/netstate.schema.json from the model
+	$(BIN)/python -m vdpad.state.schema > docs/netstate.schema.json
+
+lock: ## requirements.lock from pyproject.toml; needs uv (PyPI) on the PATH
+	uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
+		--group dev pyproject.toml -o requirements.lock --custom-compile-command "make lock"
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: python-packages test-packages
+python-packages:
+	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
+
+test-packages:
+	@.ci/packages qemu-system-x86_64=qemu-system-x86
+
+$(VENV)/ready: requirements.lock pyproject.toml | python-packages
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
