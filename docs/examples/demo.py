@@ -1,4 +1,4 @@
-"""What `make run` shows: the daemon on its software device, states sent to it, the device read back.
+"""What `make run` shows: the daemon on its software device, states sent, the device read back.
 
 The device holds either RSS or a hash report, so two states are sent: between them they have every
 kind of part. After each restore the daemon's software device writes down what it then holds (its
@@ -35,9 +35,7 @@ def main() -> int:
         config = folder / "vdpad.toml"
         config.write_text(CONFIG.format(state_file=state_file))
         with daemon(folder / "vdpad.sock", config, folder / "log"):
-            arrived = [
-                send(folder / "vdpad.sock", HERE / state, state_file) for state in STATES
-            ]
+            arrived = [send(folder / "vdpad.sock", HERE / state, state_file) for state in STATES]
     return 0 if all(arrived) else 1
 
 

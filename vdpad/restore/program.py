@@ -2,7 +2,7 @@
 
 The ring's descriptors are used in pairs, one pair a command: its bytes, and one ack byte. Pairs
 and buffers are divided into *regions*: two halves where RING_EVENT_IDX lets a device be fed without
-a doorbell each time, else one that takes all (facts/vhost-vdpa.md, "What a batch costs"). The
+a doorbell each time, else one that takes all (docs/benchmarks.md). The
 commands are cut into *banks*, as many as a region takes at a time; bank k goes to region k modulo
 the number of regions, once the bank before it there has come back whole.
 

@@ -1,0 +1,198 @@
+"""One by one against pipelined, side by side: `make bench`, or `python -m benchmarks.replay`.
+
+The daemon runs as a process of its own and is asked over its socket; its reports give the figures
+of the pipelined way. The devices: our software device in a process beside it, and QEMU's virtio-net
+without a guest, where this process is the VMM that passes doorbells and interrupts on. The two ways
+take turns, round after round, on the same device.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.beside import DeviceBeside
+from benchmarks.lend import lent_target
+from benchmarks.states import full, usual
+from tests.qemu.guestless import Options, guestless, why_unavailable
+from vdpad.client import Client
+from vdpad.queues.software.device import ALL_FEATURES
+from vdpad.virtio.features import Feature
+from vdpad.virtio.split_ring import Region, RingGeometry
+
+STATES = {"full": full(), "usual": usual()}
+HEADERS = (
+    *("device", "EVENT_IDX", "commands", "way", "doorbells"),
+    *("commit ms", "min…max", "prepare ms", "own µs/cmd"),
+)
+
+
+@dataclass
+class Series:
+    """The figures of one way on one device."""
+
+    commit_us: list[int] = field(default_factory=list)
+    doorbells: list[int] = field(default_factory=list)
+    prepare_us: list[int] = field(default_factory=list)
+    own_us: list[float] = field(default_factory=list)
+    """What is left of a commit per command when the device's own time is taken off."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A device to measure on."""
+
+    name: str
+    event_idx: bool
+    target: dict[str, Any]
+    fds: Sequence[int]
+    reset: Callable[[], None] = lambda: None
+    busy_ns: Callable[[], int] | None = None
+
+
+@asynccontextmanager
+async def daemon() -> AsyncIterator[Client]:
+    """A running daemon and a client of it."""
+    with tempfile.TemporaryDirectory(prefix="vdpad-bench-") as folder:
+        path = Path(folder) / "vdpad.sock"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "vdpad.cli.vdpad", "--socket", str(path)),
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            while not path.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            async with Client(path, timeout=120) as client:
+                yield client
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def pipelined(client: Client, bench: Bench, state: dict[str, Any], series: Series) -> None:
+    """One restore over the API."""
+    name = f"{bench.name}-{bench.event_idx}-{id(series)}-{len(series.commit_us)}".replace(" ", "-")
+    await client.prepare(name, state, bench.target)
+    bench.reset()
+    before = bench.busy_ns() if bench.busy_ns else 0
+    report = await client.commit(name, fds=bench.fds, deadline_ms=60_000)
+    series.commit_us.append(report["commit_us"])
+    series.doorbells.append(report["doorbells"])
+    series.prepare_us.append(report["prepare_us"])
+    if bench.busy_ns:
+        own = report["commit_us"] - (bench.busy_ns() - before) / 1000
+        series.own_us.append(own / report["commands"])
+
+
+async def one_by_one(bench: Bench, state: dict[str, Any], series: Series) -> None:
+    """One pass in a process of its own."""
+    bench.reset()
+    fds = [str(fd) for fd in bench.fds]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.one_by_one", *fds),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        pass_fds=bench.fds,
+    )
+    asked = json.dumps({"state": state, "target": bench.target}).encode()
+    answer = json.loads((await process.communicate(asked))[0])
+    if answer["refused"]:
+        raise SystemExit(f"{bench.name}: {answer['refused']} commands were refused one by one")
+    series.commit_us.append(answer["commit_us"])
+    series.doorbells.append(answer["doorbells"])
+
+
+async def measure(client: Client, bench: Bench, rounds: int) -> list[list[Any]]:
+    """All states both ways on one device; the first round warms up and does not count."""
+    rows = []
+    for name, state in STATES.items():
+        ways = {"one by one": Series(), "pipelined": Series()}
+        for done in range(rounds + 1):
+            await one_by_one(bench, state, ways["one by one"])
+            await pipelined(client, bench, state, ways["pipelined"])
+            if not done:
+                ways = {"one by one": Series(), "pipelined": Series()}
+        commands = (await client.check(state, bench.target))["commands"]
+        rows += [row(bench, commands, way, series) for way, series in ways.items()]
+        print(f"{bench.name}, {name}: done", file=sys.stderr)
+    return rows
+
+
+def row(bench: Bench, commands: int, way: str, series: Series) -> list[Any]:
+    """A line of the table."""
+
+    def ms(values: list[int]) -> str:
+        return f"{statistics.median(values) / 1000:.2f}" if values else ""
+
+    few, many = min(series.doorbells), max(series.doorbells)
+    return [
+        bench.name,
+        "yes" if bench.event_idx else "no",
+        commands,
+        way,
+        few if few == many else f"{few}-{many}",
+        ms(series.commit_us),
+        f"{min(series.commit_us) / 1000:.2f}…{max(series.commit_us) / 1000:.2f}",
+        ms(series.prepare_us),
+        f"{statistics.median(series.own_us):.2f}" if series.own_us else "",
+    ]
+
+
+async def on_software(client: Client, event_idx: bool, rounds: int) -> list[list[Any]]:
+    """On our device, in a process beside the daemon's."""
+    features = ALL_FEATURES if event_idx else ALL_FEATURES - {Feature.RING_EVENT_IDX}
+    with DeviceBeside(features) as device:
+        bench = Bench(
+            "software", event_idx, device.target, device.fds, device.reset, device.busy_ns
+        )
+        return await measure(client, bench, rounds)
+
+
+async def on_qemu(client: Client, event_idx: bool, rounds: int) -> list[list[Any]]:
+    """On QEMU's, this process being its VMM."""
+    without = frozenset() if event_idx else frozenset({int(Feature.RING_EVENT_IDX)})
+    options = Options(device_properties="rss=on,hash=on", without=without)
+    async with guestless(options) as qemu:
+        lend = qemu.lend
+        geometry = RingGeometry(
+            size=lend.ring_size,
+            memory=Region(lend.memory_iova, lend.memory_size),
+            descriptors=lend.descriptors,
+            available=lend.available,
+            used=lend.used,
+            buffers=Region(lend.buffers_iova, lend.buffers_size),
+        )
+        target = lent_target(qemu.features, qemu.config.max_virtqueue_pairs, geometry)
+        fds = (lend.memory_fd, lend.kick_fd, lend.call_fd)
+        return await measure(client, Bench("QEMU", event_idx, target, fds), rounds)
+
+
+async def main(rounds: int) -> None:
+    """Measures everything and prints the table."""
+    devices: list[Callable[[Client, bool, int], Awaitable[list[list[Any]]]]] = [on_software]
+    reason = why_unavailable()
+    if reason is None:
+        devices.append(on_qemu)
+    else:
+        print(f"QEMU's device is left out: {reason}", file=sys.stderr)
+    rows: list[list[Any]] = []
+    async with daemon() as client:
+        for device in devices:
+            for event_idx in (True, False):
+                rows += await device(client, event_idx, rounds)
+    print(tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    asyncio.run(main(parser.parse_args().rounds))
