@@ -1,8 +1,8 @@
-"""The way without a pipeline: one command, one doorbell, one wait. What the replay is held against.
+"""The way without a pipeline: one command, one doorbell, one wait.
 
-Everything is encoded ahead, as for the replay, and the wait is a plain busy look at the ring, so the
-difference to the replay is the pipeline and nothing else. It runs in a process of its own, as the
-daemon does, since whoever lends the ring may have to pass the doorbells on meanwhile:
+What the replay is held against. Everything is encoded ahead, as for the replay, and the wait is a
+plain busy look at the ring, so the difference is the pipeline and nothing else. It runs in a
+process of its own, as the daemon does, since whoever lends the ring may have to pass doorbells on:
 
     python -m benchmarks.one_by_one MEMORY KICK CALL  <  {"state": …, "target": …}
 """

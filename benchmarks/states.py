@@ -8,6 +8,9 @@ _FEATURES = [
 ]
 
 
+_RX_MODES = ("promisc", "allmulti", "alluni", "nomulti", "nouni", "nobcast")
+
+
 def usual() -> dict[str, Any]:
     """What an ordinary guest has: 12 commands."""
     return {

@@ -75,7 +75,7 @@ class Replay(_Settings):
 
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 5000
     """For a whole replay, where a request does not say."""
-    poll_us: Annotated[int, Field(ge=0, le=100_000)] = 200
+    poll_us: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """How long to look at the ring before sleeping until the device interrupts."""
 
 

@@ -18,8 +18,8 @@ A device that returns an id that is not in flight, a used index past what is in 
 other than the one ack byte, or an ack that is neither OK nor ERR, is broken: nothing more is sent.
 A broken device, or one that is late, still owns its buffers; only a reset gets them back.
 
-Waiting: look at the used index for a bounded while, with no interrupt asked for. If that was not
-enough, ask for one interrupt when the oldest bank can be complete, look once more (the device may
+Waiting: look at the used index for a bounded while, with no interrupt asked for, and with turns for
+the event loop's other tasks in between. If that was not enough, ask for one interrupt when the oldest bank can be complete, look once more (the device may
 have been faster than our wish), and sleep. A sleeper also looks now and then by itself, since an
 interrupt that a lender failed to pass on should cost milliseconds and not the deadline.
 """
@@ -38,8 +38,10 @@ from vdpad.virtio.split_ring import USED_ELEMENT, DriverRing, distance
 
 _ACK_LENGTH = 1
 
-# How long the event loop may be kept from others by a device that always answers while we look.
-_MOST_WITHOUT_YIELD_NS = 5_000_000
+# How long the event loop may be kept from others: by one look at a ring where nothing comes, and by
+# a device that always answers while we look.
+_MOST_LOOKING_NS = 100_000
+_MOST_WITHOUT_YIELD_NS = 2_000_000
 
 # How long a sleeper sleeps before it looks by itself, in seconds: doubling from first to last.
 _FIRST_NAP = 0.001
@@ -93,7 +95,7 @@ async def replay(
         program: encoded for this queue's geometry.
         queue: idle, and nobody else's.
         deadline: in the running loop's time, for all of it.
-        poll_ns: how long to look at the ring before sleeping, in nanoseconds.
+        poll_ns: how long to look at the ring before sleeping, in nanoseconds, each time.
     """
     run = _Replay(program, queue, poll_ns if queue.worth_polling else 0)
     started = time.perf_counter_ns()
@@ -207,20 +209,28 @@ class _Replay:
 
     async def _wait_for_progress(self) -> None:
         wanted = self._outstanding()
-        if not self._poll(wanted):
-            await self._sleep(wanted)
-        elif time.perf_counter_ns() - self._yielded_ns > _MOST_WITHOUT_YIELD_NS:
-            await asyncio.sleep(0)
-            self._yielded_ns = time.perf_counter_ns()
+        give_up = time.perf_counter_ns() + self._poll_ns
+        while not self._look(wanted, give_up):
+            if time.perf_counter_ns() >= give_up:
+                await self._sleep(wanted)
+                return
+            await self._let_others_run()
+        if time.perf_counter_ns() - self._yielded_ns > _MOST_WITHOUT_YIELD_NS:
+            await self._let_others_run()
 
-    def _poll(self, wanted: int) -> bool:
+    def _look(self, wanted: int, give_up: int) -> bool:
+        """Looks at the used index for a while, until so many have arrived."""
         if self._arrived() >= wanted:
             return True
-        give_up = time.perf_counter_ns() + self._poll_ns
-        while time.perf_counter_ns() < give_up:
+        until = min(give_up, time.perf_counter_ns() + _MOST_LOOKING_NS)
+        while time.perf_counter_ns() < until:
             if self._arrived() >= wanted:
                 return True
         return False
+
+    async def _let_others_run(self) -> None:
+        await asyncio.sleep(0)
+        self._yielded_ns = time.perf_counter_ns()
 
     async def _sleep(self, wanted: int) -> None:
         self._ring.ask_for_interrupt(self._start + self._returned + wanted)
