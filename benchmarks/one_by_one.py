@@ -18,7 +18,6 @@ from vdpad.daemon.targets import Targets
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.plan import Plan, plan
 from vdpad.restore.program import Program, encode
-from vdpad.virtio.split_ring import distance
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def send_one_by_one(programs: list[Program], queue: ControlQueue) -> OneByOne:
         ring.place(start + at, bank.region.heads[:2])
         ring.publish(start + at + 1)
         queue.kick()
-        while not distance(ring.peek_used_index(), start + at):
+        while not ring.returned_since(start + at):
             pass
         refused += ring.buffers[0] != 0
     elapsed = time.perf_counter_ns() - began

@@ -24,6 +24,7 @@ from typing import Any
 
 import structlog
 
+from vdpad.daemon.collector import no_collection
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Limits, Replay
 from vdpad.daemon.targets import Target
@@ -269,12 +270,13 @@ class Operations:
         program = operation.program
         assert program is not None
         try:
-            replayed = await replay(
-                program,
-                queue,
-                deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
-                poll_ns=self._waiting.poll_us * 1000,
-            )
+            with no_collection():
+                replayed = await replay(
+                    program,
+                    queue,
+                    deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
+                    poll_ns=self._waiting.poll_us * 1000,
+                )
             _record(operation, program, replayed)
         except BaseException:
             operation.state = State.FAILED

@@ -30,7 +30,7 @@ _ACK = 1
 _SMALLEST_BUFFERS = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Region:
     """A part of the ring's descriptors and buffers, filled with one bank at a time."""
 
@@ -47,13 +47,8 @@ class Region:
     completions: bytes
     """What the used ring holds when the device has returned all its chains in order."""
 
-    @property
-    def descriptors_at(self) -> int:
-        """Where its descriptors begin, in bytes from the start of the table."""
-        return self.first_head * DESCRIPTOR.size
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Bank:
     """Commands that are published together."""
 
@@ -62,7 +57,23 @@ class Bank:
     count: int
     region: Region
     buffers: bytes
+    """Acks, then commands."""
+    buffers_at: slice
+    """Where they go, in bytes of the ring's buffers."""
+    acks_at: slice
+    """Where the acks stand among them."""
     descriptors: bytes | None
+    descriptors_at: slice
+    """Where they go, in bytes of the descriptor table."""
+    heads: bytes
+    """What goes into the available ring, le16 each."""
+    completions: bytes
+    """What the used ring holds when the device has returned all of it in order."""
+
+    @property
+    def end(self) -> int:
+        """The index behind its last command."""
+        return self.first + self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +164,27 @@ def _banks(payloads: list[bytes], regions: tuple[Region, ...], buffers_iova: int
         unchanged = in_place.get(region.first_head, b"").startswith(image)
         if not unchanged:
             in_place[region.first_head] = image
-        yield Bank(
-            first=first,
-            count=len(taken),
-            region=region,
-            buffers=bytes([ACK_NONE]) * len(taken) + b"".join(taken),
-            descriptors=None if unchanged else image,
-        )
+        yield _bank(first, taken, region, None if unchanged else image)
         first += len(taken)
         number += 1
+
+
+def _bank(first: int, taken: list[bytes], region: Region, descriptors: bytes | None) -> Bank:
+    count = len(taken)
+    buffers = bytes([ACK_NONE]) * count + b"".join(taken)
+    start = region.first_head * DESCRIPTOR.size
+    return Bank(
+        first=first,
+        count=count,
+        region=region,
+        buffers=buffers,
+        buffers_at=slice(region.buffers_at, region.buffers_at + len(buffers)),
+        acks_at=slice(region.buffers_at, region.buffers_at + count),
+        descriptors=descriptors,
+        descriptors_at=slice(start, start + len(descriptors or b"")),
+        heads=region.heads[: 2 * count],
+        completions=region.completions[: USED_ELEMENT.size * count],
+    )
 
 
 def _fitting(payloads: list[bytes], first: int, region: Region) -> int:

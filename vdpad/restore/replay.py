@@ -34,7 +34,7 @@ from enum import StrEnum
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.program import Bank, Program, Region
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
-from vdpad.virtio.split_ring import USED_ELEMENT, DriverRing, distance
+from vdpad.virtio.split_ring import USED_ELEMENT, DriverRing
 
 _ACK_LENGTH = 1
 
@@ -158,7 +158,11 @@ class _Replay:
         self._ring.ask_for_no_interrupt(self._start)
         self._publish(ring_anyway=True)
         while self._flight:
-            await self._wait_for_progress()
+            wanted = self._outstanding()
+            if self._arrived() < wanted:
+                await self._wait_for(wanted)
+            elif time.perf_counter_ns() - self._yielded_ns > _MOST_WITHOUT_YIELD_NS:
+                await self._let_others_run()
             self._collect()
             if self._waiting and self._free:
                 self._publish()
@@ -189,42 +193,38 @@ class _Replay:
             self._doorbells += 1
 
     def _copy(self, bank: Bank) -> None:
-        region, ring = bank.region, self._ring
-        ring.buffers[region.buffers_at : region.buffers_at + len(bank.buffers)] = bank.buffers
+        ring = self._ring
+        ring.buffers[bank.buffers_at] = bank.buffers
         if bank.descriptors is not None:
-            at = region.descriptors_at
-            ring.descriptors[at : at + len(bank.descriptors)] = bank.descriptors
-        ring.place(self._start + self._published, region.heads[: 2 * bank.count])
+            ring.descriptors[bank.descriptors_at] = bank.descriptors
+        ring.place(self._start + self._published, bank.heads)
 
     # --- waiting ---
 
     def _outstanding(self) -> int:
         """How many more must come back for the oldest bank to be complete, in the best case."""
-        oldest = self._flight[0]
-        return max(1, oldest.first + oldest.count - self._returned)
+        return max(1, self._flight[0].end - self._returned)
 
     def _arrived(self) -> int:
         """How many chains the device has returned since we last collected."""
-        return distance(self._ring.peek_used_index(), self._start + self._returned)
+        return self._ring.returned_since(self._start + self._returned)
 
-    async def _wait_for_progress(self) -> None:
-        wanted = self._outstanding()
+    async def _wait_for(self, wanted: int) -> None:
+        """Returns when so many have arrived."""
         give_up = time.perf_counter_ns() + self._poll_ns
         while not self._look(wanted, give_up):
             if time.perf_counter_ns() >= give_up:
                 await self._sleep(wanted)
                 return
             await self._let_others_run()
-        if time.perf_counter_ns() - self._yielded_ns > _MOST_WITHOUT_YIELD_NS:
-            await self._let_others_run()
 
     def _look(self, wanted: int, give_up: int) -> bool:
-        """Looks at the used index for a while, until so many have arrived."""
-        if self._arrived() >= wanted:
-            return True
-        until = min(give_up, time.perf_counter_ns() + _MOST_LOOKING_NS)
-        while time.perf_counter_ns() < until:
-            if self._arrived() >= wanted:
+        """Looks at the used index for a while; whether so many have arrived."""
+        since = self._start + self._returned
+        returned_since, now = self._ring.returned_since, time.perf_counter_ns
+        until = min(give_up, now() + _MOST_LOOKING_NS)
+        while now() < until:
+            if returned_since(since) >= wanted:
                 return True
         return False
 
@@ -251,7 +251,7 @@ class _Replay:
         Raises:
             _DeviceFault: it returned what it did not have.
         """
-        arrived = distance(self._ring.used_index(), self._start + self._returned)
+        arrived = self._arrived()
         in_flight = self._published - self._returned
         if arrived > in_flight:
             raise _DeviceFault(
@@ -268,12 +268,12 @@ class _Replay:
         while elements:
             bank = self._flight[0]
             begin = (self._returned - bank.first) * USED_ELEMENT.size
-            length = min(len(elements), bank.count * USED_ELEMENT.size - begin)
-            if elements[:length] != bank.region.completions[begin : begin + length]:
+            expected = bank.completions[begin : begin + len(elements)]
+            if not elements.startswith(expected):
                 break
-            elements = elements[length:]
-            self._returned += length // USED_ELEMENT.size
-            if self._returned == bank.first + bank.count:
+            elements = elements[len(expected) :]
+            self._returned += len(expected) // USED_ELEMENT.size
+            if self._returned == bank.end:
                 self._retire(bank)
         return elements
 
@@ -289,7 +289,7 @@ class _Replay:
                 )
             del by_id.index_of[head]
             self._returned += 1
-            bank = next(b for b in self._flight if b.first <= index < b.first + b.count)
+            bank = next(b for b in self._flight if b.first <= index < b.end)
             by_id.left[bank.first] -= 1
             if not by_id.left[bank.first]:
                 self._retire(bank)
@@ -314,8 +314,7 @@ class _Replay:
             self._refuse_strange_acks(acks)
 
     def _acks(self, bank: Bank) -> bytes:
-        at = bank.region.buffers_at
-        return bytes(self._ring.buffers[at : at + bank.count])
+        return self._ring.buffers[bank.acks_at].tobytes()
 
     def _sort_acks(self, bank: Bank, slots: range | list[int], acks: bytes) -> None:
         for slot in slots:
@@ -346,7 +345,7 @@ class _Replay:
         for bank in self._flight:
             self._settle(bank)
         for bank in self._waiting:
-            self._unanswered.extend(range(bank.first, bank.first + bank.count))
+            self._unanswered.extend(range(bank.first, bank.end))
         if outcome is Outcome.RESTORED and self._rejected:
             outcome = Outcome.REJECTED
         idle = outcome in (Outcome.RESTORED, Outcome.REJECTED)

@@ -27,7 +27,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from vdpad.errors import VdpadError
-from vdpad.virtio.fences import load_fence
+from vdpad.virtio.fences import full_fence, ordering_fence
 
 # virtio 1.4, 2.7: sizes and alignments.
 MAX_RING_SIZE = 32768
@@ -51,8 +51,6 @@ USED_F_NO_NOTIFY = 1
 
 _INDEX_MASK = 0xFFFF
 _ADDRESS_END = 1 << 64
-
-full_fence = load_fence()
 
 
 class BadGeometry(VdpadError, ValueError):
@@ -220,23 +218,25 @@ class DriverRing:
         return self._available_words[1]
 
     def used_index(self) -> int:
-        """How far the device says it has come. What it announces may be read after the call."""
-        index = self._used_words[1]
-        full_fence()
-        return index
-
-    def peek_used_index(self) -> int:
-        """The same without the fence, for looking again and again."""
+        """How far the device says it has come."""
         return self._used_words[1]
 
+    def returned_since(self, index: int) -> int:
+        """How far the used index has gone from this one."""
+        return (self._used_words[1] - index) & _INDEX_MASK
+
     def used_elements(self, start: int, count: int) -> bytes:
-        """A copy of the elements from index start on: count (≤ size) times {le32 id, le32 len}."""
+        """A copy of the elements from index start on: count (≤ size) times {le32 id, le32 len}.
+
+        Only those that a used index has announced that was read before the call.
+        """
+        ordering_fence()
         begin = start % self.size * USED_ELEMENT.size
         end = begin + count * USED_ELEMENT.size
         over = end - len(self._used_bytes)
         if over <= 0:
-            return bytes(self._used_bytes[begin:end])
-        return bytes(self._used_bytes[begin:]) + bytes(self._used_bytes[:over])
+            return self._used_bytes[begin:end].tobytes()
+        return self._used_bytes[begin:].tobytes() + self._used_bytes[:over].tobytes()
 
     def place(self, start: int, heads: bytes) -> None:
         """Writes chains' heads (le16 each) into the available ring from index start on."""
@@ -250,7 +250,7 @@ class DriverRing:
 
     def publish(self, index: int) -> None:
         """Gives all that was placed before this index to the device."""
-        full_fence()
+        ordering_fence()
         self._available_words[1] = index & _INDEX_MASK
 
     def wants_doorbell(self, new: int, old: int) -> bool:

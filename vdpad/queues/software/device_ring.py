@@ -8,6 +8,7 @@ driver as little as a device may: a chain is bounds-checked before any byte of i
 from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
+from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
     DESC_F_INDIRECT,
@@ -18,7 +19,6 @@ from vdpad.virtio.split_ring import (
     USED_F_NO_NOTIFY,
     RingGeometry,
     distance,
-    full_fence,
     wants_event,
 )
 
@@ -73,7 +73,7 @@ class DeviceRing:
         if not self._event_idx:
             self._used[0] = USED_F_NO_NOTIFY
         index = self._available[1]
-        full_fence()
+        ordering_fence()
         count = distance(index, self._next_available)
         if count > self._geometry.size:
             raise BadChain(f"{count} chains available in a ring of {self._geometry.size}")
@@ -96,7 +96,7 @@ class DeviceRing:
         at = _HEADER + self._next_used % self._geometry.size * USED_ELEMENT.size
         self._used_bytes[at : at + USED_ELEMENT.size] = USED_ELEMENT.pack(head, length)
         self._next_used = (self._next_used + 1) & 0xFFFF
-        full_fence()
+        ordering_fence()
         self._used[1] = (self._next_used + self._ahead) & 0xFFFF
 
     def run_ahead(self) -> None:
