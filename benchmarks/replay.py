@@ -3,16 +3,18 @@
 The daemon runs as a process of its own and is asked over its socket; its reports give the figures
 of the pipelined way. The devices: our software device in a process beside it, and QEMU's virtio-net
 without a guest, where this process is the VMM that passes doorbells and interrupts on. The two ways
-take turns, round after round, on the same device.
+take turns, round after round, on the same device. Whoever drives the queue has a processor of its
+own, and the device and its VMM have the others, as on a host.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +31,12 @@ from vdpad.queues.software.device import ALL_FEATURES
 from vdpad.virtio.features import Feature
 from vdpad.virtio.split_ring import Region, RingGeometry
 
+CPUS = sorted(os.sched_getaffinity(0))
+DRIVERS_CPU, DEVICES_CPUS = CPUS[:1], CPUS[1:] or CPUS
+QEMU_RINGS = (64, 256)
 STATES = {"full": full(), "usual": usual()}
 HEADERS = (
-    *("device", "EVENT_IDX", "commands", "way", "doorbells"),
+    *("device", "ring", "EVENT_IDX", "commands", "way", "doorbells"),
     *("commit ms", "min…max", "prepare ms", "own µs/cmd"),
 )
 
@@ -52,6 +57,7 @@ class Bench:
     """A device to measure on."""
 
     name: str
+    ring_size: int
     event_idx: bool
     target: dict[str, Any]
     fds: Sequence[int]
@@ -68,6 +74,7 @@ async def daemon() -> AsyncIterator[Client]:
             *(sys.executable, "-m", "vdpad.cli.vdpad", "--socket", str(path)),
             stderr=asyncio.subprocess.DEVNULL,
         )
+        os.sched_setaffinity(process.pid, DRIVERS_CPU)
         try:
             while not path.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -102,6 +109,7 @@ async def one_by_one(bench: Bench, state: dict[str, Any], series: Series) -> Non
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         pass_fds=bench.fds,
+        preexec_fn=lambda: os.sched_setaffinity(0, DRIVERS_CPU),
     )
     asked = json.dumps({"state": state, "target": bench.target}).encode()
     answer = json.loads((await process.communicate(asked))[0])
@@ -136,6 +144,7 @@ def row(bench: Bench, commands: int, way: str, series: Series) -> list[Any]:
     few, many = min(series.doorbells), max(series.doorbells)
     return [
         bench.name,
+        bench.ring_size,
         "yes" if bench.event_idx else "no",
         commands,
         way,
@@ -151,16 +160,17 @@ async def on_software(client: Client, event_idx: bool, rounds: int) -> list[list
     """On our device, in a process beside the daemon's."""
     features = ALL_FEATURES if event_idx else ALL_FEATURES - {Feature.RING_EVENT_IDX}
     with DeviceBeside(features) as device:
+        size = device.target["ring"]["size"]
         bench = Bench(
-            "software", event_idx, device.target, device.fds, device.reset, device.busy_ns
+            "software", size, event_idx, device.target, device.fds, device.reset, device.busy_ns
         )
         return await measure(client, bench, rounds)
 
 
-async def on_qemu(client: Client, event_idx: bool, rounds: int) -> list[list[Any]]:
+async def on_qemu(client: Client, ring_size: int, event_idx: bool, rounds: int) -> list[list[Any]]:
     """On QEMU's, this process being its VMM."""
     without = frozenset() if event_idx else frozenset({int(Feature.RING_EVENT_IDX)})
-    options = Options(device_properties="rss=on,hash=on", without=without)
+    options = Options(ring_size=ring_size, device_properties="rss=on,hash=on", without=without)
     async with guestless(options) as qemu:
         lend = qemu.lend
         geometry = RingGeometry(
@@ -173,22 +183,22 @@ async def on_qemu(client: Client, event_idx: bool, rounds: int) -> list[list[Any
         )
         target = lent_target(qemu.features, qemu.config.max_virtqueue_pairs, geometry)
         fds = (lend.memory_fd, lend.kick_fd, lend.call_fd)
-        return await measure(client, Bench("QEMU", event_idx, target, fds), rounds)
+        return await measure(client, Bench("QEMU", ring_size, event_idx, target, fds), rounds)
 
 
 async def main(rounds: int) -> None:
     """Measures everything and prints the table."""
-    devices: list[Callable[[Client, bool, int], Awaitable[list[list[Any]]]]] = [on_software]
+    os.sched_setaffinity(0, DEVICES_CPUS)
     reason = why_unavailable()
-    if reason is None:
-        devices.append(on_qemu)
-    else:
+    if reason is not None:
         print(f"QEMU's device is left out: {reason}", file=sys.stderr)
     rows: list[list[Any]] = []
     async with daemon() as client:
-        for device in devices:
-            for event_idx in (True, False):
-                rows += await device(client, event_idx, rounds)
+        for event_idx in (True, False):
+            rows += await on_software(client, event_idx, rounds)
+            for ring_size in QEMU_RINGS if reason is None else ():
+                rows += await on_qemu(client, ring_size, event_idx, rounds)
+    rows.sort(key=lambda each: each[:3], reverse=True)
     print(tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True))
 
 

@@ -19,9 +19,10 @@ other than the one ack byte, or an ack that is neither OK nor ERR, is broken: no
 A broken device, or one that is late, still owns its buffers; only a reset gets them back.
 
 Waiting: look at the used index for a bounded while, with no interrupt asked for, and with turns for
-the event loop's other tasks in between. If that was not enough, ask for one interrupt when the oldest bank can be complete, look once more (the device may
-have been faster than our wish), and sleep. A sleeper also looks now and then by itself, since an
-interrupt that a lender failed to pass on should cost milliseconds and not the deadline.
+the event loop's other tasks in between. If that was not enough, ask for one interrupt when the
+oldest bank can be complete, look once more (the device may have been faster than our wish), and
+sleep. A sleeper also looks now and then by itself, since an interrupt that a lender failed to pass
+on should cost milliseconds and not the deadline.
 """
 
 import asyncio

@@ -13,6 +13,7 @@ the in-memory form is taken as well.
 
 import re
 from collections.abc import Iterator
+from itertools import compress
 from types import NoneType
 from typing import Annotated, Any, get_args
 
@@ -133,7 +134,7 @@ def _parse_vlans(value: Any, info: ValidationInfo) -> tuple[int, ...]:
             if seen[vid]:
                 raise invalid(((at,), "duplicate", f"VLAN {vid} is there twice"))
             seen[vid] = 1
-    return tuple(vid for vid, there in enumerate(seen) if there)
+    return tuple(compress(range(_MAX_VID + 1), seen))
 
 
 def _runs(vids: tuple[int, ...]) -> Iterator[int | list[int]]:

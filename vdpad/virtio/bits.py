@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from vdpad.errors import VdpadError
 
@@ -33,12 +34,17 @@ class BitNames:
     width: int
     """Bits are 0 … width-1."""
 
+    @cached_property
+    def _name_of(self) -> dict[int, str]:
+        return {int(member): member.name for member in self.members}
+
+    @cached_property
+    def _bit_of(self) -> dict[str, int]:
+        return {name: bit for bit, name in self._name_of.items()}
+
     def name(self, bit: int) -> str:
         """The name of one bit."""
-        try:
-            return str(self.members(bit).name)
-        except ValueError:
-            return f"bit_{bit}"
+        return self._name_of.get(bit) or f"bit_{bit}"
 
     def names(self, bits: Iterable[int]) -> list[str]:
         """The names of these bits, in the order of their numbers."""
@@ -54,9 +60,9 @@ class BitNames:
         Raises:
             UnknownName: neither a known name nor bit_0 … bit_(width-1).
         """
-        member = self.members.__members__.get(name)
-        if member is not None:
-            return int(member)
+        bit = self._bit_of.get(name)
+        if bit is not None:
+            return bit
         unknown = _UNKNOWN.fullmatch(name)
         if unknown is None or int(unknown[1]) >= self.width:
             raise UnknownName(

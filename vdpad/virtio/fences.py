@@ -6,9 +6,9 @@ announces; and the published index before the look at whether a doorbell is want
 x86-64 keeps by itself, and `ordering_fence` is nothing there; the third only a full fence gives, on
 any processor. Elsewhere one full fence serves all three: it runs once a batch and costs 0.2 µs.
 
-On x86-64 taking and giving a lock is a full fence, being locked instructions, and costs a third of
-a call through ctypes. Elsewhere `atomic_thread_fence` of libatomic does it (Debian: libatomic1), and
-nothing else will do, membarrier(2) included, which is empty in a process of one thread.
+On x86-64 taking and giving a lock is a full fence, being locked instructions, and costs a third
+of a call through ctypes. Elsewhere `atomic_thread_fence` of libatomic (Debian: libatomic1) does it,
+and nothing else will, membarrier(2) included, which is empty in a process of one thread.
 """
 
 import ctypes
