@@ -210,6 +210,7 @@ class Api:
         }
 
     async def _check(self, call: _Call) -> object:
+        await self._operations.let_commits_pass()
         params = _params(CheckParams, call)
         target = self._targets.resolve(params.target)
         try:
@@ -220,6 +221,7 @@ class Api:
             return _check_result(problems=error.data["problems"])
 
     async def _prepare(self, call: _Call) -> object:
+        await self._operations.let_commits_pass()
         return self._operations.prepare(self._wish(_params(RestoreParams, call), call)).to_json()
 
     async def _commit(self, call: _Call) -> object:

@@ -15,6 +15,7 @@ Nothing here suspends between looking at a state and changing it; that is all th
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -40,6 +41,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.operations")
 
 # How many refused or unanswered commands a log event names; the report has more.
 _LOGGED_LINES = 8
+
+# How long a request that stops no guest gives way to commits, in seconds. Longer than a commit
+# takes on a device that works; a device that does not must hold nobody up.
+_MOST_COURTESY = 0.05
 
 
 class State(StrEnum):
@@ -99,8 +104,8 @@ class Operation:
     program: Program | None = None
     """Until the operation ends."""
     report: Report | None = None
-    error: ApiError | None = None
-    """What callers of a failed commit get."""
+    failure: tuple[Kind, str] | None = None
+    """What callers of a failed commit are told, beside the report."""
     commit: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -143,6 +148,8 @@ class Operations:
         self._all: dict[str, Operation] = {}
         self._in_use: dict[object, str] = {}
         """Which migration's commit has a device, by the target's identity."""
+        self._no_commit = asyncio.Event()
+        self._no_commit.set()
 
     def prepare(self, wish: Wish) -> Operation:
         """The operation for a wish: recorded already, or planned and encoded now.
@@ -243,10 +250,11 @@ class Operations:
             log.info("cancelled", migration=migration)
         return operation
 
-    async def settle(self) -> None:
-        """Returns when no commit is running; each has a deadline."""
-        running = [each.commit for each in self._all.values() if each.commit is not None]
-        await asyncio.gather(*running, return_exceptions=True)
+    async def let_commits_pass(self) -> None:
+        """Returns when no commit runs, or after a moment: work that can wait should wait here."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOST_COURTESY):
+                await self._no_commit.wait()
 
     # --- the commit ---
 
@@ -258,6 +266,7 @@ class Operations:
             raise ApiError(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
         queue = operation.target.open(fds)
         self._in_use[identity] = operation.migration
+        self._no_commit.clear()
         operation.state = State.COMMITTING
         operation.commit = asyncio.get_running_loop().create_task(
             self._run(operation, queue, identity, deadline_ms or self._waiting.deadline_ms),
@@ -280,11 +289,13 @@ class Operations:
             _record(operation, program, replayed)
         except BaseException:
             operation.state = State.FAILED
-            operation.error = ApiError(Kind.INTERNAL, "the commit failed; see the journal")
+            operation.failure = (Kind.INTERNAL, "the commit failed; see the journal")
             raise
         finally:
             queue.close()
             del self._in_use[identity]
+            if not self._in_use:
+                self._no_commit.set()
             operation.program = None
             operation.commit = None
         operation.target.done()
@@ -337,16 +348,13 @@ def _record(operation: Operation, program: Program, replayed: Replayed) -> None:
         operation.state = State.RESTORED
     else:
         kind, message = _FAILURES[replayed.outcome]
-        operation.error = ApiError(
-            kind,
-            message.format(
-                rejected=outcome.rejected_total,
-                unanswered=outcome.unanswered_total,
-                commands=outcome.commands,
-                fault=replayed.fault,
-            ),
-            report=outcome.to_json(),
+        told = message.format(
+            rejected=outcome.rejected_total,
+            unanswered=outcome.unanswered_total,
+            commands=outcome.commands,
+            fault=replayed.fault,
         )
+        operation.failure = (kind, told)
     _tell(operation, outcome, replayed.fault)
 
 
@@ -369,7 +377,9 @@ def _tell(operation: Operation, outcome: Report, fault: str) -> None:
 
 
 def _recorded(operation: Operation) -> Report:
-    if operation.error is not None:
-        raise operation.error
-    assert operation.report is not None
-    return operation.report
+    if operation.failure is None:
+        assert operation.report is not None
+        return operation.report
+    kind, message = operation.failure
+    data = {} if operation.report is None else {"report": operation.report.to_json()}
+    raise ApiError(kind, message, **data)

@@ -43,8 +43,7 @@ class Service:
         log.info("listening", socket=str(settings.socket), version=vdpad.__version__)
 
     async def stop(self) -> None:
-        """Takes no more requests, lets commits end by their deadlines, and answers them."""
-        await self._operations.settle()
+        """Takes no more requests, and answers those under way; commits end by their deadlines."""
         await self._endpoint.close()
         await self._targets.stop()
         log.info("stopped")

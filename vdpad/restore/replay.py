@@ -109,7 +109,7 @@ async def replay(
     except TimeoutError:
         outcome, fault = run.last_look()
     elapsed = time.perf_counter_ns() - started
-    return run.result(outcome, fault, elapsed)
+    return run.finish(outcome, fault, elapsed)
 
 
 @dataclass(slots=True)
@@ -167,8 +167,6 @@ class _Replay:
             self._collect()
             if self._waiting and self._free:
                 self._publish()
-        # As a fresh ring has it: whoever uses it next hears of the next completion.
-        self._ring.ask_for_interrupt(self._start + self._returned + 1)
 
     # --- towards the device ---
 
@@ -341,8 +339,8 @@ class _Replay:
         done = not self._flight and not self._waiting
         return (Outcome.RESTORED if done else Outcome.INCOMPLETE), ""
 
-    def result(self, outcome: Outcome, fault: str, elapsed_ns: int) -> Replayed:
-        """What became of everything."""
+    def finish(self, outcome: Outcome, fault: str, elapsed_ns: int) -> Replayed:
+        """Leaves the ring as its next user expects it, and tells what became of everything."""
         for bank in self._flight:
             self._settle(bank)
         for bank in self._waiting:
@@ -350,6 +348,9 @@ class _Replay:
         if outcome is Outcome.RESTORED and self._rejected:
             outcome = Outcome.REJECTED
         idle = outcome in (Outcome.RESTORED, Outcome.REJECTED)
+        if idle:
+            # As a fresh ring has it: whoever uses it next hears of the next completion.
+            self._ring.ask_for_interrupt(self._start + self._returned + 1)
         return Replayed(
             outcome=outcome,
             rejected=tuple(sorted(self._rejected)),

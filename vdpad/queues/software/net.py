@@ -129,10 +129,12 @@ class NetDevice:
         shown: dict[str, Any] = {"version": 1, "features": FEATURES.names(features)}
         if Feature.CTRL_MAC_ADDR in features:
             shown["mac"] = format_mac(now.mac)
+        modes = {
+            mode: now.rx[mode] for command, mode in _RX_MODES.items() if command.FEATURE in features
+        }
+        if modes:
+            shown["rx"] = modes
         if Feature.CTRL_RX in features:
-            extra = Feature.CTRL_RX_EXTRA in features
-            plain = ("promisc", "allmulti")
-            shown["rx"] = {k: v for k, v in now.rx.items() if extra or k in plain}
             shown["mac_table"] = self._shown_mac_table()
         if Feature.CTRL_VLAN in features:
             shown["vlans"] = sorted(now.vlans)
