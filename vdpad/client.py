@@ -60,6 +60,7 @@ class Client:
         self._path = path
         self._timeout = timeout
         self._socket: socket.socket | None = None
+        self._entered = False
         self._turn = asyncio.Lock()
         # Replies to an earlier process with the same address must not pass for ours.
         self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count(1))
@@ -70,14 +71,8 @@ class Client:
         Raises:
             Unreachable: nobody listens there.
         """
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            connection.bind("")  # the kernel gives an address, without which nothing is answered
-            connection.connect(str(self._path))
-        except OSError as error:
-            connection.close()
-            raise Unreachable(f"{self._path}: {error.strerror}; is vdpad running?") from error
-        self._socket = connection
+        self._entered = True
+        self._connected()
         return self
 
     async def __aexit__(
@@ -87,9 +82,8 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         """Disconnects. Commits that were begun go on."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._entered = False
+        self._disconnect()
 
     async def info(self) -> dict[str, Any]:
         """The daemon's name, version, limits, formats and targets."""
@@ -178,6 +172,7 @@ class Client:
         async with self._turn:
             request_id = next(self._ids)
             request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            reply = None
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._send(json.dumps(request, separators=(",", ":")).encode(), fds)
@@ -189,9 +184,12 @@ class Client:
                 ) from None
             except OSError as error:
                 raise Unreachable(f"{self._path}: {error.strerror}") from error
+            finally:
+                if reply is None:
+                    # Late replies must find nobody: an error without an id passes for another's.
+                    self._disconnect()
         if "error" in reply:
-            refusal = reply["error"]
-            raise Refused(refusal["code"], refusal["message"], refusal.get("data", {}))
+            raise _refusal(reply["error"])
         return reply["result"]
 
     async def _object(
@@ -203,9 +201,25 @@ class Client:
         return result
 
     def _connected(self) -> socket.socket:
-        if self._socket is None:
+        """The socket; a new one where there is none."""
+        if self._socket is not None:
+            return self._socket
+        if not self._entered:
             raise Unreachable("not connected; use the client as `async with Client() as …`")
-        return self._socket
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            connection.bind("")  # the kernel gives an address, without which nothing is answered
+            connection.connect(str(self._path))
+        except OSError as error:
+            connection.close()
+            raise Unreachable(f"{self._path}: {error.strerror}; is vdpad running?") from error
+        self._socket = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:
         connection = self._connected()
@@ -236,8 +250,17 @@ def _given(**params: Any) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
+def _refusal(error: Any) -> VdpadError:
+    match error:
+        case {"code": int(code), "message": str(message), "data": dict(data)}:
+            return Refused(code, message, data)
+        case {"code": int(code), "message": str(message), **rest} if "data" not in rest:
+            return Refused(code, message, {})
+    return Unreachable("expected a JSON-RPC error, got something else; is this vdpad's socket?")
+
+
 def _reply(data: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         reply = json.loads(data)
         if isinstance(reply, dict) and ("result" in reply or "error" in reply):
             return reply

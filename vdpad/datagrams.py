@@ -9,9 +9,11 @@ The limits on what comes in stand here, each with the attack that it stops.
 """
 
 import array
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +24,13 @@ MAX_DATAGRAM = 200 * 1024
 # A lent target has 3. Stops a sender from filling our descriptor table with one datagram; the
 # kernel closes what does not fit the buffer, and says so with MSG_CTRUNC.
 MAX_DESCRIPTORS = 3
+
+# Replies that a client does not read are charged to the daemon's one socket, from which all others
+# are answered too. So its buffer is made large (past the host's limit where the daemon may; a
+# systemd socket unit can do it with SendBuffer=), and large replies may fill only half of it.
+_SEND_BUFFER = 64 * 1024 * 1024
+_SMALL_REPLY = 8 * 1024
+_SO_SNDBUFFORCE = 32
 
 _INT = array.array("i").itemsize
 _UCRED = struct.Struct("iII")
@@ -62,6 +71,7 @@ class AncillarySocket(socket.socket):
         super().__init__(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fileno)
         self.setblocking(False)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._widen_send_buffer()
         self.replies_dropped = 0
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
@@ -75,13 +85,14 @@ class AncillarySocket(socket.socket):
                 peer.fds.extend(_descriptors(payload))
             elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 peer.pid, peer.uid, peer.gid = _UCRED.unpack(payload[: _UCRED.size])
-        peer.too_many_fds = bool(got & socket.MSG_CTRUNC)
+        # The buffer's padding has room for one more, so the kernel's word alone is not enough.
+        peer.too_many_fds = bool(got & socket.MSG_CTRUNC) or len(peer.fds) > MAX_DESCRIPTORS
         peer.too_long = bool(got & socket.MSG_TRUNC)
         return data, peer
 
     def sendto(self, data: Any, address: Any) -> int:  # type: ignore[override]
         """Sends a reply to a Peer, or drops and counts it."""
-        if address.address is None:
+        if address.address is None or self._must_give_way(len(data)):
             self.replies_dropped += 1
             return len(data)
         try:
@@ -91,6 +102,21 @@ class AncillarySocket(socket.socket):
             # much (EMSGSIZE): its own affair, and `status` tells it later.
             self.replies_dropped += 1
             return len(data)
+
+    def _widen_send_buffer(self) -> None:
+        try:
+            self.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
+        except PermissionError:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+    def _must_give_way(self, size: int) -> bool:
+        """Whether a large reply would take what is kept for small ones."""
+        if size <= _SMALL_REPLY:
+            return False
+        unread = array.array("i", [0])
+        fcntl.ioctl(self, termios.TIOCOUTQ, unread)
+        return unread[0] + 2 * size > self._send_buffer // 2
 
 
 def _descriptors(payload: bytes) -> Iterator[int]:

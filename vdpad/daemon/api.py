@@ -117,7 +117,7 @@ class _Call:
 
     data: bytes
     has_params: bool
-    fds: list[int]
+    peer: Peer
     began_ns: int
 
 
@@ -185,7 +185,7 @@ class Api:
             )
         if peer.too_many_fds:
             raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
-        return await method(_Call(data, request.has_params, peer.fds, began_ns))
+        return await method(_Call(data, request.has_params, peer, began_ns))
 
     # --- the methods ---
 
@@ -225,15 +225,18 @@ class Api:
         return self._operations.prepare(self._wish(_params(RestoreParams, call), call)).to_json()
 
     async def _commit(self, call: _Call) -> object:
-        params = _params(CommitParams, call)
-        report = await self._operations.commit(params.migration, call.fds, params.deadline_ms)
-        return report.to_json()
+        return await self._outcome(_params(CommitParams, call), call)
 
     async def _restore(self, call: _Call) -> object:
         params = _params(RestoreParams, call)
         self._operations.prepare(self._wish(params, call))
-        report = await self._operations.commit(params.migration, call.fds, params.deadline_ms)
-        return report.to_json()
+        return await self._outcome(params, call)
+
+    async def _outcome(self, params: CommitParams | RestoreParams, call: _Call) -> object:
+        operation = self._operations.begin(params.migration, call.peer.fds, params.deadline_ms)
+        # What was needed of them is duplicated, and the wait may be long.
+        call.peer.close_fds()
+        return (await self._operations.outcome(operation)).to_json()
 
     async def _status(self, call: _Call) -> object:
         params = _params(StatusParams, call)

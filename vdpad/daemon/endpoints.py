@@ -80,6 +80,7 @@ class UnixEndpoint:
         self._socket: AncillarySocket | None = None
         self._reader: asyncio.Task[None] | None = None
         self._path: Path | None = None
+        self._inode: int | None = None
 
     async def listen(self, path: Path, mode: int, group: str | None) -> None:
         """Binds the socket and begins to answer.
@@ -88,7 +89,7 @@ class UnixEndpoint:
             CannotListen: another daemon answers there, or the path, mode or group can't be had.
         """
         self._socket = _bound_socket(path, mode, group)
-        self._path = path
+        self._path, self._inode = path, _inode(path)
         loop = asyncio.get_running_loop()
         errors: asyncio.Queue[Any] = asyncio.Queue()
         drained = asyncio.Event()
@@ -110,7 +111,7 @@ class UnixEndpoint:
             self._stream.close()
         while not self._received.empty():
             self._received.get_nowait()[1].close_fds()
-        if self._path is not None:
+        if self._path is not None and _inode(self._path) == self._inode:
             self._path.unlink(missing_ok=True)
 
     async def _read(self) -> None:
@@ -139,9 +140,9 @@ def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
     umask = os.umask(0o777)
     try:
         endpoint.bind(str(path))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         endpoint.close()
-        raise CannotListen(f"{path}: {error.strerror}") from error
+        raise CannotListen(f"{path}: {_why(error)}") from error
     finally:
         os.umask(umask)
     try:
@@ -155,6 +156,19 @@ def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
     return endpoint
 
 
+def _inode(path: Path) -> int | None:
+    """Tells our socket from another that took its path."""
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None
+
+
+def _why(error: Exception) -> str:
+    """What the system said; not all of Python's own checks fill strerror."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _clear(path: Path) -> None:
     """Removes a socket that nobody listens on any more."""
     try:
@@ -162,6 +176,8 @@ def _clear(path: Path) -> None:
             raise CannotListen(f"{path}: expected a socket or nothing, there is something else")
     except FileNotFoundError:
         return
+    except (OSError, ValueError) as error:
+        raise CannotListen(f"{path}: {_why(error)}") from error
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(str(path))
@@ -169,5 +185,5 @@ def _clear(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except OSError as error:
-            raise CannotListen(f"{path}: {error.strerror}") from error
+            raise CannotListen(f"{path}: {_why(error)}") from error
     raise CannotListen(f"{path}: another process listens there; stop it or choose another path")

@@ -46,6 +46,9 @@ _LOGGED_LINES = 8
 # takes on a device that works; a device that does not must hold nobody up.
 _MOST_COURTESY = 0.05
 
+# Requests that wait for one commit. Stops its repetitions from filling memory and descriptors.
+_MOST_WAITING = 8
+
 
 class State(StrEnum):
     """Where an operation stands, as the API names it."""
@@ -107,6 +110,8 @@ class Operation:
     failure: tuple[Kind, str] | None = None
     """What callers of a failed commit are told, beside the report."""
     commit: asyncio.Task[None] | None = field(default=None, repr=False)
+    waiting: int = 0
+    """How many requests wait for the commit's end."""
 
     def to_json(self) -> dict[str, Any]:
         """The API's Operation."""
@@ -186,10 +191,8 @@ class Operations:
         )
         return operation
 
-    async def commit(self, migration: str, fds: list[int], deadline_ms: int | None) -> Report:
-        """Replays a prepared operation and gives its report; or the record, where it has ended.
-
-        Cancellation of the caller leaves the commit running.
+    def begin(self, migration: str, fds: list[int], deadline_ms: int | None) -> Operation:
+        """Begins the commit of a prepared operation; one that was begun stays as it is.
 
         Args:
             migration: of a prepared operation.
@@ -197,8 +200,7 @@ class Operations:
             deadline_ms: for the whole replay; None for the configured one.
 
         Raises:
-            ApiError: no-such-migration, busy, conflict (it was cancelled), rejected, timeout,
-                device-broken.
+            ApiError: no-such-migration, busy, conflict (it was cancelled).
             BadLend: the operation stays prepared.
         """
         operation = self.get(migration)
@@ -210,8 +212,26 @@ class Operations:
             )
         if operation.state is State.PREPARED:
             self._start(operation, fds, deadline_ms)
+        return operation
+
+    async def outcome(self, operation: Operation) -> Report:
+        """The report of an operation that was begun, when its commit has ended.
+
+        Cancellation of the caller leaves the commit running.
+
+        Raises:
+            ApiError: rejected, timeout, device-broken; overloaded: many wait for it already.
+        """
         if operation.commit is not None:
-            await asyncio.shield(operation.commit)
+            if operation.waiting >= _MOST_WAITING:
+                raise ApiError(
+                    Kind.OVERLOADED, "many requests wait for this commit; ask for its status"
+                )
+            operation.waiting += 1
+            try:
+                await asyncio.shield(operation.commit)
+            finally:
+                operation.waiting -= 1
         return _recorded(operation)
 
     def get(self, migration: str) -> Operation:

@@ -2,14 +2,22 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from vdpad.errors import VdpadError
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
-from vdpad.state.problems import problems_of, summary
+from vdpad.state.problems import invalid, problems_of, summary
 from vdpad.virtio.config import (
     MAX_QUEUE_PAIRS,
     MIN_RSS_KEY_SIZE,
@@ -24,6 +32,12 @@ MAX_DEADLINE_MS = 600_000
 
 class BadSettings(VdpadError):
     """A configuration file that cannot be used."""
+
+
+def _power_of_two(number: int) -> int:
+    if number & (number - 1):
+        raise PydanticCustomError("power_of_two", "expected a power of two")
+    return number
 
 
 class _Settings(BaseModel):
@@ -51,7 +65,7 @@ class Software(_Settings):
     rss_max_key_size: Annotated[int, Field(ge=0, le=255)] = MIN_RSS_KEY_SIZE
     rss_max_indirection_table_length: Annotated[int, Field(ge=0, le=0xFFFF)] = MIN_RSS_TABLE_LENGTH
     supported_hash_types: HashTypeNames = frozenset(HashType)
-    ring_size: Annotated[int, Field(ge=2, le=MAX_RING_SIZE)] = 64
+    ring_size: Annotated[int, Field(ge=2, le=MAX_RING_SIZE), AfterValidator(_power_of_two)] = 64
     start_index: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
     """Where its ring's indices begin."""
     state_file: Path | None = None
@@ -93,6 +107,15 @@ class Settings(_Settings):
     software: tuple[Software, ...] = (Software(name="sim0"),)
     """Software devices; one named sim0 unless something else is configured."""
 
+    @model_validator(mode="after")
+    def _refuse_one_name_twice(self) -> Self:
+        names = [device.name for device in self.software]
+        twice = [at for at, name in enumerate(names) if name in names[:at]]
+        if twice:
+            message = f"another software device is named {names[twice[0]]} too"
+            raise invalid((("software", twice[0], "name"), "duplicate", message))
+        return self
+
 
 def load_settings(path: Path | None, **overrides: Any) -> Settings:
     """Reads a configuration file; without one, the defaults.
@@ -104,10 +127,10 @@ def load_settings(path: Path | None, **overrides: Any) -> Settings:
     Raises:
         BadSettings: unreadable, not TOML, or with a key or value that does not belong there.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
         read = tomllib.loads(path.read_text()) if path is not None else {}
-        given = {name: value for name, value in overrides.items() if value is not None}
-        return Settings.model_validate(read | given)
+        return Settings.model_validate(read).model_copy(update=given)
     except OSError as error:
         raise BadSettings(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -68,7 +68,7 @@ class RegionParams(_Params):
 class RingParams(_Params):
     """Where a lent ring lies, in device addresses."""
 
-    size: int
+    size: Annotated[int, Field(ge=0, lt=1 << 32)]
     memory: RegionParams
     descriptors: _Address
     available: _Address
@@ -201,7 +201,7 @@ class LentTarget:
     def identity(self, fds: list[int]) -> object:
         """The memory's inode and the ring's place in it."""
         memory = memory_identity(LentDescriptors.from_list(fds))
-        return (*memory, self.geometry.descriptors)
+        return (*memory, self.geometry.descriptors - self.geometry.memory.iova)
 
     def open(self, fds: list[int]) -> ControlQueue:
         """Maps what was lent."""

@@ -3,16 +3,14 @@
 The other side shares the open file description with us, so its flags are not ours to change, and
 neither may a call on it block the daemon:
 
-- A kick adds 1. On a descriptor without O_NONBLOCK that blocks once the counter is at its end,
-  so there poll(2) is asked first, and a full counter is left alone: whoever has not read that many
-  kicks will find one.
+- A kick adds 1, which may block once the counter is at its end. So poll(2) is asked first, and a
+  full counter is left alone: whoever has not read that many kicks will find one.
 - A call is read with RWF_NOWAIT, since another reader may have been faster.
 """
 
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import select
 from pathlib import Path
@@ -46,13 +44,12 @@ class Notifier:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._may_block = not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
     def __call__(self) -> None:
         """Notifies once."""
-        if self._may_block and not self._poll.poll(0):
+        if not self._poll.poll(0):
             return
         with contextlib.suppress(BlockingIOError):
             os.write(self._fd, _ONE)

@@ -48,8 +48,20 @@ class LentDescriptors:
         return cls(*fds)
 
     def duplicate(self) -> "LentDescriptors":
-        """The same again, for somebody else to close."""
-        return LentDescriptors(os.dup(self.memory), os.dup(self.kick), os.dup(self.call))
+        """The same again, for somebody else to close.
+
+        Raises:
+            BadLend: this process has no descriptors left.
+        """
+        copies: list[int] = []
+        try:
+            for fd in (self.memory, self.kick, self.call):
+                copies.append(os.dup(fd))
+        except OSError as error:
+            for fd in copies:
+                os.close(fd)
+            raise BadLend(f"the descriptors cannot be kept: {error.strerror}") from error
+        return LentDescriptors(*copies)
 
     def close(self) -> None:
         """Closes all three."""

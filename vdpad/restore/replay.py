@@ -26,6 +26,7 @@ on should cost milliseconds and not the deadline.
 """
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -228,6 +229,8 @@ class _Replay:
         return False
 
     async def _let_others_run(self) -> None:
+        # First a device that shares our processor, which the event loop knows nothing of.
+        os.sched_yield()
         await asyncio.sleep(0)
         self._yielded_ns = time.perf_counter_ns()
 
@@ -348,7 +351,7 @@ class _Replay:
         if outcome is Outcome.RESTORED and self._rejected:
             outcome = Outcome.REJECTED
         idle = outcome in (Outcome.RESTORED, Outcome.REJECTED)
-        if idle:
+        if idle and self._published:
             # As a fresh ring has it: whoever uses it next hears of the next completion.
             self._ring.ask_for_interrupt(self._start + self._returned + 1)
         return Replayed(

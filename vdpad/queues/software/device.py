@@ -114,6 +114,7 @@ class SoftwareDevice:
         Args:
             misbehaviour: from now on; None keeps what was configured.
         """
+        self._was_reset.set()
         self.net.reset()
         self._ring.release()
         self._view[:] = bytes(len(self._view))
@@ -125,6 +126,7 @@ class SoftwareDevice:
 
     def _set_up(self, misbehaviour: Misbehaviour) -> None:
         self._misbehaviour = misbehaviour
+        self._was_reset = asyncio.Event()
         self._ring = DeviceRing(
             self._view,
             self.geometry,
@@ -152,9 +154,12 @@ class SoftwareDevice:
 
     async def _dawdle(self, commands: int) -> bool:
         """Takes its time; False where a reset has taken the commands away meanwhile."""
-        ring = self._ring
-        await asyncio.sleep(self._misbehaviour.seconds_a_command * commands)
-        return ring is self._ring
+        try:
+            async with asyncio.timeout(self._misbehaviour.seconds_a_command * commands):
+                await self._was_reset.wait()
+        except TimeoutError:
+            return True
+        return False
 
     def _take(self) -> list[Chain]:
         try:

@@ -138,13 +138,20 @@ class NetDevice:
             shown["mac_table"] = self._shown_mac_table()
         if Feature.CTRL_VLAN in features:
             shown["vlans"] = sorted(now.vlans)
-        if Feature.MQ in features:
+        if Feature.MQ in features and not self._receives_on_more_than_pairs():
             shown["queue_pairs"] = now.pairs
         if Feature.CTRL_GUEST_OFFLOADS in features:
             shown["guest_offloads"] = GUEST_OFFLOADS.names(now.offloads)
         return shown | self._shown_hashing() | self._shown_coalescing()
 
     # --- shown ---
+
+    def _receives_on_more_than_pairs(self) -> bool:
+        """Whether RSS spreads over receive queues past its transmit queues; no state says so."""
+        hashing = self._now.hashing
+        return isinstance(hashing, MqRssConfig) and self._now.pairs <= max(
+            *hashing.indirection_table, hashing.unclassified_queue
+        )
 
     def _shown_mac_table(self) -> dict[str, Any]:
         now = self._now
