@@ -1,0 +1,1 @@
+"""Tests: the rooms as in vdpad/, and what they share in support/."""

@@ -1,0 +1,38 @@
+"""What the harness can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .layout import BUFFERS_LIMIT, MAX_QUEUE_PAIRS, MIB
+
+
+@dataclass(frozen=True)
+class Options:
+    """One guest-less machine. Raises ValueError where a value makes no sense."""
+
+    queue_pairs: int = 4
+    """Of the tap and of the device; MQ is offered from 2 on. At most MAX_QUEUE_PAIRS."""
+    ring_size: int = 64
+    """Descriptors of the control virtqueue, a power of two; QEMU 7.2 takes 2 to 1024."""
+    start_index: int = 0
+    """Where the lent ring's available and used index stand, 0 to 65535."""
+    negotiate: frozenset[int] | None = None
+    """Exactly these feature bits; None is everything offered but device.NOT_NEGOTIATED."""
+    without: frozenset[int] = frozenset()
+    """Feature bits to leave out, e.g. 29 for RING_EVENT_IDX."""
+    device_properties: str = ""
+    """More -device properties, separated by commas, e.g. "rss=on,hash=on"."""
+    mac: str = "52:54:00:12:34:56"
+    buffers_size: int = MIB
+    """Bytes of buffer space to lend, at most BUFFERS_LIMIT."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.queue_pairs <= MAX_QUEUE_PAIRS:
+            raise ValueError(f"queue_pairs: {self.queue_pairs}; it is 1 to {MAX_QUEUE_PAIRS}")
+        if self.ring_size < 2 or self.ring_size & (self.ring_size - 1):
+            raise ValueError(f"ring_size: {self.ring_size}; it is a power of two from 2 on")
+        if not 0 <= self.start_index <= 0xFFFF:
+            raise ValueError(f"start_index: {self.start_index}; it has 16 bits")
+        if not 1 <= self.buffers_size <= BUFFERS_LIMIT:
+            raise ValueError(f"buffers_size: {self.buffers_size}; it is 1 to {BUFFERS_LIMIT}")

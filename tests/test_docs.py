@@ -1,0 +1,65 @@
+"""What the documentation shows is true: examples run, the configuration holds the defaults."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vdpad.daemon.settings import load_settings
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Iterator[Path]:
+    """The socket of a running daemon."""
+    path = tmp_path / "vdpad.sock"
+    command = [sys.executable, "-m", "vdpad.cli.vdpad", "--socket", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as daemon:
+        assert daemon.stderr is not None
+        assert b"listening" in daemon.stderr.readline()
+        yield path
+        daemon.terminate()
+        daemon.stderr.read()
+
+
+def test_the_demo_says_that_the_devices_state_equals_the_state_sent() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("outcome       restored") == 2
+    assert done.stdout.count("The device's state equals the state sent") == 2
+
+
+def test_the_lender_has_its_state_restored(socket: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "lender.py", socket, EXAMPLES / "state.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "restored: 37 of 37 commands applied" in done.stdout
+    # VLAN 100, little-endian, as the device saw it.
+    assert "class 2 command 0: 6400" in done.stdout
+
+
+def test_the_lender_uses_nothing_of_vdpads() -> None:
+    assert not re.search(r"^\s*(import|from) vdpad", (EXAMPLES / "lender.py").read_text(), re.M)
+
+
+def test_the_configuration_file_holds_the_defaults() -> None:
+    assert load_settings(ROOT / "config" / "vdpad.toml") == load_settings(None)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/lending.md", "docs/api.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
+    missing = [link for link in links if not (path.parent / link).exists()]
+    assert not missing
