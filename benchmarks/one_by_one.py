@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vdpad.daemon.api import CheckParams
+from vdpad.daemon.params import CheckParams
 from vdpad.daemon.targets import Targets
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.plan import Plan, plan

@@ -7,108 +7,40 @@ with its traceback in the journal and nothing of it in the reply.
 """
 
 import json
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Generic, NoReturn, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import vdpad
+from vdpad.daemon.envelope import Request, encode_reply, json_object, request_id_of, request_of
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations import Operation, Operations, Wish, plan_or_refuse
+from vdpad.daemon.params import (
+    CheckParams,
+    CommitParams,
+    MigrationParams,
+    NoParams,
+    P,
+    RestoreParams,
+    StatusParams,
+    parse_params,
+)
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
-from vdpad.daemon.targets import Target, TargetParams, Targets
+from vdpad.daemon.targets import Target, Targets
 from vdpad.datagrams import MAX_DATAGRAM, MAX_DESCRIPTORS, Peer
 from vdpad.queues.lent import BadLend
 from vdpad.restore.program import encode
 from vdpad.restore.report import MAX_LINES
-from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
-from vdpad.state.problems import problems_of, summary
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.api")
 
 API_VERSION = 1
 FORMATS = ("native",)
 TARGETS = ("software", "lent")
-
-# JSON-RPC sets no bound. Stops a reply from being as long as its request's id.
-_MAX_ID = 256
-_MAX_ID_NUMBER = 1 << 63
-
-_MIGRATION = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
-_ENVELOPE_KEYS = {"jsonrpc", "id", "method", "params"}
-
-Migration = Annotated[str, Field(pattern=f"^{_MIGRATION.pattern}$", max_length=128)]
-Deadline = Annotated[
-    Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None,
-    OrAbsent(),
-]
-
-
-class _Params(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class NoParams(_Params):
-    """info."""
-
-
-class CheckParams(_Params):
-    """check."""
-
-    state: NetState
-    target: TargetParams
-
-
-class RestoreParams(CheckParams):
-    """prepare and restore."""
-
-    migration: Migration
-    deadline_ms: Deadline = None
-
-
-class CommitParams(_Params):
-    """commit."""
-
-    migration: Migration
-    deadline_ms: Deadline = None
-
-
-class MigrationParams(_Params):
-    """cancel."""
-
-    migration: Migration
-
-
-class StatusParams(_Params):
-    """status."""
-
-    migration: Annotated[Migration | None, OrAbsent()] = None
-
-
-P = TypeVar("P", bound=_Params)
-
-
-class _Envelope(BaseModel, Generic[P]):
-    """The whole datagram again, its parameters typed; the rest has been checked by then."""
-
-    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
-    params: P
-
-
-# Made beforehand: pydantic takes milliseconds for each, which the first request would wait for.
-_ENVELOPES: Mapping[type[_Params], type[_Envelope[Any]]] = {
-    NoParams: _Envelope[NoParams],
-    CheckParams: _Envelope[CheckParams],
-    RestoreParams: _Envelope[RestoreParams],
-    CommitParams: _Envelope[CommitParams],
-    MigrationParams: _Envelope[MigrationParams],
-    StatusParams: _Envelope[StatusParams],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +52,13 @@ class _Call:
     peer: Peer
     began_ns: int
 
+    def params(self, model: type[P]) -> P:
+        """The typed parameters.
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The envelope."""
-
-    wants_reply: bool
-    method: str
-    has_params: bool
+        Raises:
+            ApiError: invalid-params.
+        """
+        return parse_params(model, self.data, has_params=self.has_params)
 
 
 class Api:
@@ -157,9 +88,9 @@ class Api:
         request_id: str | int | None = None
         wants_reply = True
         try:
-            message = _json_object(data, peer)
-            request_id = _request_id(message)
-            request = _request(message)
+            message = json_object(data, peer)
+            request_id = request_id_of(message)
+            request = request_of(message)
             wants_reply = request.wants_reply
             result = await self._call(request, data, peer, began_ns)
             reply: dict[str, object] = {"result": result}
@@ -173,7 +104,7 @@ class Api:
             reply = {"error": fault.to_json()}
         return encode_reply(request_id, reply) if wants_reply else None
 
-    async def _call(self, request: _Request, data: bytes, peer: Peer, began_ns: int) -> object:
+    async def _call(self, request: Request, data: bytes, peer: Peer, began_ns: int) -> object:
         method = self._methods.get(request.method)
         if method is None:
             there = ", ".join(self._methods)
@@ -190,7 +121,7 @@ class Api:
     # --- the methods ---
 
     async def _info(self, call: _Call) -> object:
-        _params(NoParams, call)
+        call.params(NoParams)
         limits = self._settings.limits
         return {
             "name": "vdpad",
@@ -211,7 +142,7 @@ class Api:
 
     async def _check(self, call: _Call) -> object:
         await self._operations.let_commits_pass()
-        params = _params(CheckParams, call)
+        params = call.params(CheckParams)
         target = self._targets.resolve(params.target)
         try:
             return _compatible(params.state, target)
@@ -222,13 +153,13 @@ class Api:
 
     async def _prepare(self, call: _Call) -> object:
         await self._operations.let_commits_pass()
-        return self._operations.prepare(self._wish(_params(RestoreParams, call), call)).to_json()
+        return self._operations.prepare(self._wish(call.params(RestoreParams), call)).to_json()
 
     async def _commit(self, call: _Call) -> object:
-        return await self._outcome(_params(CommitParams, call), call)
+        return await self._outcome(call.params(CommitParams), call)
 
     async def _restore(self, call: _Call) -> object:
-        params = _params(RestoreParams, call)
+        params = call.params(RestoreParams)
         self._operations.prepare(self._wish(params, call))
         return await self._outcome(params, call)
 
@@ -239,13 +170,13 @@ class Api:
         return (await self._operations.outcome(operation)).to_json()
 
     async def _status(self, call: _Call) -> object:
-        params = _params(StatusParams, call)
+        params = call.params(StatusParams)
         if params.migration is not None:
             return self._operations.get(params.migration).to_json()
         return _what_fits(self._operations.newest_first())
 
     async def _cancel(self, call: _Call) -> object:
-        return self._operations.cancel(_params(MigrationParams, call).migration).to_json()
+        return self._operations.cancel(call.params(MigrationParams).migration).to_json()
 
     def _wish(self, params: RestoreParams, call: _Call) -> Wish:
         return Wish(
@@ -255,106 +186,6 @@ class Api:
             target_json=params.target.model_dump(mode="json", exclude_unset=True),
             began_ns=call.began_ns,
         )
-
-
-def encode_reply(request_id: str | int | None, reply: Mapping[str, object]) -> bytes:
-    """A JSON-RPC reply as a datagram."""
-    whole = {"jsonrpc": "2.0", "id": request_id, **reply}
-    return json.dumps(whole, separators=(",", ":")).encode()
-
-
-# --- the envelope ---
-
-
-def _json_object(data: bytes, peer: Peer) -> dict[str, Any]:
-    """What a datagram holds.
-
-    Raises:
-        ApiError: parse-error, invalid-request.
-    """
-    if peer.too_long:
-        raise ApiError(
-            Kind.INVALID_REQUEST, f"expected at most {MAX_DATAGRAM} bytes, got a longer datagram"
-        )
-    try:
-        message = json.loads(
-            data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise ApiError(Kind.PARSE_ERROR, f"expected UTF-8 JSON: {str(error)[:100]}") from error
-    if not isinstance(message, dict):
-        raise ApiError(Kind.INVALID_REQUEST, "expected a single JSON-RPC object")
-    return message
-
-
-def _request_id(message: dict[str, Any]) -> str | int | None:
-    """The id that a reply will carry.
-
-    Raises:
-        ApiError: invalid-request.
-    """
-    request_id = message.get("id")
-    if not _is_id(request_id):
-        raise ApiError(
-            Kind.INVALID_REQUEST,
-            f"id: expected a string of at most {_MAX_ID} characters, an integer or null",
-        )
-    return cast("str | int | None", request_id)
-
-
-def _request(message: dict[str, Any]) -> _Request:
-    """The envelope.
-
-    Raises:
-        ApiError: invalid-request.
-    """
-    method = message.get("method")
-    if message.get("jsonrpc") != "2.0":
-        raise ApiError(Kind.INVALID_REQUEST, 'jsonrpc: expected "2.0"')
-    if not isinstance(method, str):
-        raise ApiError(Kind.INVALID_REQUEST, "method: expected a string")
-    if not isinstance(message.get("params", {}), dict):
-        raise ApiError(Kind.INVALID_REQUEST, "params: expected an object, as they go by name")
-    if message.keys() - _ENVELOPE_KEYS:
-        there = ", ".join(sorted(_ENVELOPE_KEYS))
-        raise ApiError(Kind.INVALID_REQUEST, f"expected no keys but {there}")
-    return _Request("id" in message, method, "params" in message)
-
-
-def _is_id(value: object) -> bool:
-    if isinstance(value, str):
-        return len(value) <= _MAX_ID
-    if type(value) is int:
-        return abs(value) < _MAX_ID_NUMBER
-    return value is None
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key is there twice in one object")
-    return result
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _params(model: type[P], call: _Call) -> P:
-    """The typed parameters of a request.
-
-    Raises:
-        ApiError: invalid-params, with all problems.
-    """
-    try:
-        if not call.has_params:
-            return model.model_validate_json(b"{}")
-        return cast("P", _ENVELOPES[model].model_validate_json(call.data).params)
-    except ValidationError as error:
-        problems = problems_of(error, below=1 if call.has_params else 0)
-        raise ApiError(
-            Kind.INVALID_PARAMS, summary(problems), problems=[asdict(each) for each in problems]
-        ) from error
 
 
 # --- results ---

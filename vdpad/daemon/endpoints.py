@@ -18,7 +18,7 @@ from typing import Any, cast
 import structlog
 from asyncio_dgram.aio import DatagramServer, Protocol
 
-from vdpad.daemon.api import encode_reply
+from vdpad.daemon.envelope import encode_reply
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.datagrams import AncillarySocket, Peer
 from vdpad.errors import VdpadError

@@ -7,149 +7,35 @@ program), and, at commit, its control queue. The first two touch no device.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Protocol
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
-from pydantic_core import PydanticCustomError
 
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Software
+from vdpad.daemon.target_params import (
+    DeviceConfigParams,
+    LentParams,
+    Params,
+    SoftwareParams,
+)
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.lent import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Misbehaviour
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import check_room, largest_command
-from vdpad.state.fields import U16, FeatureNames, HashTypeNames
-from vdpad.state.problems import invalid
-from vdpad.virtio.config import MAX_QUEUE_PAIRS, NetConfig
+from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.split_ring import BadGeometry, Region, RingGeometry
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.targets")
-
-_Address = Annotated[int, Field(ge=0, lt=1 << 64)]
-_Size = Annotated[int, Field(ge=1, lt=1 << 64)]
 
 # With these negotiated a ring is not what the replay works on.
 _NOT_REPLAYABLE = {
     Feature.RING_PACKED: "the replay works on split rings",
     Feature.IN_ORDER: "the replay reads every used element",
 }
-
-
-class _Params(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class SoftwareParams(_Params):
-    """A software device of the daemon's, by its name."""
-
-    kind: Literal["software"]
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class VhostVdpaParams(_Params):
-    """A vhost-vdpa device, by its vdpa name or its node's path."""
-
-    kind: Literal["vhost-vdpa"]
-    device: Annotated[str, Field(min_length=1, max_length=128)] = ""
-    path: Annotated[str, Field(min_length=1, max_length=4096)] = ""
-
-
-class RegionParams(_Params):
-    """A stretch of device addresses."""
-
-    iova: _Address
-    size: _Size
-
-
-class RingParams(_Params):
-    """Where a lent ring lies, in device addresses."""
-
-    size: Annotated[int, Field(ge=0, lt=1 << 32)]
-    memory: RegionParams
-    descriptors: _Address
-    available: _Address
-    used: _Address
-    buffers: RegionParams
-    next_available: U16 | None = None
-    next_used: U16 | None = None
-
-
-class DeviceConfigParams(_Params):
-    """What of virtio_net_config a plan needs."""
-
-    max_virtqueue_pairs: Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)] = 1
-    rss_max_key_size: Annotated[int, Field(ge=0, le=255)] = 0
-    rss_max_indirection_table_length: U16 = 0
-    supported_hash_types: HashTypeNames = frozenset()
-
-
-class LentParams(_Params):
-    """A CVQ that its owner lends."""
-
-    kind: Literal["lent"]
-    features: FeatureNames
-    config: DeviceConfigParams = DeviceConfigParams()
-    ring: RingParams
-
-
-_KINDS: dict[str, type[_Params]] = {
-    "software": SoftwareParams,
-    "vhost-vdpa": VhostVdpaParams,
-    "lent": LentParams,
-}
-
-# Which config keys each feature makes necessary.
-_NEEDED_CONFIG = {
-    Feature.MQ: ("max_virtqueue_pairs",),
-    Feature.RSS: (
-        "max_virtqueue_pairs",
-        "rss_max_key_size",
-        "rss_max_indirection_table_length",
-        "supported_hash_types",
-    ),
-    Feature.HASH_REPORT: ("rss_max_key_size", "supported_hash_types"),
-}
-
-
-def _parse(value: Any) -> _Params:
-    """The target of a request: by its kind first, so that problems' paths name no other kind."""
-    if not isinstance(value, dict):
-        raise PydanticCustomError("target", "expected an object with a kind")
-    kind = value.get("kind")
-    model = _KINDS.get(kind) if isinstance(kind, str) else None
-    if model is None:
-        raise invalid((("kind",), "kind", f"expected one of {', '.join(_KINDS)}"))
-    target = model.model_validate(value)
-    if isinstance(target, LentParams):
-        _require_config(target)
-    if isinstance(target, VhostVdpaParams) and bool(target.device) == bool(target.path):
-        raise invalid(((), "device-or-path", "expected either a device or a path"))
-    return target
-
-
-def _require_config(target: LentParams) -> None:
-    given = target.config.model_fields_set
-    missing = {
-        key: feature.name
-        for feature, keys in _NEEDED_CONFIG.items()
-        if feature in target.features
-        for key in keys
-        if key not in given
-    }
-    if missing:
-        raise invalid(
-            *(
-                (("config", key), "missing", f"{feature} makes it necessary")
-                for key, feature in missing.items()
-            )
-        )
-
-
-TargetParams = Annotated[_Params, PlainValidator(_parse)]
 
 
 class Target(Protocol):
@@ -311,7 +197,7 @@ class Targets:
         for target in self._software.values():
             await target.stop()
 
-    def resolve(self, params: _Params) -> Target:
+    def resolve(self, params: Params) -> Target:
         """The target that a request means.
 
         Raises:
@@ -324,7 +210,7 @@ class Targets:
             return self._software[params.name]
         raise ApiError(Kind.NO_SUCH_DEVICE, self._not_found(params))
 
-    def _not_found(self, params: _Params) -> str:
+    def _not_found(self, params: Params) -> str:
         if isinstance(params, SoftwareParams):
             there = ", ".join(self._software) or "none"
             return f"no software device has this name; there are: {there}"

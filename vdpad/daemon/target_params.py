@@ -1,0 +1,130 @@
+"""A target as a request names it: docs/api.md, "Target"."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from vdpad.state.fields import U16, FeatureNames, HashTypeNames
+from vdpad.state.problems import invalid
+from vdpad.virtio.config import MAX_QUEUE_PAIRS
+from vdpad.virtio.features import Feature
+
+_Address = Annotated[int, Field(ge=0, lt=1 << 64)]
+_Size = Annotated[int, Field(ge=1, lt=1 << 64)]
+
+
+class Params(BaseModel):
+    """Parameters: frozen, strict, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class SoftwareParams(Params):
+    """A software device of the daemon's, by its name."""
+
+    kind: Literal["software"]
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class VhostVdpaParams(Params):
+    """A vhost-vdpa device, by its vdpa name or its node's path."""
+
+    kind: Literal["vhost-vdpa"]
+    device: Annotated[str, Field(min_length=1, max_length=128)] = ""
+    path: Annotated[str, Field(min_length=1, max_length=4096)] = ""
+
+
+class RegionParams(Params):
+    """A stretch of device addresses."""
+
+    iova: _Address
+    size: _Size
+
+
+class RingParams(Params):
+    """Where a lent ring lies, in device addresses."""
+
+    size: Annotated[int, Field(ge=0, lt=1 << 32)]
+    memory: RegionParams
+    descriptors: _Address
+    available: _Address
+    used: _Address
+    buffers: RegionParams
+    next_available: U16 | None = None
+    next_used: U16 | None = None
+
+
+class DeviceConfigParams(Params):
+    """What of virtio_net_config a plan needs."""
+
+    max_virtqueue_pairs: Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)] = 1
+    rss_max_key_size: Annotated[int, Field(ge=0, le=255)] = 0
+    rss_max_indirection_table_length: U16 = 0
+    supported_hash_types: HashTypeNames = frozenset()
+
+
+class LentParams(Params):
+    """A CVQ that its owner lends."""
+
+    kind: Literal["lent"]
+    features: FeatureNames
+    config: DeviceConfigParams = DeviceConfigParams()
+    ring: RingParams
+
+
+_KINDS: Mapping[str, type[Params]] = {
+    "software": SoftwareParams,
+    "vhost-vdpa": VhostVdpaParams,
+    "lent": LentParams,
+}
+
+# Which config keys each feature makes necessary.
+_NEEDED_CONFIG = {
+    Feature.MQ: ("max_virtqueue_pairs",),
+    Feature.RSS: (
+        "max_virtqueue_pairs",
+        "rss_max_key_size",
+        "rss_max_indirection_table_length",
+        "supported_hash_types",
+    ),
+    Feature.HASH_REPORT: ("rss_max_key_size", "supported_hash_types"),
+}
+
+
+def _parse(value: Any) -> Params:
+    """The target of a request: by its kind first, so that problems' paths name no other kind."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("target", "expected an object with a kind")
+    kind = value.get("kind")
+    model = _KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise invalid((("kind",), "kind", f"expected one of {', '.join(_KINDS)}"))
+    target = model.model_validate(value)
+    if isinstance(target, LentParams):
+        _require_config(target)
+    if isinstance(target, VhostVdpaParams) and bool(target.device) == bool(target.path):
+        raise invalid(((), "device-or-path", "expected either a device or a path"))
+    return target
+
+
+def _require_config(target: LentParams) -> None:
+    given = target.config.model_fields_set
+    missing = {
+        key: feature.name
+        for feature, keys in _NEEDED_CONFIG.items()
+        if feature in target.features
+        for key in keys
+        if key not in given
+    }
+    if missing:
+        raise invalid(
+            *(
+                (("config", key), "missing", f"{feature} makes it necessary")
+                for key, feature in missing.items()
+            )
+        )
+
+
+TargetParams = Annotated[Params, PlainValidator(_parse)]
