@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vdpad.datagrams import MAX_DATAGRAM
-from vdpad.errors import VdpadError
+from vdpad.errors import VdpadError, why
 
 DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
 
@@ -183,7 +183,7 @@ class Client:
                     "of the request"
                 ) from None
             except OSError as error:
-                raise Unreachable(f"{self._path}: {error.strerror}") from error
+                raise Unreachable(f"{self._path}: {why(error)}") from error
             finally:
                 if reply is None:
                     # Late replies must find nobody: an error without an id passes for another's.
@@ -210,9 +210,9 @@ class Client:
         try:
             connection.bind("")  # the kernel gives an address, without which nothing is answered
             connection.connect(str(self._path))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             connection.close()
-            raise Unreachable(f"{self._path}: {error.strerror}; is vdpad running?") from error
+            raise Unreachable(f"{self._path}: {why(error)}; is vdpad running?") from error
         self._socket = connection
         return connection
 

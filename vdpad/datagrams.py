@@ -111,12 +111,15 @@ class AncillarySocket(socket.socket):
         self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def _must_give_way(self, size: int) -> bool:
-        """Whether a large reply would take what is kept for small ones."""
+        """Whether a large reply would take what is kept for small ones.
+
+        Where nothing is unread it may go whatever the buffer is: there a small buffer takes it too.
+        """
         if size <= _SMALL_REPLY:
             return False
         unread = array.array("i", [0])
         fcntl.ioctl(self, termios.TIOCOUTQ, unread)
-        return unread[0] + 2 * size > self._send_buffer // 2
+        return unread[0] > 0 and unread[0] + 2 * size > self._send_buffer // 2
 
 
 def _descriptors(payload: bytes) -> Iterator[int]:

@@ -162,7 +162,6 @@ PARTS = {
     "rss": RSS,
     "rss-short-key": rss(("UDPv6",), 1 << 5, KEY[:16]),
     "rss-no-hash-types": rss((), 0),
-    "rss-nothing": rss((), 0, b""),
     "hash-report": HASH_REPORT,
 }
 """Each part of a state by itself."""

@@ -1,9 +1,4 @@
-"""vdpactl: asks a vdpad, for people and for scripts.
-
-Exit codes: 0 done; 1 the daemon failed or refused for another reason than those below; 2 usage, or
-a state or target that makes no sense; 3 the device cannot take the state; 4 the device refused
-commands; 5 it did not answer in time; 6 it broke the rules of the ring; 7 no daemon could be asked.
-"""
+"""vdpactl: asks a vdpad, for people and for scripts."""
 
 import argparse
 import asyncio
@@ -33,6 +28,14 @@ _EXIT_CODES = {
     "timeout": 5,
     "device-broken": 6,
 }
+
+
+_EXIT_CODES_TEXT = (
+    "Exit codes: 0 done; 1 the daemon failed, or refused for another reason than those below; "
+    "2 usage, or a state or target that makes no sense; 3 the device cannot take the state; 4 the "
+    "device refused commands; 5 it did not answer in time; 6 it broke the rules of the ring; 7 no "
+    "daemon could be asked."
+)
 
 
 class Usage(VdpadError):
@@ -110,7 +113,7 @@ def _read(name: str) -> str:
 def _json_object(text: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Usage(f"{name}: expected JSON: {error}") from error
     if not isinstance(value, dict):
         raise Usage(f"{name}: expected a JSON object, got {type(value).__name__}")
@@ -124,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vdpactl",
         description="Asks a vdpad to check, prepare and restore virtio-net device states.",
-        epilog=(__doc__ or "").split("\n\n", 1)[1],
+        epilog=_EXIT_CODES_TEXT,
     )
     parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH")
     parser.add_argument(

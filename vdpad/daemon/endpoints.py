@@ -21,7 +21,7 @@ from asyncio_dgram.aio import DatagramServer, Protocol
 from vdpad.daemon.envelope import encode_reply
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.datagrams import AncillarySocket, Peer
-from vdpad.errors import VdpadError
+from vdpad.errors import VdpadError, why
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.endpoints")
 
@@ -142,7 +142,7 @@ def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
         endpoint.bind(str(path))
     except (OSError, ValueError) as error:
         endpoint.close()
-        raise CannotListen(f"{path}: {_why(error)}") from error
+        raise CannotListen(f"{path}: {why(error)}") from error
     finally:
         os.umask(umask)
     try:
@@ -164,11 +164,6 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _why(error: Exception) -> str:
-    """What the system said; not all of Python's own checks fill strerror."""
-    return getattr(error, "strerror", None) or str(error)
-
-
 def _clear(path: Path) -> None:
     """Removes a socket that nobody listens on any more."""
     try:
@@ -177,7 +172,7 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise CannotListen(f"{path}: {_why(error)}") from error
+        raise CannotListen(f"{path}: {why(error)}") from error
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(str(path))
@@ -185,5 +180,5 @@ def _clear(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except OSError as error:
-            raise CannotListen(f"{path}: {_why(error)}") from error
+            raise CannotListen(f"{path}: {why(error)}") from error
     raise CannotListen(f"{path}: another process listens there; stop it or choose another path")

@@ -1,0 +1,1 @@
+"""The commands vdpad and vdpactl, run as their users run them."""

@@ -1,0 +1,399 @@
+"""vdpactl as a command: what it prints, and how it ends. Every exit code is provoked for real."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.support import (
+    CHECK,
+    HASH_REPORT,
+    ROOT,
+    STATE,
+    STATE_COMMANDS,
+    Json,
+    daemon,
+    faulty,
+    has_shape,
+    is_error,
+    is_operation,
+    is_report,
+    vlans,
+)
+
+DEVICES = [
+    {"name": "sim0"},
+    {"name": "small", "max_queue_pairs": 2, "rss_max_indirection_table_length": 2},
+    faulty("err", 1, 2, name="refuses"),
+    faulty("silence", 1, name="silent"),
+    faulty("strange-ack", 1, name="broken"),
+]
+
+
+@pytest.fixture(scope="module")
+def vdpad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a daemon with a device for each outcome."""
+    folder = tmp_path_factory.mktemp("vdpactl")
+    with daemon(folder, software=DEVICES, replay={"deadline_ms": 200}) as running:
+        yield running.socket
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> str:
+    """A file with a state."""
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(STATE))
+    return str(path)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A migration of this test's own."""
+    return "".join(c if c.isalnum() else "-" for c in request.node.name)[-100:]
+
+
+def run(
+    vdpad: Path, *arguments: str, stdin: str = "", options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vdpad.cli.vdpactl", "--socket", str(vdpad)]
+    return subprocess.run(
+        [*command, *options, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=60,
+        check=False,
+    )
+
+
+def said(vdpad: Path, *arguments: str, code: int = 0, stdin: str = "") -> str:
+    """What it prints for people."""
+    done = run(vdpad, *arguments, stdin=stdin)
+    assert (done.returncode, done.stderr) == (code, ""), done
+    return done.stdout
+
+
+def printed(vdpad: Path, *arguments: str, code: int = 0, stdin: str = "") -> Any:
+    """What it prints for programs."""
+    done = run(vdpad, *arguments, stdin=stdin, options=("--json",))
+    assert (done.returncode, done.stderr) == (code, ""), done
+    return json.loads(done.stdout)
+
+
+def usage_error(vdpad: Path, *arguments: str, stdin: str = "") -> str:
+    """What it says of arguments that cannot be used: one line, exit code 2, nothing else."""
+    done = run(vdpad, *arguments, stdin=stdin)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith("vdpactl: ")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+# --- each method, as text and as JSON ---
+
+
+def test_info(vdpad: Path) -> None:
+    text = said(vdpad, "info")
+    result = printed(vdpad, "info")
+    assert text.startswith(f"vdpad {result['version']}, API 1\n")
+    assert "targets: software, lent" in text
+    for limit, value in result["limits"].items():
+        assert [limit, str(value)] in [line.split() for line in text.splitlines()]
+
+
+def test_check_of_what_fits(vdpad: Path, state: str) -> None:
+    text = said(vdpad, "check", state, "--software", "sim0")
+    assert f"takes this state: {STATE_COMMANDS} commands, at most 1 doorbells" in text
+    assert ["VLAN_ADD", "4"] in [line.split() for line in text.splitlines()]
+    result = printed(vdpad, "check", state, "--software", "sim0")
+    assert has_shape(result, CHECK)
+    assert (result["compatible"], result["commands"]) == (True, STATE_COMMANDS)
+
+
+def test_check_of_what_does_not_fit_is_exit_code_3(vdpad: Path, state: str) -> None:
+    text = said(vdpad, "check", state, "--software", "small", code=3)
+    assert "cannot take this state" in text
+    assert "rss.indirection_table" in text
+    assert "4 queue pairs; the device takes 2" in text
+    result = printed(vdpad, "check", state, "--software", "small", code=3)
+    assert has_shape(result, CHECK)
+    assert result["compatible"] is False
+
+
+def test_a_migration_step_by_step(vdpad: Path, state: str, name: str) -> None:
+    target = ("--software", "sim0")
+    text = said(vdpad, "prepare", name, state, *target, "--deadline-ms", "1000")
+    rows = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line)
+    assert rows["migration"].strip() == name
+    assert rows["state"].strip() == "prepared"
+    assert rows["target"].strip() == "software sim0"
+    assert is_operation(printed(vdpad, "prepare", name, state, *target), "prepared")
+
+    text = said(vdpad, "commit", name, "--deadline-ms", "5000")
+    assert f"{STATE_COMMANDS} of {STATE_COMMANDS} commands" in text
+    assert "can be used" in text
+    report = printed(vdpad, "commit", name)
+    assert is_report(report, "restored")
+
+    assert printed(vdpad, "restore", name, state, *target) == report
+    text = said(vdpad, "status", name)
+    assert "restored" in text
+    assert f"{STATE_COMMANDS} of {STATE_COMMANDS} commands" in text
+    operation = printed(vdpad, "status", name)
+    assert is_operation(operation, "restored", "restored")
+    assert operation["report"] == report
+    assert operation in printed(vdpad, "status")
+    (line,) = [each for each in said(vdpad, "status").splitlines() if name in each]
+    assert line.split() == [name, "restored", "software", "sim0", str(STATE_COMMANDS)]
+
+
+def test_restore_as_text(vdpad: Path, state: str, name: str) -> None:
+    text = said(vdpad, "restore", name, state, "--software", "sim0")
+    assert text.splitlines()[0].split() == ["outcome", "restored"]
+    assert f"idle at {STATE_COMMANDS}" in text
+
+
+def test_restore_tells_what_was_widened(vdpad: Path, name: str) -> None:
+    table = {**STATE["mac_table"], "unicast_overflow": True}
+    whole = json.dumps({**STATE, "mac_table": table})
+    text = said(vdpad, "restore", name, "-", "--software", "sim0", stdin=whole)
+    assert "widened: mac_table.unicast overflowed" in text
+
+
+def test_cancel(vdpad: Path, state: str, name: str) -> None:
+    said(vdpad, "prepare", name, state, "--software", "sim0")
+    assert "cancelled" in said(vdpad, "cancel", name)
+    assert is_operation(printed(vdpad, "cancel", name), "cancelled")
+
+
+def test_status_of_nothing(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        assert printed(running.socket, "status") == []
+        assert said(running.socket, "status").splitlines()[0].split()[0] == "migration"
+
+
+# --- where the state and the target come from ---
+
+
+def test_a_state_comes_from_standard_input(vdpad: Path, name: str) -> None:
+    arguments = ("restore", name, "-", "--software", "sim0")
+    assert is_report(printed(vdpad, *arguments, stdin=json.dumps(HASH_REPORT)), "restored")
+
+
+def test_a_target_comes_as_json_or_from_a_file(vdpad: Path, state: str, tmp_path: Path) -> None:
+    target = json.dumps({"kind": "software", "name": "sim0"})
+    (tmp_path / "target.json").write_text(target)
+    (tmp_path / "@odd.json").write_text(target)
+    for given in (target, f"@{tmp_path / 'target.json'}", f"@{tmp_path / '@odd.json'}"):
+        assert printed(vdpad, "check", state, "--target", given)["compatible"] is True
+
+
+def test_a_state_and_a_target_may_not_both_come_from_nowhere(vdpad: Path, state: str) -> None:
+    for arguments in (
+        ("check", state),
+        ("check", state, "--software", "a", "--target", "{}"),
+        ("check", "--software", "sim0"),
+        ("restore", state, "--software", "sim0"),
+        ("commit",),
+        ("cancel",),
+        ("devices",),
+        (),
+    ):
+        done = run(vdpad, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("usage: vdpactl")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "5", "null", '"x"', "{'version': 1}", "[" * 100_000, "9" * 5000],
+    ids=lambda text: text[:20],
+)
+def test_a_state_that_is_no_json_object_is_exit_code_2(vdpad: Path, text: str) -> None:
+    assert "-: expected" in usage_error(vdpad, "check", "-", "--software", "sim0", stdin=text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "sim0", "@"])
+def test_a_target_that_is_no_json_object_is_exit_code_2(vdpad: Path, state: str, text: str) -> None:
+    usage_error(vdpad, "check", state, "--target", text)
+
+
+def test_a_file_that_cannot_be_read_is_exit_code_2(vdpad: Path, state: str, tmp_path: Path) -> None:
+    none = str(tmp_path / "none")
+    assert none in usage_error(vdpad, "check", none, "--software", "sim0")
+    assert none in usage_error(vdpad, "check", state, "--target", f"@{none}")
+    assert str(tmp_path) in usage_error(vdpad, "check", str(tmp_path), "--software", "sim0")
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    assert str(binary) in usage_error(vdpad, "check", str(binary), "--software", "sim0")
+
+
+# --- exit codes ---
+
+
+def refusal(vdpad: Path, *arguments: str, code: int, kind: str, data: tuple[str, ...] = ()) -> Json:
+    """The error as --json prints it, and as text: the same kind, the same code."""
+    whole = printed(vdpad, *arguments, code=code)
+    assert whole.keys() == {"error"}
+    error: Json = whole["error"]
+    assert error.keys() == {"code", "message", "data"}
+    assert is_error(error, kind, *data)
+    done = run(vdpad, *arguments)
+    assert done.returncode == code
+    assert done.stderr.startswith(f"vdpactl: {kind}: {error['message']}\n")
+    return error
+
+
+def test_exit_code_1_is_for_any_other_refusal(vdpad: Path, state: str, name: str) -> None:
+    refusal(vdpad, "status", "none", code=1, kind="no-such-migration")
+    none = ("restore", name, state, "--software", "none")
+    refusal(vdpad, *none, code=1, kind="no-such-device")
+    said(vdpad, "prepare", name, state, "--software", "sim0")
+    other = ("restore", name, state, "--software", "broken")
+    refusal(vdpad, *other, code=1, kind="conflict", data=("digest",))
+
+
+def test_exit_code_1_for_a_lend_without_descriptors(vdpad: Path, name: str, tmp_path: Path) -> None:
+    memory = {"iova": 0, "size": 65536}
+    ring = {"size": 4, "memory": memory, "descriptors": 0, "available": 64, "used": 128}
+    whole = {**ring, "buffers": {"iova": 256, "size": 4096}}
+    target = {"kind": "lent", "features": ["CTRL_VQ", "CTRL_VLAN"], "ring": whole}
+    state = tmp_path / "vlans.json"
+    state.write_text(json.dumps(vlans(1)))
+    arguments = ("restore", name, str(state), "--target", json.dumps(target))
+    refusal(vdpad, *arguments, code=1, kind="bad-lend", data=("reason",))
+
+
+def test_exit_code_2_is_for_a_state_or_target_that_makes_no_sense(
+    vdpad: Path, state: str, name: str, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps({**STATE, "vlans": [5000], "mac": "x"}))
+    arguments = ("restore", name, str(wrong), "--software", "sim0")
+    error = refusal(vdpad, *arguments, code=2, kind="invalid-params", data=("problems",))
+    assert len(error["data"]["problems"]) == 2
+    text = run(vdpad, *arguments).stderr
+    assert "state.vlans.0" in text
+    assert "state.mac" in text
+    target = ("check", state, "--target", '{"kind": "none"}')
+    refusal(vdpad, *target, code=2, kind="invalid-params", data=("problems",))
+    deadline = ("commit", name, "--deadline-ms", "0")
+    refusal(vdpad, *deadline, code=2, kind="invalid-params", data=("problems",))
+
+
+def test_exit_code_2_for_a_state_that_is_too_long(vdpad: Path, name: str) -> None:
+    padded = json.dumps({"version": 1, "features": [], "x": "x" * 200 * 1024})
+    done = run(vdpad, "restore", name, "-", "--software", "sim0", stdin=padded)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("vdpactl: invalid-request: ")
+
+
+def test_exit_code_3_is_for_what_the_device_cannot_take(vdpad: Path, state: str, name: str) -> None:
+    for method in ("prepare", "restore"):
+        arguments = (method, name, state, "--software", "small")
+        refusal(vdpad, *arguments, code=3, kind="incompatible", data=("problems",))
+        assert "4 queue pairs; the device takes 2" in run(vdpad, *arguments).stderr
+
+
+def test_exit_code_4_is_for_commands_that_the_device_refused(
+    vdpad: Path, state: str, name: str
+) -> None:
+    arguments = ("restore", name, state, "--software", "refuses")
+    error = refusal(vdpad, *arguments, code=4, kind="rejected", data=("report",))
+    assert is_report(error["data"]["report"], "rejected")
+    text = run(vdpad, "commit", name).stdout
+    assert "2 refused:" in text
+    assert ["1", "MQ_VQ_PAIRS_SET", "pairs=4"] in [line.split() for line in text.splitlines()]
+
+
+def test_exit_code_5_is_for_a_device_that_was_late(vdpad: Path, state: str, name: str) -> None:
+    arguments = ("restore", name, state, "--software", "silent")
+    error = refusal(vdpad, *arguments, code=5, kind="timeout", data=("report",))
+    assert is_report(error["data"]["report"], "incomplete")
+    text = run(vdpad, "commit", name).stdout
+    assert f"{STATE_COMMANDS - 1} unanswered:" in text
+    assert "must be reset" in text
+    assert "the device has buffers" in text
+
+
+def test_exit_code_6_is_for_a_device_that_broke_the_rules(
+    vdpad: Path, state: str, name: str
+) -> None:
+    arguments = ("restore", name, state, "--software", "broken")
+    error = refusal(vdpad, *arguments, code=6, kind="device-broken", data=("report",))
+    assert is_report(error["data"]["report"], "broken")
+    assert "must be reset" in run(vdpad, "commit", name).stdout
+
+
+def test_more_lines_than_a_report_holds_are_counted(tmp_path: Path) -> None:
+    refuses = faulty("err", *range(100))
+    with daemon(tmp_path, software=[refuses]) as running:
+        arguments = ("restore", "vm-1", "-", "--software", "sim0")
+        done = run(running.socket, *arguments, stdin=json.dumps(vlans([1, 100])))
+    assert done.returncode == 4
+    assert "100 refused:" in done.stdout
+    assert done.stdout.rstrip().endswith("… and 36 more")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_exit_code_7_is_for_no_daemon(tmp_path: Path, options: tuple[str, ...]) -> None:
+    none = tmp_path / "none.sock"
+    done = run(none, "info", options=options)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert done.stderr.startswith(f"vdpactl: {none}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_exit_code_7_is_for_a_daemon_that_never_answers(tmp_path: Path) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent:
+        silent.bind(str(path))
+        done = run(path, "info", options=("--timeout", "0.1"))
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "no reply within 0.1 s" in done.stderr
+
+
+def test_exit_code_7_is_for_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
+    done = run(tmp_path / ("x" * 200), "info")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "None" not in done.stderr
+
+
+# --- help ---
+
+
+def test_help_tells_every_method_and_every_exit_code() -> None:
+    done = run(Path("unused"), "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = " ".join(done.stdout.split())
+    for method in ("info", "check", "prepare", "commit", "restore", "status", "cancel"):
+        assert f" {method} " in text
+    codes = text[text.index("Exit codes: ") :]
+    for code in range(8):
+        assert f" {code} " in codes
+
+
+@pytest.mark.parametrize("method", ["prepare", "restore"])
+def test_help_of_a_method_tells_its_arguments(method: str) -> None:
+    done = run(Path("unused"), method, "--help")
+    assert done.returncode == 0
+    for argument in ("migration", "state", "--software", "--target", "--deadline-ms"):
+        assert argument in done.stdout
+
+
+def test_it_tells_its_version() -> None:
+    done = run(Path("unused"), "--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("vdpactl ")
+
+
+def test_it_runs_without_docstrings(vdpad: Path) -> None:
+    command = [sys.executable, "-OO", "-m", "vdpad.cli.vdpactl", "--socket", str(vdpad), "info"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,363 @@
+"""vdpad.client: the same API, against a real daemon and against what only claims to be one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.lending import held, lending
+from tests.daemon.support import (
+    GUARD,
+    HASH_REPORT,
+    MAX_DATAGRAM,
+    STATE,
+    Caller,
+    Json,
+    faulty,
+    is_operation,
+    is_report,
+    open_descriptors,
+    serving,
+    software,
+    until_state,
+    vlans,
+)
+from vdpad.client import Client, Refused, Unreachable
+from vdpad.errors import VdpadError
+
+
+@pytest.fixture
+async def client(path: Path) -> AsyncIterator[Client]:
+    async with Client(path, GUARD) as each:
+        yield each
+
+
+# --- what it asks ---
+
+
+async def test_every_method_gives_what_the_daemon_says(client: Client, caller: Caller) -> None:
+    assert await client.info() == await caller.result("info")
+    asked = {"state": STATE, "target": software()}
+    assert await client.check(STATE, software()) == await caller.result("check", **asked)
+    prepared = await client.prepare("vm-1", STATE, software(), deadline_ms=1000)
+    assert is_operation(prepared, "prepared")
+    assert await client.status("vm-1") == prepared
+    report = await client.commit("vm-1", deadline_ms=20_000)
+    assert is_report(report, "restored")
+    assert is_report(await client.restore("vm-2", HASH_REPORT, software()), "restored")
+    assert await client.restore("vm-1", STATE, software(), deadline_ms=1) == report
+    await client.prepare("vm-3", STATE, software())
+    assert is_operation(await client.cancel("vm-3"), "cancelled")
+    assert await client.operations() == await caller.result("status")
+    assert [each["migration"] for each in await client.operations()] == ["vm-3", "vm-2", "vm-1"]
+    assert await client.call("status", migration="vm-1") == await client.status("vm-1")
+
+
+async def test_what_it_lends_stays_its_callers(client: Client) -> None:
+    async with lending() as lender:
+        before = open_descriptors()
+        report = await client.restore("vm-1", STATE, lender.target, fds=lender.fds)
+        assert is_report(report, "restored")
+        await client.prepare("vm-2", vlans(7), lender.target)
+        assert is_report(await client.commit("vm-2", fds=tuple(lender.fds)), "restored")
+        assert open_descriptors() == before
+        for fd in lender.fds:
+            os.fstat(fd)
+        assert lender.device.net.settings()["vlans"] == [*STATE["vlans"][:2], 7, 100, 101]
+
+
+async def test_it_leaves_no_descriptor_of_its_own(path: Path) -> None:
+    before = open_descriptors()
+    for _ in range(3):
+        async with Client(path) as client:
+            await client.info()
+    with pytest.raises(Unreachable):
+        async with Client(path.with_name("none")):
+            pass
+    assert open_descriptors() == before
+
+
+# --- what is refused ---
+
+
+async def test_a_refusal_has_its_kind_code_and_data(client: Client) -> None:
+    with pytest.raises(Refused, match="nothing was prepared") as caught:
+        await client.status("vm-1")
+    assert (caught.value.kind, caught.value.code) == ("no-such-migration", -32009)
+    assert caught.value.data == {"kind": "no-such-migration"}
+    assert isinstance(caught.value, VdpadError)
+
+
+async def test_a_refusal_carries_its_problems(client: Client) -> None:
+    with pytest.raises(Refused) as caught:
+        await client.check({**STATE, "vlans": [5000]}, software())
+    assert caught.value.kind == "invalid-params"
+    (problem,) = caught.value.data["problems"]
+    assert problem["path"] == "state.vlans.0"
+
+
+async def test_a_failed_restore_carries_its_report(tmp_path: Path) -> None:
+    async with serving(tmp_path, software=[faulty("err", 0)]) as path, Client(path) as client:
+        with pytest.raises(Refused) as caught:
+            await client.restore("vm-1", vlans(1), software())
+        assert caught.value.kind == "rejected"
+        assert is_report(caught.value.data["report"], "rejected")
+
+
+async def test_a_request_that_is_too_long_is_refused(client: Client) -> None:
+    with pytest.raises(Refused) as caught:
+        await client.call("info", padding="x" * MAX_DATAGRAM)
+    assert caught.value.kind == "invalid-request"
+    assert (await client.info())["name"] == "vdpad"
+
+
+# --- several at once ---
+
+
+async def test_two_tasks_may_share_a_client(client: Client) -> None:
+    names = [f"vm-{number}" for number in range(20)]
+    asked = (client.prepare(name, vlans(1), software()) for name in names)
+    prepared = await asyncio.gather(*asked)
+    assert [each["migration"] for each in prepared] == names
+
+
+async def test_a_refusal_in_one_task_is_not_anothers(client: Client) -> None:
+    outcomes = await asyncio.gather(
+        client.status("none"), client.info(), client.status("none"), return_exceptions=True
+    )
+    assert [type(each) for each in outcomes] == [Refused, dict, Refused]
+
+
+async def test_a_call_that_is_cancelled_gives_up_the_reply_and_not_the_commit(
+    path: Path, client: Client, caller: Caller
+) -> None:
+    async with held(path) as commit:
+        waiting = asyncio.create_task(client.commit("vm-1"))
+        await caller.result("info")
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await client.info())["name"] == "vdpad"
+        await commit.let_go()
+        await until_state(caller, "vm-1", "restored")
+    assert is_report(await client.commit("vm-1"), "restored")
+
+
+# --- who is not there ---
+
+
+async def test_where_nobody_listens_nobody_can_be_reached(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=r"none.*is vdpad running"):
+        async with Client(tmp_path / "none"):
+            pass
+
+
+async def test_a_socket_that_was_left_behind_is_not_reached(tmp_path: Path) -> None:
+    with listening(tmp_path):
+        pass
+    with pytest.raises(Unreachable, match="refused"):
+        async with Client(tmp_path / "vdpad.sock"):
+            pass
+
+
+async def test_a_daemon_that_ends_meanwhile_is_not_reached(tmp_path: Path) -> None:
+    async with serving(tmp_path) as path:
+        client = await Client(path).__aenter__()
+        await client.info()
+    try:
+        with pytest.raises(Unreachable):
+            await client.info()
+    finally:
+        await client.__aexit__(None, None, None)
+
+
+async def test_a_client_that_is_not_connected_says_so(path: Path) -> None:
+    client = Client(path)
+    with pytest.raises(Unreachable, match="async with"):
+        await client.info()
+    async with client:
+        await client.info()
+    with pytest.raises(Unreachable, match="async with"):
+        await client.info()
+
+
+async def test_a_daemon_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    with listening(tmp_path) as silent:
+        async with Client(tmp_path / "vdpad.sock", timeout=0.1) as client:
+            with pytest.raises(Unreachable, match=r"no reply within 0\.1 s"):
+                await client.info()
+            assert silent.recv(MAX_DATAGRAM)
+
+
+async def test_a_daemon_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
+    with listening(tmp_path) as full, Caller(tmp_path / "vdpad.sock") as caller:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                caller.socket.sendto(b"", str(tmp_path / "vdpad.sock"))
+        async with Client(tmp_path / "vdpad.sock", timeout=0.1) as client:
+            with pytest.raises(Unreachable, match="no reply within"):
+                await client.info()
+        assert full.recv(MAX_DATAGRAM) == b""
+
+
+# --- who is no vdpad ---
+
+
+@contextmanager
+def listening(folder: Path) -> Iterator[socket.socket]:
+    """A socket where vdpad's would be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as endpoint:
+        endpoint.setblocking(False)
+        endpoint.bind(str(folder / "vdpad.sock"))
+        yield endpoint
+
+
+Answer = Callable[[Json], list[bytes]]
+
+
+@asynccontextmanager
+async def pretending(folder: Path, *answers: Answer) -> AsyncIterator[Client]:
+    """Answers each request with what these make of it, and gives a client of it."""
+    loop = asyncio.get_running_loop()
+
+    async def pretend(endpoint: socket.socket) -> None:
+        for answer in answers:
+            data, address = await loop.sock_recvfrom(endpoint, MAX_DATAGRAM)
+            for reply in answer(json.loads(data)):
+                await loop.sock_sendto(endpoint, reply, address)
+
+    with listening(folder) as endpoint:
+        task = asyncio.create_task(pretend(endpoint))
+        try:
+            async with Client(folder / "vdpad.sock", timeout=GUARD) as client:
+                yield client
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def replying(**reply: Any) -> Answer:
+    """A reply with the request's id, unless it gives another."""
+    return lambda asked: [json.dumps({"jsonrpc": "2.0", "id": asked["id"], **reply}).encode()]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\xff",
+        b"{",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"jsonrpc":"2.0","id":null}',
+        b"[" * 100_000,
+        b'{"id":' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda garbage: repr(garbage[:30]),
+)
+async def test_what_is_no_reply_makes_it_unreachable(tmp_path: Path, garbage: bytes) -> None:
+    async with pretending(tmp_path, lambda _: [garbage]) as client:
+        with pytest.raises(Unreachable, match="expected a JSON-RPC reply"):
+            await client.info()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        "no",
+        [],
+        {},
+        {"code": -32603},
+        {"message": "no"},
+        {"code": -32603, "message": "no", "data": None},
+        {"code": -32603, "message": "no", "data": "more of it"},
+        {"code": -32603, "message": "no", "data": ["more of it"]},
+        {"code": -32603, "message": "no", "data": {"kind": None}},
+        {"code": -32603, "message": "no"},
+    ],
+    ids=str,
+)
+async def test_an_error_of_any_shape_is_an_error_of_vdpads(tmp_path: Path, error: object) -> None:
+    async with pretending(tmp_path, replying(error=error)) as client:
+        with pytest.raises((Refused, Unreachable)) as caught:
+            await client.info()
+        assert str(caught.value)
+        assert not isinstance(caught.value, Refused) or isinstance(caught.value.kind, str)
+
+
+@pytest.mark.parametrize("result", [None, 5, "x", [], True])
+async def test_a_result_of_the_wrong_type_makes_it_unreachable(
+    tmp_path: Path, result: object
+) -> None:
+    async with pretending(tmp_path, replying(result=result)) as client:
+        with pytest.raises(Unreachable, match="expected an object"):
+            await client.info()
+
+
+async def test_a_list_that_is_none_makes_it_unreachable(tmp_path: Path) -> None:
+    async with pretending(tmp_path, replying(result={})) as client:
+        with pytest.raises(Unreachable, match="expected a list"):
+            await client.operations()
+
+
+# --- late replies ---
+
+
+Late = Callable[[Json], Json]
+LATE: dict[str, Late] = {
+    "a result": lambda asked: {"id": asked["id"], "result": {"late": True}},
+    "an error": lambda asked: {"id": asked["id"], "error": {"code": 1, "message": "late"}},
+    "an error without an id": lambda _: {"id": None, "error": {"code": 1, "message": "late"}},
+}
+
+
+@pytest.mark.parametrize("late", LATE.values(), ids=LATE)
+async def test_a_late_reply_is_not_taken_for_anothers(tmp_path: Path, late: Late) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def expect(endpoint: socket.socket) -> tuple[Json, Any]:
+        data, address = await loop.sock_recvfrom(endpoint, MAX_DATAGRAM)
+        return json.loads(data), address
+
+    async def reply(endpoint: socket.socket, address: Any, what: Json) -> None:
+        with contextlib.suppress(ConnectionRefusedError):  # it has another address by now
+            await loop.sock_sendto(
+                endpoint, json.dumps({"jsonrpc": "2.0", **what}).encode(), address
+            )
+
+    with listening(tmp_path) as endpoint:
+        async with Client(tmp_path / "vdpad.sock", timeout=GUARD) as client:
+            first_call = asyncio.create_task(client.info())
+            first, first_address = await expect(endpoint)
+            first_call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first_call
+            second_call = asyncio.create_task(client.info())
+            second, second_address = await expect(endpoint)
+            await reply(endpoint, first_address, late(first))
+            await reply(endpoint, second_address, {"id": second["id"], "result": {"mine": True}})
+            assert await second_call == {"mine": True}
+
+
+async def test_ids_differ_between_clients_and_requests(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def note(asked: Json) -> list[bytes]:
+        seen.append(asked["id"])
+        return replying(result={})(asked)
+
+    for _ in range(3):
+        async with pretending(tmp_path, note, note) as client:
+            await client.info()
+            await client.info()
+        (tmp_path / "vdpad.sock").unlink()
+    assert len(set(map(str, seen))) == 6

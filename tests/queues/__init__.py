@@ -1,0 +1,1 @@
+"""How a control queue is reached."""

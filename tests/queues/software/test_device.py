@@ -1,0 +1,186 @@
+"""The software device as its borrower sees it: what it lends, serves, and forgets."""
+
+import asyncio
+import fcntl
+import os
+import struct
+
+import pytest
+
+from tests.support.batches import mixed, settings_after, vlans
+from tests.support.descriptors import no_descriptor_left
+from tests.support.devices import borrowed, config, memory_of, read_words, running, send
+from vdpad.queues.lent import Indices
+from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
+from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
+from vdpad.restore.replay import Outcome
+from vdpad.virtio.features import Feature
+from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESCRIPTOR
+
+with_and_without_event_idx = pytest.mark.parametrize(
+    "event_idx", [False, True], ids=["flags", "event_idx"]
+)
+
+
+# --- what it lends ---
+
+
+@with_and_without_event_idx
+@pytest.mark.parametrize("start_index", [0, 65535])
+@pytest.mark.parametrize("ring_size", [1, 2, 64, 1024, 32768])
+async def test_a_device_lends_an_idle_ring_in_sealed_memory(
+    ring_size: int, start_index: int, event_idx: bool
+) -> None:
+    configured = config(ring_size=ring_size, start_index=start_index, event_idx=event_idx)
+    async with running(configured) as device:
+        device.geometry.check()
+        with borrowed(device, Indices(start_index, start_index)) as queue:
+            assert queue.next_index == start_index
+        lent = device.lend()
+        assert fcntl.fcntl(lent.memory, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        lent.close()
+
+
+async def test_the_device_s_addresses_are_no_offsets() -> None:
+    async with running(config()) as device:
+        assert device.geometry.memory.iova > device.geometry.memory.size
+
+
+async def test_a_stopped_device_leaves_no_descriptor_and_no_task() -> None:
+    tasks = asyncio.all_tasks()
+    # The loop keeps a descriptor for its watch on the first kick; it is there already.
+    with no_descriptor_left():
+        async with running(config()) as device:
+            await send(device, vlans(20))
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_a_device_that_was_never_started_can_be_stopped() -> None:
+    with no_descriptor_left():
+        await SoftwareDevice(config()).stop()
+
+
+async def test_a_lender_may_go_before_its_borrower() -> None:
+    with no_descriptor_left():
+        async with running(config()) as device:
+            lent = device.lend()
+        assert os.fstat(lent.memory).st_size == device.geometry.memory.size
+        os.eventfd_write(lent.kick, 1)
+        lent.close()
+
+
+def test_the_default_device_serves_no_ring_feature_that_it_does_not_know() -> None:
+    unknown = {
+        Feature.RING_PACKED,
+        Feature.RING_INDIRECT_DESC,
+        Feature.IN_ORDER,
+        Feature.NOTIFICATION_DATA,
+        Feature.NOTIFY_ON_EMPTY,
+    }
+    assert not unknown & ALL_FEATURES
+    assert SoftwareConfig().features == ALL_FEATURES
+
+
+# --- what it does ---
+
+
+async def test_nothing_is_served_before_the_doorbell() -> None:
+    async with running(config()) as device:
+        with borrowed(device) as queue:
+            queue.ring.publish(0)
+            await asyncio.sleep(100.0)
+            assert device.doorbells_heard == 1  # looked by itself, once in a while
+            assert queue.ring.used_index() == 0
+
+
+async def test_the_time_that_serving_took_is_counted() -> None:
+    async with running(config()) as device:
+        await send(device, vlans(50))
+        assert device.busy_ns > 0
+
+
+@pytest.mark.parametrize("order", Order)
+async def test_commands_are_carried_out_as_sent_whatever_the_order_of_their_return(
+    order: Order,
+) -> None:
+    commands = mixed(30)
+    async with running(config(ring_size=256, order=order)) as device:
+        sent = await send(device, commands)
+        assert device.net.settings() == settings_after(device.config, commands)
+    used = device.geometry.used - device.geometry.memory.iova + 4
+    heads = [head for head, _ in struct.iter_unpack("<II", sent.memory[used : used + 8 * 30])]
+    as_sent = list(range(0, 60, 2))
+    assert sorted(heads) == as_sent
+    expected = {Order.AS_SENT: heads == as_sent, Order.REVERSED: heads == as_sent[::-1]}
+    assert expected.get(order, heads not in (as_sent, as_sent[::-1]))
+
+
+async def test_a_refused_command_is_not_carried_out() -> None:
+    async with running(config(faults={1: Fault.ERR})) as device:
+        await send(device, vlans(3))
+        assert device.net.settings()["vlans"] == [0, 2]
+
+
+@pytest.mark.parametrize("fault", [Fault.STALE_ACK, Fault.STRANGE_ACK, Fault.SILENCE])
+async def test_a_command_without_an_honest_ack_is_not_carried_out(fault: Fault) -> None:
+    async with running(config(faults={1: fault})) as device:
+        await send(device, vlans(2), seconds=0.5)
+        assert device.net.settings()["vlans"] == [0]
+
+
+# --- reset ---
+
+
+@with_and_without_event_idx
+async def test_a_reset_brings_ring_and_settings_back_to_the_start(event_idx: bool) -> None:
+    async with running(config(event_idx=event_idx, start_index=9)) as device:
+        fresh, memory = device.net.settings(), memory_of(device)
+        await send(device, vlans(20))
+        device.reset()
+        assert device.net.settings() == fresh
+        assert memory_of(device) == memory
+        sent = await send(device, vlans(20), indices=Indices(9, 9))
+        assert sent.replayed.outcome is Outcome.RESTORED
+
+
+async def test_a_reset_wakes_a_silent_device() -> None:
+    async with running(config(faults={0: Fault.SILENCE})) as device:
+        assert (await send(device, vlans(3), seconds=0.5)).replayed.outcome is Outcome.INCOMPLETE
+        device.reset(Misbehaviour())
+        assert (await send(device, vlans(3))).replayed.outcome is Outcome.RESTORED
+
+
+async def test_after_a_reset_positions_are_counted_from_the_start() -> None:
+    async with running(config(faults={1: Fault.ERR})) as device:
+        for _ in range(2):
+            assert (await send(device, vlans(3))).replayed.rejected == (1,)
+            device.reset()
+
+
+async def test_a_reset_takes_away_what_a_slow_device_was_working_on() -> None:
+    async with running(config(seconds_a_command=10.0)) as device:
+        await send(device, vlans(4), seconds=1.0)
+        device.reset(Misbehaviour())
+        await asyncio.sleep(100.0)
+        assert device.net.settings()["vlans"] == []
+        assert read_words(memory_of(device), device.geometry).used_index == 0
+
+
+# --- a hostile driver ---
+
+
+@with_and_without_event_idx
+async def test_after_a_chain_that_makes_no_sense_a_device_does_nothing_until_it_is_reset(
+    event_idx: bool,
+) -> None:
+    async with running(config(event_idx=event_idx)) as device:
+        with borrowed(device) as queue:
+            iova = device.geometry.buffers.iova
+            queue.ring.descriptors[:16] = DESCRIPTOR.pack(iova, 16, DESC_F_INDIRECT, 0)
+            queue.ring.place(0, b"\0\0")
+            queue.ring.publish(1)
+            queue.kick()
+            await asyncio.sleep(1.0)
+            assert queue.ring.used_index() == 0
+        device.reset()
+        assert (await send(device, vlans(3))).replayed.outcome is Outcome.RESTORED

@@ -1,0 +1,259 @@
+"""Kick and call: never block, never lose a notification, never touch what is no eventfd."""
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.descriptors import no_descriptor_left
+from vdpad.errors import VdpadError
+from vdpad.queues.eventfds import NotAnEventfd, Notifier, Waiter, check_eventfd
+
+FULL = (1 << 64) - 2
+"""All that an eventfd's counter takes."""
+
+
+@pytest.fixture(params=[0, os.EFD_NONBLOCK], ids=["blocking", "nonblocking"])
+def eventfd(request: pytest.FixtureRequest) -> Iterator[int]:
+    fd = os.eventfd(0, request.param | os.EFD_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
+def _count(fd: int) -> int:
+    """What the counter holds; it is 0 afterwards."""
+    os.set_blocking(fd, False)
+    try:
+        return os.eventfd_read(fd)
+    except BlockingIOError:
+        return 0
+
+
+# --- what is an eventfd ---
+
+
+def _pipe() -> int:
+    end, other = os.pipe()
+    os.close(other)
+    return end
+
+
+def _file() -> int:
+    return os.open("/proc/self/status", os.O_RDONLY)
+
+
+def _memfd() -> int:
+    return os.memfd_create("eventfd-count: 1")
+
+
+def _socket() -> int:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).detach()
+
+
+def _epoll() -> int:
+    """One that watches an eventfd, and so names it in its own fdinfo."""
+    epoll, eventfd = select.epoll(), os.eventfd(0)
+    epoll.register(eventfd)
+    os.close(eventfd)
+    fd = os.dup(epoll.fileno())
+    epoll.close()
+    return fd
+
+
+def _directory() -> int:
+    return os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+
+
+@pytest.mark.parametrize("kind", [_pipe, _file, _memfd, _socket, _epoll, _directory])
+def test_what_is_no_eventfd_is_refused_by_its_name(kind: Callable[[], int]) -> None:
+    fd = kind()
+    try:
+        with pytest.raises(NotAnEventfd, match="expected an eventfd as the kick") as refused:
+            check_eventfd(fd, "kick")
+    finally:
+        os.close(fd)
+    assert isinstance(refused.value, VdpadError)
+
+
+def test_a_descriptor_that_is_not_open_is_refused() -> None:
+    fd = os.eventfd(0)
+    os.close(fd)
+    with pytest.raises(NotAnEventfd, match="expected the call eventfd"):
+        check_eventfd(fd, "call")
+
+
+def test_an_eventfd_is_accepted_and_left_alone(eventfd: int) -> None:
+    os.eventfd_write(eventfd, 3)
+    check_eventfd(eventfd, "kick")
+    assert _count(eventfd) == 3
+
+
+def test_looking_leaves_no_descriptor_open(eventfd: int) -> None:
+    with no_descriptor_left():
+        check_eventfd(eventfd, "kick")
+
+
+# --- the sending side ---
+
+
+def test_each_notification_adds_one(eventfd: int) -> None:
+    notify = Notifier(eventfd)
+    for _ in range(3):
+        notify()
+    assert _count(eventfd) == 3
+
+
+def test_a_full_eventfd_does_not_block_the_sender_and_stays_full(eventfd: int) -> None:
+    os.eventfd_write(eventfd, FULL)
+    Notifier(eventfd)()  # would block for ever
+    assert _count(eventfd) == FULL
+
+
+def test_one_below_full_is_filled(eventfd: int) -> None:
+    os.eventfd_write(eventfd, FULL - 1)
+    notify = Notifier(eventfd)
+    notify()
+    notify()
+    assert _count(eventfd) == FULL
+
+
+@pytest.mark.parametrize("flags", [0, os.EFD_NONBLOCK])
+def test_a_notifier_leaves_the_flags_that_it_shares_with_others_alone(flags: int) -> None:
+    fd = os.eventfd(0, flags)
+    try:
+        Notifier(fd)()
+        assert os.get_blocking(fd) is not bool(flags)
+    finally:
+        os.close(fd)
+
+
+# --- the receiving side ---
+
+
+async def _waits(waiter: Waiter, seconds: float = 10.0) -> float:
+    """How long a wait takes, of the loop's time."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await waiter.wait(seconds)
+    return loop.time() - started
+
+
+@pytest.fixture
+async def waiter(eventfd: int) -> Iterator[Waiter]:  # type: ignore[misc]
+    waiter = Waiter(eventfd)
+    yield waiter
+    waiter.close()
+
+
+async def test_a_wait_ends_after_its_time(waiter: Waiter) -> None:
+    assert await _waits(waiter, 3.0) == 3.0
+
+
+async def test_a_notification_ends_a_wait(waiter: Waiter, eventfd: int) -> None:
+    asyncio.get_running_loop().call_later(2.0, os.eventfd_write, eventfd, 1)
+    assert await _waits(waiter) == 2.0
+
+
+async def test_a_notification_that_came_before_the_wait_ends_it_at_once(
+    waiter: Waiter, eventfd: int
+) -> None:
+    os.eventfd_write(eventfd, 1)
+    assert await _waits(waiter) == 0.0
+
+
+async def test_one_that_came_between_two_waits_ends_the_second_at_once(
+    waiter: Waiter, eventfd: int
+) -> None:
+    await waiter.wait(1.0)
+    os.eventfd_write(eventfd, 1)
+    await asyncio.sleep(5.0)
+    assert await _waits(waiter) == 0.0
+
+
+async def test_many_notifications_end_one_wait_only(waiter: Waiter, eventfd: int) -> None:
+    os.eventfd_write(eventfd, 1000)
+    assert await _waits(waiter) == 0.0
+    assert await _waits(waiter, 4.0) == 4.0
+    assert _count(eventfd) == 0
+
+
+async def test_a_notification_is_kept_over_a_cancelled_wait(waiter: Waiter, eventfd: int) -> None:
+    waiting = asyncio.create_task(waiter.wait(10.0))
+    await asyncio.sleep(1.0)
+    waiting.cancel()
+    os.eventfd_write(eventfd, 1)
+    await asyncio.sleep(1.0)
+    assert waiting.cancelled()
+    assert await _waits(waiter) == 0.0
+
+
+async def test_a_notification_in_the_moment_of_cancellation_is_kept(
+    waiter: Waiter, eventfd: int
+) -> None:
+    waiting = asyncio.create_task(waiter.wait(10.0))
+    await asyncio.sleep(1.0)
+    os.eventfd_write(eventfd, 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    # It has been read and the wait is about to return, but is cancelled first.
+    assert not _readable(eventfd)
+    assert not waiting.done()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await _waits(waiter) == 0.0
+
+
+def _readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+async def test_a_cancelled_wait_leaves_no_timer_that_ends_a_later_one(waiter: Waiter) -> None:
+    waiting = asyncio.create_task(waiter.wait(2.0))
+    await asyncio.sleep(1.0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert await _waits(waiter, 5.0) == 5.0
+
+
+async def test_a_wait_that_was_notified_leaves_no_timer_either(
+    waiter: Waiter, eventfd: int
+) -> None:
+    os.eventfd_write(eventfd, 1)
+    await waiter.wait(2.0)
+    assert await _waits(waiter, 5.0) == 5.0
+
+
+async def test_another_reader_may_be_faster(waiter: Waiter, eventfd: int) -> None:
+    await waiter.wait(1.0)
+    os.eventfd_write(eventfd, 1)
+    # Runs when the loop has seen the notification and has not read it yet.
+    asyncio.get_running_loop().call_soon(os.eventfd_read, eventfd)
+    await waiter.wait(1.0)  # a read that blocks would never end
+    assert not _readable(eventfd)
+    assert await _waits(waiter, 3.0) == 3.0
+
+
+async def test_after_closing_nobody_reads_and_the_descriptor_is_open(eventfd: int) -> None:
+    waiter = Waiter(eventfd)
+    await waiter.wait(1.0)
+    waiter.close()
+    waiter.close()
+    os.eventfd_write(eventfd, 7)
+    await asyncio.sleep(1.0)
+    assert _count(eventfd) == 7
+
+
+async def test_a_waiter_that_never_waited_can_be_closed(eventfd: int) -> None:
+    Waiter(eventfd).close()
+    assert _count(eventfd) == 0
+
+
+async def test_waiting_opens_no_descriptor(eventfd: int) -> None:
+    with no_descriptor_left():
+        waiter = Waiter(eventfd)
+        await waiter.wait(1.0)
+        waiter.close()

@@ -1,0 +1,1 @@
+"""What the tests share: states, commands, devices, and a clock that nobody waits for."""
