@@ -11,6 +11,7 @@ from tests.support.devices import (
     Sent,
     borrowed,
     config,
+    has_event_idx,
     memory_of,
     read_words,
     running,
@@ -20,7 +21,7 @@ from vdpad.queues.lent import Indices, LentQueue
 from vdpad.queues.software.device import SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.restore.program import encode
-from vdpad.restore.replay import Outcome, replay
+from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.commands import Command
 
 LONG = 4100
@@ -207,21 +208,40 @@ class _Unhurried(LentQueue):
             raise
 
 
+async def _send_until(device: SoftwareDevice, count: int, seconds: float) -> Replayed:
+    """Sends so many commands through an unhurried queue, with so much time for it."""
+    event_idx = has_event_idx(device)
+    queue = _Unhurried(
+        device.geometry, device.lend(), Indices(), event_idx=event_idx, worth_polling=False
+    )
+    try:
+        program = encode(vlans(count), device.geometry, event_idx=event_idx)
+        deadline = asyncio.get_running_loop().time() + seconds
+        return await replay(program, queue, deadline=deadline, poll_ns=0)
+    finally:
+        queue.close()
+
+
 @with_and_without_event_idx
 async def test_what_came_with_the_deadline_counts_and_the_ring_asks_for_interrupts_again(
     event_idx: bool,
 ) -> None:
     async with running(config(event_idx=event_idx, seconds_a_command=0.1)) as device:
-        queue = _Unhurried(
-            device.geometry, device.lend(), Indices(), event_idx=event_idx, worth_polling=False
-        )
-        program = encode(vlans(4), device.geometry, event_idx=event_idx)
-        deadline = asyncio.get_running_loop().time() + 0.2
-        replayed = await replay(program, queue, deadline=deadline, poll_ns=0)
-        queue.close()
+        replayed = await _send_until(device, 4, 0.2)
         words = read_words(memory_of(device), device.geometry)
     assert (replayed.outcome, replayed.next_index) == (Outcome.RESTORED, 4)
     assert words.used_event == 4 if event_idx else words.available_flags == 0
+
+
+@with_and_without_event_idx
+async def test_what_the_deadline_left_no_time_to_send_is_unanswered(event_idx: bool) -> None:
+    async with running(config(event_idx=event_idx, seconds_a_command=0.1)) as device:
+        replayed = await _send_until(device, 6, 0.2)
+        words = read_words(memory_of(device), device.geometry)
+    # All that was published came back, but two were never published.
+    assert words.available_index == words.used_index == 4
+    assert replayed.outcome is Outcome.INCOMPLETE
+    assert replayed.unanswered == (4, 5)
 
 
 # --- cancellation ---

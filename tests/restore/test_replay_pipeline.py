@@ -313,6 +313,21 @@ async def test_while_nobody_sleeps_no_interrupt_is_asked_for(event_idx: bool) ->
 
 
 @with_and_without_event_idx
+async def test_after_a_sleep_no_interrupt_is_asked_for_again(event_idx: bool) -> None:
+    seen: list[bool] = []
+
+    def on_kick(device: SteppedDevice) -> None:
+        words = device.words
+        unwanted = not wants_event(words.used_event, words.available_index, words.used_index)
+        seen.append(unwanted if event_idx else words.available_flags == 1)
+        if len(seen) % 2 == 0:  # every other time it is slow, and the replay goes to sleep
+            _eager(device)
+
+    await _replay(SteppedDevice(8, event_idx=event_idx), vlans(40), _eager, on_kick)
+    assert seen == [True] * 10
+
+
+@with_and_without_event_idx
 async def test_nobody_sleeps_where_the_device_has_answered_already(event_idx: bool) -> None:
     device = SteppedDevice(8, event_idx=event_idx)
     program = encode(vlans(100), device.geometry, event_idx=event_idx)
