@@ -348,6 +348,16 @@ async def test_a_late_reply_is_not_taken_for_anothers(tmp_path: Path, late: Late
             assert await second_call == {"mine": True}
 
 
+async def test_a_reply_to_somebody_else_is_not_taken(tmp_path: Path) -> None:
+    def twice(asked: Json) -> list[bytes]:
+        wrong = replying(id="somebody else's", result={"mine": False})
+        return [*wrong(asked), *replying(result={"mine": True})(asked)]
+
+    async with pretending(tmp_path, twice, twice) as client:
+        assert await client.info() == {"mine": True}
+        assert await client.info() == {"mine": True}
+
+
 async def test_ids_differ_between_clients_and_requests(tmp_path: Path) -> None:
     seen: list[object] = []
 

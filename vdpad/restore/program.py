@@ -117,12 +117,19 @@ def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: 
     """Encodes commands for a ring.
 
     Args:
-        commands: none larger than `largest_command(geometry)`.
+        commands: none larger than `largest_command(geometry)`, which a plan sees to.
         geometry: a checked one, with room.
         event_idx: RING_EVENT_IDX was negotiated.
+
+    Raises:
+        BadGeometry: a command is larger than the ring's buffers.
     """
     payloads = [command.encode() for command in commands]
     largest = max(map(len, payloads), default=0)
+    if largest > largest_command(geometry):
+        raise BadGeometry(
+            f"ring.buffers: expected room for {largest} bytes, got {geometry.buffers.size}"
+        )
     regions = _regions(geometry, largest, event_idx=event_idx) if payloads else ()
     banks = tuple(_banks(payloads, regions, geometry.buffers.iova))
     return Program(commands, banks, regions, geometry, event_idx)

@@ -131,7 +131,6 @@ class _ById:
 
 class _Replay:
     def __init__(self, program: Program, queue: ControlQueue, poll_ns: int) -> None:
-        self._program = program
         self._queue = queue
         self._ring: DriverRing = queue.ring
         self._poll_ns = poll_ns

@@ -1,13 +1,33 @@
 """The JSON Schema of a state, for those who make one elsewhere: `python -m vdpad.state.schema`."""
 
 import json
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from vdpad.state.model import NetState
 
 
+class _Strict(GenerateJsonSchema):
+    """pydantic's generator, as strict as the model itself."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
+        """Without `default: null`: a part that is absent is not null."""
+        made = super().default_schema(schema)
+        if "default" in made and made["default"] is None:
+            del made["default"]
+        return made
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
+        """With no keys but those of the pattern."""
+        return super().dict_schema(schema) | {"additionalProperties": False}
+
+
 def schema() -> str:
     """The schema as text; docs/netstate.schema.json holds it."""
-    return json.dumps(NetState.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    made = NetState.model_json_schema(schema_generator=_Strict)
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from vdpad.queues.lent import Indices
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
+from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESCRIPTOR
+from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESCRIPTOR, command_descriptors
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]
@@ -48,7 +49,6 @@ async def test_the_device_s_addresses_are_no_offsets() -> None:
 
 async def test_a_stopped_device_leaves_no_descriptor_and_no_task() -> None:
     tasks = asyncio.all_tasks()
-    # The loop keeps a descriptor for its watch on the first kick; it is there already.
     with no_descriptor_left():
         async with running(config()) as device:
             await send(device, vlans(20))
@@ -84,13 +84,18 @@ def test_the_default_device_serves_no_ring_feature_that_it_does_not_know() -> No
 # --- what it does ---
 
 
-async def test_nothing_is_served_before_the_doorbell() -> None:
+async def test_nothing_is_served_before_the_doorbell_until_the_device_looks_by_itself() -> None:
     async with running(config()) as device:
         with borrowed(device) as queue:
-            queue.ring.publish(0)
-            await asyncio.sleep(100.0)
-            assert device.doorbells_heard == 1  # looked by itself, once in a while
-            assert queue.ring.used_index() == 0
+            iova, ring = device.geometry.buffers.iova, queue.ring
+            ring.buffers[:5] = b"\xff" + VlanAdd(7).encode()
+            ring.descriptors[:32] = command_descriptors([(0, iova + 1, 4, iova)])
+            ring.place(0, b"\0\0")
+            ring.publish(1)
+            await asyncio.sleep(50.0)
+            assert (ring.used_index(), ring.buffers[0]) == (0, 0xFF)
+            await asyncio.sleep(50.0)
+            assert (ring.used_index(), ring.buffers[0]) == (1, 0)
 
 
 async def test_the_time_that_serving_took_is_counted() -> None:

@@ -253,9 +253,11 @@ def test_each_half_of_a_mac_table_takes_its_own_kind(
         (65, 3, (0, 3, True, False)),  # as QEMU's device was seen to do
         (3, 65, (3, 0, False, True)),
         (65, 65, (0, 0, True, True)),
+        (40, 24, (40, 24, False, False)),
+        (40, 25, (40, 0, False, True)),
     ],
 )
-def test_a_half_of_more_than_64_overflows_and_is_acked_ok(
+def test_a_half_for_which_64_are_not_enough_overflows_and_is_acked_ok(
     device: NetDevice, unicast: int, multicast: int, held: tuple[int, int, bool, bool]
 ) -> None:
     _applies(device, MacTableSet(_unicast(unicast), _multicast(multicast)))
@@ -325,7 +327,6 @@ def test_rss_is_held_as_it_came_and_sets_the_queue_pairs(device: NetDevice) -> N
         _rss(unclassified_queue=3),
         _rss(key=b"\0"),
         _rss(hash_types=frozenset()),
-        _rss(hash_types=frozenset(), key=b""),
         _rss(hash_types=CONFIG.supported_hash_types),
         _rss(max_tx_queues=1, indirection_table=(0,)),
     ],
@@ -344,6 +345,7 @@ def test_rss_is_taken_up_to_the_device_s_limits(device: NetDevice, command: MqRs
         _rss(unclassified_queue=4),
         _rss(key=bytes(41)),
         _rss(key=b""),
+        _rss(hash_types=frozenset(), key=b""),
         _rss(hash_types=frozenset({HashType.UDPv4})),
         _rss(max_tx_queues=0),
         _rss(max_tx_queues=5),

@@ -134,7 +134,7 @@ class SoftwareDevice:
             start_index=self.config.start_index,
         )
         self._taken = 0
-        self._last_head = 0
+        self._last_head = 1  # before any is returned, one that heads no chain
         self._silent = False
 
     async def _serve(self) -> None:

@@ -42,7 +42,7 @@ from vdpad.virtio.commands import (
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, NetConfig, offloads_of
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 
-_MAC_TABLE_SIZE = 64
+_MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
 _CLASS_MQ = 4
 
@@ -212,9 +212,10 @@ class NetDevice:
             raise _Refused
         now = self._now
         now.unicast_overflow = len(command.unicast) > _MAC_TABLE_SIZE
-        now.multicast_overflow = len(command.multicast) > _MAC_TABLE_SIZE
-        now.unicast = () if now.unicast_overflow else command.unicast
-        now.multicast = () if now.multicast_overflow else command.multicast
+        now.unicast = () if now.unicast_overflow else tuple(dict.fromkeys(command.unicast))
+        room = _MAC_TABLE_SIZE - len(now.unicast)
+        now.multicast_overflow = len(command.multicast) > room
+        now.multicast = () if now.multicast_overflow else tuple(dict.fromkeys(command.multicast))
 
     def _vlan_add(self, command: VlanAdd) -> None:
         # As mlx5: an id that is there already is refused.
@@ -243,6 +244,8 @@ class NetDevice:
         if max(*command.indirection_table, command.unclassified_queue) >= queues:
             raise _Refused
         self._check_hash(command.hash_types, command.key)
+        if not command.key:
+            raise _Refused
         self._set_pairs(command.max_tx_queues)
         self._now.hashing = command
 
