@@ -55,7 +55,7 @@ class Client:
         """
         Args:
             path: the daemon's socket.
-            timeout: how long to wait for a reply, in seconds.
+            timeout: how long to wait for a reply, in seconds, beside a request's own deadline.
         """
         self._path = path
         self._timeout = timeout
@@ -172,14 +172,16 @@ class Client:
         async with self._turn:
             request_id = next(self._ids)
             request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            # A request that says how long the daemon may take is given that time on top.
+            timeout = self._timeout + params.get("deadline_ms", 0) / 1000
             reply = None
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(timeout):
                     await self._send(json.dumps(request, separators=(",", ":")).encode(), fds)
                     reply = await self._reply_to(request_id)
             except TimeoutError:
                 raise Unreachable(
-                    f"{self._path}: no reply within {self._timeout} s; `status` tells what came "
+                    f"{self._path}: no reply within {timeout:g} s; `status` tells what came "
                     "of the request"
                 ) from None
             except OSError as error:

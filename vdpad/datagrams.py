@@ -92,7 +92,7 @@ class AncillarySocket(socket.socket):
 
     def sendto(self, data: Any, address: Any) -> int:  # type: ignore[override]
         """Sends a reply to a Peer, or drops and counts it."""
-        if address.address is None or self._must_give_way(len(data)):
+        if address.address is None or self.must_give_way(len(data)):
             self.replies_dropped += 1
             return len(data)
         try:
@@ -110,7 +110,7 @@ class AncillarySocket(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
-    def _must_give_way(self, size: int) -> bool:
+    def must_give_way(self, size: int) -> bool:
         """Whether a large reply would take what is kept for small ones.
 
         Where nothing is unread it may go whatever the buffer is: there a small buffer takes it too.

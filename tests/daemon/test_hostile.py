@@ -201,6 +201,7 @@ async def test_a_client_that_never_reads_large_replies_keeps_nobody_waiting(
             assert deaf.received() is not None
 
 
+@pytest.mark.usefixtures("any_host")
 async def test_many_large_replies_at_once_all_arrive(tmp_path: Path) -> None:
     """All read, only not at once; meanwhile the replies are more than a buffer may hold."""
     async with serving(tmp_path) as path:

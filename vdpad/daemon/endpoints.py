@@ -27,6 +27,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.endpoints")
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
+# Datagrams that wait to be looked at. Stops a flood from filling memory.
+_QUEUED_DATAGRAMS = 64
+
+# How long a large reply waits for room in the send buffer, in seconds, how often it looks, and how
+# many may wait: each is up to 200 KiB. Room is what readers make, however slow.
+_REPLY_WAITS = 2.0
+_REPLY_LOOKS = 0.005
+_WAITING_REPLIES = 32
+
 _OVERLOADED = encode_reply(
     None,
     {"error": ApiError(Kind.OVERLOADED, "too many datagrams are waiting; try later").to_json()},
@@ -72,9 +81,10 @@ class _BoundedProtocol(Protocol):
 class UnixEndpoint:
     """The Unix datagram socket."""
 
-    def __init__(self, answer: Answer, queued_datagrams: int) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._received: asyncio.Queue[Any] = asyncio.Queue(queued_datagrams)
+        self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
+        self._waiting_replies = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._stream: DatagramServer | None = None
         self._socket: AncillarySocket | None = None
@@ -129,9 +139,25 @@ class UnixEndpoint:
         try:
             reply = await self._answer(data, peer)
             if reply is not None:
+                await self._wait_for_room(len(reply))
                 await self._stream.send(reply, cast("Any", peer))
         finally:
             peer.close_fds()
+
+    async def _wait_for_room(self, size: int) -> None:
+        """Returns when a reply of this size may go, or has waited long enough."""
+        assert self._socket is not None
+        if self._waiting_replies >= _WAITING_REPLIES:
+            return
+        self._waiting_replies += 1
+        try:
+            async with asyncio.timeout(_REPLY_WAITS):
+                while self._socket.must_give_way(size):  # noqa: ASYNC110
+                    await asyncio.sleep(_REPLY_LOOKS)
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting_replies -= 1
 
 
 def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:

@@ -23,7 +23,7 @@ class Service:
         self._targets = Targets(settings.software)
         self._operations = Operations(settings.limits, settings.replay)
         self.api = Api(settings, self._operations, self._targets)
-        self._endpoint = UnixEndpoint(self.api.answer, settings.limits.queued_datagrams)
+        self._endpoint = UnixEndpoint(self.api.answer)
 
     async def start(self) -> None:
         """Listens.

@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictInt,
     ValidationError,
     model_validator,
 )
@@ -61,12 +62,16 @@ class Software(_Settings):
     features: FeatureNames | None = None
     """Negotiated ones; None for all that it can."""
     mac: MacAddress = bytes.fromhex("525400000001")
-    max_queue_pairs: Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)] = 8
-    rss_max_key_size: Annotated[int, Field(ge=0, le=255)] = MIN_RSS_KEY_SIZE
-    rss_max_indirection_table_length: Annotated[int, Field(ge=0, le=0xFFFF)] = MIN_RSS_TABLE_LENGTH
+    max_queue_pairs: Annotated[int, Field(strict=True, ge=1, le=MAX_QUEUE_PAIRS)] = 8
+    rss_max_key_size: Annotated[int, Field(strict=True, ge=0, le=255)] = MIN_RSS_KEY_SIZE
+    rss_max_indirection_table_length: Annotated[int, Field(strict=True, ge=0, le=0xFFFF)] = (
+        MIN_RSS_TABLE_LENGTH
+    )
     supported_hash_types: HashTypeNames = frozenset(HashType)
-    ring_size: Annotated[int, Field(ge=2, le=MAX_RING_SIZE), AfterValidator(_power_of_two)] = 64
-    start_index: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
+    ring_size: Annotated[
+        int, Field(strict=True, ge=2, le=MAX_RING_SIZE), AfterValidator(_power_of_two)
+    ] = 64
+    start_index: Annotated[int, Field(strict=True, ge=0, le=0xFFFF)] = 0
     """Where its ring's indices begin."""
     state_file: Path | None = None
     """Written after each restore with what the device then holds, as a state in JSON."""
@@ -76,20 +81,18 @@ class Software(_Settings):
 class Limits(_Settings):
     """How much is taken on; past a limit the answer is `overloaded`, at once."""
 
-    operations_at_once: Annotated[int, Field(ge=1, le=65536)] = 256
+    operations_at_once: Annotated[int, Field(strict=True, ge=1, le=65536)] = 256
     """Prepared or in their commit. A prepared one of 4100 commands takes about 1 MiB."""
-    operations_kept: Annotated[int, Field(ge=1, le=65536)] = 1024
+    operations_kept: Annotated[int, Field(strict=True, ge=1, le=65536)] = 1024
     """Records for `status`; the oldest that have ended go first."""
-    queued_datagrams: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Received and not looked at yet."""
 
 
 class Replay(_Settings):
     """How a replay waits for its device."""
 
-    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 5000
+    deadline_ms: Annotated[int, Field(strict=True, ge=1, le=MAX_DEADLINE_MS)] = 5000
     """For a whole replay, where a request does not say."""
-    poll_us: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    poll_us: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
     """How long to look at the ring before sleeping until the device interrupts."""
 
 
@@ -100,7 +103,7 @@ class Settings(_Settings):
     socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0660"
     socket_group: str | None = None
     """Name of the group that the socket is given to; None leaves it the daemon's."""
-    allowed_uids: tuple[int, ...] | None = None
+    allowed_uids: tuple[StrictInt, ...] | None = None
     """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
     limits: Limits = Limits()
     replay: Replay = Replay()

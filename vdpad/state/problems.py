@@ -59,7 +59,8 @@ def problems_of(error: ValidationError, below: int = 0) -> list[Problem]:
 
 def summary(problems: Sequence[Problem]) -> str:
     """The first problem, and how many more there are."""
-    first = f"{problems[0].path}: {problems[0].message}"
+    path, message = problems[0].path, problems[0].message
+    first = f"{path}: {message}" if path else message
     return first if len(problems) == 1 else f"{first} (and {len(problems) - 1} more problems)"
 
 
