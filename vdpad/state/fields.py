@@ -13,7 +13,6 @@ the in-memory form is taken as well.
 
 import re
 from collections.abc import Iterator
-from itertools import compress
 from types import NoneType
 from typing import Annotated, Any, get_args
 
@@ -128,13 +127,13 @@ def _parse_vlans(value: Any, info: ValidationInfo) -> tuple[int, ...]:
         value = list(value)
     if not isinstance(value, list):
         raise PydanticCustomError("list", "expected a list of VLAN ids and ranges of them")
-    seen = bytearray(_MAX_VID + 1)
+    seen: set[int] = set()
     for at, entry in enumerate(value):
         for vid in _vlan_span(at, entry):
-            if seen[vid]:
+            if vid in seen:
                 raise invalid(((at,), "duplicate", f"VLAN {vid} is there twice"))
-            seen[vid] = 1
-    return tuple(compress(range(_MAX_VID + 1), seen))
+            seen.add(vid)
+    return tuple(sorted(seen))
 
 
 def _runs(vids: tuple[int, ...]) -> Iterator[int | list[int]]:
