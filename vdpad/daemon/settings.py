@@ -82,7 +82,7 @@ class Limits(_Settings):
     """How much is taken on; past a limit the answer is `overloaded`, at once."""
 
     operations_at_once: Annotated[int, Field(strict=True, ge=1, le=65536)] = 256
-    """Prepared or in their commit. A prepared one of 4100 commands takes about 1 MiB."""
+    """Prepared or in their commit. A prepared one of 4100 commands takes about 0.5 MiB."""
     operations_kept: Annotated[int, Field(strict=True, ge=1, le=65536)] = 1024
     """Records for `status`; the oldest that have ended go first."""
 
