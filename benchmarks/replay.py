@@ -33,7 +33,7 @@ from vdpad.virtio.split_ring import Region, RingGeometry
 
 CPUS = sorted(os.sched_getaffinity(0))
 DRIVERS_CPU, DEVICES_CPUS = CPUS[:1], CPUS[1:] or CPUS
-QEMU_RINGS = (64, 256)
+QEMU_RINGS = (64, 128, 256)
 STATES = {"full": full(), "usual": usual()}
 HEADERS = (
     *("device", "ring", "EVENT_IDX", "commands", "way", "doorbells"),
@@ -66,12 +66,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def daemon() -> AsyncIterator[Client]:
-    """A running daemon and a client of it."""
+async def daemon(settings: str = "") -> AsyncIterator[Client]:
+    """A running daemon with these settings (TOML), and a client of it."""
     with tempfile.TemporaryDirectory(prefix="vdpad-bench-") as folder:
-        path = Path(folder) / "vdpad.sock"
+        path, config = Path(folder) / "vdpad.sock", Path(folder) / "vdpad.toml"
+        config.write_text(settings)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "vdpad.cli.vdpad", "--socket", str(path)),
+            *(sys.executable, "-m", "vdpad.cli.vdpad", "--socket", path, "--config", config),
             stderr=asyncio.subprocess.DEVNULL,
         )
         os.sched_setaffinity(process.pid, DRIVERS_CPU)
@@ -167,8 +168,9 @@ async def on_software(client: Client, event_idx: bool, rounds: int) -> list[list
         return await measure(client, bench, rounds)
 
 
-async def on_qemu(client: Client, ring_size: int, event_idx: bool, rounds: int) -> list[list[Any]]:
-    """On QEMU's, this process being its VMM."""
+@asynccontextmanager
+async def qemu_bench(ring_size: int, *, event_idx: bool) -> AsyncIterator[Bench]:
+    """QEMU's device, this process being its VMM."""
     without = frozenset() if event_idx else frozenset({int(Feature.RING_EVENT_IDX)})
     options = Options(ring_size=ring_size, device_properties="rss=on,hash=on", without=without)
     async with guestless(options) as qemu:
@@ -183,7 +185,13 @@ async def on_qemu(client: Client, ring_size: int, event_idx: bool, rounds: int) 
         )
         target = lent_target(qemu.features, qemu.config.max_virtqueue_pairs, geometry)
         fds = (lend.memory_fd, lend.kick_fd, lend.call_fd)
-        return await measure(client, Bench("QEMU", ring_size, event_idx, target, fds), rounds)
+        yield Bench("QEMU", ring_size, event_idx, target, fds)
+
+
+async def on_qemu(client: Client, ring_size: int, event_idx: bool, rounds: int) -> list[list[Any]]:
+    """On QEMU's."""
+    async with qemu_bench(ring_size, event_idx=event_idx) as bench:
+        return await measure(client, bench, rounds)
 
 
 async def main(rounds: int) -> None:
