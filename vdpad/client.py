@@ -18,10 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vdpad.datagrams import MAX_DATAGRAM
+from vdpad.datagrams import DEFAULT_SOCKET, MAX_DATAGRAM
 from vdpad.errors import VdpadError, why
-
-DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
 
 # Above any deadline that a caller leaves to the daemon, in seconds.
 DEFAULT_TIMEOUT = 30.0

@@ -16,7 +16,11 @@ import struct
 import termios
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
+"""Where the daemon listens and its clients look, unless they are told otherwise."""
 
 # docs/api.md: "At most 200 KiB". Stops memory and parsing time from being the sender's choice.
 MAX_DATAGRAM = 200 * 1024

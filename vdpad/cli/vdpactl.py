@@ -10,7 +10,8 @@ from typing import Any
 
 import vdpad
 from vdpad.cli import show
-from vdpad.client import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Client, Refused, Unreachable
+from vdpad.client import DEFAULT_TIMEOUT, Client, Refused, Unreachable
+from vdpad.datagrams import DEFAULT_SOCKET
 from vdpad.errors import VdpadError
 
 OK = 0

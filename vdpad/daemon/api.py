@@ -9,7 +9,7 @@ with its traceback in the journal and nothing of it in the reply.
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 import vdpad
 from vdpad.daemon.envelope import Request, encode_reply, json_object, request_id_of, request_of
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.daemon.operations import Operation, Operations, Wish, plan_or_refuse
+from vdpad.daemon.operations import Operation, Operations, Wish
 from vdpad.daemon.params import (
     CheckParams,
     CommitParams,
@@ -32,9 +32,9 @@ from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets import Target, Targets
 from vdpad.datagrams import MAX_DATAGRAM, MAX_DESCRIPTORS, Peer
 from vdpad.queues.lent import BadLend
+from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
 from vdpad.restore.report import MAX_LINES
-from vdpad.state.model import NetState
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.api")
 
@@ -144,12 +144,10 @@ class Api:
         await self._operations.let_commits_pass()
         params = call.params(CheckParams)
         target = self._targets.resolve(params.target)
-        try:
-            return _compatible(params.state, target)
-        except ApiError as error:
-            if error.kind is not Kind.INCOMPATIBLE:
-                raise
-            return _check_result(problems=error.data["problems"])
+        planned = plan(params.state, target.capabilities)
+        if isinstance(planned, Incompatible):
+            return _check_result(problems=[asdict(each) for each in planned.problems])
+        return _compatible(planned, target)
 
     async def _prepare(self, call: _Call) -> object:
         arrived_ns = time.perf_counter_ns()
@@ -195,28 +193,23 @@ class Api:
 # --- results ---
 
 
-def _compatible(state: NetState, target: Target) -> dict[str, object]:
-    """What `check` says of a state that fits.
-
-    Raises:
-        ApiError: incompatible.
-    """
-    planned = plan_or_refuse(state, target)
+def _compatible(planned: Plan, target: Target) -> dict[str, object]:
+    """What `check` says of a state that fits."""
     program = encode(planned.commands, target.geometry, event_idx=target.event_idx)
     return _check_result(
         commands=len(program.commands),
         doorbells=program.most_doorbells,
-        plan=[{"command": name, "count": count} for name, count in planned.counts()],
+        steps=[{"command": name, "count": count} for name, count in planned.counts()],
         widened=list(planned.widened),
     )
 
 
 def _check_result(
     *,
-    problems: list[dict[str, str]] | None = None,
+    problems: list[dict[str, Any]] | None = None,
     commands: int = 0,
     doorbells: int = 0,
-    plan: list[dict[str, object]] | None = None,
+    steps: list[dict[str, object]] | None = None,
     widened: list[str] | None = None,
 ) -> dict[str, object]:
     return {
@@ -224,7 +217,7 @@ def _check_result(
         "problems": problems or [],
         "commands": commands,
         "doorbells": doorbells,
-        "plan": plan or [],
+        "plan": steps or [],
         "widened": widened or [],
     }
 

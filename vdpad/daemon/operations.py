@@ -128,7 +128,7 @@ class Operation:
         }
 
 
-def plan_or_refuse(state: NetState, target: Target) -> Plan:
+def _plan_or_refuse(state: NetState, target: Target) -> Plan:
     """The plan of a state for a target.
 
     Raises:
@@ -167,7 +167,7 @@ class Operations:
         if known is not None:
             _refuse_another(known, digest)
             return known
-        planned = plan_or_refuse(wish.state, wish.target)
+        planned = _plan_or_refuse(wish.state, wish.target)
         self._make_room()
         program = encode(planned.commands, wish.target.geometry, event_idx=wish.target.event_idx)
         operation = Operation(

@@ -15,20 +15,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vdpad.datagrams import DEFAULT_SOCKET
 from vdpad.errors import VdpadError
+from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid, problems_of, summary
-from vdpad.virtio.config import (
-    MAX_QUEUE_PAIRS,
-    MIN_RSS_KEY_SIZE,
-    MIN_RSS_TABLE_LENGTH,
-    HashType,
-)
+from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.split_ring import MAX_RING_SIZE
 
-DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
 MAX_DEADLINE_MS = 600_000
+
+_DEVICE = SoftwareConfig()
+"""What a software device is like where the settings do not say."""
 
 
 class BadSettings(VdpadError):
@@ -61,17 +60,21 @@ class Software(_Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     features: FeatureNames | None = None
     """Negotiated ones; None for all that it can."""
-    mac: MacAddress = bytes.fromhex("525400000001")
-    max_queue_pairs: Annotated[int, Field(strict=True, ge=1, le=MAX_QUEUE_PAIRS)] = 8
-    rss_max_key_size: Annotated[int, Field(strict=True, ge=0, le=255)] = MIN_RSS_KEY_SIZE
-    rss_max_indirection_table_length: Annotated[int, Field(strict=True, ge=0, le=0xFFFF)] = (
-        MIN_RSS_TABLE_LENGTH
+    mac: MacAddress = _DEVICE.net.mac
+    max_queue_pairs: Annotated[int, Field(strict=True, ge=1, le=MAX_QUEUE_PAIRS)] = (
+        _DEVICE.net.max_virtqueue_pairs
     )
-    supported_hash_types: HashTypeNames = frozenset(HashType)
+    rss_max_key_size: Annotated[int, Field(strict=True, ge=0, le=255)] = (
+        _DEVICE.net.rss_max_key_size
+    )
+    rss_max_indirection_table_length: Annotated[int, Field(strict=True, ge=0, le=0xFFFF)] = (
+        _DEVICE.net.rss_max_indirection_table_length
+    )
+    supported_hash_types: HashTypeNames = _DEVICE.net.supported_hash_types
     ring_size: Annotated[
         int, Field(strict=True, ge=2, le=MAX_RING_SIZE), AfterValidator(_power_of_two)
-    ] = 64
-    start_index: Annotated[int, Field(strict=True, ge=0, le=0xFFFF)] = 0
+    ] = _DEVICE.ring_size
+    start_index: Annotated[int, Field(strict=True, ge=0, le=0xFFFF)] = _DEVICE.start_index
     """Where its ring's indices begin."""
     state_file: Path | None = None
     """Written after each restore with what the device then holds, as a state in JSON."""

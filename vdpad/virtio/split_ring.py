@@ -37,7 +37,7 @@ _DESCRIPTOR_ALIGNMENT = 16
 _AVAILABLE_ALIGNMENT = 2
 _USED_ALIGNMENT = 4
 _AVAILABLE_ENTRY = 2
-_RING_HEADER = 4  # flags and index
+RING_HEADER = 4  # flags and index
 _EVENT = 2
 
 # virtio 1.4, 2.7.5: descriptor flags.
@@ -88,10 +88,17 @@ class RingGeometry:
         return {
             "descriptors": Region(self.descriptors, DESCRIPTOR.size * self.size),
             "available": Region(
-                self.available, _RING_HEADER + _AVAILABLE_ENTRY * self.size + _EVENT
+                self.available, RING_HEADER + _AVAILABLE_ENTRY * self.size + _EVENT
             ),
-            "used": Region(self.used, _RING_HEADER + USED_ELEMENT.size * self.size + _EVENT),
+            "used": Region(self.used, RING_HEADER + USED_ELEMENT.size * self.size + _EVENT),
             "buffers": self.buffers,
+        }
+
+    def views(self, memory: memoryview) -> dict[str, memoryview]:
+        """Every part as a slice of the memory, whose first byte stands at memory.iova."""
+        base = self.memory.iova
+        return {
+            name: memory[part.iova - base : part.end - base] for name, part in self.parts().items()
         }
 
     def check(self) -> None:
@@ -138,8 +145,8 @@ def _span(region: Region) -> str:
 def lay_out(size: int, memory: Region) -> RingGeometry:
     """A geometry that fills this memory: the ring at its start, buffers in all the rest."""
     available = memory.iova + DESCRIPTOR.size * size
-    used = _align(available + _RING_HEADER + _AVAILABLE_ENTRY * size + _EVENT, _USED_ALIGNMENT)
-    buffers = _align(used + _RING_HEADER + USED_ELEMENT.size * size + _EVENT, 64)
+    used = _align(available + RING_HEADER + _AVAILABLE_ENTRY * size + _EVENT, _USED_ALIGNMENT)
+    buffers = _align(used + RING_HEADER + USED_ELEMENT.size * size + _EVENT, 64)
     geometry = RingGeometry(
         size, memory, memory.iova, available, used, Region(buffers, memory.end - buffers)
     )
@@ -186,17 +193,14 @@ class DriverRing:
         """
         if sys.byteorder != "little":
             raise BadGeometry(f"expected a little-endian machine, got {sys.byteorder}-endian")
-        parts = {
-            name: memory[part.iova - geometry.memory.iova : part.end - geometry.memory.iova]
-            for name, part in geometry.parts().items()
-        }
+        parts = geometry.views(memory)
         self.size = geometry.size
         self.event_idx = event_idx
         self.descriptors = parts["descriptors"]
         self.buffers = parts["buffers"]
         self._available_words = parts["available"].cast("H")
-        self._available_entries = parts["available"][_RING_HEADER:-_EVENT]
-        self._used_bytes = parts["used"][_RING_HEADER:-_EVENT]
+        self._available_entries = parts["available"][RING_HEADER:-_EVENT]
+        self._used_bytes = parts["used"][RING_HEADER:-_EVENT]
         # The index and the event index stand on even addresses whatever the size.
         self._used_words = parts["used"].cast("H")
 

@@ -15,14 +15,13 @@ from vdpad.virtio.split_ring import (
     DESC_F_NEXT,
     DESC_F_WRITE,
     DESCRIPTOR,
+    RING_HEADER,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
     RingGeometry,
     distance,
     wants_event,
 )
-
-_HEADER = 4
 
 
 class BadChain(VdpadError):
@@ -49,10 +48,7 @@ class DeviceRing:
         self._memory = memory
         self._geometry = geometry
         self._event_idx = event_idx
-        parts = {
-            name: memory[part.iova - geometry.memory.iova : part.end - geometry.memory.iova]
-            for name, part in geometry.parts().items()
-        }
+        parts = geometry.views(memory)
         self._descriptors = parts["descriptors"]
         self._available = parts["available"].cast("H")
         self._used = parts["used"].cast("H")
@@ -93,7 +89,7 @@ class DeviceRing:
 
     def put(self, head: int, length: int) -> None:
         """Returns a chain."""
-        at = _HEADER + self._next_used % self._geometry.size * USED_ELEMENT.size
+        at = RING_HEADER + self._next_used % self._geometry.size * USED_ELEMENT.size
         self._used_bytes[at : at + USED_ELEMENT.size] = USED_ELEMENT.pack(head, length)
         self._next_used = (self._next_used + 1) & 0xFFFF
         ordering_fence()
