@@ -142,11 +142,20 @@ def _span(region: Region) -> str:
     return f"[{region.iova:#x}, {region.end:#x})"
 
 
+_BUFFERS_ALIGNMENT = 64  # nothing demands it; a cache line is what a device fetches
+
+
+def ring_bytes(size: int) -> int:
+    """What `lay_out` takes for the ring itself, in bytes."""
+    everything = Region(0, _ADDRESS_END)
+    return lay_out(size, everything).buffers.iova
+
+
 def lay_out(size: int, memory: Region) -> RingGeometry:
     """A geometry that fills this memory: the ring at its start, buffers in all the rest."""
     available = memory.iova + DESCRIPTOR.size * size
     used = _align(available + RING_HEADER + _AVAILABLE_ENTRY * size + _EVENT, _USED_ALIGNMENT)
-    buffers = _align(used + RING_HEADER + USED_ELEMENT.size * size + _EVENT, 64)
+    buffers = _align(used + RING_HEADER + USED_ELEMENT.size * size + _EVENT, _BUFFERS_ALIGNMENT)
     geometry = RingGeometry(
         size, memory, memory.iova, available, used, Region(buffers, memory.end - buffers)
     )

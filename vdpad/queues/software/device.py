@@ -26,7 +26,7 @@ from vdpad.virtio.config import (
     NetConfig,
 )
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
+from vdpad.virtio.split_ring import Region, RingGeometry, lay_out, ring_bytes
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
@@ -214,8 +214,7 @@ class SoftwareDevice:
 
 
 def _geometry(ring_size: int) -> RingGeometry:
-    ring = lay_out(ring_size, Region(_IOVA, 1 << 30)).buffers.iova - _IOVA
-    size = ring + max(8 * _PAGE, ring_size * _BUFFERS_A_RING_ENTRY)
+    size = ring_bytes(ring_size) + max(8 * _PAGE, ring_size * _BUFFERS_A_RING_ENTRY)
     return lay_out(ring_size, Region(_IOVA, -(-size // _PAGE) * _PAGE))
 
 

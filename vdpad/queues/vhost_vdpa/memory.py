@@ -1,0 +1,129 @@
+"""The memory that a device of ours works on: its rings, and the room for the CVQ's buffers.
+
+One memfd, mapped shared, as drivers that go by virtual addresses take nothing else. It has two
+parts, each in whole pages and each mapped for the device by itself, since the CVQ may have an
+address space of its own: the CVQ's ring and buffers, and the rings of the data queues, which stay
+empty. Both parts keep one distance between device address and place in the memfd.
+"""
+
+import ctypes
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from vdpad.errors import VdpadError, why
+from vdpad.virtio.split_ring import Region, RingGeometry, lay_out, ring_bytes
+
+_PAGE = mmap.PAGESIZE
+
+# A ring this large takes any batch with one or two doorbells (docs/benchmarks.md).
+_LARGEST_RING = 256
+
+# Room for two banks with the largest RSS table that there is (131 KiB), which the ring's halves
+# would otherwise not both take.
+_BUFFERS = 512 * 1024
+
+
+class NoMemory(VdpadError):
+    """The ring's memory cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything lies, in device addresses."""
+
+    control: RingGeometry
+    """The CVQ; its `memory` is the first part."""
+    data: tuple[RingGeometry, ...]
+    """The rings of the data queues, in their order."""
+    data_memory: Region
+    """The second part."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of both parts."""
+        return self.data_memory.end - self.control.memory.iova
+
+
+def control_geometry(largest: int, iova: int = _PAGE) -> RingGeometry:
+    """The CVQ's ring and buffers.
+
+    Args:
+        largest: how many entries the device takes.
+        iova: where they begin, on a page.
+    """
+    size = min(largest, _LARGEST_RING)
+    return lay_out(size, Region(iova, _pages(ring_bytes(size) + _BUFFERS)))
+
+
+def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
+    """Places all rings.
+
+    Args:
+        reachable: the device addresses that may be used.
+        largest: how many entries the CVQ's ring may have.
+        data: the same for each data queue.
+
+    Raises:
+        NoMemory: they do not fit into what is reachable.
+    """
+    control = control_geometry(largest, max(_PAGE, _pages(reachable.iova)))
+    begin = at = control.memory.end
+    rings = []
+    for most in data:
+        size = min(most, _LARGEST_RING)
+        memory = Region(at, _pages(ring_bytes(size)))
+        rings.append(lay_out(size, memory))
+        at = memory.end
+    layout = Layout(control, tuple(rings), Region(begin, at - begin))
+    if at > reachable.end:
+        raise NoMemory(
+            f"expected {layout.size} bytes of device addresses, got "
+            f"[{reachable.iova:#x}, {reachable.end:#x})"
+        )
+    return layout
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+class SharedMemory:
+    """A memfd mapped into this process."""
+
+    def __init__(self, size: int) -> None:
+        """Makes it, all zero and all in place, so that a commit meets no page fault.
+
+        Raises:
+            NoMemory: the system has none.
+        """
+        try:
+            fd = os.memfd_create("vdpad-cvq", os.MFD_CLOEXEC)
+            try:
+                os.ftruncate(fd, size)
+                self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise NoMemory(
+                f"expected {size} bytes of memory for the rings, got {why(error)}"
+            ) from (error)
+        self.view = memoryview(self._map)
+        """Its bytes."""
+
+    @property
+    def address(self) -> int:
+        """Where it lies in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def close(self) -> None:
+        """Unmaps it. No slice of the view may be left."""
+        self.view.release()
+        self._map.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
