@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vdpad.daemon.params import CheckParams
-from vdpad.daemon.targets import Targets
+from vdpad.daemon.targets.lent import LentTarget
+from vdpad.daemon.targets.params import LentParams
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.plan import Plan, plan
 from vdpad.restore.program import Program, encode
@@ -53,7 +54,8 @@ def send_one_by_one(programs: list[Program], queue: ControlQueue) -> OneByOne:
 
 def _run(asked: dict[str, Any], fds: list[int]) -> OneByOne:
     params = CheckParams.model_validate_json(json.dumps(asked))
-    target = Targets([]).resolve(params.target)
+    assert isinstance(params.target, LentParams)
+    target = LentTarget.of(params.target)
     planned = plan(params.state, target.capabilities)
     assert isinstance(planned, Plan), planned
     programs = [

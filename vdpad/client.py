@@ -149,10 +149,19 @@ class Client:
 
     async def operations(self) -> list[dict[str, Any]]:
         """All operations that the daemon remembers, as far as a reply takes them; newest first."""
-        result = await self.call("status")
-        if not isinstance(result, list):
-            raise Unreachable(f"expected a list as the reply, got {type(result).__name__}")
-        return result
+        return await self._list("status")
+
+    async def devices(self) -> list[dict[str, Any]]:
+        """The vDPA devices of the daemon's host."""
+        return await self._list("devices")
+
+    async def release(self, device: str) -> None:
+        """Has the daemon close a vhost-vdpa device that it keeps, which resets the device.
+
+        Args:
+            device: its vdpa name, or its node's path.
+        """
+        await self._object("release", device=device)
 
     async def cancel(self, migration: str) -> dict[str, Any]:
         """Cancels what was prepared."""
@@ -191,6 +200,12 @@ class Client:
         if "error" in reply:
             raise _refusal(reply["error"])
         return reply["result"]
+
+    async def _list(self, method: str) -> list[dict[str, Any]]:
+        result: Any = await self.call(method)
+        if not isinstance(result, list):
+            raise Unreachable(f"expected a list as the reply, got {type(result).__name__}")
+        return result
 
     async def _object(
         self, method: str, fds: Sequence[int] = (), /, **params: Any

@@ -102,7 +102,7 @@ def test_info(vdpad: Path) -> None:
     text = said(vdpad, "info")
     result = printed(vdpad, "info")
     assert text.startswith(f"vdpad {result['version']}, API 1\n")
-    assert "targets: software, lent" in text
+    assert "targets: software, vhost-vdpa, lent" in text
     for limit, value in result["limits"].items():
         assert [limit, str(value)] in [line.split() for line in text.splitlines()]
 
@@ -202,7 +202,7 @@ def test_a_state_and_a_target_may_not_both_come_from_nowhere(vdpad: Path, state:
         ("restore", state, "--software", "sim0"),
         ("commit",),
         ("cancel",),
-        ("devices",),
+        ("release",),
         (),
     ):
         done = run(vdpad, *arguments)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.daemon.support import HASH_REPORT, STATE, Json, request, software, vlans
 
-_METHODS = ["info", "check", "prepare", "commit", "restore", "status", "cancel", "devices"]
+_METHODS = ["info", "check", "prepare", "commit", "restore", "status", "cancel", "release"]
 
 _LENT: Json = {
     "kind": "lent",

@@ -147,7 +147,7 @@ async def test_senders_are_answered_at_whatever_address_they_have(
     }[kind]
     with Caller(path, address) as caller:
         await caller.result("info")
-        assert is_error(await caller.error("devices"), "method-not-found")
+        assert is_error(await caller.error("nothing"), "method-not-found")
 
 
 async def test_a_path_that_was_unlinked_costs_only_its_owner_the_reply(
@@ -228,7 +228,7 @@ REQUESTS: dict[str, bytes] = {
     "restore": request("restore", 1, migration="vm-1", state=STATE, target=software()),
     "status": request("status", 1),
     "cancel": request("cancel", 1, migration="vm-1"),
-    "devices": request("devices", 1),
+    "release": request("release", 1, device="vdpa0"),
     "wrong params": request("commit", 1, deadline_ms=0),
     "no JSON": b"\xff",
     "no request": b"[]",

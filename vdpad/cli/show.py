@@ -18,6 +18,30 @@ def info(result: Json) -> str:
     )
 
 
+def devices(result: Sequence[Json]) -> str:
+    """The host's vDPA devices, and below each its features."""
+    if not result:
+        return "This host has no vDPA devices."
+    rows = (
+        (
+            each["name"],
+            each["mgmtdev"],
+            each["driver"] or "none",
+            each["node"] or "",
+            " ".join(f"{name}={value}" for name, value in (each["config"] or {}).items()),
+        )
+        for each in result
+    )
+    table = _table(rows, "device", "mgmtdev", "driver", "node", "config")
+    features = "".join(f"\n\n{each['name']}: {', '.join(each['features'])}" for each in result)
+    return table + features
+
+
+def released(result: Json) -> str:
+    """Nothing came of it but that it is done."""
+    return "The device was given back, and is reset."
+
+
 def check(result: Json) -> str:
     """Whether a state fits, and what would be sent."""
     if not result["compatible"]:

@@ -91,7 +91,7 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
     if "state" in given:
         params["state"] = _json_object(_read(arguments.state), arguments.state)
         params["target"] = _target(arguments)
-    for name in ("migration", "deadline_ms"):
+    for name in ("migration", "deadline_ms", "device"):
         if given.get(name) is not None:
             params[name] = given[name]
     return params
@@ -100,6 +100,9 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
 def _target(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if arguments.software is not None:
         return {"kind": "software", "name": arguments.software}
+    if arguments.vhost_vdpa is not None:
+        named = "path" if "/" in arguments.vhost_vdpa else "device"
+        return {"kind": "vhost-vdpa", named: arguments.vhost_vdpa}
     text = arguments.target
     return _json_object(_read(text[1:]) if text.startswith("@") else text, "the target")
 
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vdpactl {vdpad.__version__}")
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     _add(methods, "info", show.info, "what the daemon is and takes")
+    _add(methods, "devices", show.devices, "the vDPA devices of the daemon's host")
     _with_state(_add(methods, "check", show.check, "whether a target takes a state"))
     prepare = _add(methods, "prepare", show.operation, "check and encode a state for a target")
     restore = _add(methods, "restore", show.report, "prepare and commit in one")
@@ -155,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     status = _add(methods, "status", show.status, "what became of one migration, or of all")
     status.add_argument("migration", nargs="?")
     _with_migration(_add(methods, "cancel", show.operation, "give up what was prepared"))
+    release = _add(methods, "release", show.released, "close a device that the daemon keeps")
+    release.add_argument("device", help="its vdpa name, or the path of its node")
     return parser
 
 
@@ -172,6 +178,9 @@ def _with_state(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", help="a file with the state in JSON; - is standard input")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--software", metavar="NAME", help="a software device of the daemon's")
+    target.add_argument(
+        "--vhost-vdpa", metavar="DEVICE", help="a vDPA device of the host, or the path of its node"
+    )
     target.add_argument("--target", metavar="JSON", help="any target; @FILE reads it from a file")
 
 

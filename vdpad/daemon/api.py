@@ -17,6 +17,7 @@ import structlog
 import vdpad
 from vdpad.daemon.envelope import Request, encode_reply, json_object, request_id_of, request_of
 from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.host_devices import all_devices
 from vdpad.daemon.operations import Operation, Operations, Wish
 from vdpad.daemon.params import (
     CheckParams,
@@ -24,12 +25,14 @@ from vdpad.daemon.params import (
     MigrationParams,
     NoParams,
     P,
+    ReleaseParams,
     RestoreParams,
     StatusParams,
     parse_params,
 )
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
-from vdpad.daemon.targets import Target, Targets
+from vdpad.daemon.targets.interface import Terms
+from vdpad.daemon.targets.resolve import KINDS, Targets
 from vdpad.datagrams import MAX_DATAGRAM, MAX_DESCRIPTORS, Peer
 from vdpad.queues.lent import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
@@ -40,7 +43,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.api")
 
 API_VERSION = 1
 FORMATS = ("native",)
-TARGETS = ("software", "lent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,14 @@ class Api:
         self._targets = targets
         self._methods: Mapping[str, Callable[[_Call], Awaitable[object]]] = {
             "info": self._info,
+            "devices": self._devices,
             "check": self._check,
             "prepare": self._prepare,
             "commit": self._commit,
             "restore": self._restore,
             "status": self._status,
             "cancel": self._cancel,
+            "release": self._release,
         }
 
     async def answer(self, data: bytes, peer: Peer) -> bytes | None:
@@ -137,17 +141,17 @@ class Api:
                 "deadline_ms_max": MAX_DEADLINE_MS,
             },
             "formats": list(FORMATS),
-            "targets": list(TARGETS),
+            "targets": list(KINDS),
         }
 
     async def _check(self, call: _Call) -> object:
         await self._operations.let_commits_pass()
         params = call.params(CheckParams)
-        target = self._targets.resolve(params.target)
-        planned = plan(params.state, target.capabilities)
+        terms = await self._targets.resolve(params.target).look(params.state.features)
+        planned = plan(params.state, terms.capabilities)
         if isinstance(planned, Incompatible):
             return _check_result(problems=[asdict(each) for each in planned.problems])
-        return _compatible(planned, target)
+        return _compatible(planned, terms)
 
     async def _prepare(self, call: _Call) -> object:
         arrived_ns = time.perf_counter_ns()
@@ -155,14 +159,15 @@ class Api:
         # What it gave way for is not its own time.
         waited_ns = time.perf_counter_ns() - arrived_ns
         call = replace(call, began_ns=call.began_ns + waited_ns)
-        return self._operations.prepare(self._wish(call.params(RestoreParams), call)).to_json()
+        wish = self._wish(call.params(RestoreParams), call)
+        return (await self._operations.prepare(wish)).to_json()
 
     async def _commit(self, call: _Call) -> object:
         return await self._outcome(call.params(CommitParams), call)
 
     async def _restore(self, call: _Call) -> object:
         params = call.params(RestoreParams)
-        self._operations.prepare(self._wish(params, call))
+        await self._operations.prepare(self._wish(params, call))
         return await self._outcome(params, call)
 
     async def _outcome(self, params: CommitParams | RestoreParams, call: _Call) -> object:
@@ -178,7 +183,19 @@ class Api:
         return _what_fits(self._operations.newest_first())
 
     async def _cancel(self, call: _Call) -> object:
-        return self._operations.cancel(call.params(MigrationParams).migration).to_json()
+        migration = call.params(MigrationParams).migration
+        return (await self._operations.cancel(migration)).to_json()
+
+    async def _devices(self, call: _Call) -> object:
+        call.params(NoParams)
+        return await all_devices()
+
+    async def _release(self, call: _Call) -> object:
+        device = call.params(ReleaseParams).device
+        kept = self._targets.kept.named(device)
+        self._operations.device_goes(kept.migration)
+        await self._targets.kept.close(kept)
+        return {}
 
     def _wish(self, params: RestoreParams, call: _Call) -> Wish:
         return Wish(
@@ -193,9 +210,9 @@ class Api:
 # --- results ---
 
 
-def _compatible(planned: Plan, target: Target) -> dict[str, object]:
+def _compatible(planned: Plan, terms: Terms) -> dict[str, object]:
     """What `check` says of a state that fits."""
-    program = encode(planned.commands, target.geometry, event_idx=target.event_idx)
+    program = encode(planned.commands, terms.geometry, event_idx=terms.event_idx)
     return _check_result(
         commands=len(program.commands),
         doorbells=program.most_doorbells,

@@ -28,7 +28,7 @@ import structlog
 from vdpad.daemon.collector import no_collection
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Limits, Replay
-from vdpad.daemon.targets import Target
+from vdpad.daemon.targets.interface import Destination, Target, Terms
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import Program, encode
@@ -97,7 +97,7 @@ class Operation:
 
     migration: str
     digest: str
-    target: Target
+    destination: Destination
     target_json: dict[str, Any]
     commands: int
     doorbells: int
@@ -128,13 +128,13 @@ class Operation:
         }
 
 
-def _plan_or_refuse(state: NetState, target: Target) -> Plan:
-    """The plan of a state for a target.
+def _plan_or_refuse(state: NetState, terms: Terms) -> Plan:
+    """The plan of a state for a device.
 
     Raises:
         ApiError: incompatible, with all problems.
     """
-    planned = plan(state, target.capabilities)
+    planned = plan(state, terms.capabilities)
     if isinstance(planned, Incompatible):
         raise ApiError(
             Kind.INCOMPATIBLE,
@@ -144,6 +144,35 @@ def _plan_or_refuse(state: NetState, target: Target) -> Plan:
     return planned
 
 
+@dataclass(frozen=True, slots=True)
+class _Preparing:
+    """A prepare under way, which takes time where a device comes up."""
+
+    digest: str
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _prepared(wish: Wish, digest: str) -> Operation:
+    destination = await wish.target.bring_up(wish.state.features, wish.migration)
+    try:
+        planned = _plan_or_refuse(wish.state, destination)
+        program = encode(planned.commands, destination.geometry, event_idx=destination.event_idx)
+    except BaseException:
+        await destination.give_up()
+        raise
+    return Operation(
+        migration=wish.migration,
+        digest=digest,
+        destination=destination,
+        target_json=wish.target_json,
+        commands=len(program.commands),
+        doorbells=program.most_doorbells,
+        widened=planned.widened,
+        prepare_us=(time.perf_counter_ns() - wish.began_ns) // 1000,
+        program=program,
+    )
+
+
 class Operations:
     """All operations of this daemon, oldest first."""
 
@@ -151,36 +180,35 @@ class Operations:
         self._limits = limits
         self._waiting = waiting
         self._all: dict[str, Operation] = {}
+        self._preparing: dict[str, _Preparing] = {}
         self._in_use: dict[object, str] = {}
         """Which migration's commit has a device, by the target's identity."""
         self._no_commit = asyncio.Event()
         self._no_commit.set()
 
-    def prepare(self, wish: Wish) -> Operation:
-        """The operation for a wish: recorded already, or planned and encoded now.
+    async def prepare(self, wish: Wish) -> Operation:
+        """The operation for a wish: recorded already, or made ready, planned and encoded now.
+
+        On cancellation the device is let go of, and nothing is recorded.
 
         Raises:
-            ApiError: incompatible, conflict, overloaded.
+            ApiError: incompatible, conflict, overloaded; what the target raises.
         """
         digest = wish.digest()
+        while (earlier := self._preparing.get(wish.migration)) is not None:
+            _refuse_another(earlier.digest, digest)
+            await earlier.ended.wait()
         known = self._all.get(wish.migration)
         if known is not None:
-            _refuse_another(known, digest)
+            _refuse_another(known.digest, digest)
             return known
-        planned = _plan_or_refuse(wish.state, wish.target)
         self._make_room()
-        program = encode(planned.commands, wish.target.geometry, event_idx=wish.target.event_idx)
-        operation = Operation(
-            migration=wish.migration,
-            digest=digest,
-            target=wish.target,
-            target_json=wish.target_json,
-            commands=len(program.commands),
-            doorbells=program.most_doorbells,
-            widened=planned.widened,
-            prepare_us=(time.perf_counter_ns() - wish.began_ns) // 1000,
-            program=program,
-        )
+        under_way = self._preparing[wish.migration] = _Preparing(digest)
+        try:
+            operation = await _prepared(wish, digest)
+        finally:
+            del self._preparing[wish.migration]
+            under_way.ended.set()
         self._all[wish.migration] = operation
         log.info(
             "prepared",
@@ -251,24 +279,26 @@ class Operations:
         """All operations."""
         return list(reversed(self._all.values()))
 
-    def cancel(self, migration: str) -> Operation:
-        """Cancels a prepared operation; one that has ended stays as it is.
+    async def cancel(self, migration: str) -> Operation:
+        """Cancels a prepared operation and lets go of its device; one that has ended stays.
 
         Raises:
             ApiError: no-such-migration; busy: its commit runs, and commands cannot be called back.
         """
         operation = self.get(migration)
-        if operation.state is State.COMMITTING:
-            raise ApiError(
-                Kind.BUSY,
-                "its commit is running; it ends by its deadline, `status` then tells how",
-                migration=migration,
-            )
-        if operation.state is State.PREPARED:
-            operation.state = State.CANCELLED
-            operation.program = None
-            log.info("cancelled", migration=migration)
+        if _cancelled_now(operation):
+            await operation.destination.give_up()
         return operation
+
+    def device_goes(self, migration: str) -> None:
+        """The device that this migration has is about to be released: no commit will come.
+
+        Raises:
+            ApiError: busy: its commit runs.
+        """
+        operation = self._all.get(migration)
+        if operation is not None:
+            _cancelled_now(operation)
 
     async def let_commits_pass(self) -> None:
         """Returns when no commit runs, or after a moment: work that can wait should wait here."""
@@ -280,11 +310,11 @@ class Operations:
 
     def _start(self, operation: Operation, fds: list[int], deadline_ms: int | None) -> None:
         """Opens the control queue and lets the commit's task begin."""
-        identity = operation.target.identity(fds)
+        identity = operation.destination.identity(fds)
         holder = self._in_use.get(identity)
         if holder is not None:
             raise ApiError(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
-        queue = operation.target.open(fds)
+        queue = operation.destination.open(fds)
         self._in_use[identity] = operation.migration
         self._no_commit.clear()
         operation.state = State.COMMITTING
@@ -318,7 +348,7 @@ class Operations:
                 self._no_commit.set()
             operation.program = None
             operation.commit = None
-        operation.target.done()
+        operation.destination.done()
 
     # --- room for records ---
 
@@ -329,6 +359,7 @@ class Operations:
             ApiError: overloaded.
         """
         active = sum(each.state not in _ENDED for each in self._all.values())
+        active += len(self._preparing)
         if active >= self._limits.operations_at_once:
             raise ApiError(
                 Kind.OVERLOADED,
@@ -344,13 +375,33 @@ class Operations:
         raise ApiError(Kind.OVERLOADED, "all records are of operations that have not ended yet")
 
 
-def _refuse_another(known: Operation, digest: str) -> None:
-    if known.digest != digest:
+def _refuse_another(known: str, digest: str) -> None:
+    if known != digest:
         raise ApiError(
             Kind.CONFLICT,
             "this migration is known with another state or target; give it another name",
-            digest=known.digest,
+            digest=known,
         )
+
+
+def _cancelled_now(operation: Operation) -> bool:
+    """Cancels what is prepared, and says whether it was.
+
+    Raises:
+        ApiError: busy.
+    """
+    if operation.state is State.COMMITTING:
+        raise ApiError(
+            Kind.BUSY,
+            "its commit is running; it ends by its deadline, `status` then tells how",
+            migration=operation.migration,
+        )
+    if operation.state is not State.PREPARED:
+        return False
+    operation.state = State.CANCELLED
+    operation.program = None
+    log.info("cancelled", migration=operation.migration)
+    return True
 
 
 def _record(operation: Operation, program: Program, replayed: Replayed) -> None:

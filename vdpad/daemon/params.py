@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import MAX_DEADLINE_MS
-from vdpad.daemon.target_params import Params, TargetParams
+from vdpad.daemon.targets.params import DeviceName, Params, TargetParams
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
@@ -57,6 +57,12 @@ class StatusParams(Params):
     migration: Annotated[Migration | None, OrAbsent()] = None
 
 
+class ReleaseParams(Params):
+    """release."""
+
+    device: DeviceName
+
+
 P = TypeVar("P", bound=Params)
 
 
@@ -75,6 +81,7 @@ _ENVELOPES: Mapping[type[Params], type[_Envelope[Any]]] = {
     CommitParams: _Envelope[CommitParams],
     MigrationParams: _Envelope[MigrationParams],
     StatusParams: _Envelope[StatusParams],
+    ReleaseParams: _Envelope[ReleaseParams],
 }
 
 

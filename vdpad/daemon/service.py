@@ -10,7 +10,7 @@ from vdpad.daemon.api import Api
 from vdpad.daemon.endpoints import UnixEndpoint
 from vdpad.daemon.operations import Operations
 from vdpad.daemon.settings import Settings
-from vdpad.daemon.targets import Targets
+from vdpad.daemon.targets.resolve import Targets
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.service")
 

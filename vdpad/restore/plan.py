@@ -38,7 +38,7 @@ from vdpad.virtio.commands import (
     RxPromisc,
     VlanAdd,
 )
-from vdpad.virtio.config import HASH_TYPES
+from vdpad.virtio.config import HASH_TYPES, NetConfig
 from vdpad.virtio.features import (
     FEATURES,
     PROVIDED_BY_VMM,
@@ -73,6 +73,19 @@ class Capabilities:
     rss_max_key_size: int = 0
     rss_max_indirection_table_length: int = 0
     supported_hash_types: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, features: FeatureSet, config: NetConfig, largest_command: int) -> "Capabilities":
+        """Those of a device with this config space."""
+        multiqueue = features & {Feature.MQ, Feature.RSS}
+        return cls(
+            features=features,
+            largest_command=largest_command,
+            max_queue_pairs=config.max_virtqueue_pairs if multiqueue else 1,
+            rss_max_key_size=config.rss_max_key_size,
+            rss_max_indirection_table_length=config.rss_max_indirection_table_length,
+            supported_hash_types=config.supported_hash_types,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +136,18 @@ def _problems(state: NetState, device: Capabilities) -> Iterator[Problem]:
     yield from _coalescing_problems(state, device)
 
 
-def _feature_problems(state: NetState, offered: FeatureSet) -> Iterator[Problem]:
-    missing = state.features - offered - PROVIDED_BY_VMM - set(TRANSPORT)
+def missing_features(guest: FeatureSet, offered: FeatureSet) -> Iterator[Problem]:
+    """What a guest negotiated that a device does not have; at most one problem."""
+    missing = guest - offered - PROVIDED_BY_VMM - set(TRANSPORT)
     if missing:
         names = FEATURES.sentence(missing)
         yield Problem(
             "features", "missing-feature", f"the guest negotiated {names}; the device has not"
         )
+
+
+def _feature_problems(state: NetState, offered: FeatureSet) -> Iterator[Problem]:
+    yield from missing_features(state.features, offered)
     for path, wanted in state.needs():
         if not offered.intersection(wanted):
             either = " or ".join(each.name for each in wanted)

@@ -115,8 +115,12 @@ class VhostVdpaDevice:
         with ExitStack() as undo:
             self._node = Node(path)
             undo.callback(self._node.close)
-            self.features = self._negotiate(guest)
-            """Negotiated ones."""
+            self.offered = self._come_to_driver()
+            """Features that the device offers."""
+            self.features = to_negotiate(self.offered, guest)
+            """Those that were negotiated."""
+            self._node.accept_features(self.features)
+            self._advance(Status.FEATURES_OK)
             self.config = pull_config(self._node.config())
             index = self._control_queue()
             layout = self._lay_out(index)
@@ -164,7 +168,8 @@ class VhostVdpaDevice:
 
     # --- the steps ---
 
-    def _negotiate(self, guest: FeatureSet) -> FeatureSet:
+    def _come_to_driver(self) -> FeatureSet:
+        """From open to the status DRIVER; what the device offers."""
         node = self._node
         device_id = node.device_id()
         if device_id != _NET:
@@ -177,10 +182,7 @@ class VhostVdpaDevice:
         offered = node.features()
         if Feature.CTRL_VQ not in offered:
             raise NoControlQueue(offered)
-        features = to_negotiate(offered, guest)
-        node.accept_features(features)
-        self._advance(Status.FEATURES_OK)
-        return features
+        return offered
 
     def _advance(self, bit: Status) -> None:
         """Sets one more status bit and reads whether the device agreed."""

@@ -12,6 +12,8 @@ from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import Feature
 
 _Address = Annotated[int, Field(ge=0, lt=1 << 64)]
+# Linux include/uapi/linux/limits.h, NAME_MAX: the name is a folder's in sysfs.
+DeviceName = Annotated[str, Field(min_length=1, max_length=255)]
 _Size = Annotated[int, Field(ge=1, lt=1 << 64)]
 
 
@@ -32,7 +34,7 @@ class VhostVdpaParams(Params):
     """A vhost-vdpa device, by its vdpa name or its node's path."""
 
     kind: Literal["vhost-vdpa"]
-    device: Annotated[str, Field(min_length=1, max_length=128)] = ""
+    device: DeviceName = ""
     path: Annotated[str, Field(min_length=1, max_length=4096)] = ""
 
 

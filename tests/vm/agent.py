@@ -1,0 +1,146 @@
+"""Runs in the virtual machine: does what the tests ask, over a virtio-serial port.
+
+One JSON object a line, in both directions. A request has an id, a verb and the verb's arguments;
+its reply has the id and either a result or an error. Requests are served side by side, so that a
+test may do something while something else is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tty
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from vdpad.client import Client, Refused, Unreachable
+
+PORT_NAME = "vdpad.agent"
+SOCKET_TIMEOUT = 60.0
+
+Verb = Callable[..., Awaitable[Any]]
+
+
+def find_port() -> Path:
+    """The device node of the tests' serial port."""
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == PORT_NAME:
+            return Path("/dev") / name.parent.name
+    raise SystemExit(f"expected a serial port named {PORT_NAME}, found none")
+
+
+class Agent:
+    """What can be asked."""
+
+    def __init__(self) -> None:
+        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self.verbs: dict[str, Verb] = {
+            "run": self.run,
+            "spawn": self.spawn,
+            "kill": self.kill,
+            "wait": self.wait,
+            "read": self.read,
+            "write": self.write,
+            "call": self.call,
+        }
+
+    async def run(self, argv: list[str], stdin: str = "") -> dict[str, Any]:
+        """Runs a program to its end."""
+        child = await asyncio.create_subprocess_exec(
+            *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await child.communicate(stdin.encode())
+        return {"code": child.returncode, "out": out.decode(), "err": err.decode()}
+
+    async def spawn(self, argv: list[str], stderr: str, memlock: int | None = None) -> int:
+        """Starts a program; its pid.
+
+        Args:
+            argv: the program and its arguments.
+            stderr: the file that takes what it says.
+            memlock: its RLIMIT_MEMLOCK in bytes.
+        """
+
+        def limit() -> None:
+            if memlock is not None:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (memlock, memlock))
+
+        with open(stderr, "ab") as errors:  # noqa: ASYNC230 - a file in memory
+            child = await asyncio.create_subprocess_exec(
+                *argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, preexec_fn=limit
+            )
+        self._children[child.pid] = child
+        return child.pid
+
+    async def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to a program that was spawned."""
+        self._children[pid].send_signal(number)
+
+    async def wait(self, pid: int) -> int:
+        """How a spawned program ended."""
+        return await self._children.pop(pid).wait()
+
+    async def read(self, path: str) -> str:
+        """A file."""
+        return await asyncio.to_thread(Path(path).read_text)
+
+    async def write(self, path: str, text: str) -> None:
+        """Writes a file; one of the kernel's may sleep, so a thread does it."""
+        await asyncio.to_thread(Path(path).write_text, text)
+
+    async def call(self, socket: str, method: str, params: dict[str, Any]) -> Any:
+        """Asks the daemon."""
+        async with Client(Path(socket), SOCKET_TIMEOUT) as client:
+            try:
+                return {"result": await client.call(method, **params)}
+            except Refused as error:
+                return {"refused": {"message": str(error), **error.data}}
+            except Unreachable as error:
+                return {"unreachable": str(error)}
+
+
+async def serve(agent: Agent, reader: asyncio.StreamReader, fd: int) -> None:
+    """Serves until the tests close the port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(line: bytes) -> None:
+        request = json.loads(line)
+        try:
+            verb = agent.verbs[request["verb"]]
+            reply = {"id": request["id"], "result": await verb(**request["arguments"])}
+        except Exception as error:
+            reply = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
+        data = json.dumps(reply).encode() + b"\n"
+        os.set_blocking(fd, True)
+        while data:
+            data = data[os.write(fd, data) :]
+        os.set_blocking(fd, False)
+
+    while line := await reader.readline():
+        task = asyncio.get_running_loop().create_task(answer(line))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+async def main() -> None:
+    """Opens the port, says hello, and serves."""
+    fd = os.open(find_port(), os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(Exception):
+        tty.setraw(fd)
+    reader = asyncio.StreamReader(limit=1 << 24)
+    loop = asyncio.get_running_loop()
+    with os.fdopen(fd, "rb", buffering=0, closefd=False) as port:
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), port)
+        os.write(fd, b'{"id": 0, "result": "ready"}\n')
+        await serve(Agent(), reader, fd)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,238 @@
+# How the machine is run
+#
+# virtme-ng boots Debian's 6.12 (.ci/kernel) in QEMU, with this host's files as its own, read-only.
+# A virtio-net device of that outer QEMU is the hardware: in the machine vp_vdpa drives it, and
+# query-rx-filter of the outer QEMU, which knows nothing of us, is the judge. KVM is not used even
+# where it is there, so that the machine is the same everywhere.
+#
+# All of it lives in a PID namespace that ends with the process started here, and in a network
+# namespace with nothing but the tap: whatever becomes of the tests, nothing of it is left.
+"""A virtual machine with vDPA devices: boot it, ask its agent, judge by its outer QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.qemu.process import QEMU, TUN
+from tests.qemu.qmp import Qmp, RxFilter
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdpad"
+BOOT_SECONDS = 240.0
+REPLY_SECONDS = 120.0
+PROGRAMS = (QEMU, "unshare", "setpriv", "busybox", "depmod", "vdpa")
+MAC = "52:54:00:00:00:0a"
+
+
+class Gone(Exception):
+    """The machine does not answer; the text ends in what its console said."""
+
+
+@functools.cache
+def kernel() -> Path | None:
+    """The folder that .ci/kernel made, the newest of them."""
+    ready = sorted(CACHE.glob("kernel-*/ready"), key=lambda each: each.stat().st_mtime)
+    return ready[-1].parent if ready else None
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """What keeps this host from running the machine, or None."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    for program in PROGRAMS:
+        if shutil.which(program, path=path) is None:
+            return f"{program} is not installed"
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        return f"{TUN} cannot be opened"
+    if kernel() is None:
+        reason = CACHE / "no-kernel"
+        said = reason.read_text().strip() if reason.exists() else "run `make test`"
+        return f"no kernel for the virtual machine: {said}"
+    return None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a program in the machine ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Machine:
+    """A running machine. Requests may overlap: begin one, do others, then finish it."""
+
+    def __init__(self, agent: socket.socket, qmp: Path, console: Path) -> None:
+        self._agent = agent.makefile("rwb")
+        self._qmp = qmp
+        self._console = console
+        self._ids = itertools.count(1)
+        self._replies: dict[int, dict[str, Any]] = {}
+        self.finish(0)
+
+    def begin(self, verb: str, **arguments: Any) -> int:
+        """Asks the agent for something, and gives the number to finish it by."""
+        number = next(self._ids)
+        request = {"id": number, "verb": verb, "arguments": arguments}
+        self._agent.write(json.dumps(request).encode() + b"\n")
+        self._agent.flush()
+        return number
+
+    def finish(self, number: int) -> Any:
+        """What came of it."""
+        while number not in self._replies:
+            try:
+                line = self._agent.readline()
+            except TimeoutError:
+                line = b""
+            if not line:
+                raise Gone(f"no answer from the machine\n{self.console()[-4000:]}")
+            reply = json.loads(line)
+            self._replies[reply["id"]] = reply
+        reply = self._replies.pop(number)
+        assert "error" not in reply, reply["error"]
+        return reply["result"]
+
+    def ask(self, verb: str, **arguments: Any) -> Any:
+        """Begins and finishes."""
+        return self.finish(self.begin(verb, **arguments))
+
+    def run(self, *argv: str, stdin: str = "") -> Result:
+        """Runs a program."""
+        return Result(**self.ask("run", argv=argv, stdin=stdin))
+
+    def output(self, *argv: str) -> str:
+        """What a program prints that must succeed."""
+        result = self.run(*argv)
+        assert result.code == 0, result
+        return result.out
+
+    def rx_filter(self) -> RxFilter:
+        """The receive filter of the device under vp0, by the outer QEMU's word."""
+
+        async def query() -> RxFilter:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(self._qmp))
+            qmp = await Qmp.over(connection)
+            try:
+                return await qmp.query_rx_filter()
+            finally:
+                await qmp.close()
+
+        return asyncio.run(query())
+
+    def console(self) -> str:
+        """All that the machine's kernel and boot script have said."""
+        return self._console.read_text(errors="replace")
+
+
+@contextmanager
+def machine(*, cpus: int = 2, device: str = "", memory: str = "1G") -> Iterator[Machine]:
+    """A machine for the time of the context.
+
+    Args:
+        cpus: of the machine.
+        device: more properties of its network device, such as "event_idx=off".
+        memory: as QEMU's -m.
+    """
+    with tempfile.TemporaryDirectory(prefix="vdpad-vm-") as name:
+        folder = Path(name)
+        with (folder / "console").open("wb") as console:
+            child = subprocess.Popen(
+                _command(folder, cpus=cpus, device=device, memory=memory),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env=_environment(),
+            )
+        try:
+            agent = _connected(folder / "agent", child, folder / "console")
+            with agent:
+                yield Machine(agent, folder / "qmp", folder / "console")
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _command(folder: Path, *, cpus: int, device: str, memory: str) -> list[str]:
+    found = kernel()
+    assert found is not None
+    release = (found / "ready").read_text().strip()
+    boot = [
+        *("sh", ROOT / "tests/vm/boot.sh", found / "modules"),
+        *("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.vm.agent"),
+    ]
+    namespaces = ["-n"] if os.geteuid() == 0 else ["-rn"]
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", *namespaces, "--pid", "--fork", "--kill-child"),
+        *(sys.executable, "-m", "virtme_ng.run"),
+        *("--run", str(found / f"boot/vmlinuz-{release}"), "--verbose", "--disable-kvm"),
+        *("--force-9p", "--cpus", str(cpus), "--memory", memory),
+        *("--append", "intel_iommu=on", "--append", "loglevel=4"),
+        f"--qemu-opts={_qemu_options(folder, device)}",
+        *("--", shlex.join(map(str, boot))),
+    ]
+
+
+def _qemu_options(folder: Path, device: str) -> str:
+    # iommu_platform: else the kernel will not let a vDPA driver have the device. The rest is what
+    # QEMU 10's shadow virtqueue would refuse, left out so that benchmarks compare the same device.
+    hardware = (
+        "virtio-net-pci,netdev=net,romfile=,disable-legacy=on,iommu_platform=on,ctrl_vq=on,"
+        "ctrl_guest_offloads=on,hash=on,indirect_desc=off,guest_announce=off,"
+        f"mac={MAC}{',' if device else ''}{device}"
+    )
+    return " ".join(
+        (
+            "-machine q35 -device intel-iommu,device-iotlb=off",
+            "-netdev tap,id=net,ifname=tap0,script=no,downscript=no",
+            f"-device {hardware}",
+            f"-qmp unix:{folder}/qmp,server=on,wait=off",
+            f"-chardev socket,id=agent,path={folder}/agent,server=on,wait=off",
+            "-device virtio-serial-pci -device virtserialport,name=vdpad.agent,chardev=agent",
+            "-fsdev local,id=cached,path=/,security_model=none,readonly=on,multidevs=remap",
+            "-device virtio-9p-pci,fsdev=cached,mount_tag=cached",
+            # Hundreds of eventfds of no use here slow the outer QEMU's main loop.
+            "-global virtio-serial-pci.ioeventfd=off -global virtio-9p-pci.ioeventfd=off",
+        )
+    )
+
+
+def _environment() -> dict[str, str]:
+    """virtme-ng finds its own helpers on the PATH, and depmod in sbin."""
+    path = (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin")
+    return {**os.environ, "PATH": os.pathsep.join(path)}
+
+
+def _connected(path: Path, child: subprocess.Popen[bytes], console: Path) -> socket.socket:
+    """The agent's end, once QEMU listens. The agent says hello when it is there."""
+    until = time.monotonic() + BOOT_SECONDS
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(BOOT_SECONDS)
+    while True:
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            if child.poll() is not None or time.monotonic() > until:
+                raise Gone(console.read_text(errors="replace")[-4000:]) from None
+            time.sleep(0.05)
+        else:
+            return connection

@@ -1,0 +1,130 @@
+"""The vDPA devices of this host, as the API tells of them: docs/api.md, "devices".
+
+What netlink and sysfs refuse becomes an ApiError here, and nowhere else.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.host import sysfs, vdpa_netlink
+from vdpad.host.vdpa import (
+    NetlinkStuck,
+    NoSuchVdpaDevice,
+    NotANetworkDevice,
+    NotLoaded,
+    VdpaConfig,
+    VdpaDevice,
+    VdpaError,
+)
+from vdpad.virtio.commands import format_mac
+from vdpad.virtio.features import FEATURES, FeatureSet
+
+_KINDS: dict[type[VdpaError], Kind] = {
+    NotLoaded: Kind.NO_SUCH_DEVICE,
+    NoSuchVdpaDevice: Kind.NO_SUCH_DEVICE,
+    NotANetworkDevice: Kind.NO_SUCH_DEVICE,
+    NetlinkStuck: Kind.BUSY,
+}
+
+
+@contextmanager
+def host_errors() -> Iterator[None]:
+    """Turns the host's refusals into what a caller is told."""
+    try:
+        yield
+    except VdpaError as error:
+        raise ApiError(_KINDS.get(type(error), Kind.INTERNAL), str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A device that vhost_vdpa drives."""
+
+    name: str
+    node: Path
+
+
+def find(name: str, path: str) -> Found:
+    """The device that a request names, by one of the two.
+
+    Raises:
+        ApiError: no-such-device.
+    """
+    with host_errors():
+        found = name or sysfs.name_of_node(Path(path))
+        if found is None:
+            raise ApiError(
+                Kind.NO_SUCH_DEVICE,
+                "expected the path of a vhost-vdpa device's node, such as /dev/vhost-vdpa-0; "
+                f"{_there()}",
+            )
+        node = sysfs.node_of(found)
+    if node is None:
+        driver = sysfs.driver_of(found) or "no driver"
+        raise ApiError(
+            Kind.NO_SUCH_DEVICE,
+            f"expected a device with the driver vhost_vdpa, this one has {driver}; bind it "
+            "(docs/devices.md)",
+        )
+    return Found(found, node)
+
+
+def _there() -> str:
+    return f"this host's vDPA devices: {', '.join(sysfs.names()) or 'none'}"
+
+
+async def all_devices() -> list[dict[str, Any]]:
+    """The result of `devices`.
+
+    Raises:
+        ApiError: no-such-device: vdpa is not loaded; busy: netlink does not answer.
+    """
+    with host_errors():
+        return [_to_json(device, config) for device, config in await vdpa_netlink.everything()]
+
+
+async def one_device(name: str) -> tuple[VdpaDevice, VdpaConfig, FeatureSet]:
+    """A network device, its config, and the features that it offers.
+
+    Raises:
+        ApiError: no-such-device, busy.
+    """
+    with host_errors():
+        device, config = await vdpa_netlink.network_device(name)
+    if config.features is None:
+        raise ApiError(
+            Kind.INTERNAL,
+            "expected the kernel to tell the features that the device offers, it does not "
+            "(before 6.2); only `prepare`, which opens the device, can tell whether a state fits",
+        )
+    return device, config, config.features
+
+
+def _to_json(device: VdpaDevice, config: VdpaConfig | None) -> dict[str, Any]:
+    try:
+        node, driver = sysfs.node_of(device.name), sysfs.driver_of(device.name)
+    except NoSuchVdpaDevice:
+        node = driver = None  # removed since
+    return {
+        "name": device.name,
+        "mgmtdev": device.mgmtdev,
+        "driver": driver,
+        "node": None if node is None else str(node),
+        "features": FEATURES.names(sorted((config and config.features) or ())),
+        "config": None if config is None else _config_json(config),
+    }
+
+
+def _config_json(config: VdpaConfig) -> dict[str, Any]:
+    """What netlink tells of virtio_net_config, under the specification's names."""
+    told = {
+        "mac": config.mac and format_mac(config.mac),
+        "status": config.status,
+        "max_virtqueue_pairs": config.max_virtqueue_pairs,
+        "mtu": config.mtu,
+    }
+    return {name: value for name, value in told.items() if value is not None}

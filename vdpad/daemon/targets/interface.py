@@ -1,0 +1,74 @@
+"""What the daemon asks of a target, whatever its kind.
+
+    Target ──look──────▶ Terms        for check: what the device takes, without touching it
+       └──bring_up────▶ Destination  for prepare: the same, and a control queue for the commit
+
+A destination that was brought up belongs to one operation, until that is done with it (`done`), or
+will never commit (`give_up`).
+"""
+
+from typing import Protocol
+
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.restore.plan import Capabilities
+from vdpad.virtio.features import FeatureSet
+from vdpad.virtio.split_ring import RingGeometry
+
+
+class Terms(Protocol):
+    """What a plan and a program go by."""
+
+    @property
+    def geometry(self) -> RingGeometry:
+        """A checked one."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the device takes."""
+
+    @property
+    def event_idx(self) -> bool:
+        """Whether RING_EVENT_IDX was negotiated."""
+
+
+class Destination(Terms, Protocol):
+    """A device that is ready for a commit."""
+
+    def identity(self, fds: list[int]) -> object:
+        """What no two commits may have at the same time.
+
+        Raises:
+            BadLend: the descriptors are not what the target needs.
+        """
+
+    def open(self, fds: list[int]) -> ControlQueue:
+        """The control queue, idle. The descriptors stay the caller's.
+
+        Raises:
+            BadLend: the descriptors or the ring cannot be used.
+            ApiError: the device cannot be used.
+        """
+
+    def done(self) -> None:
+        """A replay has ended and the queue is closed again."""
+
+    async def give_up(self) -> None:
+        """There will be no commit. On cancellation the device is let go of all the same."""
+
+
+class Target(Protocol):
+    """A destination by its name; nothing has been looked up or touched yet."""
+
+    async def look(self, guest: FeatureSet) -> Terms:
+        """What the device takes for a guest with these features. Touches no device.
+
+        Raises:
+            ApiError: there is none, or nobody knows.
+        """
+
+    async def bring_up(self, guest: FeatureSet, migration: str) -> Destination:
+        """The device, made ready for a guest with these features.
+
+        Raises:
+            ApiError: it cannot be had.
+        """

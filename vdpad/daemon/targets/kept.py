@@ -1,0 +1,294 @@
+"""The vhost-vdpa devices that this daemon owns.
+
+A device is in here from the moment that a prepare asks for it until it is the kernel's again:
+
+    opening ──▶ up ──release, or its migration is given up──▶ closing ──▶ gone
+       └────────────────it does not come up───────────────────────────────▲
+
+Only `KeptDevices.bring_up` puts one in, and what is in here no other migration gets. Opening and
+closing sleep in the device's driver for as long as it pleases, so each has a thread of its own: the
+event loop never waits in the kernel, and a driver that hangs holds up only its own device.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.host.sysfs import holders_of
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.vhost_vdpa.device import DeviceRefused, NoControlQueue, VhostVdpaDevice
+from vdpad.queues.vhost_vdpa.memory import NoMemory
+from vdpad.queues.vhost_vdpa.node import (
+    MemoryLimit,
+    NodeBusy,
+    NoSuchNode,
+    NotPermitted,
+    VhostVdpaError,
+)
+from vdpad.restore.plan import Capabilities
+from vdpad.restore.program import largest_command
+from vdpad.virtio.features import FeatureSet
+from vdpad.virtio.split_ring import RingGeometry
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.kept")
+
+T = TypeVar("T")
+
+# How long a device may take to come up or to go, in seconds. Past it the request is answered, and
+# the device is given back once its driver lets go of the thread.
+_MOST_SECONDS = 10.0
+
+_KINDS: dict[type[Exception], Kind] = {
+    NoSuchNode: Kind.NO_SUCH_DEVICE,
+    NotPermitted: Kind.NOT_ALLOWED,
+    MemoryLimit: Kind.NOT_ALLOWED,
+    NoMemory: Kind.OVERLOADED,
+}
+
+
+class Phase(Enum):
+    """Where a device is on its way."""
+
+    OPENING = auto()
+    UP = auto()
+    CLOSING = auto()
+
+
+class KeptDevice:
+    """A device and the migration that it is kept for; implements Destination while it is up."""
+
+    def __init__(self, keeper: "KeptDevices", name: str, node: Path, migration: str) -> None:
+        self._keeper = keeper
+        self.name = name
+        self.node = node
+        self.migration = migration
+        self.phase = Phase.OPENING
+        self._device: VhostVdpaDevice | None = None
+
+    @property
+    def device(self) -> VhostVdpaDevice:
+        """The device; only once it is up."""
+        assert self._device is not None
+        return self._device
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is between coming and going."""
+        return self.phase is Phase.UP
+
+    def came_up(self, device: VhostVdpaDevice) -> None:
+        """The device is there."""
+        self._device = device
+        self.phase = Phase.UP
+
+    @property
+    def geometry(self) -> RingGeometry:
+        """The CVQ's."""
+        return self.device.geometry
+
+    @property
+    def event_idx(self) -> bool:
+        """Whether RING_EVENT_IDX was negotiated."""
+        return self.device.event_idx
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """By the config space that was read after negotiation."""
+        return Capabilities.of(
+            self.device.features, self.device.config, largest_command(self.geometry)
+        )
+
+    def identity(self, fds: list[int]) -> object:
+        """The device itself; it needs no descriptors."""
+        return self.node
+
+    def open(self, fds: list[int]) -> ControlQueue:
+        """The CVQ, which stands ready since the bring-up."""
+        try:
+            return self.device.queue()
+        except DeviceRefused as error:
+            raise ApiError(Kind.DEVICE_BROKEN, f"{self.name}: {error}") from error
+
+    def done(self) -> None:
+        """Nothing: the device is kept until it is released."""
+
+    async def give_up(self) -> None:
+        """Gives the device back."""
+        await self._keeper.close(self)
+
+
+class KeptDevices:
+    """All of them, by name."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, KeptDevice] = {}
+
+    def get(self, device: str) -> KeptDevice | None:
+        """The device of this name, or with this path as its node, if it is kept."""
+        by_node = (kept for kept in self._all.values() if str(kept.node) == device)
+        return self._all.get(device) or next(by_node, None)
+
+    def named(self, device: str) -> KeptDevice:
+        """The same, for a caller who says that it is kept.
+
+        Raises:
+            ApiError: no-such-device.
+        """
+        kept = self.get(device)
+        if kept is None:
+            there = ", ".join(self._all) or "none"
+            raise ApiError(
+                Kind.NO_SUCH_DEVICE, f"vdpad keeps no device of this name; it keeps: {there}"
+            )
+        return kept
+
+    async def bring_up(
+        self, name: str, node: Path, guest: FeatureSet, migration: str
+    ) -> KeptDevice:
+        """Opens a device and brings it up for a guest with these features.
+
+        On cancellation, or when it takes too long, the device is given back once its driver lets
+        go of it; until then it counts as kept.
+
+        Raises:
+            ApiError: busy, no-such-device, not-allowed, overloaded, device-broken, timeout.
+            NoControlQueue: the device does not offer CTRL_VQ.
+        """
+        self._refuse_another(name)
+        kept = self._all[name] = KeptDevice(self, name, node, migration)
+        opened = _on_a_thread(lambda: _open(node, guest), f"open {name}")
+        try:
+            await asyncio.wait([opened], timeout=_MOST_SECONDS)
+        finally:
+            if not opened.done():
+                kept.phase = Phase.CLOSING
+                opened.add_done_callback(lambda late: self._close_late(kept, late))
+        if not opened.done():
+            raise _too_slow(name, "come up")
+        try:
+            kept.came_up(opened.result())
+        except BaseException:
+            del self._all[name]
+            raise
+        log.info("device is kept", device=name, node=str(node), migration=migration)
+        return kept
+
+    async def close(self, kept: KeptDevice) -> None:
+        """Gives a device back to the kernel, which resets it. Cancellation does not stop that.
+
+        Raises:
+            ApiError: busy: it is on its way up or out; timeout: it does not go.
+        """
+        if not kept.is_up:
+            raise self._on_its_way(kept)
+        kept.phase = Phase.CLOSING
+        closed = _on_a_thread(kept.device.close, f"close {kept.name}")
+        closed.add_done_callback(lambda _: self._gone(kept))
+        await asyncio.wait([closed], timeout=_MOST_SECONDS)
+        if not closed.done():
+            raise _too_slow(kept.name, "be given back")
+
+    async def stop(self) -> None:
+        """Gives all back, as far as they go."""
+        up = [kept for kept in self._all.values() if kept.is_up]
+        results = await asyncio.gather(*map(self.close, up), return_exceptions=True)
+        for error in filter(None, results):
+            log.warning("device not given back", error=str(error))
+
+    def _refuse_another(self, name: str) -> None:
+        kept = self._all.get(name)
+        if kept is None:
+            return
+        if not kept.is_up:
+            raise self._on_its_way(kept)
+        raise ApiError(
+            Kind.BUSY,
+            f"vdpad keeps {name} for migration {kept.migration}; release the device first",
+            migration=kept.migration,
+        )
+
+    def _on_its_way(self, kept: KeptDevice) -> ApiError:
+        way = "brought up" if kept.phase is Phase.OPENING else "given back"
+        return ApiError(
+            Kind.BUSY,
+            f"{kept.name} is being {way} for migration {kept.migration}; try again in a moment",
+            migration=kept.migration,
+        )
+
+    def _close_late(self, kept: KeptDevice, opened: "asyncio.Future[VhostVdpaDevice]") -> None:
+        """The end of a bring-up that nobody waits for any more."""
+        if opened.cancelled() or opened.exception() is not None:
+            self._gone(kept)
+            return
+        closed = _on_a_thread(opened.result().close, f"close {kept.name}")
+        closed.add_done_callback(lambda _: self._gone(kept))
+
+    def _gone(self, kept: KeptDevice) -> None:
+        del self._all[kept.name]
+        log.info("device was given back", device=kept.name, migration=kept.migration)
+
+
+def _open(node: Path, guest: FeatureSet) -> VhostVdpaDevice:
+    """Runs on a thread.
+
+    Raises:
+        ApiError: what the caller is told.
+        NoControlQueue: passed on.
+    """
+    try:
+        return VhostVdpaDevice(node, guest)
+    except NoControlQueue:
+        raise
+    except NodeBusy as error:
+        raise _busy(node) from error
+    except (VhostVdpaError, NoMemory) as error:
+        kind = _KINDS.get(type(error), Kind.DEVICE_BROKEN)
+        raise ApiError(kind, str(error)) from error
+
+
+def _busy(node: Path) -> ApiError:
+    holders = holders_of(node)
+    named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
+    return ApiError(
+        Kind.BUSY,
+        f"{named or 'another process'} has {node}; only one can, and closing it resets the device",
+        holders=[{"pid": each.pid, "command": each.command} for each in holders],
+    )
+
+
+def _too_slow(name: str, what: str) -> ApiError:
+    return ApiError(
+        Kind.TIMEOUT,
+        f"expected {name} to {what} within {_MOST_SECONDS:.0f} s, its driver still holds it; the "
+        "kernel's log may say why. It is given back when the driver lets go",
+    )
+
+
+def _on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
+    """Runs a call that may sleep in the kernel.
+
+    The thread does not keep the process from ending, and the future cannot be cancelled away from
+    it: its owner looks at it when it is done.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[T] = loop.create_future()
+
+    def work() -> None:
+        try:
+            settle = partial(ended.set_result, call())
+        except BaseException as error:
+            settle = partial(ended.set_exception, error)
+        # The loop may have been closed by then.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return ended

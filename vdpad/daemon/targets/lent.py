@@ -1,0 +1,95 @@
+"""A CVQ that a VMM lends with each commit."""
+
+from dataclasses import dataclass
+
+from vdpad.daemon.targets.params import LentParams
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.lent import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
+from vdpad.restore.plan import Capabilities
+from vdpad.restore.program import check_room, largest_command
+from vdpad.virtio.config import NetConfig
+from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.split_ring import BadGeometry, Region, RingGeometry
+
+# With these negotiated a ring is not what the replay works on.
+_NOT_REPLAYABLE = {
+    Feature.RING_PACKED: "the replay works on split rings",
+    Feature.IN_ORDER: "the replay reads every used element",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LentTarget:
+    """Implements Target and Destination: the lender has brought the device up."""
+
+    params: LentParams
+    geometry: RingGeometry
+    capabilities: Capabilities
+
+    @classmethod
+    def of(cls, params: LentParams) -> "LentTarget":
+        """The target, its geometry checked.
+
+        Raises:
+            BadLend: the geometry makes no sense.
+        """
+        geometry = _geometry(params)
+        config = NetConfig(**dict(params.config))
+        return cls(
+            params, geometry, Capabilities.of(params.features, config, largest_command(geometry))
+        )
+
+    @property
+    def event_idx(self) -> bool:
+        """Whether RING_EVENT_IDX was negotiated."""
+        return Feature.RING_EVENT_IDX in self.params.features
+
+    async def look(self, guest: FeatureSet) -> "LentTarget":
+        """What the lender said."""
+        return self
+
+    async def bring_up(self, guest: FeatureSet, migration: str) -> "LentTarget":
+        """The same: the lender has done it."""
+        return self
+
+    def identity(self, fds: list[int]) -> object:
+        """The memory's inode and the ring's place in it."""
+        memory = memory_identity(LentDescriptors.from_list(fds))
+        return (*memory, self.geometry.descriptors - self.geometry.memory.iova)
+
+    def open(self, fds: list[int]) -> ControlQueue:
+        """Maps what was lent."""
+        ring = self.params.ring
+        return LentQueue(
+            self.geometry,
+            LentDescriptors.from_list(fds).duplicate(),
+            Indices(ring.next_available, ring.next_used),
+            event_idx=self.event_idx,
+        )
+
+    def done(self) -> None:
+        """Nothing: the device is the lender's."""
+
+    async def give_up(self) -> None:
+        """Nothing: the device is the lender's."""
+
+
+def _geometry(params: LentParams) -> RingGeometry:
+    for feature, why in _NOT_REPLAYABLE.items():
+        if feature in params.features:
+            raise BadLend(f"expected a ring without {feature.name}: {why}")
+    ring = params.ring
+    geometry = RingGeometry(
+        size=ring.size,
+        memory=Region(ring.memory.iova, ring.memory.size),
+        descriptors=ring.descriptors,
+        available=ring.available,
+        used=ring.used,
+        buffers=Region(ring.buffers.iova, ring.buffers.size),
+    )
+    try:
+        geometry.check()
+        check_room(geometry)
+    except BadGeometry as error:
+        raise BadLend(str(error)) from error
+    return geometry

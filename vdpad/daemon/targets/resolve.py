@@ -1,0 +1,50 @@
+"""From what a request names to the target that it means."""
+
+from collections.abc import Iterable
+
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.settings import Software
+from vdpad.daemon.targets.interface import Target
+from vdpad.daemon.targets.kept import KeptDevices
+from vdpad.daemon.targets.lent import LentTarget
+from vdpad.daemon.targets.params import LentParams, Params, SoftwareParams, VhostVdpaParams
+from vdpad.daemon.targets.software import SoftwareTarget
+from vdpad.daemon.targets.vhost_vdpa import VhostVdpaTarget
+
+KINDS = ("software", "vhost-vdpa", "lent")
+
+
+class Targets:
+    """All that a request may name."""
+
+    def __init__(self, software: Iterable[Software]) -> None:
+        self._software = {each.name: SoftwareTarget(each) for each in software}
+        self.kept = KeptDevices()
+
+    def start(self) -> None:
+        """Starts the software devices in the running loop."""
+        for target in self._software.values():
+            target.start()
+
+    async def stop(self) -> None:
+        """Ends the software devices, and gives the kept ones back."""
+        await self.kept.stop()
+        for target in self._software.values():
+            await target.stop()
+
+    def resolve(self, params: Params) -> Target:
+        """The target that a request means.
+
+        Raises:
+            ApiError: no-such-device.
+            BadLend: the geometry makes no sense.
+        """
+        match params:
+            case LentParams():
+                return LentTarget.of(params)
+            case VhostVdpaParams():
+                return VhostVdpaTarget(params, self.kept)
+            case SoftwareParams() if params.name in self._software:
+                return self._software[params.name]
+        there = ", ".join(self._software) or "none"
+        raise ApiError(Kind.NO_SUCH_DEVICE, f"no software device has this name; there are: {there}")

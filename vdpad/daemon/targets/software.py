@@ -1,0 +1,95 @@
+"""A software device in the daemon's process."""
+
+import json
+
+import structlog
+
+from vdpad.daemon.settings import Software
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.lent import Indices, LentQueue
+from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
+from vdpad.queues.software.misbehaviour import Misbehaviour
+from vdpad.restore.plan import Capabilities
+from vdpad.restore.program import largest_command
+from vdpad.virtio.config import NetConfig
+from vdpad.virtio.features import Feature, FeatureSet
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.targets")
+
+
+class SoftwareTarget:
+    """Implements Target and Destination: the device is always up."""
+
+    def __init__(self, settings: Software) -> None:
+        self._settings = settings
+        self._device = SoftwareDevice(_software_config(settings))
+        self.geometry = self._device.geometry
+        config = self._device.config
+        self.event_idx = Feature.RING_EVENT_IDX in config.features
+        self.capabilities = Capabilities.of(
+            config.features, config.net, largest_command(self.geometry)
+        )
+
+    def start(self) -> None:
+        """Begins to serve, in the running loop."""
+        self._device.start()
+
+    async def stop(self) -> None:
+        """Ends the device. On cancellation it is ended all the same."""
+        await self._device.stop()
+
+    async def look(self, guest: FeatureSet) -> "SoftwareTarget":
+        """What was configured."""
+        return self
+
+    async def bring_up(self, guest: FeatureSet, migration: str) -> "SoftwareTarget":
+        """Nothing more: it is reset when its ring is opened."""
+        return self
+
+    def identity(self, fds: list[int]) -> object:
+        """The device itself; it needs no descriptors."""
+        return self._settings.name
+
+    def open(self, fds: list[int]) -> ControlQueue:
+        """Resets the device, as whoever brings one up for a guest does, and lends its ring."""
+        self._device.reset()
+        return LentQueue(
+            self.geometry,
+            self._device.lend(),
+            Indices(),
+            event_idx=self.event_idx,
+            worth_polling=False,
+        )
+
+    def done(self) -> None:
+        """Writes down what the device holds now, where that is wished."""
+        if self._settings.state_file is None:
+            return
+        try:
+            self._settings.state_file.write_text(json.dumps(self._device.net.settings()))
+        except OSError as error:
+            log.warning("state file not written", path=str(error.filename), error=error.strerror)
+
+    async def give_up(self) -> None:
+        """Nothing: the device was not touched."""
+
+
+def _software_config(settings: Software) -> SoftwareConfig:
+    return SoftwareConfig(
+        features=ALL_FEATURES if settings.features is None else settings.features,
+        net=NetConfig(
+            mac=settings.mac,
+            max_virtqueue_pairs=settings.max_queue_pairs,
+            rss_max_key_size=settings.rss_max_key_size,
+            rss_max_indirection_table_length=settings.rss_max_indirection_table_length,
+            supported_hash_types=settings.supported_hash_types,
+        ),
+        ring_size=settings.ring_size,
+        start_index=settings.start_index,
+        misbehaviour=Misbehaviour(
+            faults={int(at): fault for at, fault in settings.misbehave.faults.items()},
+            order=settings.misbehave.order,
+            seconds_a_command=settings.misbehave.seconds_a_command,
+            interrupts=settings.misbehave.interrupts,
+        ),
+    )

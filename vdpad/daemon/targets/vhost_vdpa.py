@@ -1,0 +1,96 @@
+"""A vhost-vdpa device of this host, by its vdpa name or its node.
+
+`look` goes by netlink and touches no device; `bring_up` opens it, and from then on it is kept.
+"""
+
+from dataclasses import asdict, dataclass
+
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.host_devices import Found, find, one_device
+from vdpad.daemon.targets.interface import Destination, Terms
+from vdpad.daemon.targets.kept import KeptDevices
+from vdpad.daemon.targets.params import VhostVdpaParams
+from vdpad.host.vdpa import VdpaConfig
+from vdpad.queues.vhost_vdpa.device import NoControlQueue, to_negotiate
+from vdpad.queues.vhost_vdpa.memory import control_geometry
+from vdpad.restore.plan import Capabilities, missing_features
+from vdpad.restore.program import largest_command
+from vdpad.virtio.config import HashType, NetConfig
+from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.split_ring import RingGeometry
+
+# What netlink does not tell: the most that there is, so that only a prepare, which reads the
+# device's config space, refuses by it.
+_NOT_TOLD = NetConfig(
+    rss_max_key_size=0xFF,
+    rss_max_indirection_table_length=0xFFFF,
+    supported_hash_types=frozenset(HashType),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Implements Terms."""
+
+    geometry: RingGeometry
+    capabilities: Capabilities
+    event_idx: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VhostVdpaTarget:
+    """Implements Target."""
+
+    params: VhostVdpaParams
+    kept: KeptDevices
+
+    async def look(self, guest: FeatureSet) -> Terms:
+        """By netlink; for a device that is kept, by what was read when it came up."""
+        kept = self.kept.get(self.params.device or self.params.path)
+        if kept is not None and kept.is_up:
+            return _terms(kept.device.offered, guest, kept.device.config, kept.geometry)
+        found = find(self.params.device, self.params.path)
+        device, config, offered = await one_device(found.name)
+        geometry = control_geometry(device.max_vq_size)
+        return _terms(offered, guest, _net_config(config), geometry)
+
+    async def bring_up(self, guest: FeatureSet, migration: str) -> Destination:
+        """Opens the device and keeps it."""
+        found = self._find()
+        try:
+            return await self.kept.bring_up(found.name, found.node, guest, migration)
+        except NoControlQueue as error:
+            raise _incompatible(guest, error) from error
+
+    def _find(self) -> Found:
+        """The device by sysfs; one that is kept by what it was when it was opened."""
+        kept = self.kept.get(self.params.device or self.params.path)
+        if kept is not None:
+            return Found(kept.name, kept.node)
+        return find(self.params.device, self.params.path)
+
+
+def _terms(
+    offered: FeatureSet, guest: FeatureSet, config: NetConfig, geometry: RingGeometry
+) -> Terms:
+    features = to_negotiate(offered, guest)
+    capabilities = Capabilities.of(features, config, largest_command(geometry))
+    return _Terms(geometry, capabilities, Feature.RING_EVENT_IDX in features)
+
+
+def _net_config(config: VdpaConfig) -> NetConfig:
+    return NetConfig(
+        max_virtqueue_pairs=config.max_virtqueue_pairs or 1,
+        rss_max_key_size=_NOT_TOLD.rss_max_key_size,
+        rss_max_indirection_table_length=_NOT_TOLD.rss_max_indirection_table_length,
+        supported_hash_types=_NOT_TOLD.supported_hash_types,
+    )
+
+
+def _incompatible(guest: FeatureSet, error: NoControlQueue) -> ApiError:
+    problems = list(missing_features(guest, error.offered))
+    return ApiError(
+        Kind.INCOMPATIBLE,
+        f"the device cannot take this state: {error}",
+        problems=[asdict(each) for each in problems],
+    )
