@@ -13,10 +13,10 @@ all: $(VENV)/ready
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
 
-test: all test-packages ## everything: unit tests, the daemon over its socket, a real QEMU device
+test: all test-packages test-kernel ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: all test-packages ## one by one against pipelined, on the software device and on QEMU's
+bench: all test-packages test-kernel ## one by one against pipelined, on the software device and on QEMU's
 	$(BIN)/python -m benchmarks.replay $(ARGS)
 
 lint: all
@@ -40,12 +40,16 @@ lock: ## requirements.lock from pyproject.toml; needs uv (PyPI) on the PATH
 clean:
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: python-packages test-packages
+.PHONY: python-packages test-packages test-kernel
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
 test-packages:
-	@.ci/packages qemu-system-x86_64=qemu-system-x86
+	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
+		gcc=gcc xz=xz-utils
+
+test-kernel: test-packages
+	@.ci/kernel >/dev/null || true
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

@@ -24,6 +24,7 @@ from vdpad.client import Client, Refused, Unreachable
 
 PORT_NAME = "vdpad.agent"
 SOCKET_TIMEOUT = 60.0
+PATIENCE = 60.0
 
 Verb = Callable[..., Awaitable[Any]]
 
@@ -34,6 +35,12 @@ def find_port() -> Path:
         if name.read_text().strip() == PORT_NAME:
             return Path("/dev") / name.parent.name
     raise SystemExit(f"expected a serial port named {PORT_NAME}, found none")
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.02)
 
 
 class Agent:
@@ -47,6 +54,8 @@ class Agent:
             "kill": self.kill,
             "wait": self.wait,
             "read": self.read,
+            "wait_for": self.wait_for,
+            "wait_until_gone": self.wait_until_gone,
             "write": self.write,
             "call": self.call,
         }
@@ -91,13 +100,23 @@ class Agent:
         """A file."""
         return await asyncio.to_thread(Path(path).read_text)
 
+    async def wait_for(self, path: str, text: str) -> None:
+        """Returns when this text stands in a file."""
+        await _until(lambda: text in Path(path).read_text())
+
+    async def wait_until_gone(self, path: str) -> None:
+        """Returns when there is nothing under this path."""
+        await _until(lambda: not Path(path).exists())
+
     async def write(self, path: str, text: str) -> None:
         """Writes a file; one of the kernel's may sleep, so a thread does it."""
         await asyncio.to_thread(Path(path).write_text, text)
 
-    async def call(self, socket: str, method: str, params: dict[str, Any]) -> Any:
-        """Asks the daemon."""
-        async with Client(Path(socket), SOCKET_TIMEOUT) as client:
+    async def call(
+        self, socket: str, method: str, params: dict[str, Any], seconds: float = SOCKET_TIMEOUT
+    ) -> Any:
+        """Asks the daemon, and waits so long for its reply."""
+        async with Client(Path(socket), seconds) as client:
             try:
                 return {"result": await client.call(method, **params)}
             except Refused as error:

@@ -42,6 +42,38 @@ def released(result: Json) -> str:
     return "The device was given back, and is reset."
 
 
+_ACKS = {0: "OK", 1: "ERR", None: "none"}
+
+
+def selftest(result: Json) -> str:
+    """What a device's CVQ does with each command."""
+    rows = (
+        (
+            each["command"],
+            each["arguments"],
+            _ACKS[each["alone"]["ack"]],
+            f"{each['alone']['us']:.0f}",
+            _ACKS[each["batch"]["ack"]],
+        )
+        for each in result["commands"]
+    )
+    table = _table(rows, "command", "arguments", "alone", "µs", "in batch")
+    times = _fields(
+        (
+            what,
+            f"{result[key]['us']:.0f} µs",
+            f"{result[key]['doorbells']} doorbells",
+        )
+        for what, key in (("one by one", "alone"), ("as one batch", "batch"))
+    )
+    findings = "".join(f"\n\n! {each}" for each in result["findings"])
+    return (
+        f"{result['node']}, a ring of {result['ring_size']}\n"
+        f"features: {', '.join(result['features'])}\n\n{table}\n\n{times}"
+        f"{findings or chr(10) * 2 + 'Nothing was found that a device should not do.'}"
+    )
+
+
 def check(result: Json) -> str:
     """Whether a state fits, and what would be sent."""
     if not result["compatible"]:
@@ -139,7 +171,7 @@ def _us(microseconds: int) -> str:
     return f"{microseconds / 1000:.3f} ms"
 
 
-def _fields(pairs: Iterable[tuple[str, Any]]) -> str:
+def _fields(pairs: Iterable[tuple[Any, ...]]) -> str:
     return tabulate(pairs, tablefmt="plain", disable_numparse=True)
 
 

@@ -32,7 +32,8 @@ _EXIT_CODES = {
 
 
 _EXIT_CODES_TEXT = (
-    "Exit codes: 0 done; 1 the daemon failed, or refused for another reason than those below; "
+    "Exit codes: 0 done; 1 the daemon failed, or refused for another reason than those below, or a "
+    "selftest found something; "
     "2 usage, or a state or target that makes no sense; 3 the device cannot take the state; 4 the "
     "device refused commands; 5 it did not answer in time; 6 it broke the rules of the ring; 7 no "
     "daemon could be asked."
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        result = asyncio.run(_ask(arguments))
+        result = arguments.run(arguments)
     except Usage as error:
         print(f"vdpactl: {error}", file=sys.stderr)
         return USAGE
@@ -57,9 +58,11 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as error:
         _show_refusal(error, as_json=arguments.json)
         return _EXIT_CODES.get(error.kind, FAILED)
+    except VdpadError as error:
+        print(f"vdpactl: {error}", file=sys.stderr)
+        return FAILED
     print(json.dumps(result, indent=2) if arguments.json else arguments.show(result))
-    fits = arguments.method != "check" or result["compatible"]
-    return OK if fits else INCOMPATIBLE
+    return int(arguments.exit_code(result))
 
 
 def _show_refusal(error: Refused, *, as_json: bool) -> None:
@@ -74,10 +77,27 @@ def _show_refusal(error: Refused, *, as_json: bool) -> None:
         print(show.report(error.data["report"]))
 
 
-async def _ask(arguments: argparse.Namespace) -> Any:
+def _ask(arguments: argparse.Namespace) -> Any:
+    """The daemon's result."""
     params = _params(arguments)
-    async with Client(arguments.socket, arguments.timeout) as client:
-        return await client.call(arguments.method, **params)
+
+    async def ask() -> Any:
+        async with Client(arguments.socket, arguments.timeout) as client:
+            return await client.call(arguments.method, **params)
+
+    return asyncio.run(ask())
+
+
+def _selftest(arguments: argparse.Namespace) -> Any:
+    """The result of a test that needs no daemon.
+
+    Raises:
+        CannotTest: the device cannot be had.
+    """
+    # What it takes is not for everyone who asks a daemon.
+    from vdpad.cli.selftest import selftest_of
+
+    return selftest_of(arguments.device).to_json()
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     _add(methods, "info", show.info, "what the daemon is and takes")
     _add(methods, "devices", show.devices, "the vDPA devices of the daemon's host")
-    _with_state(_add(methods, "check", show.check, "whether a target takes a state"))
+    check = _add(methods, "check", show.check, "whether a target takes a state")
+    _with_state(check)
+    check.set_defaults(exit_code=lambda result: OK if result["compatible"] else INCOMPATIBLE)
     prepare = _add(methods, "prepare", show.operation, "check and encode a state for a target")
     restore = _add(methods, "restore", show.report, "prepare and commit in one")
     for method in (prepare, restore):
@@ -160,13 +182,23 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("migration", nargs="?")
     _with_migration(_add(methods, "cancel", show.operation, "give up what was prepared"))
     release = _add(methods, "release", show.released, "close a device that the daemon keeps")
-    release.add_argument("device", help="its vdpa name, or the path of its node")
+    _with_device(release)
+    selftest = _add(
+        methods,
+        "selftest",
+        show.selftest,
+        "test what a device that nobody uses does with each command; resets it, needs no daemon",
+    )
+    _with_device(selftest)
+    selftest.set_defaults(
+        run=_selftest, exit_code=lambda result: FAILED if result["findings"] else OK
+    )
     return parser
 
 
 def _add(methods: Any, name: str, shower: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = methods.add_parser(name, help=text, description=text)
-    parser.set_defaults(show=shower)
+    parser.set_defaults(run=_ask, show=shower, exit_code=lambda result: OK)
     return parser
 
 
@@ -182,6 +214,10 @@ def _with_state(parser: argparse.ArgumentParser) -> None:
         "--vhost-vdpa", metavar="DEVICE", help="a vDPA device of the host, or the path of its node"
     )
     target.add_argument("--target", metavar="JSON", help="any target; @FILE reads it from a file")
+
+
+def _with_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("device", help="its vdpa name, or the path of its node")
 
 
 def _with_deadline(parser: argparse.ArgumentParser) -> None:

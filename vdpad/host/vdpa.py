@@ -33,9 +33,9 @@ class NotLoaded(VdpaError):
 
     def __init__(self) -> None:
         super().__init__(
-            "vdpa is not loaded on this host: expected its netlink family, got none; `modprobe vdpa`, "
-            "or where it is loaded, run vdpad in the host's own network namespace: "
-            "no other has the family"
+            "vdpa is not loaded on this host: expected its netlink family, got none; "
+            "`modprobe vdpa`, or where it is loaded, run vdpad in the host's own network "
+            "namespace, since no other has the family"
         )
 
 

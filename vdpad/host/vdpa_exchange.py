@@ -140,13 +140,11 @@ def pull_reply(message: VdpaMessage) -> Attributes:
 
 def _value(name: str, slot: Any) -> int | str:
     value = slot.value
-    size = _SIZES.get(_TYPES[name])
-    if size is None and isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
     there = slot.nla.length - _ATTRIBUTE_HEADER
-    if (size is not None and size != there) or not isinstance(value, int | str):
+    if not slot.nla.decoded or _SIZES.get(_TYPES[name], there) != there:
         raise Odd(f"{name} of {there} bytes")
-    return value
+    # Text that is not UTF-8.
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def fault_of(error: Exception) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What the kernel tells of its vDPA devices over netlink, family "vdpa".
 
 Each function has a conversation of its own (see `vdpa_asker`), of 0.2 s and more, and takes turns
-with the others. Its time limit is for each answer of the kernel's, 1 in all but `configs`; it does
-not count the wait for the turn. Cancellation ends the conversation. All of them raise:
+with the others. Its time limit is for each answer of the kernel's, and does not count
+the wait for the turn. Cancellation ends the conversation. All of them raise:
 
 - NotLoaded: this network namespace has no vdpa;
 - NetlinkStuck: no answer within the time limit; at once, where an earlier asker is still stuck;
@@ -113,8 +113,9 @@ async def vendor_statistics(name: str, queue_index: int, seconds: float = 2.0) -
 
     Raises:
         NoSuchVdpaDevice: there is none of this name.
-        NetlinkRefused: EOPNOTSUPP, the driver counts nothing, or it is no network device; EAGAIN,
-            no features are negotiated; ERANGE, it has no such queue.
+        NetlinkRefused: ENOTSUP, the driver counts nothing, or it is no network device; EAGAIN,
+            no features are negotiated; EPERM; for a queue that it does not have, ERANGE or the
+            driver's own choice.
     """
     check_name(name)
     async with asking(seconds) as asker:

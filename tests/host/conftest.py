@@ -1,0 +1,5 @@
+"""Generated examples may take their time."""
+
+from tests.support import generation
+
+generation.load()
