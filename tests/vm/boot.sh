@@ -33,5 +33,5 @@ mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000 cached 
 for each in proc sys dev run; do
     mount --rbind /$each $root/$each
 done
-mount -t tmpfs none $root/tmp
+export TMPDIR=/run
 exec chroot $root "$@"
