@@ -352,7 +352,8 @@ async def test_others_get_their_turn_while_a_device_always_answers_at_once(
     task = asyncio.create_task(other())
     await _replay(SteppedDevice(8, event_idx=False), vlans(40), nothing, _eager)
     task.cancel()
-    assert turns >= 10
+    # Of ten banks, one between any two turns and the next.
+    assert turns >= 5
 
 
 def _after(waits: int, then: Step) -> Callable[[SteppedDevice], None]:

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdpad"
 BOOT_SECONDS = 240.0
 REPLY_SECONDS = 120.0
-PROGRAMS = (QEMU, "unshare", "setpriv", "busybox", "depmod", "vdpa")
+PROGRAMS = (QEMU, "unshare", "setpriv", "busybox", "depmod", "file", "vdpa")
 MAC = "52:54:00:00:00:0a"
 
 
@@ -232,6 +232,7 @@ def _connected(path: Path, child: subprocess.Popen[bytes], console: Path) -> soc
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             if child.poll() is not None or time.monotonic() > until:
+                connection.close()
                 raise Gone(console.read_text(errors="replace")[-4000:]) from None
             time.sleep(0.05)
         else:

@@ -14,7 +14,7 @@ the same, which they do through a run of equally long commands such as VLAN_ADD.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vdpad.virtio.commands import ACK_NONE, Command
+from vdpad.virtio.commands import ACK_NONE, ACK_OK, Command
 from vdpad.virtio.split_ring import (
     DESCRIPTOR,
     USED_ELEMENT,
@@ -69,6 +69,8 @@ class Bank:
     """What goes into the available ring, le16 each."""
     completions: bytes
     """What the used ring holds when the device has returned all of it in order."""
+    all_ok: bytes
+    """What the acks are when all went well."""
 
     @property
     def end(self) -> int:
@@ -86,6 +88,10 @@ class Program:
     """Empty where there are no commands."""
     geometry: RingGeometry
     event_idx: bool
+    heads_in_ring: bytes
+    """What all of the available ring can hold from the start on, le16 each, so that publishing is
+    no more than its index; empty where a bank is not as full as its region, which shifts those
+    after it."""
 
     @property
     def most_doorbells(self) -> int:
@@ -132,7 +138,17 @@ def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: 
         )
     regions = _regions(geometry, largest, event_idx=event_idx) if payloads else ()
     banks = tuple(_banks(payloads, regions, geometry.buffers.iova))
-    return Program(commands, banks, regions, geometry, event_idx)
+    return Program(
+        commands, banks, regions, geometry, event_idx, _heads_in_ring(banks, regions, geometry.size)
+    )
+
+
+def _heads_in_ring(banks: tuple[Bank, ...], regions: tuple[Region, ...], size: int) -> bytes:
+    if any(bank.count < bank.region.slots for bank in banks[:-1]):
+        return b""
+    heads = b"".join(region.heads for region in regions)
+    # The regions' commands come round twice in a ring, as each takes two descriptors.
+    return heads * (2 * size // len(heads)) if heads else b""
 
 
 def _regions(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple[Region, ...]:
@@ -191,6 +207,7 @@ def _bank(first: int, taken: list[bytes], region: Region, descriptors: bytes | N
         descriptors_at=slice(start, start + len(descriptors or b"")),
         heads=region.heads[: 2 * count],
         completions=region.completions[: USED_ELEMENT.size * count],
+        all_ok=bytes([ACK_OK]) * count,
     )
 
 

@@ -68,3 +68,6 @@ full_fence = load_fence()
 
 ordering_fence = _nothing if _STORES_IN_ORDER else full_fence
 """Orders stores against later stores, and loads against later loads."""
+
+ordered_without_fence = _STORES_IN_ORDER
+"""Whether that is nothing on this machine, for a loop that cannot afford the call."""

@@ -49,7 +49,7 @@ DESC_F_INDIRECT = 4
 AVAIL_F_NO_INTERRUPT = 1
 USED_F_NO_NOTIFY = 1
 
-_INDEX_MASK = 0xFFFF
+INDEX_MASK = 0xFFFF
 _ADDRESS_END = 1 << 64
 
 
@@ -169,7 +169,7 @@ def _align(address: int, alignment: int) -> int:
 
 def distance(later: int, earlier: int) -> int:
     """How far a free-running 16-bit index has gone from an earlier value."""
-    return (later - earlier) & _INDEX_MASK
+    return (later - earlier) & INDEX_MASK
 
 
 def wants_event(event: int, new: int, old: int) -> bool:
@@ -190,7 +190,11 @@ def command_descriptors(chains: Iterable[tuple[int, int, int, int]]) -> bytes:
 
 
 class DriverRing:
-    """The driver's side of a ring in mapped memory. Not for two users at once."""
+    """The driver's side of a ring in mapped memory. Not for two users at once.
+
+    Its views are open to a loop that cannot afford calls: `available_words` and `used_words` are
+    flags, index, entries and the event index as 16-bit words, `used_bytes` the used elements.
+    """
 
     def __init__(self, memory: memoryview, geometry: RingGeometry, *, event_idx: bool) -> None:
         """Looks at the ring and writes nothing.
@@ -207,36 +211,36 @@ class DriverRing:
         self.event_idx = event_idx
         self.descriptors = parts["descriptors"]
         self.buffers = parts["buffers"]
-        self._available_words = parts["available"].cast("H")
+        self.available_words = parts["available"].cast("H")
         self._available_entries = parts["available"][RING_HEADER:-_EVENT]
-        self._used_bytes = parts["used"][RING_HEADER:-_EVENT]
+        self.used_bytes = parts["used"][RING_HEADER:-_EVENT]
         # The index and the event index stand on even addresses whatever the size.
-        self._used_words = parts["used"].cast("H")
+        self.used_words = parts["used"].cast("H")
 
     def release(self) -> None:
         """Lets go of the memory, so that it can be unmapped."""
         for view in (
             self.descriptors,
             self.buffers,
-            self._available_words,
+            self.available_words,
             self._available_entries,
-            self._used_bytes,
-            self._used_words,
+            self.used_bytes,
+            self.used_words,
         ):
             view.release()
 
     @property
     def available_index(self) -> int:
         """Where the next chain will be published."""
-        return self._available_words[1]
+        return self.available_words[1]
 
     def used_index(self) -> int:
         """How far the device says it has come."""
-        return self._used_words[1]
+        return self.used_words[1]
 
     def returned_since(self, index: int) -> int:
         """How far the used index has gone from this one."""
-        return (self._used_words[1] - index) & _INDEX_MASK
+        return (self.used_words[1] - index) & INDEX_MASK
 
     def used_elements(self, start: int, count: int) -> bytes:
         """A copy of the elements from index start on: count (≤ size) times {le32 id, le32 len}.
@@ -246,10 +250,10 @@ class DriverRing:
         ordering_fence()
         begin = start % self.size * USED_ELEMENT.size
         end = begin + count * USED_ELEMENT.size
-        over = end - len(self._used_bytes)
+        over = end - len(self.used_bytes)
         if over <= 0:
-            return self._used_bytes[begin:end].tobytes()
-        return self._used_bytes[begin:].tobytes() + self._used_bytes[:over].tobytes()
+            return self.used_bytes[begin:end].tobytes()
+        return self.used_bytes[begin:].tobytes() + self.used_bytes[:over].tobytes()
 
     def place(self, start: int, heads: bytes) -> None:
         """Writes chains' heads (le16 each) into the available ring from index start on."""
@@ -264,14 +268,14 @@ class DriverRing:
     def publish(self, index: int) -> None:
         """Gives all that was placed before this index to the device."""
         ordering_fence()
-        self._available_words[1] = index & _INDEX_MASK
+        self.available_words[1] = index & INDEX_MASK
 
     def wants_doorbell(self, new: int, old: int) -> bool:
         """Whether the device wants to hear that the available index went from old to new."""
         full_fence()
         if self.event_idx:
-            return wants_event(self._used_words[-1], new, old)
-        return not self._used_words[0] & USED_F_NO_NOTIFY
+            return wants_event(self.used_words[-1], new, old)
+        return not self.used_words[0] & USED_F_NO_NOTIFY
 
     def ask_for_interrupt(self, index: int) -> None:
         """Asks for an interrupt once the used index reaches this one.
@@ -279,14 +283,14 @@ class DriverRing:
         The index may have been reached before the device saw the wish: look again afterwards.
         """
         if self.event_idx:
-            self._available_words[-1] = (index - 1) & _INDEX_MASK
+            self.available_words[-1] = (index - 1) & INDEX_MASK
         else:
-            self._available_words[0] = 0
+            self.available_words[0] = 0
         full_fence()
 
     def ask_for_no_interrupt(self, until: int) -> None:
         """Asks to be left alone, with RING_EVENT_IDX until the used index reaches this one."""
         if self.event_idx:
-            self._available_words[-1] = (until - 1) & _INDEX_MASK
+            self.available_words[-1] = (until - 1) & INDEX_MASK
         else:
-            self._available_words[0] = AVAIL_F_NO_INTERRUPT
+            self.available_words[0] = AVAIL_F_NO_INTERRUPT

@@ -1,0 +1,351 @@
+"""The pipeline: a program's banks go into the ring, and what the device returns is matched to them.
+
+States of a bank: waiting in the program → published (the device's) → returned whole, its acks read.
+Banks are published in their order, each once its region is free. Only `publish` and `run_straight`
+give memory to the device, and only they and `collect` take it back; between the two nothing of a
+bank is touched.
+
+What the device returns is matched in one of two modes:
+
+- *in order*, the start: the used ring's new elements equal what an orderly device writes, compared
+  as one slice.
+- *by id*, from the first element that differs: every chain in flight is looked up by its head, so
+  that a device may finish in any order. There is no way back within a replay.
+
+A device that returns an id that is not in flight, a used index past what is in flight, a length
+other than the one ack byte, or an ack that is neither OK nor ERR, is broken.
+
+The guest is stopped meanwhile, and calls are what Python spends its time on. So `run_straight` does
+what `collect` and `publish` do, in one loop without calls of ours, for banks that come back whole,
+in order and all OK. What is not so it leaves as it found it, for them.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from vdpad.restore.program import Bank, Program, Region
+from vdpad.virtio.commands import ACK_ERR, ACK_OK
+from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
+from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY, DriverRing
+
+_ACK_LENGTH = 1
+
+# How often the used index is looked at between two looks at the clock, which cost more.
+_LOOKS = 32
+
+
+class DeviceFault(Exception):
+    """What the device did that no device may."""
+
+
+@dataclass(slots=True)
+class _ById:
+    """The second mode: every chain in flight by its head."""
+
+    index_of: dict[int, int] = field(default_factory=dict)
+    """Head to the command's index in the program."""
+    left: dict[int, int] = field(default_factory=dict)
+    """How many of a bank are still out, by the bank's first index."""
+
+    def add(self, bank: Bank, returned: int = 0) -> None:
+        """A published bank, of which the first so many commands are back already."""
+        for slot in range(returned, bank.count):
+            self.index_of[bank.region.first_head + 2 * slot] = bank.first + slot
+        self.left[bank.first] = bank.count - returned
+
+
+class Pipeline:
+    """One replay's way through an idle ring."""
+
+    def __init__(
+        self, program: Program, ring: DriverRing, start: int, kick: Callable[[], None]
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            program: encoded for this ring.
+            ring: idle, and nobody else's.
+            start: both of its indices.
+            kick: rings the doorbell.
+        """
+        self._program = program
+        self._ring = ring
+        self._start = start
+        self._kick = kick
+        self._next = 0
+        """The first bank that waits."""
+        self._published = 0
+        """Commands given to the device, ever."""
+        self._returned = 0
+        """Commands that came back, ever."""
+        self._flight: deque[Bank] = deque()
+        self._free: list[Region] = list(program.regions)
+        self._by_id: _ById | None = None
+        self.rejected: list[int] = []
+        """Acked ERR, by index in the program."""
+        self.unanswered: list[int] = []
+        """Without an ack, by index in the program; all of them only once `settle` was called."""
+        self.doorbells = 0
+        if program.heads_in_ring:
+            ring.place(start, program.heads_in_ring)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are banks that were not published yet."""
+        return self._next < len(self._program.banks)
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether the device has banks."""
+        return bool(self._flight)
+
+    @property
+    def published_any(self) -> bool:
+        """Whether the device was ever given one."""
+        return self._published > 0
+
+    @property
+    def index(self) -> int:
+        """The ring's index up to which all has come back; not cut to 16 bits."""
+        return self._start + self._returned
+
+    # --- towards the device ---
+
+    def publish(self, *, ring_anyway: bool = False) -> None:
+        """Publishes the next banks whose regions are free, all with one store and one look."""
+        old = self._start + self._published
+        while self.waiting and (bank := self._program.banks[self._next]).region in self._free:
+            self._next += 1
+            self._free.remove(bank.region)
+            self._copy(bank)
+            self._flight.append(bank)
+            self._published += bank.count
+            if self._by_id is not None:
+                self._by_id.add(bank)
+        new = self._start + self._published
+        if new == old:
+            return
+        self._ring.publish(new)
+        # What stands in the notification words before the device has run is nobody's word, so the
+        # first doorbell is rung without asking.
+        if self._ring.wants_doorbell(new, old) or ring_anyway:
+            self._kick()
+            self.doorbells += 1
+
+    def _copy(self, bank: Bank) -> None:
+        ring = self._ring
+        ring.buffers[bank.buffers_at] = bank.buffers
+        if bank.descriptors is not None:
+            ring.descriptors[bank.descriptors_at] = bank.descriptors
+        if not self._program.heads_in_ring:
+            ring.place(self._start + self._published, bank.heads)
+
+    # --- both, where all goes well ---
+
+    def run_straight(self, quiet_ns: int, until_ns: int) -> None:
+        """Feeds the device for as long as it returns whole banks in order, every ack OK.
+
+        Returns when all is back, when the next bank has not come within quiet_ns, at the first bank
+        after until_ns (in perf_counter_ns), or when something is not so, which stays as it is.
+        """
+        banks, regions = self._program.banks, len(self._program.regions)
+        oldest, following = self._next - len(self._flight), self._next
+        if self._by_id is not None or not self._flight or self._returned != banks[oldest].first:
+            return
+        ring, start, size, event_idx = (
+            self._ring,
+            self._start,
+            self._ring.size,
+            self._ring.event_idx,
+        )
+        buffers, descriptors = ring.buffers, ring.descriptors
+        available_words, used_words, used_bytes = (
+            ring.available_words,
+            ring.used_words,
+            ring.used_bytes,
+        )
+        place = None if self._program.heads_in_ring else ring.place
+        kick, now = self._kick, time.perf_counter_ns
+        total = len(banks)
+        published = self._published
+        moment = now()
+        while oldest < following:
+            bank = banks[oldest]
+            count, since = bank.count, start + bank.first
+            looks = _LOOKS
+            while (arrived := (used_words[1] - since) & INDEX_MASK) < count:
+                looks -= 1
+                if not looks:
+                    if now() >= moment + quiet_ns:
+                        break
+                    looks = _LOOKS
+            if arrived < count or arrived > published - bank.first:
+                break
+            if not ordered_without_fence:
+                ordering_fence()
+            begin = since % size * USED_ELEMENT.size
+            elements = used_bytes[begin : begin + count * USED_ELEMENT.size].tobytes()
+            if (
+                elements != bank.completions
+                and ring.used_elements(since, count) != bank.completions
+            ):
+                break
+            if buffers[bank.acks_at].tobytes() != bank.all_ok:
+                break
+            oldest += 1
+            if oldest < following and arrived - count >= banks[oldest].count:
+                continue  # that is back too, and one doorbell may do for what replaces both
+            old = published
+            while following < total and following - oldest < regions:
+                bank = banks[following]
+                buffers[bank.buffers_at] = bank.buffers
+                if bank.descriptors is not None:
+                    descriptors[bank.descriptors_at] = bank.descriptors
+                if place is not None:
+                    place(start + published, bank.heads)
+                published += bank.count
+                following += 1
+            if published != old:
+                new = start + published
+                if not ordered_without_fence:
+                    ordering_fence()
+                available_words[1] = new & INDEX_MASK
+                full_fence()
+                if (
+                    (new - used_words[-1] - 1) & INDEX_MASK < published - old
+                    if event_idx
+                    else not used_words[0] & USED_F_NO_NOTIFY
+                ):
+                    kick()
+                    self.doorbells += 1
+            moment = now()
+            if moment >= until_ns:
+                break
+        self._returned = banks[oldest].first if oldest < total else published
+        self._published, self._next = published, following
+        self._flight = deque(banks[oldest:following])
+        self._free = [
+            each
+            for each in self._program.regions
+            if all(b.region is not each for b in self._flight)
+        ]
+
+    # --- back from the device ---
+
+    def outstanding(self) -> int:
+        """How many more must come back for the oldest bank to be complete, in the best case."""
+        return max(1, self._flight[0].end - self._returned)
+
+    def arrived(self) -> int:
+        """How many chains the device has returned since we last collected."""
+        return self._ring.returned_since(self._start + self._returned)
+
+    def collect(self) -> None:
+        """Takes back all that the device has returned.
+
+        Raises:
+            DeviceFault: it returned what it did not have.
+        """
+        arrived = self.arrived()
+        in_flight = self._published - self._returned
+        if arrived > in_flight:
+            raise DeviceFault(
+                f"the used index ran ahead: {arrived} chains returned, {in_flight} in flight"
+            )
+        elements = self._ring.used_elements(self._start + self._returned, arrived)
+        if self._by_id is None:
+            elements = self._collect_in_order(elements)
+        if elements:
+            self._collect_by_id(elements)
+
+    def _collect_in_order(self, elements: bytes) -> bytes:
+        """Takes the elements that come as an orderly device returns them; gives back the rest."""
+        while elements:
+            bank = self._flight[0]
+            begin = (self._returned - bank.first) * USED_ELEMENT.size
+            expected = bank.completions[begin : begin + len(elements)]
+            if not elements.startswith(expected):
+                break
+            elements = elements[len(expected) :]
+            self._returned += len(expected) // USED_ELEMENT.size
+            if self._returned == bank.end:
+                self._retire(bank)
+        return elements
+
+    def _collect_by_id(self, elements: bytes) -> None:
+        by_id = self._by_id = self._by_id or self._look_up_flight()
+        for head, length in USED_ELEMENT.iter_unpack(elements):
+            index = by_id.index_of.get(head)
+            if index is None:
+                raise DeviceFault(f"it returned descriptor {head}, which is not in flight")
+            if length != _ACK_LENGTH:
+                raise DeviceFault(
+                    f"it says that it wrote {length} bytes to descriptor {head}; an ack is 1"
+                )
+            del by_id.index_of[head]
+            self._returned += 1
+            bank = next(b for b in self._flight if b.first <= index < b.end)
+            by_id.left[bank.first] -= 1
+            if not by_id.left[bank.first]:
+                self._retire(bank)
+
+    def _look_up_flight(self) -> _ById:
+        by_id = _ById()
+        for bank in self._flight:
+            by_id.add(bank, returned=max(0, self._returned - bank.first))
+        return by_id
+
+    def _retire(self, bank: Bank) -> None:
+        """Reads a returned bank's acks and frees its region.
+
+        Raises:
+            DeviceFault: an ack is neither OK nor ERR.
+        """
+        self._flight.remove(bank)
+        self._free.append(bank.region)
+        acks = self._acks(bank)
+        if acks.count(ACK_OK) != len(acks):
+            self._sort_acks(bank, range(bank.count), acks)
+            self._refuse_strange_acks(acks)
+
+    def _acks(self, bank: Bank) -> bytes:
+        return self._ring.buffers[bank.acks_at].tobytes()
+
+    def _sort_acks(self, bank: Bank, slots: range | list[int], acks: bytes) -> None:
+        for slot in slots:
+            if acks[slot] == ACK_ERR:
+                self.rejected.append(bank.first + slot)
+            elif acks[slot] != ACK_OK:
+                self.unanswered.append(bank.first + slot)
+
+    @staticmethod
+    def _refuse_strange_acks(acks: bytes) -> None:
+        strange = set(acks) - {ACK_OK, ACK_ERR}
+        if strange:
+            raise DeviceFault(f"an ack is {min(strange):#04x}, neither OK nor ERR")
+
+    # --- the end ---
+
+    def settle(self) -> None:
+        """Tells what became of all that is not back, or was never sent. Nothing may follow."""
+        for bank in self._flight:
+            self._settle(bank)
+        for bank in self._program.banks[self._next :]:
+            self.unanswered.extend(range(bank.first, bank.end))
+
+    def _settle(self, bank: Bank) -> None:
+        """Tells the acked commands of a bank that never came back whole from the others."""
+        still_out = set(self._still_out(bank))
+        self.unanswered.extend(bank.first + slot for slot in still_out)
+        returned = [slot for slot in range(bank.count) if slot not in still_out]
+        self._sort_acks(bank, returned, self._acks(bank))
+
+    def _still_out(self, bank: Bank) -> Iterator[int]:
+        if self._by_id is None:
+            yield from range(max(0, self._returned - bank.first), bank.count)
+        else:
+            for slot in range(bank.count):
+                if bank.region.first_head + 2 * slot in self._by_id.index_of:
+                    yield slot
