@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: all run test bench lint types format schema lock clean
+.PHONY: all run test bench bench-kernel lint types format schema lock clean
 
 all: $(VENV)/ready
 
@@ -18,6 +18,9 @@ test: all test-packages test-kernel ## everything: unit tests, QEMU's device, th
 
 bench: all test-packages test-kernel ## one by one against pipelined, on the software device and on QEMU's
 	$(BIN)/python -m benchmarks.replay $(ARGS)
+
+bench-kernel: all test-packages test-kernel ## on the kernel's devices, against C and QEMU 10
+	$(BIN)/python -m benchmarks.kernel $(ARGS)
 
 lint: all
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ from enum import IntFlag
 from pathlib import Path
 
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.eventfds import Notifier, Waiter
+from vdpad.queues.eventfds import Waiter
 from vdpad.queues.vhost_vdpa.memory import Layout, SharedMemory, plan_layout
 from vdpad.queues.vhost_vdpa.node import BackendFeature, Node, VhostVdpaError
 from vdpad.virtio.config import cvq_index, pull_config
@@ -77,7 +77,7 @@ class OwnedQueue:
     def __init__(self, ring: DriverRing, kick: int, call: int) -> None:
         self.ring = ring
         self.worth_polling = True
-        self._notify = Notifier(kick)
+        self._kick = kick
         self._call = Waiter(call)
 
     @property
@@ -87,7 +87,7 @@ class OwnedQueue:
 
     def kick(self) -> None:
         """Rings the doorbell."""
-        self._notify()
+        os.eventfd_write(self._kick, 1)
 
     async def called(self, seconds: float) -> None:
         """Returns when the device has interrupted, or after so many seconds."""
