@@ -20,10 +20,14 @@ what `collect` and `publish` do, in one loop without calls of ours, for banks th
 in order and all OK. What is not so it leaves as it found it, for them.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
+from typing import NamedTuple
 
 from vdpad.restore.program import Bank, Program, Region
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
@@ -32,12 +36,75 @@ from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY, 
 
 _ACK_LENGTH = 1
 
-# How often the used index is looked at between two looks at the clock, which cost more.
+# How often the used index is looked at, and how many banks go by, between two looks at the clock.
 _LOOKS = 32
+_BANKS_A_CLOCK = 8
 
 
 class DeviceFault(Exception):
     """What the device did that no device may."""
+
+
+class _Spot(NamedTuple):
+    """Where a full bank comes back: reads its used elements and its acks."""
+
+    used_elements: Callable[[], bytes]
+    completions: bytes
+    acks: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Where full banks come back: always at the same few places, in turns."""
+
+    banks: tuple[Bank, ...]
+    slots: int
+    """Commands of a full bank."""
+    full: int
+    """So many banks are full: all, or all but the last."""
+    regions: int
+    spots: tuple[_Spot, ...]
+    """By a bank's number modulo how many there are, a power of two."""
+    all_ok: bytes
+    views: tuple[memoryview, ...]
+    """What the spots read, to be released."""
+
+    def fit(self, returned: int, following: int) -> bool:
+        """Whether each region's full bank is in flight, and none of them came back in part."""
+        oldest = following - self.regions
+        return oldest >= 0 and following < self.full and returned == oldest * self.slots
+
+    def after(self, oldest: int) -> Iterator[tuple[Bank, _Spot]]:
+        """Each full bank that follows those in flight, and the spot of the bank it replaces."""
+        first = oldest % len(self.spots)
+        spots = self.spots[first:] + self.spots[:first]
+        return zip(self.banks[oldest + self.regions : self.full], cycle(spots), strict=False)
+
+    def close(self) -> None:
+        """Lets go of the ring's memory."""
+        for view in self.views:
+            view.release()
+
+
+def _turns(program: Program, ring: DriverRing, start: int) -> _Turns | None:
+    """Where this program's full banks come back; None where they are not all full."""
+    if not program.heads_in_ring:
+        return None
+    regions, slots = program.regions, program.regions[0].slots
+    views: list[memoryview] = []
+    spots = []
+    for turn in range(ring.size // slots):
+        region = regions[turn % len(regions)]
+        begin = (start + turn * slots) % ring.size
+        acks = ring.buffers[region.buffers_at : region.buffers_at + slots]
+        used = ring.used_bytes[begin * USED_ELEMENT.size : (begin + slots) * USED_ELEMENT.size]
+        views += [acks, used]
+        in_one = len(used) == len(region.completions)
+        read = used.tobytes if in_one else partial(ring.used_elements, begin, slots)
+        spots.append(_Spot(read, region.completions, acks.tobytes))
+    full = sum(bank.count == slots for bank in program.banks)
+    all_ok = bytes([ACK_OK]) * slots
+    return _Turns(program.banks, slots, full, len(regions), tuple(spots), all_ok, tuple(views))
 
 
 @dataclass(slots=True)
@@ -88,8 +155,15 @@ class Pipeline:
         self.unanswered: list[int] = []
         """Without an ack, by index in the program; all of them only once `settle` was called."""
         self.doorbells = 0
+        self._turns = _turns(program, ring, start)
         if program.heads_in_ring:
             ring.place(start, program.heads_in_ring)
+
+    def close(self) -> None:
+        """Lets go of the ring's memory. May be called again."""
+        if self._turns is not None:
+            self._turns.close()
+            self._turns = None
 
     @property
     def waiting(self) -> bool:
@@ -144,93 +218,74 @@ class Pipeline:
 
     # --- both, where all goes well ---
 
-    def run_straight(self, quiet_ns: int, until_ns: int) -> None:
-        """Feeds the device for as long as it returns whole banks in order, every ack OK.
+    def run_straight(self, quiet_ns: int, until_ns: int) -> bool:
+        """Replaces full banks by the next ones, as long as they return in order with every ack OK.
 
-        Returns when all is back, when the next bank has not come within quiet_ns, at the first bank
-        after until_ns (in perf_counter_ns), or when something is not so, which stays as it is.
+        Returns whether any was replaced: when the next bank has not come within quiet_ns, some
+        banks after until_ns (in perf_counter_ns), when there are no more full ones to publish, or
+        at what is not so, which stays as it is.
         """
-        banks, regions = self._program.banks, len(self._program.regions)
-        oldest, following = self._next - len(self._flight), self._next
-        if self._by_id is not None or not self._flight or self._returned != banks[oldest].first:
-            return
-        ring, start, size, event_idx = (
-            self._ring,
-            self._start,
-            self._ring.size,
-            self._ring.event_idx,
-        )
-        buffers, descriptors = ring.buffers, ring.descriptors
-        available_words, used_words, used_bytes = (
-            ring.available_words,
-            ring.used_words,
-            ring.used_bytes,
-        )
-        place = None if self._program.heads_in_ring else ring.place
-        kick, now = self._kick, time.perf_counter_ns
-        total = len(banks)
-        published = self._published
-        moment = now()
-        while oldest < following:
-            bank = banks[oldest]
-            count, since = bank.count, start + bank.first
-            looks = _LOOKS
-            while (arrived := (used_words[1] - since) & INDEX_MASK) < count:
-                looks -= 1
-                if not looks:
-                    if now() >= moment + quiet_ns:
-                        break
-                    looks = _LOOKS
-            if arrived < count or arrived > published - bank.first:
-                break
-            if not ordered_without_fence:
-                ordering_fence()
-            begin = since % size * USED_ELEMENT.size
-            elements = used_bytes[begin : begin + count * USED_ELEMENT.size].tobytes()
-            if (
-                elements != bank.completions
-                and ring.used_elements(since, count) != bank.completions
+        turns = self._turns
+        if turns is None or self._by_id is not None or not turns.fit(self._returned, self._next):
+            return False
+        slots, regions, mask = turns.slots, turns.regions, INDEX_MASK
+        all_ok, ahead_at_most = turns.all_ok, slots * (regions - 1)
+        ring, event_idx = self._ring, self._ring.event_idx
+        buffers, available_words, used_words = ring.buffers, ring.available_words, ring.used_words
+        fenced, fence, kick, doorbells = not ordered_without_fence, full_fence, self._kick, 0
+        oldest, before = self._next - regions, self._returned
+        back = self._start + (oldest + 1) * slots
+        published = (self._start + self._published) & mask
+        for bank, (used_elements, completions, acks) in turns.after(oldest):
+            if (used_words[1] - back) & mask > ahead_at_most and not self._comes(
+                back, ahead_at_most, quiet_ns
             ):
                 break
-            if buffers[bank.acks_at].tobytes() != bank.all_ok:
+            if fenced:
+                ordering_fence()
+            if used_elements() != completions or acks() != all_ok:
                 break
+            buffers[bank.buffers_at] = bank.buffers
+            if bank.descriptors is not None:
+                ring.descriptors[bank.descriptors_at] = bank.descriptors
+            if fenced:
+                ordering_fence()
+            back += slots
+            published = (published + slots) & mask
+            available_words[1] = published
+            fence()
+            if (
+                (published - used_words[-1] - 1) & mask < slots
+                if event_idx
+                else not used_words[0] & USED_F_NO_NOTIFY
+            ):
+                kick()
+                doorbells += 1
             oldest += 1
-            if oldest < following and arrived - count >= banks[oldest].count:
-                continue  # that is back too, and one doorbell may do for what replaces both
-            old = published
-            while following < total and following - oldest < regions:
-                bank = banks[following]
-                buffers[bank.buffers_at] = bank.buffers
-                if bank.descriptors is not None:
-                    descriptors[bank.descriptors_at] = bank.descriptors
-                if place is not None:
-                    place(start + published, bank.heads)
-                published += bank.count
-                following += 1
-            if published != old:
-                new = start + published
-                if not ordered_without_fence:
-                    ordering_fence()
-                available_words[1] = new & INDEX_MASK
-                full_fence()
-                if (
-                    (new - used_words[-1] - 1) & INDEX_MASK < published - old
-                    if event_idx
-                    else not used_words[0] & USED_F_NO_NOTIFY
-                ):
-                    kick()
-                    self.doorbells += 1
-            moment = now()
-            if moment >= until_ns:
+            if not oldest % _BANKS_A_CLOCK and time.perf_counter_ns() >= until_ns:
                 break
-        self._returned = banks[oldest].first if oldest < total else published
-        self._published, self._next = published, following
-        self._flight = deque(banks[oldest:following])
-        self._free = [
-            each
-            for each in self._program.regions
-            if all(b.region is not each for b in self._flight)
-        ]
+        self.doorbells += doorbells
+        self._returned = oldest * slots
+        self._next = oldest + regions
+        self._published = self._next * slots
+        self._flight = deque(self._program.banks[oldest : self._next])
+        return self._returned > before
+
+    def _comes(self, back: int, ahead_at_most: int, quiet_ns: int) -> bool:
+        """Looks at the used index for a while; whether it has reached what is waited for."""
+        used_words, mask = self._ring.used_words, INDEX_MASK
+        until = 0
+        while True:
+            for _ in range(_LOOKS):
+                if (used_words[1] - back) & mask <= ahead_at_most:
+                    return True
+            now = time.perf_counter_ns()
+            if not until:
+                until = now + quiet_ns
+                # To a device, or the kernel's half of one, that shares our processor.
+                os.sched_yield()
+            elif now >= until:
+                return False
 
     # --- back from the device ---
 

@@ -14,7 +14,7 @@ the same, which they do through a run of equally long commands such as VLAN_ADD.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vdpad.virtio.commands import ACK_NONE, ACK_OK, Command
+from vdpad.virtio.commands import ACK_NONE, Command
 from vdpad.virtio.split_ring import (
     DESCRIPTOR,
     USED_ELEMENT,
@@ -69,8 +69,6 @@ class Bank:
     """What goes into the available ring, le16 each."""
     completions: bytes
     """What the used ring holds when the device has returned all of it in order."""
-    all_ok: bytes
-    """What the acks are when all went well."""
 
     @property
     def end(self) -> int:
@@ -207,7 +205,6 @@ def _bank(first: int, taken: list[bytes], region: Region, descriptors: bytes | N
         descriptors_at=slice(start, start + len(descriptors or b"")),
         heads=region.heads[: 2 * count],
         completions=region.completions[: USED_ELEMENT.size * count],
-        all_ok=bytes([ACK_OK]) * count,
     )
 
 

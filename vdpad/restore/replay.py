@@ -80,17 +80,10 @@ async def replay(
         poll_ns: how long to look at the ring before sleeping, in nanoseconds, each time.
     """
     run = _Replay(program, queue, poll_ns if queue.worth_polling else 0)
-    started = time.perf_counter_ns()
-    outcome, fault = Outcome.RESTORED, ""
     try:
-        async with asyncio.timeout_at(deadline):
-            await run.to_the_end()
-    except DeviceFault as error:
-        outcome, fault = Outcome.BROKEN, str(error)
-    except TimeoutError:
-        outcome, fault = run.last_look()
-    elapsed = time.perf_counter_ns() - started
-    return run.finish(outcome, fault, elapsed)
+        return await run.timed(deadline)
+    finally:
+        run.close()
 
 
 class _Replay:
@@ -100,6 +93,23 @@ class _Replay:
         self._poll_ns = poll_ns
         self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick)
         self._yielded_ns = time.perf_counter_ns()
+
+    async def timed(self, deadline: float) -> Replayed:
+        """All of it, and what it came to."""
+        started = time.perf_counter_ns()
+        outcome, fault = Outcome.RESTORED, ""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.to_the_end()
+        except DeviceFault as error:
+            outcome, fault = Outcome.BROKEN, str(error)
+        except TimeoutError:
+            outcome, fault = self.last_look()
+        return self.finish(outcome, fault, time.perf_counter_ns() - started)
+
+    def close(self) -> None:
+        """Lets go of the ring's memory."""
+        self._pipeline.close()
 
     async def to_the_end(self) -> None:
         """Publishes and collects until all is back.
@@ -114,14 +124,15 @@ class _Replay:
         pipeline.publish(ring_anyway=True)
         quiet_ns = min(self._poll_ns, _MOST_LOOKING_NS)
         while pipeline.in_flight:
-            pipeline.run_straight(quiet_ns, self._yielded_ns + _MOST_WITHOUT_YIELD_NS)
-            if not pipeline.in_flight:
-                return
+            turn_ends = self._yielded_ns + _MOST_WITHOUT_YIELD_NS
+            went_on = pipeline.run_straight(quiet_ns, turn_ends)
+            if time.perf_counter_ns() >= turn_ends:
+                await self._let_others_run()
+                if went_on:
+                    continue
             wanted = pipeline.outstanding()
             if pipeline.arrived() < wanted:
                 await self._wait_for(wanted)
-            elif time.perf_counter_ns() - self._yielded_ns > _MOST_WITHOUT_YIELD_NS:
-                await self._let_others_run()
             pipeline.collect()
             if pipeline.waiting:
                 pipeline.publish()
