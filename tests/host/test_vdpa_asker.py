@@ -32,14 +32,25 @@ ANSWER = {"replies": REPLIES}
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No test leaves a process or a descriptor."""
+    global _of_others
+    _of_others = _all_children()
     with no_descriptor_left():
         yield
     assert _children() == []
 
 
+_of_others: set[int] = set()
+"""Child processes of other tests, such as a daemon that serves them all."""
+
+
+def _all_children() -> set[int]:
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return set(map(int, text.split()))
+
+
 def _children() -> list[int]:
-    """Our child processes, those too that have ended and that nobody waited for."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    """A test's child processes, those too that have ended and that nobody waited for."""
+    return sorted(_all_children() - _of_others)
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
