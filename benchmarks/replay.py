@@ -9,6 +9,7 @@ own, and the device and its VMM have the others, as on a host.
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -35,6 +36,7 @@ CPUS = sorted(os.sched_getaffinity(0))
 DRIVERS_CPU, DEVICES_CPUS = CPUS[:1], CPUS[1:] or CPUS
 QEMU_RINGS = (64, 128, 256)
 STATES = {"full": full(), "usual": usual()}
+_numbers = itertools.count(1)
 HEADERS = (
     *("device", "ring", "EVENT_IDX", "commands", "way", "doorbells"),
     *("commit ms", "min…max", "prepare ms", "own µs/cmd"),
@@ -88,7 +90,7 @@ async def daemon(settings: str = "") -> AsyncIterator[Client]:
 
 async def pipelined(client: Client, bench: Bench, state: dict[str, Any], series: Series) -> None:
     """One restore over the API."""
-    name = f"{bench.name}-{bench.event_idx}-{id(series)}-{len(series.commit_us)}".replace(" ", "-")
+    name = f"bench-{next(_numbers)}"
     await client.prepare(name, state, bench.target)
     bench.reset()
     before = bench.busy_ns() if bench.busy_ns else 0

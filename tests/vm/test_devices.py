@@ -103,7 +103,8 @@ def test_check_never_opens_the_device(vm: Machine, daemon: Daemon) -> None:
 
 
 def test_check_and_prepare_agree(vm: Machine, daemon: Daemon) -> None:
-    state = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN", "RING_EVENT_IDX"], "vlans": [5]}
+    features = ["CTRL_VQ", "CTRL_VLAN", "RING_EVENT_IDX"]
+    state = {"version": 1, "features": features, "vlans": [[1, 500]]}
     target = vhost_vdpa("vp0")
     looked = daemon.result("check", state=state, target=target)
     prepared = daemon.result("prepare", migration=migration(), state=state, target=target)

@@ -28,6 +28,11 @@ _NOT_TOLD = NetConfig(
 )
 
 
+# Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is QEMU's
+# and most others'. It decides no more than how many doorbells a check foretells.
+_USUAL_RING = 64
+
+
 @dataclass(frozen=True, slots=True)
 class _Terms:
     """Implements Terms."""
@@ -51,7 +56,7 @@ class VhostVdpaTarget:
             return _terms(kept.device.offered, guest, kept.device.config, kept.geometry)
         found = find(self.params.device, self.params.path)
         device, config, offered = await one_device(found.name)
-        geometry = control_geometry(device.max_vq_size)
+        geometry = control_geometry(min(device.max_vq_size, _USUAL_RING))
         return _terms(offered, guest, _net_config(config), geometry)
 
     async def bring_up(self, guest: FeatureSet, migration: str) -> Destination:
