@@ -28,8 +28,8 @@ _NOT_TOLD = NetConfig(
 )
 
 
-# Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is QEMU's
-# and most others'. It decides no more than how many doorbells a check foretells.
+# Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is what
+# QEMU's has. It decides no more than how many doorbells a check foretells.
 _USUAL_RING = 64
 
 
