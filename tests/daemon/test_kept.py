@@ -1,0 +1,175 @@
+"""Devices that the daemon keeps, where one is slow or fails: what tests/vm cannot bring about."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.targets import kept as kept_module
+from vdpad.daemon.targets.kept import KeptDevices
+from vdpad.queues.vhost_vdpa.device import DeviceRefused
+from vdpad.queues.vhost_vdpa.node import MemoryLimit, NodeBusy, NoSuchNode, NotPermitted
+from vdpad.virtio.features import FeatureSet
+
+NODE = Path("/dev/vhost-vdpa-0")
+SECONDS = 5.0
+
+
+class FakeDevice:
+    """Comes up and goes when it is let."""
+
+    may_open = threading.Event()
+    may_close = threading.Event()
+    refuses: Exception | None = None
+    closed = 0
+
+    def __init__(self, node: Path, guest: FeatureSet) -> None:
+        assert type(self).may_open.wait(SECONDS)
+        refuses = type(self).refuses
+        if refuses is not None:
+            raise refuses
+
+    def close(self) -> None:
+        assert type(self).may_close.wait(SECONDS)
+        type(self).closed += 1
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> type[FakeDevice]:
+    """The class of all devices, willing."""
+
+    class Device(FakeDevice):
+        may_open = threading.Event()
+        may_close = threading.Event()
+
+    Device.may_open.set()
+    Device.may_close.set()
+    monkeypatch.setattr(kept_module, "VhostVdpaDevice", Device)
+    return Device
+
+
+async def _bring_up(keeper: KeptDevices, migration: str = "vm-1") -> Any:
+    return await keeper.bring_up("vdpa0", NODE, frozenset(), migration)
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not true():  # noqa: ASYNC110 - a thread does it
+            await asyncio.sleep(0.001)
+
+
+async def test_a_device_is_known_by_its_name_and_by_its_node(device: type[FakeDevice]) -> None:
+    keeper = KeptDevices()
+    kept = await _bring_up(keeper)
+    assert keeper.named("vdpa0") is keeper.named(str(NODE)) is kept
+    with pytest.raises(ApiError, match="it keeps: vdpa0"):
+        keeper.named("vdpa1")
+    await keeper.close(kept)
+    assert device.closed == 1
+    with pytest.raises(ApiError, match="it keeps: none"):
+        keeper.named("vdpa0")
+
+
+async def test_the_loop_runs_while_a_device_comes_up(device: type[FakeDevice]) -> None:
+    device.may_open.clear()
+    keeper = KeptDevices()
+    coming = asyncio.create_task(_bring_up(keeper))
+    await asyncio.sleep(0)
+    for call in (_bring_up(keeper, "vm-2"), keeper.close(keeper.named("vdpa0"))):
+        with pytest.raises(ApiError, match="being brought up for migration vm-1") as caught:
+            await call
+        assert caught.value.kind is Kind.BUSY
+    device.may_open.set()
+    await keeper.close(await coming)
+
+
+async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    device.may_open.clear()
+    keeper = KeptDevices()
+    with pytest.raises(ApiError, match="to come up within") as caught:
+        await _bring_up(keeper)
+    assert caught.value.kind is Kind.TIMEOUT
+    with pytest.raises(ApiError, match="being given back"):
+        await _bring_up(keeper, "vm-2")
+    device.may_open.set()
+    await _until(lambda: keeper.get("vdpa0") is None)
+    assert device.closed == 1
+    await keeper.close(await _bring_up(keeper, "vm-2"))
+
+
+async def test_a_device_that_fails_too_late_is_forgotten(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    device.may_open.clear()
+    device.refuses = DeviceRefused("no")
+    keeper = KeptDevices()
+    with pytest.raises(ApiError):
+        await _bring_up(keeper)
+    device.may_open.set()
+    await _until(lambda: keeper.get("vdpa0") is None)
+    assert device.closed == 0
+
+
+async def test_cancellation_gives_the_device_back(device: type[FakeDevice]) -> None:
+    device.may_open.clear()
+    keeper = KeptDevices()
+    coming = asyncio.create_task(_bring_up(keeper))
+    await asyncio.sleep(0)
+    coming.cancel()
+    await asyncio.wait([coming])
+    device.may_open.set()
+    await _until(lambda: keeper.get("vdpa0") is None)
+    assert device.closed == 1
+
+
+async def test_a_device_that_does_not_go(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    keeper = KeptDevices()
+    kept = await _bring_up(keeper)
+    device.may_close.clear()
+    with pytest.raises(ApiError, match="to be given back within") as caught:
+        await keeper.close(kept)
+    assert caught.value.kind is Kind.TIMEOUT
+    with pytest.raises(ApiError, match="being given back"):
+        await keeper.close(kept)
+    device.may_close.set()
+    await _until(lambda: keeper.get("vdpa0") is None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NoSuchNode("gone"), Kind.NO_SUCH_DEVICE),
+        (NotPermitted("no"), Kind.NOT_ALLOWED),
+        (MemoryLimit("small"), Kind.NOT_ALLOWED),
+        (DeviceRefused("no"), Kind.DEVICE_BROKEN),
+        (NodeBusy("taken"), Kind.BUSY),
+    ],
+)
+async def test_what_a_caller_is_told(
+    device: type[FakeDevice], error: Exception, kind: Kind
+) -> None:
+    device.refuses = error
+    keeper = KeptDevices()
+    with pytest.raises(ApiError) as caught:
+        await _bring_up(keeper)
+    assert caught.value.kind is kind
+    assert keeper.get("vdpa0") is None
+
+
+async def test_all_are_given_back_at_the_end(device: type[FakeDevice]) -> None:
+    keeper = KeptDevices()
+    for number in range(3):
+        await keeper.bring_up(f"vdpa{number}", Path(f"/dev/vhost-vdpa-{number}"), frozenset(), "vm")
+    await keeper.stop()
+    assert device.closed == 3
