@@ -108,12 +108,12 @@ def test_check_and_prepare_agree(vm: Machine, daemon: Daemon) -> None:
     target = vhost_vdpa("vp0")
     looked = daemon.result("check", state=state, target=target)
     prepared = daemon.result("prepare", migration=migration(), state=state, target=target)
-    assert (looked["commands"], looked["doorbells"]) == (
-        prepared["commands"],
-        prepared["doorbells"],
-    )
+    assert looked["commands"] == prepared["commands"] == 500
+    # A ring larger than the one that check goes by, as newer QEMUs have, takes fewer.
+    assert looked["doorbells"] >= prepared["doorbells"]
     # Of a device that is kept it is known without asking anybody.
-    assert daemon.result("check", state=state, target=target) == looked
+    again = daemon.result("check", state=state, target=target)
+    assert again == looked | {"doorbells": prepared["doorbells"]}
 
 
 def test_a_device_that_is_not_there(vm: Machine, daemon: Daemon) -> None:
