@@ -129,7 +129,7 @@ class Pipeline:
     def __init__(
         self, program: Program, ring: DriverRing, start: int, kick: Callable[[], None]
     ) -> None:
-        """Nothing is written yet.
+        """Lays out the available ring where that can be done for all banks; publishes nothing.
 
         Args:
             program: encoded for this ring.

@@ -79,9 +79,10 @@ async def replay(
         deadline: in the running loop's time, for all of it.
         poll_ns: how long to look at the ring before sleeping, in nanoseconds, each time.
     """
+    started = time.perf_counter_ns()
     run = _Replay(program, queue, poll_ns if queue.worth_polling else 0)
     try:
-        return await run.timed(deadline)
+        return await run.timed(started, deadline)
     finally:
         run.close()
 
@@ -94,9 +95,8 @@ class _Replay:
         self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick)
         self._yielded_ns = time.perf_counter_ns()
 
-    async def timed(self, deadline: float) -> Replayed:
-        """All of it, and what it came to."""
-        started = time.perf_counter_ns()
+    async def timed(self, started: int, deadline: float) -> Replayed:
+        """All of it, and what it came to since it was started (in perf_counter_ns)."""
         outcome, fault = Outcome.RESTORED, ""
         try:
             async with asyncio.timeout_at(deadline):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.host_devices import Found, find, one_device
 from vdpad.daemon.targets.interface import Destination, Terms
-from vdpad.daemon.targets.kept import KeptDevices
+from vdpad.daemon.targets.kept import KeptDevice, KeptDevices
 from vdpad.daemon.targets.params import VhostVdpaParams
 from vdpad.host.vdpa import VdpaConfig
 from vdpad.queues.vhost_vdpa.device import NoControlQueue, to_negotiate
@@ -51,7 +51,7 @@ class VhostVdpaTarget:
 
     async def look(self, guest: FeatureSet) -> Terms:
         """By netlink; for a device that is kept, by what was read when it came up."""
-        kept = self.kept.get(self.params.device or self.params.path)
+        kept = self._kept()
         if kept is not None and kept.is_up:
             return _terms(kept.device.offered, guest, kept.device.config, kept.geometry)
         found = find(self.params.device, self.params.path)
@@ -69,10 +69,13 @@ class VhostVdpaTarget:
 
     def _find(self) -> Found:
         """The device by sysfs; one that is kept by what it was when it was opened."""
-        kept = self.kept.get(self.params.device or self.params.path)
+        kept = self._kept()
         if kept is not None:
             return Found(kept.name, kept.node)
         return find(self.params.device, self.params.path)
+
+    def _kept(self) -> KeptDevice | None:
+        return self.kept.get(self.params.device or self.params.path)
 
 
 def _terms(
