@@ -1,0 +1,1 @@
+"""How a state stands in the world: each format's bytes, and NetState."""

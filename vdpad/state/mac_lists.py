@@ -1,0 +1,43 @@
+"""The lists of MAC_TABLE_SET as drivers send them, brought to the form that a state has.
+
+The specification tells a driver to send unicast addresses in the first list and the others in the
+second (virtio 1.4, 5.1.6.5.2), but devices acknowledge what stands in the wrong list and what
+stands there twice. A state has each address once, in the list that its group bit says.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vdpad.state.fields import is_multicast
+from vdpad.virtio.commands import format_mac
+
+
+@dataclass(frozen=True, slots=True)
+class MacLists:
+    """Two lists that a state takes."""
+
+    unicast: tuple[bytes, ...]
+    multicast: tuple[bytes, ...]
+    notes: tuple[str, ...]
+    """What was put elsewhere, as sentences."""
+
+
+def mac_lists(unicast: Iterable[bytes], multicast: Iterable[bytes]) -> MacLists:
+    """Each address once, in its own list, in the order in which they came.
+
+    An address in the wrong list matches nothing on some devices and matches on others; in its own
+    it matches on all, so the filter may let through more than on the source, and never less.
+    """
+    first, second = list(dict.fromkeys(unicast)), list(dict.fromkeys(multicast))
+    notes = [
+        f"{format_mac(mac)} stood in the table's {wrong} half"
+        for wrong, group, macs in (("unicast", True, first), ("multicast", False, second))
+        for mac in macs
+        if is_multicast(mac) is group
+    ]
+    every = list(dict.fromkeys(first + second))
+    return MacLists(
+        unicast=tuple(mac for mac in every if not is_multicast(mac)),
+        multicast=tuple(mac for mac in every if is_multicast(mac)),
+        notes=tuple(notes),
+    )
