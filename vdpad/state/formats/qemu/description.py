@@ -1,0 +1,128 @@
+"""What QEMU says of its sections, in JSON at the end of the stream.
+
+Nothing else tells how long a device's section is. The JSON is found from the end: it holds no
+control bytes, so the last one in the stream belongs to its header, a mark and a length that must
+lead exactly to the end. Guest memory stands further to the front and cannot forge it. The walk
+then holds each section's length against its footer.
+
+Only lengths are kept: each object is folded into them as soon as it has been read, since the text
+of a large machine has megabytes, and a tree of it would have ten times as many.
+
+Source: QEMU's docs/devel/migration/main.rst; the JSON as observed (facts/qemu.md).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+from vdpad.state.formats.found import FormatError
+
+# A processor has about 8 KiB of it: enough for hundreds of them. Stops a file that is all text from
+# being held in memory.
+MAX_DESCRIPTION = 8 << 20
+
+_MARK = b"\x00\x06"
+_HEADER = len(_MARK) + 4
+_CONTROL_BYTES = [bytes([code]) for code in range(0x20)]
+# A subsection's mark, the length of its name, and its version.
+_SUBSECTION_HEADER = 1 + 1 + 4
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A section, or a part of one, as the description has it."""
+
+    name: str
+    instance: int
+    kind: str
+    """QEMU's name of the device's type: "virtio-net"."""
+    size: int
+    """Bytes of the section's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The sections that are described: all but RAM's."""
+
+    length: int
+    """Bytes of its text, with which the stream ends."""
+    devices: Mapping[tuple[str, int], Described]
+    """By name and instance."""
+
+
+def description_at_end(stream: BinaryIO) -> Description:
+    """The description with which a file ends; the file stands where it stood afterwards.
+
+    Raises:
+        FormatError: there is none, or it makes no sense.
+    """
+    stood = stream.tell()
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(max(stood, end - MAX_DESCRIPTION))
+    tail = stream.read(MAX_DESCRIPTION)
+    stream.seek(stood)
+    return description_in(tail)
+
+
+def description_in(tail: bytes) -> Description:
+    """The description in a stream's last bytes.
+
+    Raises:
+        FormatError: there is none, or it makes no sense.
+    """
+    start = _text_at(tail)
+    try:
+        whole = json.loads(tail[start:].decode("ascii"), object_hook=_fold)
+        devices = {(each.name, each.instance): each for each in whole["devices"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(
+            "the description of the devices at the stream's end: expected QEMU's JSON, got "
+            f"{type(error).__name__}: {str(error)[:100]}"
+        ) from error
+    return Description(len(tail) - start, MappingProxyType(devices))
+
+
+def _text_at(tail: bytes) -> int:
+    """Where the JSON begins."""
+    last_control = max(map(tail.rfind, _CONTROL_BYTES))
+    # It is the mark's second byte, or one of the four of the length.
+    for start in range(last_control + 1, last_control + 6):
+        header = start - _HEADER
+        if header >= 0 and tail[header : header + len(_MARK)] == _MARK:
+            length = int.from_bytes(tail[start - 4 : start], "big")
+            if length == len(tail) - start:
+                return start
+    raise FormatError(
+        "expected a description of the devices at the stream's end, got none: it is cut short, "
+        "goes on behind it, or is of a machine with suppress-vmdesc"
+    )
+
+
+def _fold(value: dict[str, Any]) -> Any:
+    """The whole as it is; a section, or a part of one, as Described; a field as its bytes."""
+    if "devices" in value:
+        return value
+    if "size" in value and "instance_id" not in value:
+        # An array of like elements is described once, with its first element's size.
+        return _count(value["size"]) * _count(value.get("array_len", 1))
+    size = sum(value.get("fields", ()))
+    for part in value.get("subsections", ()):
+        size += _SUBSECTION_HEADER + len(part.kind) + part.size
+    name, instance = value.get("name", ""), value.get("instance_id", 0)
+    return Described(_text(name), _count(instance), _text(value.get("vmsd_name", "")), size)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a name, got {type(value).__name__}")
+    return value
+
+
+def _count(value: Any) -> int:
+    # instance_id is written signed.
+    if type(value) is not int or not -(1 << 31) <= value < 1 << 40:
+        raise TypeError(f"expected a number of bytes, got {str(value)[:40]}")
+    return value

@@ -1,0 +1,172 @@
+"""A virtio-net device's section, from its layers to a state.
+
+What is made of them, where QEMU keeps it otherwise than a state has it:
+
+- a part whose feature was not negotiated is left out: what stands there is QEMU's own, such as all
+  VLANs, or promiscuous mode, of a device whose guest could not ask for anything else;
+- the MAC table is split at its first multicast address, however long it is; QEMU itself, loading a
+  stream with more than 64, forgets them all without switching a mode on;
+- RSS that is switched on is `rss` where it spreads packets and `hash_report` where it does not; its
+  transmit queues are the queue pairs in use, which MQ_RSS_CONFIG sets.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from vdpad.state.formats.found import Found, Missing, found_of
+from vdpad.state.formats.qemu.net import (
+    NetFilter,
+    NetTail,
+    RssData,
+    pull_filter,
+    pull_tail_either_way,
+)
+from vdpad.state.formats.qemu.pci import skip_pci
+from vdpad.state.formats.qemu.source import Source
+from vdpad.state.formats.qemu.virtio import DRIVER_OK, VirtioHead, pull_head
+from vdpad.state.mac_lists import mac_lists
+from vdpad.state.problems import Problem
+from vdpad.virtio.bits import bits_of
+from vdpad.virtio.features import Feature, FeatureSet
+
+_PCI_NAME = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:")
+# Machines whose hosts are little-endian, which the VLAN table's words are then.
+_LITTLE_ENDIAN = ("pc", "q35", "microvm", "virt", "xenfv", "isapc")
+
+
+def found_in_section(body: bytes, at: int, name: str, instance: int, machine: str) -> Found:
+    """The device in a virtio-net section.
+
+    Args:
+        body: the section's.
+        at: its offset in the stream.
+        name: the section's: "0000:00:03.0/virtio-net".
+        instance: tells sections of one name apart.
+        machine: its type.
+
+    Raises:
+        FormatError: it can't be read to its last byte.
+    """
+    device = name.removesuffix("/virtio-net") + (f"#{instance}" if instance else "")
+    if not _PCI_NAME.match(name):
+        text = "expected virtio-net over PCI; what other transports write is not known"
+        return Found(device, None, (Problem("", "unsupported", text),))
+    where = f"the virtio-net section of {device}"
+    source = Source.over(body, at, where)
+    msix = skip_pci(source)
+    head = pull_head(source, msix=msix)
+    receive = pull_filter(source)
+    tail = pull_tail_either_way(body[source.at - at :], source.at, where, head.low_features)
+    return _found(device, machine, head, receive, tail)
+
+
+def _found(device: str, machine: str, head: VirtioHead, receive: NetFilter, tail: NetTail) -> Found:
+    features = tail.virtio.features
+    lists = mac_lists(*_halves(receive.macs))
+    parts: dict[str, Any] = {"features": features}
+    if Feature.CTRL_MAC_ADDR in features:
+        parts["mac"] = receive.mac
+    if Feature.CTRL_RX in features:
+        parts["rx"] = _rx(receive, features)
+        parts["mac_table"] = {
+            "unicast": lists.unicast,
+            "multicast": lists.multicast,
+            "unicast_overflow": receive.unicast_overflow,
+            "multicast_overflow": receive.multicast_overflow,
+        }
+    if Feature.CTRL_VLAN in features:
+        parts["vlans"] = _vlans(receive.vlans)
+    if Feature.MQ in features:
+        parts["queue_pairs"] = tail.queue_pairs
+    if tail.rss is not None:
+        parts.update(_rss(tail.rss, tail.queue_pairs))
+    if tail.guest_offloads is not None:
+        parts["guest_offloads"] = bits_of(tail.guest_offloads)
+    found = found_of(
+        parts,
+        device=device,
+        missing=_missing(features),
+        notes=(*lists.notes, *_notes(head, tail)),
+        about=_about(head, receive, tail),
+    )
+    if "vlans" in parts and not machine.startswith(_LITTLE_ENDIAN):
+        return _of_unknown_byte_order(found, machine)
+    return found
+
+
+def _halves(macs: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    first_multicast = next((at for at, mac in enumerate(macs) if mac[0] & 1), len(macs))
+    return macs[:first_multicast], macs[first_multicast:]
+
+
+def _rx(receive: NetFilter, features: FeatureSet) -> dict[str, bool]:
+    rx = {"promisc": receive.promisc, "allmulti": receive.allmulti}
+    if Feature.CTRL_RX_EXTRA in features:
+        rx |= {
+            "alluni": receive.alluni,
+            "nomulti": receive.nomulti,
+            "nouni": receive.nouni,
+            "nobcast": receive.nobcast,
+        }
+    return rx
+
+
+def _vlans(table: bytes) -> tuple[int, ...]:
+    mask = int.from_bytes(table, "little")
+    return tuple(vid for vid in range(8 * len(table)) if mask >> vid & 1)
+
+
+def _rss(rss: RssData, queue_pairs: int) -> dict[str, Any]:
+    hashed = {"hash_types": bits_of(rss.hash_types), "key": rss.key}
+    if not rss.redirect:
+        return {"hash_report": hashed}
+    return {
+        "rss": {
+            **hashed,
+            "indirection_table": rss.indirection_table,
+            "unclassified_queue": rss.default_queue,
+            "max_tx_queues": queue_pairs,
+        }
+    }
+
+
+def _missing(features: FeatureSet) -> Iterator[Missing]:
+    for feature, parts in (
+        (Feature.NOTF_COAL, ("coalescing.rx", "coalescing.tx")),
+        (Feature.VQ_NOTF_COAL, ("coalescing.queues",)),
+    ):
+        if feature in features:
+            for part in parts:
+                yield Missing(part, "QEMU's stream does not have it")
+
+
+def _notes(head: VirtioHead, tail: NetTail) -> Iterator[str]:
+    if not head.status & DRIVER_OK:
+        yield "no driver of the guest's runs the device"
+    if tail.virtio.broken:
+        yield "QEMU has stopped the device for something that its driver did"
+    if tail.rss is not None and not tail.rss.key[-1]:
+        yield "QEMU keeps no length of the key: a shorter one is filled up with zeros to 40 bytes"
+    if tail.virtio.unread:
+        yield f"subsection {tail.virtio.unread!r} is not known; it was not read, nor what follows"
+
+
+def _about(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[tuple[str, str]]:
+    yield "driver", "running" if head.status & DRIVER_OK else "not running"
+    yield "link", "up" if receive.link_up else "down"
+    yield "queue pairs", f"{tail.queue_pairs} of {tail.max_queue_pairs} in use"
+    sizes = " ".join(map(str, head.ring_sizes))
+    yield "ring sizes", sizes
+
+
+def _of_unknown_byte_order(found: Found, machine: str) -> Found:
+    text = f"the table is in the byte order of the host, which {machine!r} does not tell"
+    return Found(
+        found.device,
+        None,
+        (*found.problems, Problem("vlans", "unsupported", text)),
+        found.missing,
+        found.notes,
+        found.about,
+    )

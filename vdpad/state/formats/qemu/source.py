@@ -1,0 +1,114 @@
+"""Reading forward, with every failure told by its offset in the whole stream."""
+
+import io
+import os
+import struct
+from typing import BinaryIO, Self
+
+from vdpad.state.formats.found import FormatError
+
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+# So much is read at once where bytes are only passed over.
+_SKIP = 1 << 20
+
+
+class Source:
+    """Bytes in their order, from a pipe, a file or memory. All integers are big-endian.
+
+    Every method raises FormatError where the bytes end too early.
+    """
+
+    def __init__(self, stream: BinaryIO, at: int = 0, where: str = "the header") -> None:
+        self._stream = stream
+        self._seekable = stream.seekable()
+        self.at = at
+        """Offset of the next byte in the whole stream."""
+        self.where = where
+        """What is being read, for people."""
+
+    @classmethod
+    def over(cls, data: bytes, at: int, where: str) -> Self:
+        """A source of bytes in memory that stand at this offset of the stream."""
+        return cls(io.BytesIO(data), at, where)
+
+    def wrong(self, expected: str, got: str, at: int | None = None) -> FormatError:
+        """The error to raise where something else stands than what was expected."""
+        offset = self.at if at is None else at
+        return FormatError(f"at byte {offset}, in {self.where}: expected {expected}, got {got}")
+
+    def take(self, count: int, what: str) -> bytes:
+        """So many bytes."""
+        taken = self._stream.read(count)
+        while len(taken) < count:
+            more = self._stream.read(count - len(taken))
+            if not more:
+                raise self.wrong(f"{count} bytes of {what}", f"{len(taken)} before the end")
+            taken += more
+        self.at += count
+        return taken
+
+    def skip(self, count: int, what: str) -> None:
+        """Passes over so many bytes without holding them.
+
+        In a file whose end comes before that, the next read is what fails.
+        """
+        if self._seekable:
+            self._stream.seek(count, os.SEEK_CUR)
+            self.at += count
+            return
+        while count > 0:
+            count -= len(self.take(min(count, _SKIP), what))
+
+    def held(self, most: int, what: str) -> BinaryIO:
+        """What follows, as a file: the stream itself, or all of a pipe, at most so many bytes."""
+        if self._seekable:
+            return self._stream
+        held = io.BytesIO()
+        while more := self._stream.read(min(_SKIP, most + 1 - held.tell())):
+            held.write(more)
+            if held.tell() > most:
+                raise self.wrong(f"at most {most} bytes of {what}", "more")
+        held.seek(0)
+        return held
+
+    def u8(self, what: str) -> int:
+        """One byte."""
+        return self.take(1, what)[0]
+
+    def u16(self, what: str) -> int:
+        """Two bytes."""
+        value: int = _U16.unpack(self.take(2, what))[0]
+        return value
+
+    def u32(self, what: str) -> int:
+        """Four bytes."""
+        value: int = _U32.unpack(self.take(4, what))[0]
+        return value
+
+    def u64(self, what: str) -> int:
+        """Eight bytes."""
+        value: int = _U64.unpack(self.take(8, what))[0]
+        return value
+
+    def flag(self, what: str) -> bool:
+        """One byte that is 0 or 1."""
+        value = self.u8(what)
+        if value > 1:
+            raise self.wrong(f"0 or 1 as {what}", str(value), self.at - 1)
+        return bool(value)
+
+    def name(self, what: str) -> str:
+        """A length byte and so many bytes of printable ASCII."""
+        start = self.at
+        raw = self.take(self.u8(f"the length of {what}"), what)
+        name = raw.decode("ascii", errors="replace")
+        if not name.isascii() or not name.isprintable():
+            raise self.wrong(f"{what} in printable ASCII", raw.hex(), start)
+        return name
+
+    def expect(self, what: str, expected: int, got: int, size: int) -> None:
+        """Refuses a value of so many bytes, just read, that is not the expected one."""
+        if got != expected:
+            raise self.wrong(f"{what} {expected:#x}", f"{got:#x}", self.at - size)

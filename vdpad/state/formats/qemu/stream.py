@@ -1,0 +1,248 @@
+"""The walk over a migration stream, and the virtio-net devices that it passes.
+
+A stream is a header, a configuration, and sections, each with a footer that repeats its number. RAM
+comes in a section that starts once and goes on in parts; its layout is known, and it is passed over
+chunk by chunk. Any other device comes in one section, whose length only the description at the end
+tells. So that is read when the first one comes: in a file from where it stands; of a pipe all that
+follows is held, which is little once the memory has passed.
+
+Nothing is searched for: the walk goes from byte to byte, a section that is not known stops it, and
+a section is believed only when its footer stands where its length says.
+
+Source: QEMU's migration/savevm.c as observed (facts/qemu.md). tests/qemu walks streams of every
+version that Debian has to their last byte.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from vdpad.state.formats.found import Found
+from vdpad.state.formats.qemu.description import (
+    MAX_DESCRIPTION,
+    Described,
+    Description,
+    description_at_end,
+)
+from vdpad.state.formats.qemu.device import found_in_section
+from vdpad.state.formats.qemu.ram import RamLayout, skip_ram
+from vdpad.state.formats.qemu.source import Source
+
+MAGIC = b"QEVM"
+_VERSION = 3
+
+_EOF = 0x00
+_START = 0x01
+_PART = 0x02
+_END = 0x03
+_FULL = 0x04
+_SUBSECTION = 0x05
+_DESCRIPTION = 0x06
+_CONFIGURATION = 0x07
+_COMMAND = 0x08
+_FOOTER = 0x7E
+
+_RAM = "ram"
+_VIRTIO_NET = "virtio-net"
+_BETWEEN = "between two sections"
+# A virtio-net device has about 46 KiB. Stops a forged length from being held in memory.
+_MAX_SECTION = 1 << 20
+# What MAX_DESCRIPTION describes is no longer than it. Stops a pipe from being held whole.
+_MAX_HELD = 2 * MAX_DESCRIPTION
+_MAX_CAPABILITIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class QemuStream:
+    """What was found in a stream."""
+
+    machine: str
+    """The machine's type: "pc-i440fx-7.2"."""
+    devices: tuple[Found, ...]
+    """Its virtio-net devices, in their order."""
+
+
+def read_stream(stream: BinaryIO) -> QemuStream:
+    """Reads a migration stream to its end.
+
+    Args:
+        stream: a file, a pipe, or anything else that reads bytes; from where it stands. Of a pipe,
+            what follows the guest's memory is held, at most 16 MiB.
+
+    Raises:
+        FormatError: it is none, it is cut short, or it has something that is not known.
+        OSError: it can't be read.
+    """
+    walk = _Walk(Source(stream))
+    devices = tuple(walk.devices())
+    return QemuStream(walk.machine, devices)
+
+
+class _Walk:
+    """Where the walk is, and what it has learned on the way."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._description: Description | None = None
+        self._ram = RamLayout()
+        self._live: set[int] = set()
+        """The numbers of the sections that go on."""
+        self.machine = ""
+
+    def devices(self) -> Iterator[Found]:
+        """Walks from the header to the end; gives the virtio-net devices on the way."""
+        self._header()
+        pass_over: Mapping[int, Callable[[], None]] = {
+            _CONFIGURATION: self._configuration,
+            _SUBSECTION: self._configuration_part,
+            _COMMAND: self._command,
+            _START: self._ram_start,
+            _PART: self._ram_part,
+            _END: self._ram_part,
+        }
+        while (mark := self._mark()) != _EOF:
+            if mark == _FULL:
+                yield from self._device()
+            elif mark in pass_over:
+                pass_over[mark]()
+            else:
+                raise self._source.wrong("a section", f"{mark:#04x}", self._source.at - 1)
+        self._end()
+
+    def _header(self) -> None:
+        magic = self._source.take(len(MAGIC), "the magic")
+        if magic != MAGIC:
+            raise self._source.wrong(f"{MAGIC!r}", repr(magic), self._source.at - len(MAGIC))
+        self._source.expect("version", _VERSION, self._source.u32("the version"), 4)
+
+    def _mark(self) -> int:
+        self._source.where = _BETWEEN
+        return self._source.u8("a section's mark, or the end mark")
+
+    # --- what comes before the memory ---
+
+    def _configuration(self) -> None:
+        source = self._source
+        source.where = "the configuration"
+        length = source.u32("the length of the machine's name")
+        if length > 0xFF:
+            raise source.wrong("a machine's name", f"one of {length} bytes", source.at - 4)
+        name = source.take(length, "the machine's name")
+        if not name.isascii() or not name.decode("ascii").isprintable():
+            raise source.wrong("a machine's name", name.hex(), source.at - length)
+        self.machine = name.decode("ascii")
+
+    def _configuration_part(self) -> None:
+        source = self._source
+        source.where = "the configuration"
+        name = source.name("a subsection's name")
+        source.u32("its version")
+        if name == "configuration/capabilities":
+            self._capabilities()
+        elif name == "configuration/target-page-bits":
+            self._page_size(source.u32("the page bits"))
+        elif name == "configuration/uuid":
+            source.take(16, "the machine's UUID")
+        else:
+            raise source.wrong("a known part of the configuration", repr(name))
+
+    def _capabilities(self) -> None:
+        source = self._source
+        count = source.u32("how many capabilities there are")
+        if count > _MAX_CAPABILITIES:
+            raise source.wrong("some capabilities", str(count), source.at - 4)
+        names = {source.name("a capability") for _ in range(count)}
+        known = {"x-ignore-shared": "ignore_shared", "mapped-ram": "mapped_ram"}
+        if unknown := names - known.keys():
+            raise source.wrong("known capabilities", ", ".join(sorted(unknown)))
+        self._ram = replace(self._ram, **{known[name]: True for name in names})
+
+    def _page_size(self, bits: int) -> None:
+        if not 10 <= bits <= 16:
+            raise self._source.wrong("10 to 16 page bits", str(bits), self._source.at - 4)
+        self._ram = replace(self._ram, page_size=1 << bits)
+
+    def _command(self) -> None:
+        self._source.where = "a command"
+        self._source.u16("a command")
+        self._source.take(self._source.u16("its length"), "its data")
+
+    # --- memory ---
+
+    def _ram_start(self) -> None:
+        number, name, _ = self._opening()
+        if name != _RAM:
+            raise self._source.wrong(
+                "memory as the only section that goes on", f"{name!r}; migrate without it"
+            )
+        self._live.add(number)
+        skip_ram(self._source, self._ram)
+        self._footer(number)
+
+    def _ram_part(self) -> None:
+        number = self._source.u32("a section's number")
+        self._source.where = f"section {number} ({_RAM})"
+        if number not in self._live:
+            raise self._source.wrong("a section that has begun", "another", self._source.at - 4)
+        skip_ram(self._source, self._ram)
+        self._footer(number)
+
+    # --- devices ---
+
+    def _device(self) -> Iterator[Found]:
+        number, name, instance = self._opening()
+        described = self._described(name, instance)
+        if described.kind != _VIRTIO_NET:
+            self._source.skip(described.size, "a device")
+            self._footer(number)
+            return
+        if described.size > _MAX_SECTION:
+            raise self._source.wrong(f"at most {_MAX_SECTION} bytes", str(described.size))
+        at = self._source.at
+        body = self._source.take(described.size, "a device")
+        self._footer(number)
+        yield found_in_section(body, at, name, instance, self.machine)
+
+    def _described(self, name: str, instance: int) -> Described:
+        if self._description is None:
+            self._read_description()
+        assert self._description is not None
+        described = self._description.devices.get((name, instance))
+        if described is None:
+            raise self._source.wrong("a section that the description has", f"{name!r}")
+        return described
+
+    def _read_description(self) -> None:
+        """From here on the walk goes over a file, if need be over one in memory."""
+        stream = self._source.held(_MAX_HELD, "devices behind the guest's memory, as in a file")
+        self._description = description_at_end(stream)
+        self._source = Source(stream, self._source.at, self._source.where)
+
+    def _opening(self) -> tuple[int, str, int]:
+        """What a section that starts opens with: number, name and instance."""
+        source = self._source
+        number = source.u32("a section's number")
+        name = source.name("a section's name")
+        source.where = f"section {number} ({name})"
+        instance = source.u32("an instance")
+        source.u32("a version")
+        return number, name, instance
+
+    def _footer(self, number: int) -> None:
+        source = self._source
+        source.expect("the section's footer", _FOOTER, source.u8("the footer"), 1)
+        source.expect("the section's number", number, source.u32("the footer's number"), 4)
+
+    # --- the end ---
+
+    def _end(self) -> None:
+        """Behind the end mark there is the description, and nothing else."""
+        source = self._source
+        if self._description is None:
+            self._read_description()
+        assert self._description is not None
+        source = self._source
+        source.where = "the end"
+        source.expect("the description", _DESCRIPTION, source.u8("the description's mark"), 1)
+        length = source.u32("the description's length")
+        source.expect("the description's length", self._description.length, length, 4)
