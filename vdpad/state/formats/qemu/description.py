@@ -111,8 +111,13 @@ def _fold(value: dict[str, Any]) -> Any:
     size = sum(value.get("fields", ()))
     for part in value.get("subsections", ()):
         size += _SUBSECTION_HEADER + len(part.kind) + part.size
-    name, instance = value.get("name", ""), value.get("instance_id", 0)
-    return Described(_text(name), _count(instance), _text(value.get("vmsd_name", "")), size)
+    return Described(
+        name=_text(value.get("name", "")),
+        # QEMU writes it signed.
+        instance=_count(value.get("instance_id", 0), least=-(1 << 31)),
+        kind=_text(value.get("vmsd_name", "")),
+        size=size,
+    )
 
 
 def _text(value: Any) -> str:
@@ -121,8 +126,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _count(value: Any) -> int:
-    # instance_id is written signed.
-    if type(value) is not int or not -(1 << 31) <= value < 1 << 40:
+def _count(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 1 << 40:
         raise TypeError(f"expected a number of bytes, got {str(value)[:40]}")
     return value

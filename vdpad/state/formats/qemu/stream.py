@@ -44,7 +44,7 @@ _FOOTER = 0x7E
 
 _RAM = "ram"
 _VIRTIO_NET = "virtio-net"
-_BETWEEN = "between two sections"
+_BETWEEN = "the run of sections"
 # A virtio-net device has about 46 KiB. Stops a forged length from being held in memory.
 _MAX_SECTION = 1 << 20
 # What MAX_DESCRIPTION describes is no longer than it. Stops a pipe from being held whole.

@@ -1,0 +1,297 @@
+"""A device's section: which part of a state each byte of it becomes."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.state.formats.qemu import made
+from vdpad.state.formats.found import FormatError, Found
+from vdpad.state.formats.qemu import read_stream
+from vdpad.state.model import NetState
+from vdpad.virtio.bits import mask_of
+from vdpad.virtio.features import Feature
+
+BASE = (Feature.VERSION_1, Feature.CTRL_VQ)
+
+
+def found(net: made.Net, machine: str = "pc-q35-10.0") -> Found:
+    """What the stream of a machine with this device tells."""
+    (device,) = read_stream(io.BytesIO(made.stream(net.section(), machine=machine))).devices
+    return device
+
+
+def state(net: made.Net) -> NetState:
+    """The state that it makes."""
+    got = found(net)
+    assert got.state is not None, got.problems
+    return got.state
+
+
+def net(*features: Feature, **changes: Any) -> made.Net:
+    """A device whose driver negotiated these features, and what those need."""
+    return replace(made.Net(features=mask_of({*BASE, *features})), **changes)
+
+
+def unicast(count: int) -> tuple[bytes, ...]:
+    """So many unicast addresses."""
+    return tuple(bytes([0x52, 0x54, 0, 0, at >> 8, at & 0xFF]) for at in range(count))
+
+
+def multicast(count: int) -> tuple[bytes, ...]:
+    """So many multicast addresses."""
+    return tuple(bytes([0x33, 0x33, 0, 0, at >> 8, at & 0xFF]) for at in range(count))
+
+
+ALL_VLANS = b"\xff" * 512
+
+
+def test_nothing_negotiated_is_a_state_of_nothing() -> None:
+    bare = made.Net(vlans=ALL_VLANS, flags={"promisc": 1}, status=0)
+    got = found(bare)
+    assert got.state == NetState(version=1, features=frozenset())
+    assert "no driver of the guest's runs the device" in got.notes
+
+
+def test_settings_whose_feature_was_not_negotiated_are_qemus_own() -> None:
+    got = state(net(vlans=ALL_VLANS, flags={"promisc": 1}, macs=unicast(2), pairs=(4, 1)))
+    assert got == NetState(version=1, features=frozenset(BASE))
+
+
+@pytest.mark.parametrize("vectors", [0, 1, 3, 8, 10, 2048])
+@pytest.mark.parametrize("express", [False, True])
+@pytest.mark.parametrize("pairs", [None, (2, 1), (4, 3), (511, 511)])
+@pytest.mark.parametrize("rss", [None, 1, 2])
+def test_every_layout_is_read_to_its_last_byte(
+    vectors: int, express: bool, pairs: tuple[int, int] | None, rss: int | None
+) -> None:
+    features = [Feature.CTRL_MAC_ADDR, Feature.MQ, Feature.CTRL_GUEST_OFFLOADS, Feature.GUEST_CSUM]
+    device = net(
+        *features,
+        *([Feature.RSS] if rss else []),
+        vectors=vectors,
+        express=express,
+        pairs=pairs,
+        offloads=0b10,
+        rss=made.Rss(version=rss, table=(0,)) if rss else None,
+    )
+    got = state(device)
+    assert got.mac == made.MAC
+    assert got.queue_pairs == (pairs[1] if pairs else 1)
+    assert got.guest_offloads == frozenset({1})
+    assert (got.rss is not None) is (rss is not None)
+
+
+@pytest.mark.parametrize("negotiated", [False, True])
+def test_features_past_63(negotiated: bool) -> None:
+    high = 1 << (Feature.GUEST_UDP_TUNNEL_GSO - 64) if negotiated else 0
+    got = state(net(high_features=high))
+    assert (Feature.GUEST_UDP_TUNNEL_GSO in got.features) is negotiated
+    assert Feature.VERSION_1 in got.features
+
+
+def test_a_legacy_device_has_32_features_and_no_subsection_for_more() -> None:
+    whole = made.Net(features=mask_of({Feature.CTRL_VQ, Feature.CTRL_MAC_ADDR})).encoded()
+    without = whole.replace(
+        made.subsection("virtio/64bit_features", (1 << 17 | 1 << 23).to_bytes(8, "big")), b""
+    )
+    assert len(without) < len(whole)
+    section = made.Section("0000:00:03.0/virtio-net", without, "virtio-net")
+    (got,) = read_stream(io.BytesIO(made.stream(section))).devices
+    assert got.state == NetState(
+        version=1, features=frozenset({Feature.CTRL_VQ, Feature.CTRL_MAC_ADDR}), mac=made.MAC
+    )
+
+
+@pytest.mark.parametrize("mode", ["promisc", "allmulti", "alluni", "nomulti", "nouni", "nobcast"])
+def test_each_receive_mode(mode: str) -> None:
+    rx = state(net(Feature.CTRL_RX, Feature.CTRL_RX_EXTRA, flags={mode: 1})).rx
+    assert rx is not None
+    assert {name for name, on in rx.model_dump().items() if on} == {mode}
+    assert None not in rx.model_dump().values()
+
+
+def test_without_rx_extra_its_modes_are_left_out() -> None:
+    rx = state(net(Feature.CTRL_RX, flags={"allmulti": 1})).rx
+    assert rx is not None
+    assert rx.model_dump(exclude_none=True) == {"promisc": False, "allmulti": True}
+
+
+@pytest.mark.parametrize(
+    ("singles", "groups"), [(0, 0), (3, 0), (0, 5), (40, 24), (65, 0), (90, 200)]
+)
+def test_the_mac_table_splits_at_the_first_multicast_address(singles: int, groups: int) -> None:
+    """Also with more than 64, of which QEMU would forget all."""
+    table = state(net(Feature.CTRL_RX, macs=unicast(singles) + multicast(groups))).mac_table
+    assert table is not None
+    assert (table.unicast, table.multicast) == (unicast(singles), multicast(groups))
+    assert not table.unicast_overflow
+    assert not table.multicast_overflow
+
+
+@pytest.mark.parametrize("half", ["uni", "multi"])
+def test_overflows(half: str) -> None:
+    table = state(net(Feature.CTRL_RX, flags={f"{half}_overflow": 1})).mac_table
+    assert table is not None
+    assert table.unicast_overflow is (half == "uni")
+    assert table.multicast_overflow is (half == "multi")
+
+
+def test_addresses_that_a_guest_put_twice_or_in_the_wrong_half() -> None:
+    macs = (*unicast(2), *unicast(2), *multicast(1), unicast(3)[2], *multicast(1))
+    got = found(net(Feature.CTRL_RX, macs=macs))
+    assert got.state is not None
+    assert got.state.mac_table is not None
+    assert got.state.mac_table.unicast == unicast(3)
+    assert got.state.mac_table.multicast == multicast(1)
+    assert any("52:54:00:00:00:02" in note for note in got.notes)
+
+
+@pytest.mark.parametrize("vid", [0, 1, 7, 8, 31, 32, 2047, 4094, 4095])
+def test_each_vlan_has_its_bit(vid: int) -> None:
+    table = bytearray(512)
+    table[vid // 8] = 1 << vid % 8
+    assert state(net(Feature.CTRL_VLAN, vlans=bytes(table))).vlans == (vid,)
+
+
+def test_all_vlans_are_a_table_where_the_guest_could_set_one() -> None:
+    assert state(net(Feature.CTRL_VLAN, vlans=ALL_VLANS)).vlans == tuple(range(4096))
+
+
+@pytest.mark.parametrize("machine", ["s390-ccw-virtio-9.2", "pseries-9.2", "novel"])
+def test_vlans_of_a_machine_of_unknown_byte_order_are_not_guessed(machine: str) -> None:
+    got = found(net(Feature.CTRL_VLAN), machine)
+    assert got.state is None
+    assert [(problem.path, problem.code) for problem in got.problems] == [("vlans", "unsupported")]
+    assert found(net(), machine).state is not None
+
+
+def test_rss() -> None:
+    device = net(
+        Feature.MQ,
+        Feature.RSS,
+        Feature.HASH_REPORT,
+        pairs=(4, 3),
+        rss=made.Rss(hash_types=0b101, table=(2, 1, 0, 2), default_queue=1),
+    )
+    got = state(device)
+    assert got.rss is not None
+    assert got.rss.model_dump(mode="json") == {
+        "hash_types": ["IPv4", "UDPv4"],
+        "indirection_table": [2, 1, 0, 2],
+        "unclassified_queue": 1,
+        "max_tx_queues": 3,
+        "key": made.KEY.hex(),
+    }
+    assert got.queue_pairs == 3
+    assert got.hash_report is None
+
+
+def test_a_hash_that_is_only_reported() -> None:
+    device = net(Feature.HASH_REPORT, rss=made.Rss(redirect=False, hash_types=0b10, table=(0,)))
+    got = state(device)
+    assert got.rss is None
+    assert got.hash_report is not None
+    assert got.hash_report.model_dump(mode="json") == {
+        "hash_types": ["TCPv4"],
+        "key": made.KEY.hex(),
+    }
+
+
+def test_a_key_that_may_have_been_shorter_is_noted() -> None:
+    padded = made.Rss(key=bytes(range(1, 17)).ljust(40, b"\0"), table=(0,))
+    assert any("40 bytes" in each for each in found(net(Feature.RSS, rss=padded)).notes)
+    whole = made.Rss(table=(0,))
+    assert not any("40 bytes" in each for each in found(net(Feature.RSS, rss=whole)).notes)
+
+
+def test_a_setting_that_no_specification_allows_is_a_problem_with_its_path() -> None:
+    """QEMU acknowledges queues that are not there."""
+    device = net(Feature.MQ, Feature.RSS, pairs=(4, 2), rss=made.Rss(table=(0, 1, 2, 3)))
+    got = found(device)
+    assert got.state is None
+    assert [problem.path for problem in got.problems] == ["rss.indirection_table.2"]
+
+
+def test_coalescing_is_named_as_missing() -> None:
+    got = found(net(Feature.NOTF_COAL, Feature.VQ_NOTF_COAL))
+    assert [each.part for each in got.missing] == [
+        "coalescing.rx",
+        "coalescing.tx",
+        "coalescing.queues",
+    ]
+    assert found(net()).missing == ()
+
+
+def test_what_people_want_to_know() -> None:
+    about = dict(found(net(link=0, pairs=(4, 2), rings=(256, 256, 64))).about)
+    assert about["link"] == "down"
+    assert about["driver"] == "running"
+    assert about["queue pairs"] == "2 of 4 in use"
+    assert about["ring sizes"] == "256 256 64"
+
+
+def test_a_subsection_of_a_newer_qemu_behind_the_features_is_noted() -> None:
+    novel = made.subsection("virtio/novel", b"\5\0\1\2\3")
+    got = found(net(Feature.CTRL_MAC_ADDR, more=novel))
+    assert got.state is not None
+    assert got.state.mac == made.MAC
+    assert any("virtio/novel" in note for note in got.notes)
+
+
+def _refusal(device: made.Net) -> str:
+    with pytest.raises(FormatError) as caught:
+        found(device)
+    return str(caught.value)
+
+
+def test_a_subsection_of_a_newer_qemu_before_the_features() -> None:
+    whole = made.Net().encoded()
+    novel = made.subsection("virtio/novel", bytes(4))
+    at = whole.index(b"\x05\x15virtio/64bit_features")
+    section = made.Section("0000:00:03.0/virtio-net", whole[:at] + novel + whole[at:], "virtio-net")
+    with pytest.raises(FormatError, match="a known subsection before the features"):
+        read_stream(io.BytesIO(made.stream(section)))
+
+
+@pytest.mark.parametrize("known", ["virtio/broken", "virtio/disabled"])
+def test_a_broken_device_is_noted(known: str) -> None:
+    notes = found(net(more=made.subsection(known, b"\1"))).notes
+    assert any("stopped the device" in note for note in notes) is (known == "virtio/broken")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        (net(flags={"promisc": 2}), "expected 0 or 1 as promisc, got 2"),
+        (net(flags={"nobcast": 255}), "expected 0 or 1 as nobcast, got 255"),
+        (net(rss=made.Rss(version=3)), "expected RSS data of version 1 or 2, got 3"),
+        (net(rss=made.Rss(enabled=0)), "expected RSS being switched on 0x1, got 0x0"),
+        (net(pairs=(4, 5)), "expected queue pairs, 2 or more, got 5 of 4"),
+        (net(pairs=(4, 0)), "expected queue pairs, 2 or more, got 0 of 4"),
+        (net(more=b"\x05\x00"), "virtio"),
+        (net(more=b"trailing"), "expected a subsection"),
+        (net(rings=(256,) * 1025), "expected at most 1024 virtqueues, got 1025"),
+    ],
+)
+def test_what_cannot_be_read_is_said(device: made.Net, words: str) -> None:
+    text = _refusal(device)
+    assert words in text
+    assert "in the virtio-net section of 0000:00:03.0" in text
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "words"),
+    [
+        (3, 3, "expected PCI version 0x2, got 0x3"),
+        (4 + 0x41, 0x40, "expected a list of PCI capabilities, got one without an end"),
+        (4 + 0x34, 0xFE, "expected a list of PCI capabilities"),
+    ],
+)
+def test_a_pci_layer_that_makes_no_sense(at: int, value: int, words: str) -> None:
+    body = bytearray(net(vectors=3).encoded())
+    body[at] = value
+    section = made.Section("0000:00:03.0/virtio-net", bytes(body), "virtio-net")
+    with pytest.raises(FormatError, match=words):
+        read_stream(io.BytesIO(made.stream(section)))

@@ -1,0 +1,316 @@
+"""The walk: what it passes over, and where it stops."""
+
+import io
+import struct
+from typing import Any
+
+import pytest
+
+from tests.state.formats.qemu import made
+from vdpad.state.formats.found import FormatError
+from vdpad.state.formats.qemu import QemuStream, read_stream
+from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
+
+NET = made.Net().section()
+
+
+class Pipe(io.RawIOBase):
+    """Bytes that come a few at a time, and never again."""
+
+    def __init__(self, data: bytes, most: int = 1000) -> None:
+        self._left = memoryview(data)
+        self._most = most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), len(self._left), self._most)
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def read_file(data: bytes) -> QemuStream:
+    """Read as a file."""
+    return read_stream(io.BytesIO(data))
+
+
+def read_pipe(data: bytes) -> QemuStream:
+    """Read as a pipe."""
+    return read_stream(io.BufferedReader(Pipe(data)))
+
+
+def read_raw_pipe(data: bytes) -> QemuStream:
+    """Read as a pipe that nobody buffers."""
+    return read_stream(Pipe(data))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[read_file, read_pipe, read_raw_pipe])
+def read(request: pytest.FixtureRequest) -> Any:
+    """Each way of reading a stream."""
+    return request.param
+
+
+def test_tells_the_machine_and_its_devices_in_their_order(read: Any) -> None:
+    sections = [made.Net().section(f"0000:00:0{at}.0/virtio-net") for at in (3, 7, 5)]
+    found = read(made.stream(*sections, machine="pc-i440fx-7.2"))
+    assert found.machine == "pc-i440fx-7.2"
+    assert [each.device for each in found.devices] == [
+        "0000:00:03.0",
+        "0000:00:07.0",
+        "0000:00:05.0",
+    ]
+
+
+def test_reads_from_where_a_file_stands() -> None:
+    file = io.BytesIO(b"before it" + made.stream(NET))
+    file.seek(len(b"before it"))
+    assert len(read_stream(file).devices) == 1
+
+
+def test_a_machine_without_virtio_net_has_no_devices(read: Any) -> None:
+    assert read(made.stream(made.Section("timer", bytes(24), "timer"))).devices == ()
+
+
+def test_devices_of_one_name_are_told_apart() -> None:
+    found = read_file(made.stream(NET, made.Net().section(instance=1)))
+    assert [each.device for each in found.devices] == ["0000:00:03.0", "0000:00:03.0#1"]
+
+
+def test_other_devices_are_passed_over(read: Any) -> None:
+    others = [made.Section("timer", bytes(24), "timer"), made.Section("slirp", b"\x7e" * 99)]
+    assert len(read(made.stream(others[0], NET, others[1])).devices) == 1
+
+
+def test_a_device_that_is_not_over_pci_is_told_and_not_guessed(read: Any) -> None:
+    other = made.Section("virtio-mmio@000000000a000000/virtio-net", bytes(99), "virtio-net")
+    mmio, pci = read(made.stream(other, NET)).devices
+    assert mmio.state is None
+    assert [problem.code for problem in mmio.problems] == ["unsupported"]
+    assert pci.state is not None
+
+
+# --- memory ---
+
+
+def test_pages_of_every_kind_are_passed_over(read: Any) -> None:
+    chunks = b"".join(
+        (
+            made.page(),
+            made.page(block=None, address=made.PAGE),
+            made.zero_page("pc.ram"),
+            made.zero_page(),
+            struct.pack(">Q", 0x200),
+            struct.pack(">Q", 0x40) + made.named("pc.ram") + b"\1" + struct.pack(">H", 3) + b"abc",
+            struct.pack(">Q", 0x60) + b"\1" + struct.pack(">H", 2) + b"ab",
+            struct.pack(">Q", 0x120) + struct.pack(">I", 5) + b"abcde",
+        )
+    )
+    memory = made.ram_sections(
+        made.blocks(**{"pc.ram": 1 << 20, "vga": made.PAGE}), chunks, chunks, b""
+    )
+    assert len(read(made.stream(NET, ram=memory)).devices) == 1
+
+
+def test_a_page_that_looks_like_a_stream_is_a_page(read: Any) -> None:
+    forged = made.stream(made.Net(mac=b"\x02forge").section())[: made.PAGE]
+    memory = made.ram_sections(made.blocks(**{"pc.ram": made.PAGE}), made.page(forged), b"")
+    (found,) = read(made.stream(made.Net(features=MAC_FEATURES).section(), ram=memory)).devices
+    assert found.state.mac == made.MAC
+
+
+MAC_FEATURES = 1 << 17 | 1 << 23
+
+
+def test_with_ignore_shared_each_block_has_an_address(read: Any) -> None:
+    entry = made.named("pc.ram") + struct.pack(">QQ", made.PAGE, 0xFFFC0000)
+    memory = made.ram_sections(struct.pack(">Q", made.PAGE | 4) + entry, b"")
+    made_stream = made.stream(NET, ram=memory, configuration=[_capabilities("x-ignore-shared")])
+    assert len(read(made_stream).devices) == 1
+
+
+@pytest.mark.parametrize("gap", [0, 3 << 20])
+def test_with_mapped_ram_pages_stand_behind_each_block(read: Any, gap: int) -> None:
+    head = made.header("pc-q35-10.0", _capabilities("mapped-ram"))
+    opening = made.opening(made.START, 2, "ram")
+    entry = struct.pack(">Q", made.PAGE | 4) + made.named("pc.ram") + struct.pack(">Q", made.PAGE)
+    pages_at = len(head + opening + entry) + 4 + 3 * 8 + gap
+    mapped = struct.pack(">IQQQ", 1, made.PAGE, pages_at, pages_at) + bytes(gap)
+    memory = opening + entry + mapped + b"\xee" * made.PAGE + made.CHUNK_END + made.footer(2)
+    rest = made.full(NET, 10) + made.description([NET.described()])
+    assert len(read(head + memory + rest).devices) == 1
+
+
+def test_other_page_sizes(read: Any) -> None:
+    bits = made.subsection("configuration/target-page-bits", struct.pack(">I", 14))
+    chunk = struct.pack(">Q", 0x08) + made.named("mem") + bytes(1 << 14)
+    memory = made.ram_sections(made.blocks(mem=1 << 14), chunk, b"")
+    made_stream = made.stream(NET, ram=memory, configuration=[bits], machine="virt-9.0")
+    assert len(read(made_stream).devices) == 1
+
+
+def test_a_device_before_the_memory(read: Any) -> None:
+    """As virtio-mem's, which QEMU writes before the pages."""
+    early = made.Section("0000:00:02.0/virtio-mem-device-early", bytes(50), "early")
+    start = made.opening(made.START, 2, "ram") + made.blocks(mem=made.PAGE) + made.CHUNK_END
+    end = struct.pack(">BI", made.END, 2) + made.page() + made.CHUNK_END + made.footer(2)
+    whole = made.header() + start + made.footer(2) + made.full(early, 9) + end + made.full(NET, 10)
+    assert len(read(whole + made.description([early.described(), NET.described()])).devices) == 1
+
+
+def test_the_uuid_and_commands_are_passed_over(read: Any) -> None:
+    uuid = made.subsection("configuration/uuid", bytes(16))
+    command = struct.pack(">BHH", made.COMMAND, 3, 4) + b"ping"
+    memory = made.ram_sections(made.blocks(mem=made.PAGE), b"")
+    assert len(read(made.stream(NET, configuration=[uuid], ram=command + memory)).devices) == 1
+
+
+def _capabilities(*names: str) -> bytes:
+    body = struct.pack(">I", len(names)) + b"".join(map(made.named, names))
+    return made.subsection("configuration/capabilities", body)
+
+
+# --- where it stops ---
+
+
+def _refusal(read: Any, data: bytes) -> str:
+    with pytest.raises(FormatError) as caught:
+        read(data)
+    return str(caught.value)
+
+
+GOOD = made.stream(NET)
+RAM_AT = len(made.header())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "at byte 0, in the header: expected 4 bytes of the magic, got 0"),
+        (b"PNG" + GOOD[3:], "at byte 0, in the header: expected b'QEVM'"),
+        (GOOD[:4] + struct.pack(">I", 4) + GOOD[8:], "at byte 4, in the header: expected version"),
+        (made.header() + b"\x77", f"at byte {RAM_AT}, in the run of sections: expected a section"),
+        (made.header("\x07bell"), "in the configuration: expected a machine's name, got 07"),
+        (
+            made.header("pc", made.subsection("configuration/novel", b"")),
+            "expected a known part of the configuration, got 'configuration/novel'",
+        ),
+        (made.header("pc", _capabilities("novel")), "expected known capabilities, got novel"),
+        (
+            made.header("pc", made.subsection("configuration/target-page-bits", bytes(4))),
+            "expected 10 to 16 page bits, got 0",
+        ),
+        (
+            made.header() + made.opening(made.START, 3, "block"),
+            "in section 3 (block): expected memory as the only section that goes on, got 'block'",
+        ),
+        (
+            made.header() + struct.pack(">BI", made.PART, 5),
+            "in section 5 (ram): expected a section that has begun",
+        ),
+        (
+            made.stream(NET, ram=made.ram_sections(struct.pack(">Q", 0x80))),
+            "in section 2 (ram): expected a known kind of RAM chunk, got flags 0x80",
+        ),
+        (
+            made.stream(NET, ram=made.ram_sections(struct.pack(">Q", 0x0))),
+            "expected a known kind of RAM chunk, got flags 0x0",
+        ),
+        (
+            made.stream(NET, ram=made.ram_sections(made.blocks(mem=0))[:-14] + bytes(64)),
+            "in section 2 (ram)",
+        ),
+        (
+            made.stream(
+                NET, ram=made.ram_sections(struct.pack(">Q", 0x1004) + b"\1a" + b"\xff" * 8)
+            ),
+            "expected a block of at most 4096 bytes",
+        ),
+        (
+            made.stream(NET, ram=made.ram_sections(b"").replace(made.footer(2), made.footer(3))),
+            "expected the section's number 0x2, got 0x3",
+        ),
+    ],
+)
+def test_says_where_it_stopped_and_why(read: Any, data: bytes, words: str) -> None:
+    assert words in _refusal(read, data)
+
+
+def test_a_length_that_is_not_the_sections_is_noticed_at_its_footer(read: Any) -> None:
+    wrong = NET.described()
+    wrong["fields"][0]["size"] -= 1
+    whole = made.header() + made.full(NET, 10) + made.description([wrong])
+    assert "in section 10 (0000:00:03.0/virtio-net): expected the section's footer" in _refusal(
+        read, whole
+    )
+
+
+def test_a_section_that_is_not_described(read: Any) -> None:
+    whole = made.header() + made.full(NET, 10) + made.description([])
+    assert "expected a section that the description has" in _refusal(read, whole)
+
+
+def test_a_forged_length_is_not_believed(read: Any) -> None:
+    wrong = NET.described()
+    wrong["fields"][0]["size"] = 1 << 39
+    whole = made.header() + made.full(NET, 10) + made.description([wrong])
+    assert "expected at most 1048576 bytes, got" in _refusal(read, whole)
+
+
+def test_bytes_behind_the_end(read: Any) -> None:
+    assert "goes on behind it" in _refusal(read, GOOD + b"\0")
+
+
+def test_no_description(read: Any) -> None:
+    whole = made.header() + made.full(NET, 10) + bytes([made.EOF])
+    assert "suppress-vmdesc" in _refusal(read, whole)
+
+
+def test_a_description_whose_length_is_printable(read: Any) -> None:
+    """Its length is 0x2020 bytes, so that only the mark before it is a control byte."""
+    described = NET.described()
+    described["padding"] = ""
+    bare = made.description([described])
+    described["padding"] = "x" * (0x2020 - (len(bare) - 6))
+    description = made.description([described])
+    assert description[2:6] == b"\0\0\x20\x20"
+    assert len(read(made.header() + made.full(NET, 10) + description).devices) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b"[]",
+        b'{"devices": 7}',
+        b'{"devices": [7]}',
+        b'{"devices": [{}]}',
+        b'{"devices": [{"name": [], "instance_id": 0, "fields": []}]}',
+        b'{"devices": [{"name": "a", "instance_id": 0, "fields": [{"size": "9"}]}]}',
+        b'{"devices": [{"name": "a", "instance_id": 0, "fields": [{"size": 1e99}]}]}',
+        b'{"devices": [{"name": "a", "instance_id": 0, "fields": [{"size": -9}]}]}',
+        b'{"devices": [{"name": "a", "instance_id": 0, "fields": [], "subsections": 3}]}',
+        b"[" * 100_000,
+        b'{"devices":' * 50_000,
+        b'{"n": ' + b"9" * 5000 + b"}",
+        b"\xff\xfe{}",
+    ],
+)
+def test_a_description_that_makes_no_sense(read: Any, text: bytes) -> None:
+    end = bytes([made.EOF, made.DESCRIPTION]) + struct.pack(">I", len(text)) + text
+    assert _refusal(read, made.header() + made.full(NET, 10) + end)
+
+
+def test_a_pipe_is_not_held_without_end() -> None:
+    early = made.full(made.Section("a", b"", "a"), 3)
+    whole = made.header() + early + bytes(2 * MAX_DESCRIPTION + 1)
+    assert "expected at most 16777216 bytes of devices" in _refusal(read_pipe, whole)
+
+
+def test_a_file_with_a_long_description_is_refused() -> None:
+    long = made.Section("x" * 200, b"", "y" * 200)
+    described = [{**long.described(), "instance_id": at} for at in range(20_000)]
+    whole = made.header() + made.full(NET, 10) + made.description([*described, NET.described()])
+    assert len(whole) > MAX_DESCRIPTION
+    assert "expected a description" in _refusal(read_file, whole)
