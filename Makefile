@@ -13,7 +13,7 @@ all: $(VENV)/ready
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
 
-test: all test-packages test-kernel ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
+test: all test-packages test-kernel test-qemus ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: all test-packages test-kernel ## one by one against pipelined, on the software device and on QEMU's
@@ -43,7 +43,7 @@ lock: ## requirements.lock from pyproject.toml; needs uv (PyPI) on the PATH
 clean:
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: python-packages test-packages test-kernel
+.PHONY: python-packages test-packages test-kernel test-qemus
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -53,6 +53,9 @@ test-packages:
 
 test-kernel: test-packages
 	@.ci/kernel >/dev/null || true
+
+test-qemus:
+	@for suite in bookworm trixie trixie-backports; do .ci/qemu $$suite >/dev/null || true; done
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

@@ -23,8 +23,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from tests.qemu.versions import TRIXIE
 from tests.vm.host import Daemon, migration, start, vhost_vdpa
-from tests.vm.machine import CACHE, ROOT, Machine, machine, why_unavailable
+from tests.vm.machine import ROOT, Machine, machine, why_unavailable
 from vdpad.restore.plan import Capabilities, Plan, plan
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import Command, MacAddrSet
@@ -45,7 +46,8 @@ STATE: dict[str, Any] = {
     "guest_offloads": ["GUEST_CSUM", "GUEST_TSO4"],
 }
 VLANS = tuple(range(1, 4095))
-QEMU10 = CACHE / "qemu10"
+BIOS_BYTES = 256 << 10
+HLT = b"\xf4"
 
 # vdpa_sim_net takes nothing else.
 SIMULATORS = tuple(MacAddrSet(bytes((2, 0, 0, 0, at >> 8, at & 0xFF))) for at in range(4099))
@@ -70,6 +72,8 @@ class Files:
 
     c_program: Path
     batches: dict[str, Path]
+    qemu10: Path
+    """The program; its machine halts at the first instruction."""
     streams: dict[bool, Path]
     """QEMU 10's, with RING_EVENT_IDX and without; none where it is left out."""
 
@@ -93,15 +97,28 @@ def make_files(folder: Path, *, svq: bool) -> Files:
         encoded = [each.encode() for each in commands]
         batches[name].write_bytes(b"".join(struct.pack("<I", len(e)) + e for e in encoded))
     streams = {}
+    qemu10 = halting(Path(TRIXIE.program), folder)
     if svq:
-        subprocess.run([ROOT / "benchmarks/svq/fetch_qemu10.sh", QEMU10], check=True)
+        subprocess.run([ROOT / ".ci/qemu", TRIXIE.name], check=True, stdout=subprocess.DEVNULL)
         for event_idx in (True, False):
             streams[event_idx] = folder / f"stream-{event_idx}"
             make = [sys.executable, "-m", "benchmarks.svq.make_stream"]
             flags = ["--event-idx"] if event_idx else []
-            files = (QEMU10, batches["vp0"], streams[event_idx])
+            files = (qemu10, batches["vp0"], streams[event_idx])
             subprocess.run([*make, *map(str, files), *flags], check=True, cwd=ROOT)
-    return Files(program, batches, streams)
+    return Files(program, batches, qemu10, streams)
+
+
+def halting(qemu: Path, folder: Path) -> Path:
+    """A QEMU whose firmware is nothing but HLT.
+
+    Loading a machine's devices is what is wanted; a guest that ran on would set them up anew.
+    """
+    firmware, program = folder / "halt.bin", folder / "qemu-halting"
+    firmware.write_bytes(HLT * BIOS_BYTES)
+    program.write_text(f'#!/bin/sh\nexec "{qemu}" -bios "{firmware}" "$@"\n')
+    program.chmod(0o755)
+    return program
 
 
 # --- the ways ---
@@ -159,7 +176,7 @@ def ways_on(
     if device == "vp0":
         ways["vdpad, the daemon"] = daemon_way(vm, daemon, event_idx=event_idx)
         if event_idx in files.streams:
-            svq = [*module, "benchmarks.svq.load_svq", QEMU10, node, files.streams[event_idx]]
+            svq = [*module, "benchmarks.svq.load_svq", files.qemu10, node, files.streams[event_idx]]
             ways["QEMU 10's shadow virtqueue"] = program_way(vm, svq, *flags)
             ways["the same, doorbells counted"] = program_way(vm, svq, *flags, "--doorbells")
     return ways

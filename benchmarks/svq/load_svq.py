@@ -2,11 +2,11 @@
 
     python -m benchmarks.svq.load_svq QEMU NODE STREAM ROUNDS [--event-idx] [--doorbells] [--hold]
 
-QEMU is the folder that fetch_qemu10.sh filled, STREAM what make_stream.py made, NODE the device,
-and --event-idx must be given where STREAM was made with it. Runs as root on the machine that has
+QEMU is the program, STREAM what make_stream.py made with the same, NODE the device, and
+--event-idx must be given where STREAM was made with it. Runs as root on the machine that has
 the device. Each round starts a QEMU, has it take the stream in and lets the machine go on: that
-brings the device up and replays the state, from enable(control queue) to enable(data queue). The
-machine's processor halts at its first instruction.
+brings the device up and replays the state, from enable(control queue) to enable(data queue). QEMU's
+firmware must be nothing but HLT (benchmarks/kernel.py makes it so), or it would go on from there.
 
 A line of JSON for each round: us, doorbells, event_idx. With --doorbells they are counted, which
 makes each dearer: don't take times from those rounds; else they are null. --hold keeps the device
@@ -47,7 +47,7 @@ async def taken_in(qemu: Path, node: Path, stream: Path, *, event_idx: bool) -> 
     # What make_stream.py's machine has, or the stream doesn't fit.
     properties = device_properties(Options(queue_pairs=1))
     process = await asyncio.create_subprocess_exec(
-        *(qemu / "bin" / "qemu-system-x86_64", "-no-user-config", "-nodefaults"),
+        *(qemu, "-no-user-config", "-nodefaults"),
         *("-display", "none", "-accel", "tcg", "-S", "-incoming", "defer"),
         *("-machine", "pc,memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
         *("-object", f"memory-backend-memfd,id=memory,size={MEMORY_SIZE},share=on"),

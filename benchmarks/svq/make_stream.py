@@ -2,9 +2,9 @@
 
     python -m benchmarks.svq.make_stream QEMU BATCH STREAM [--event-idx] [--ring N]
 
-QEMU is the folder that fetch_qemu10.sh filled. BATCH holds the commands as benchmarks/cvq_replay.c
-reads them. They are sent to a virtio-net device whose driver is tests/qemu, and then the machine is
-migrated into STREAM, which load_svq.py loads. Needs what tests/qemu needs: /dev/net/tun.
+QEMU is the program. BATCH holds the commands as benchmarks/cvq_replay.c reads them. They are sent
+to a virtio-net device whose driver is tests/qemu, and then the machine is migrated into STREAM,
+which load_svq.py loads. Needs what tests/qemu needs: /dev/net/tun.
 
 RING_EVENT_IDX and the control queue's size (64) are the guest's choice, and its shadow virtqueue
 has the same, so each needs its stream. QEMU makes its own commands of the state that it loads, and
@@ -13,14 +13,12 @@ leaves out what it takes for the device's defaults, such as allmulti off.
 
 import argparse
 import asyncio
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.qemu.driver import Driver
-from tests.qemu.guestless import Options, guestless
-from vdpad.virtio.commands import VlanDel
+from tests.qemu.driver import driven
+from tests.qemu.options import Options
 from vdpad.virtio.features import Feature
 
 # No more than the device has on which the stream is loaded.
@@ -44,40 +42,32 @@ def commands(batch: bytes) -> Iterator[bytes]:
         at += 4 + length
 
 
-async def make_stream(batch: bytes, ring_size: int, *, event_idx: bool) -> bytes:
+async def make_stream(program: str, batch: bytes, ring_size: int, *, event_idx: bool) -> bytes:
     """The stream of a machine whose device has taken a batch.
 
     Raises:
         SystemExit: the device refused a command.
     """
     features = NEGOTIATED | ({int(Feature.RING_EVENT_IDX)} if event_idx else frozenset())
-    options = Options(queue_pairs=1, ring_size=ring_size, negotiate=features)
-    async with guestless(options) as qemu:
-        driver = Driver(qemu.lend)
-        try:
-            # QEMU 10.0's device comes out of reset with every VLAN in its table.
-            for vid in (await qemu.rx_filter()).vlan_table:
-                await driver.send(VlanDel(vid).encode())
-            for number, command in enumerate(commands(batch)):
-                if await driver.send(command):
-                    raise SystemExit(f"the device refused command {number}, {command.hex()}")
-        finally:
-            driver.close()
+    options = Options(qemu=program, queue_pairs=1, ring_size=ring_size, negotiate=features)
+    async with driven(options) as (qemu, driver):
+        for number, command in enumerate(commands(batch)):
+            if await driver.send(command):
+                raise SystemExit(f"the device refused command {number}, {command.hex()}")
         return await qemu.stream()
 
 
 def main() -> None:
     """Makes the stream that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("qemu", type=Path)
+    parser.add_argument("qemu")
     parser.add_argument("batch", type=Path)
     parser.add_argument("stream", type=Path)
     parser.add_argument("--event-idx", action="store_true")
     parser.add_argument("--ring", type=int, default=64)
     asked = parser.parse_args()
-    os.environ["PATH"] = f"{asked.qemu / 'bin'}:{os.environ['PATH']}"
     batch = asked.batch.read_bytes()
-    stream = asyncio.run(make_stream(batch, asked.ring, event_idx=asked.event_idx))
+    stream = asyncio.run(make_stream(asked.qemu, batch, asked.ring, event_idx=asked.event_idx))
     asked.stream.write_bytes(stream)
 
 

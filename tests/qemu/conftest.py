@@ -17,6 +17,8 @@ from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
 from .guestless import why_unavailable
+from .versions import VERSIONS, Version
+from .versions import why_unavailable as why_version_unavailable
 
 START_SECONDS = 20.0
 END_SECONDS = 10.0
@@ -60,6 +62,14 @@ async def vdpad(daemon: Daemon) -> AsyncIterator[Client]:
 def without(request: pytest.FixtureRequest) -> frozenset[int]:
     """Options.without, for tests that run with RING_EVENT_IDX and without it."""
     return frozenset(request.param)
+
+
+@pytest.fixture(params=VERSIONS, ids=[version.name for version in VERSIONS])
+def program(request: pytest.FixtureRequest) -> str:
+    """Options.qemu, for tests that run with every QEMU that can be had."""
+    version: Version = request.param
+    skip_or_fail(why_version_unavailable(version))
+    return version.program
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 #
 # The order is the specification's: reset; ACKNOWLEDGE; DRIVER; read what is offered; write what
 # is wanted; FEATURES_OK, and read it back, for the device may refuse; rings; DRIVER_OK. Features
-# are read and written in 32-bit halves behind a selector. A queue's registers are behind a
-# selector too.
+# are read and written in 32-bit words behind a selector; words 2 and 3 read as 0 where QEMU has
+# only two, as 10.0 and before it. A queue's registers are behind a selector too.
 #
 # QEMU has three queues until MQ or RSS is negotiated, and puts the control queue behind all the
 # data queues after that. MQ and RSS commands want their data queues configured (virtio 1.2,
@@ -22,6 +22,8 @@ from enum import IntEnum, IntFlag
 from .layout import Ring, data_ring
 from .pci import VirtioBlocks
 from .qtest import Qtest
+
+FEATURE_WORDS = 4
 
 
 class Common(IntEnum):
@@ -131,9 +133,9 @@ class Device:
         if features - offered:
             raise Refused(f"the device doesn't offer these features: {sorted(features - offered)}")
         mask = sum(1 << bit for bit in features)
-        for half in range(2):
-            await self._write32(Common.DRIVER_FEATURE_SELECT, half)
-            await self._write32(Common.DRIVER_FEATURE, mask >> 32 * half & 0xFFFF_FFFF)
+        for word in range(FEATURE_WORDS):
+            await self._write32(Common.DRIVER_FEATURE_SELECT, word)
+            await self._write32(Common.DRIVER_FEATURE, mask >> 32 * word & 0xFFFF_FFFF)
         await self._set_status(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK)
         if not await self._status() & Status.FEATURES_OK:
             raise Refused(f"the device refuses these features: {sorted(features)}")
@@ -186,9 +188,9 @@ class Device:
 
     async def _offered(self) -> frozenset[int]:
         mask = 0
-        for half in range(2):
-            await self._write32(Common.DEVICE_FEATURE_SELECT, half)
-            mask |= await self._qtest.readl(self._at(Common.DEVICE_FEATURE)) << 32 * half
+        for word in range(FEATURE_WORDS):
+            await self._write32(Common.DEVICE_FEATURE_SELECT, word)
+            mask |= await self._qtest.readl(self._at(Common.DEVICE_FEATURE)) << 32 * word
         return bits(mask)
 
     async def _status(self) -> int:

@@ -9,8 +9,10 @@ import asyncio
 import mmap
 import os
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from .guestless import Lend
+from .guestless import Guestless, Lend, Options, guestless
 from .wear import DESCRIPTOR, NEXT, WRITE
 
 ANSWER_SECONDS = 5.0
@@ -71,3 +73,14 @@ class Driver:
         count = os.eventfd_read(self._lend.call_fd)
         if not readable.done():
             readable.set_result(count)
+
+
+@asynccontextmanager
+async def driven(options: Options | None = None) -> AsyncIterator[tuple[Guestless, Driver]]:
+    """A guest-less machine, and a driver of its control queue. Raises what `guestless` does."""
+    async with guestless(options) as qemu:
+        driver = Driver(qemu.lend)
+        try:
+            yield qemu, driver
+        finally:
+            driver.close()

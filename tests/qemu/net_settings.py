@@ -3,7 +3,8 @@
 # QEMU writes the device as one run of bytes in layers, outermost first: the PCI function, the
 # virtio-pci transport, the virtio device and its queues, the network card, and then subsections:
 # the card's own (RSS) before virtio's (the high feature bits among them). Nothing separates the
-# layers; each length follows from what came before.
+# layers; each length follows from what came before. A PCIe function, which is one behind a root
+# port, has the larger configuration space; its capability says so.
 #
 # One part announces itself nowhere: the queue pairs are written only if the *host side* gave more
 # than one. Both readings are tried, and the right one is that behind which a subsection opens.
@@ -17,13 +18,16 @@ from .cursor import Cursor, StreamError
 
 PCI_VERSION = 2
 PCI_CONFIG_BYTES = 256
+PCIE_CONFIG_BYTES = 4096
 PCI_IRQ_BYTES = 16
 PCI_CAPABILITIES = 0x34
+CAPABILITY_PCIE = 0x10
 CAPABILITY_MSIX = 0x11
 MSIX_ENTRIES_MASK = 0x7FF
 
 SUBSECTION = 0x05
 RSS_NAME = "virtio-net-device/rss"
+HIGH_FEATURES_NAME = "virtio/128bit_features"
 FEATURES_NAME = "virtio/64bit_features"
 ENDIAN_NAME = "virtio/device_endian"
 CTRL_GUEST_OFFLOADS = 1 << 2
@@ -74,7 +78,7 @@ class NetSettings:
     rss: RssSettings | None
     """None where neither RSS nor hash reports are on."""
     features: int
-    """The negotiated features' mask, 64 bits."""
+    """The negotiated features' mask, 128 bits."""
 
 
 @dataclass(frozen=True)
@@ -138,22 +142,26 @@ def _pci_function(cursor: Cursor) -> bool:
     """Skip the PCI layer; return whether the function has MSI-X."""
     cursor.expect("the PCI version", PCI_VERSION, cursor.u32())
     config = cursor.take(PCI_CONFIG_BYTES)
+    capabilities = pci_capabilities(config)
+    if CAPABILITY_PCIE in capabilities:
+        cursor.take(PCIE_CONFIG_BYTES - PCI_CONFIG_BYTES)
     cursor.take(PCI_IRQ_BYTES)
-    entries = _msix_entries(config)
-    if entries:
+    msix = capabilities.get(CAPABILITY_MSIX)
+    if msix is not None:
+        entries = 1 + (int.from_bytes(config[msix + 2 : msix + 4], "little") & MSIX_ENTRIES_MASK)
         cursor.take(16 * entries + (entries + 7) // 8)
         cursor.u16()
-    return entries > 0
+    return msix is not None
 
 
-def _msix_entries(config: bytes) -> int:
+def pci_capabilities(config: bytes) -> dict[int, int]:
+    """Return the offsets of the function's capabilities by their id, the last of each."""
+    found: dict[int, int] = {}
     at = config[PCI_CAPABILITIES]
     for _ in range(PCI_CONFIG_BYTES // 4):
         if at == 0 or at > PCI_CONFIG_BYTES - 4:
-            return 0
-        if config[at] == CAPABILITY_MSIX:
-            control = int.from_bytes(config[at + 2 : at + 4], "little")
-            return 1 + (control & MSIX_ENTRIES_MASK)
+            return found
+        found[config[at]] = at
         at = config[at + 1]
     raise StreamError("the PCI capabilities are a circle")
 
@@ -206,17 +214,20 @@ def _tail(section: bytes, at: int, features: int) -> _Tail:
 def _read_tail(cursor: Cursor, features: int, with_pairs: bool) -> _Tail:
     most, current = _queue_pairs(cursor) if with_pairs else (1, 1)
     offloads = cursor.u64() if features & CTRL_GUEST_OFFLOADS else None
-    name = _subsection(cursor)
-    rss = None
+    name, version = _subsection(cursor)
+    rss, high = None, 0
     if name == RSS_NAME:
-        rss = _rss(cursor)
-        name = _subsection(cursor)
+        rss = _rss(cursor, version)
+        name, _ = _subsection(cursor)
     if name == ENDIAN_NAME:
         cursor.u8()
-        name = _subsection(cursor)
+        name, _ = _subsection(cursor)
+    if name == HIGH_FEATURES_NAME:
+        high = cursor.u64()
+        name, _ = _subsection(cursor)
     if name == FEATURES_NAME:
         features = cursor.u64()
-    return _Tail(most, current, offloads, rss, features)
+    return _Tail(most, current, offloads, rss, high << 64 | features)
 
 
 def _queue_pairs(cursor: Cursor) -> tuple[int, int]:
@@ -227,20 +238,21 @@ def _queue_pairs(cursor: Cursor) -> tuple[int, int]:
     return most, current
 
 
-def _subsection(cursor: Cursor) -> str:
-    """Read a subsection's header and return its name."""
+def _subsection(cursor: Cursor) -> tuple[str, int]:
+    """Read a subsection's header and return its name and version."""
     cursor.expect("a subsection's mark", SUBSECTION, cursor.u8())
     name = cursor.name()
     if not name.startswith("virtio"):
         raise StreamError(f"a subsection named {name!r} before {cursor.at}")
-    cursor.u32()
-    return name
+    return name, cursor.u32()
 
 
-def _rss(cursor: Cursor) -> RssSettings:
+def _rss(cursor: Cursor, version: int) -> RssSettings:
     cursor.expect("RSS being enabled", 1, cursor.u8())
     redirect, populate_hash = cursor.flag(), cursor.flag()
     hash_types = cursor.u32()
+    if version > 1:
+        cursor.u32()  # the types that the device supports
     length, default_queue = cursor.u16(), cursor.u16()
     key = cursor.take(RSS_KEY_BYTES)
     table = tuple(cursor.u16() for _ in range(length))

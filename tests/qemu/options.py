@@ -5,16 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .layout import BUFFERS_LIMIT, MAX_QUEUE_PAIRS, MIB
+from .versions import PROGRAM
+
+MACHINES = ("pc", "q35")
 
 
 @dataclass(frozen=True)
 class Options:
     """One guest-less machine. Raises ValueError where a value makes no sense."""
 
+    qemu: str = PROGRAM
+    """The program, by its name on PATH or by its path."""
+    machine: str = "pc"
+    """"pc" or "q35"."""
+    root_port: bool = False
+    """The device is behind a PCIe root port, which makes it a PCIe function; q35 only."""
+    vectors: int = 0
+    """MSI-X vectors of the device, 0 for none. Its driver leaves them off: it uses INTx."""
     queue_pairs: int = 4
     """Of the tap and of the device; MQ is offered from 2 on. At most MAX_QUEUE_PAIRS."""
     ring_size: int = 64
-    """Descriptors of the control virtqueue, a power of two; QEMU 7.2 takes 2 to 1024."""
+    """Descriptors of the control virtqueue, a power of two from 2 to 1024; on QEMU 11 to 64."""
     start_index: int = 0
     """Where the lent ring's available and used index stand, 0 to 65535."""
     negotiate: frozenset[int] | None = None
@@ -28,6 +39,10 @@ class Options:
     """Bytes of buffer space to lend, at most BUFFERS_LIMIT."""
 
     def __post_init__(self) -> None:
+        if self.machine not in MACHINES:
+            raise ValueError(f"machine: {self.machine!r}; it is one of {MACHINES}")
+        if self.root_port and self.machine == "pc":
+            raise ValueError("root_port: the machine pc has no PCIe")
         if not 1 <= self.queue_pairs <= MAX_QUEUE_PAIRS:
             raise ValueError(f"queue_pairs: {self.queue_pairs}; it is 1 to {MAX_QUEUE_PAIRS}")
         if self.ring_size < 2 or self.ring_size & (self.ring_size - 1):

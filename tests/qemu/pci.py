@@ -1,14 +1,19 @@
 # How the device is found and reached
 #
-# No firmware has run, so nothing is set up: the BARs have no addresses and the PIIX3's interrupt
-# router is off. Configuration space is reached by the old mechanism: the address (enable bit, bus,
-# device, function, register) goes to port 0xcf8, the data through port 0xcfc. Each BAR is sized by
-# writing ones and reading back which bits stick, and placed in the hole below the I/O APIC.
-# Modern virtio-pci says by vendor capabilities (id 0x09) in which BAR, and where in it, its four
-# register blocks are. All four of the PIIX3's PIRQ lines are routed to one interrupt, so that it
-# does not matter which line the slot is wired to.
+# No firmware has run, so nothing is set up: the BARs have no addresses, bridges have no buses, and
+# the interrupt router is off. Configuration space is reached by the old mechanism, which both
+# machines have: the address (enable bit, bus, device, function, register) goes to port 0xcf8, the
+# data through port 0xcfc. A root port is given bus 1 and a window in memory; what is plugged into
+# it is device 0 there. Each BAR is sized by writing ones and reading back which bits stick, and
+# placed in the hole below the I/O APIC, which is also where the window stands. Modern virtio-pci
+# says by vendor capabilities (id 0x09) in which BAR, and where in it, its four register blocks are.
 #
-# Sources: PCI Local Bus 3.0, 3.2.2.3.2 and 6.2.5; virtio 1.2, 4.1.4; Intel 82371SB, PIRQRC[A:D].
+# The function interrupts by INTx, for its driver leaves MSI-X off where it has it. All four of the
+# PIIX3's PIRQ lines are routed to one interrupt, so that it does not matter which line the slot is
+# wired to. The ICH9's eight are wired to the I/O APIC's inputs 16 to 23 besides, and need no route.
+#
+# Sources: PCI Local Bus 3.0, 3.2.2.3.2 and 6.2.5; PCI-to-PCI Bridge 1.2, 3.2; virtio 1.2, 4.1.4;
+# Intel 82371SB, PIRQRC[A:D]; Intel ICH9, the I/O APIC's interrupt mapping.
 """The virtio-net function in PCI configuration space."""
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ SLOTS = 32
 VENDOR_ID = 0x00
 DEVICE_ID = 0x02
 COMMAND = 0x04
+HEADER_TYPE = 0x0E
 BAR_0 = 0x10
 BARS = 6
 CAPABILITIES = 0x34
@@ -36,15 +42,23 @@ BAR_IS_64 = 1 << 2
 BAR_FLAGS = 0xF
 CAPABILITY_VENDOR = 0x09
 
+HEADER_BRIDGE = 1
+HEADER_KIND = 0x7F
+BRIDGE_BUSES = 0x18
+BRIDGE_MEMORY = 0x20
+BUS_BEHIND = 1
+
 REDHAT = 0x1AF4
 VIRTIO_NET_IDS = frozenset({0x1000, 0x1041})
 PIIX3 = (0x8086, 0x7000)
 PIIX3_PIRQ_ROUTES = 0x60
 PIRQ_LINES = 4
 PCI_HOLE = 0xE000_0000
+WINDOW_BYTES = 0x0100_0000
 
-INTERRUPT_LINE = 11
-"""The I/O APIC's input on which the device's INTx arrives."""
+PIIX3_INTERRUPT = 11
+INTERRUPT_LINES = frozenset({PIIX3_INTERRUPT, *range(16, 24)})
+"""The I/O APIC's inputs on which the device's INTx may arrive."""
 
 
 class NotFound(Exception):
@@ -73,11 +87,11 @@ class VirtioBlocks:
 
 
 class Function:
-    """Configuration space of function 0 of one slot on bus 0. Offsets are in bytes."""
+    """Configuration space of function 0 of one slot. Offsets are in bytes."""
 
-    def __init__(self, qtest: Qtest, slot: int) -> None:
+    def __init__(self, qtest: Qtest, bus: int, slot: int) -> None:
         self._qtest = qtest
-        self._slot = slot
+        self._address = CONFIG_ENABLE | bus << 16 | slot << 11
 
     async def read8(self, offset: int) -> int:
         """Read 8 bits."""
@@ -112,8 +126,7 @@ class Function:
         return await self.read16(VENDOR_ID), await self.read16(DEVICE_ID)
 
     async def _select(self, offset: int) -> None:
-        address = CONFIG_ENABLE | self._slot << 11 | offset & ~3
-        await self._qtest.outl(CONFIG_ADDRESS, address)
+        await self._qtest.outl(CONFIG_ADDRESS, self._address | offset & ~3)
 
 
 async def open_virtio_net(qtest: Qtest) -> VirtioBlocks:
@@ -121,30 +134,51 @@ async def open_virtio_net(qtest: Qtest) -> VirtioBlocks:
 
     Raises NotFound where there is none, or where it is not a modern virtio device.
     """
-    network_card, isa_bridge = await _find(qtest)
-    await _route_interrupts(isa_bridge)
+    network_card = await _find(qtest)
     bars = await _place_bars(network_card)
     await network_card.write16(COMMAND, COMMAND_MEMORY | COMMAND_BUS_MASTER)
     return await _blocks(network_card, bars)
 
 
-async def _find(qtest: Qtest) -> tuple[Function, Function]:
-    network_card = isa_bridge = None
+async def _find(qtest: Qtest) -> Function:
+    """Set up what lies on the way to the network card, and return the card."""
+    network_card = None
     for slot in range(SLOTS):
-        function = Function(qtest, slot)
-        vendor, device = await function.ids()
-        if vendor == REDHAT and device in VIRTIO_NET_IDS:
+        function = Function(qtest, 0, slot)
+        ids = await function.ids()
+        if ids == PIIX3:
+            await _route_interrupts(function)
+        elif await _is_bridge(function):
+            await _open_bridge(function)
+            function = Function(qtest, BUS_BEHIND, 0)
+            ids = await function.ids()
+        if _is_virtio_net(ids):
             network_card = function
-        elif (vendor, device) == PIIX3:
-            isa_bridge = function
-    if network_card is None or isa_bridge is None:
-        raise NotFound("no virtio-net function, or no PIIX3, on PCI bus 0")
-    return network_card, isa_bridge
+    if network_card is None:
+        raise NotFound("no virtio-net function on PCI bus 0 or behind a bridge there")
+    return network_card
+
+
+def _is_virtio_net(ids: tuple[int, int]) -> bool:
+    vendor, device = ids
+    return vendor == REDHAT and device in VIRTIO_NET_IDS
+
+
+async def _is_bridge(function: Function) -> bool:
+    return await function.read8(HEADER_TYPE) & HEADER_KIND == HEADER_BRIDGE
+
+
+async def _open_bridge(bridge: Function) -> None:
+    """Give the machine's only bridge its bus, and the hole's beginning as its window."""
+    await bridge.write32(BRIDGE_BUSES, BUS_BEHIND << 16 | BUS_BEHIND << 8)
+    last = PCI_HOLE + WINDOW_BYTES - 1
+    await bridge.write32(BRIDGE_MEMORY, last & 0xFFF0_0000 | PCI_HOLE >> 16)
+    await bridge.write16(COMMAND, COMMAND_MEMORY | COMMAND_BUS_MASTER)
 
 
 async def _route_interrupts(isa_bridge: Function) -> None:
     for line in range(PIRQ_LINES):
-        await isa_bridge.write8(PIIX3_PIRQ_ROUTES + line, INTERRUPT_LINE)
+        await isa_bridge.write8(PIIX3_PIRQ_ROUTES + line, PIIX3_INTERRUPT)
 
 
 async def _place_bars(function: Function) -> dict[int, int]:

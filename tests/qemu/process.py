@@ -28,8 +28,8 @@ from typing import BinaryIO
 
 from .layout import MEMORY_SIZE, MIB
 from .options import Options
+from .versions import PROGRAM
 
-QEMU = "qemu-system-x86_64"
 TUN = Path("/dev/net/tun")
 MEMFD_NAME = "memory-backend-memfd"
 PROBE_SECONDS = 10.0
@@ -66,7 +66,7 @@ class Process:
 @functools.cache
 def why_unavailable() -> str | None:
     """Say what keeps this machine from running the harness, or None. Takes milliseconds, once."""
-    for program in (QEMU, "unshare", "setpriv"):
+    for program in (PROGRAM, "unshare", "setpriv"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
     try:
@@ -114,13 +114,14 @@ def command_line(options: Options, qtest_fd: int, qmp_fd: int) -> list[str]:
     queues = f",queues={options.queue_pairs}" if options.queue_pairs > 1 else ""
     return [
         *_namespace(),
-        *("setpriv", "--pdeathsig", "KILL", QEMU),
+        *("setpriv", "--pdeathsig", "KILL", options.qemu),
         *("-no-user-config", "-nodefaults", "-display", "none", "-S", "-accel", "tcg"),
-        *("-machine", "pc,memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
+        *("-machine", f"{options.machine},memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
         "-object",
         f"memory-backend-memfd,id=memory,size={MEMORY_SIZE},share=on,seal=on",
         "-netdev",
         f"tap,id=net,ifname=tap0,script=no,downscript=no,vnet_hdr=on{queues}",
+        *(("-device", "pcie-root-port,id=root0") if options.root_port else ()),
         *("-device", device_properties(options)),
         *("-chardev", f"socket,id=qtest,fd={qtest_fd}", "-qtest", "chardev:qtest"),
         *("-qtest-log", "/dev/null"),
@@ -129,11 +130,12 @@ def command_line(options: Options, qtest_fd: int, qmp_fd: int) -> list[str]:
 
 
 def device_properties(options: Options) -> str:
-    """Return the argument of -device. Without MSI-X (vectors=0) the device has only INTx."""
+    """Return the argument of -device."""
     queues = "on" if options.queue_pairs > 1 else "off"
-    own = f"virtio-net-pci,netdev=net,romfile=,disable-legacy=on,vectors=0,mq={queues}"
+    own = f"virtio-net-pci,netdev=net,romfile=,disable-legacy=on,vectors={options.vectors}"
+    port = ",bus=root0" if options.root_port else ""
     more = f",{options.device_properties}" if options.device_properties else ""
-    return f"{own},mac={options.mac}{more}"
+    return f"{own}{port},mq={queues},mac={options.mac}{more}"
 
 
 def open_guest_memory(pid: int) -> int:

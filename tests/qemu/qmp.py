@@ -5,7 +5,7 @@
 # between. Commands here are serialized by a lock, so the object that is no event is the answer.
 #
 # `query-rx-filter` is the judge of the receive filter. Its `broadcast-allowed` shows the device's
-# *nobcast* (seen on 7.2, read in 10.2), which is the opposite of its name; here it is called
+# *nobcast* (seen on 7.2, 10.0 and 11.1), which is the opposite of its name; here it is called
 # what it is. Its tables come in reverse; here they are sorted.
 """An asyncio QMP client, and the receive filter as QEMU shows it."""
 

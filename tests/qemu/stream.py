@@ -10,7 +10,8 @@
 # description leaves out; they are walked chunk by chunk. Every section's footer must repeat its
 # number, so a wrong length is noticed at once and never becomes a wrong setting.
 #
-# Source: the layout as observed in streams of QEMU 7.2, which this walks to their last byte.
+# Source: the layout as observed in streams of QEMU 7.2, 10.0 and 11.1, which this walks to their
+# last byte.
 """Finds the virtio-net device in a QEMU migration stream."""
 
 from __future__ import annotations

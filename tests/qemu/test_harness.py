@@ -8,15 +8,12 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from .driver import Driver, indices
+from .driver import driven, indices
 from .guestless import (
-    Guestless,
     Options,
     StartError,
     Unavailable,
@@ -24,6 +21,7 @@ from .guestless import (
 )
 from .process import F_GET_SEALS, F_SEAL_SHRINK
 from .stream import RssSettings, StreamError, device_states, read_net_settings
+from .versions import BOOKWORM, TRIXIE, TRIXIE_BACKPORTS
 
 OK = 0
 REFUSED = 1
@@ -42,16 +40,6 @@ GUEST_OFFLOADS_SET = b"\x05\x00"
 KEY = bytes(range(40))
 IPV4_TCPV4 = 0b11
 CSUM_AND_TSO4 = 1 << 1 | 1 << 7
-
-
-@asynccontextmanager
-async def driven(options: Options | None = None) -> AsyncIterator[tuple[Guestless, Driver]]:
-    async with guestless(options) as qemu:
-        driver = Driver(qemu.lend)
-        try:
-            yield qemu, driver
-        finally:
-            driver.close()
 
 
 def vlan_add(vid: int) -> bytes:
@@ -75,15 +63,15 @@ def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def test_mac_address() -> None:
-    async with driven() as (qemu, driver):
+async def test_mac_address(program: str) -> None:
+    async with driven(Options(qemu=program)) as (qemu, driver):
         assert qemu.config.mac == Options().mac
         assert await driver.send(MAC_ADDR_SET + bytes.fromhex(MAC.replace(":", ""))) == OK
         assert (await qemu.rx_filter()).main_mac == MAC
 
 
-async def test_vlans() -> None:
-    async with driven() as (qemu, driver):
+async def test_vlans(program: str) -> None:
+    async with driven(Options(qemu=program)) as (qemu, driver):
         assert (await qemu.rx_filter()).vlan == "none"
         for vid in (4095, 5, 0):
             assert await driver.send(vlan_add(vid)) == OK
@@ -91,16 +79,16 @@ async def test_vlans() -> None:
         assert (found.vlan, found.vlan_table) == ("normal", (0, 5, 4095))
 
 
-async def test_vlan_4096_is_refused() -> None:
-    async with driven() as (qemu, driver):
+async def test_vlan_4096_is_refused(program: str) -> None:
+    async with driven(Options(qemu=program)) as (qemu, driver):
         assert await driver.send(vlan_add(4096)) == REFUSED
         assert (await qemu.rx_filter()).vlan_table == ()
 
 
-async def test_mac_table() -> None:
+async def test_mac_table(program: str) -> None:
     unicast = ("52:54:00:00:00:07", "52:54:00:00:00:08")
     multicast = ("01:00:5e:00:00:01", "33:33:00:00:00:01")
-    async with driven() as (qemu, driver):
+    async with driven(Options(qemu=program)) as (qemu, driver):
         assert await driver.send(MAC_TABLE_SET + addresses(*unicast) + addresses(*multicast)) == OK
         found = await qemu.rx_filter()
         assert (found.unicast_table, found.multicast_table) == (unicast, multicast)
@@ -109,9 +97,9 @@ async def test_mac_table() -> None:
         assert (settings.unicast, settings.multicast) == (unicast, multicast)
 
 
-async def test_mac_table_overflow() -> None:
+async def test_mac_table_overflow(program: str) -> None:
     unicast = [f"52:54:00:00:00:{index:02x}" for index in range(65)]
-    async with driven() as (qemu, driver):
+    async with driven(Options(qemu=program)) as (qemu, driver):
         assert await driver.send(MAC_TABLE_SET + addresses(*unicast) + addresses()) == OK
         found = await qemu.rx_filter()
         assert (found.unicast_overflow, found.multicast_overflow) == (True, False)
@@ -139,8 +127,8 @@ async def test_rx_mode(command: bytes, value: int, field: str, shown: object) ->
         assert getattr(await qemu.rx_filter(), field) == shown
 
 
-async def test_rx_modes_in_the_stream() -> None:
-    async with driven() as (qemu, driver):
+async def test_rx_modes_in_the_stream(program: str) -> None:
+    async with driven(Options(qemu=program)) as (qemu, driver):
         for command in (RX_ALLMULTI, RX_NOUNI):
             assert await driver.send(command + b"\x01") == OK
         assert await driver.send(RX_PROMISC + b"\x00") == OK
@@ -156,8 +144,8 @@ async def test_rx_modes_in_the_stream() -> None:
     assert modes == (False, True, False, False, True, False)
 
 
-async def test_both_judges_agree_and_the_filter_outlives_the_stream() -> None:
-    async with driven() as (qemu, driver):
+async def test_both_judges_agree_and_the_filter_outlives_the_stream(program: str) -> None:
+    async with driven(Options(qemu=program)) as (qemu, driver):
         for vid in range(0, 4096, 7):
             assert await driver.send(vlan_add(vid)) == OK
         before = await qemu.rx_filter()
@@ -168,14 +156,14 @@ async def test_both_judges_agree_and_the_filter_outlives_the_stream() -> None:
         assert settings.promisc == before.promiscuous
 
 
-async def test_without_ctrl_vlan_every_vlan_passes() -> None:
-    async with guestless(Options(without=frozenset({CTRL_VLAN}))) as qemu:
+async def test_without_ctrl_vlan_every_vlan_passes(program: str) -> None:
+    async with guestless(Options(qemu=program, without=frozenset({CTRL_VLAN}))) as qemu:
         assert (await qemu.rx_filter()).vlan == "all"
         assert (await qemu.settings()).vlans == frozenset(range(4096))
 
 
-async def test_queue_pairs() -> None:
-    async with driven(Options(queue_pairs=4)) as (qemu, driver):
+async def test_queue_pairs(program: str) -> None:
+    async with driven(Options(qemu=program, queue_pairs=4)) as (qemu, driver):
         assert qemu.config.max_virtqueue_pairs == 4
         assert await driver.send(MQ_VQ_PAIRS_SET + struct.pack("<H", 5)) == REFUSED
         assert await driver.send(MQ_VQ_PAIRS_SET + struct.pack("<H", 3)) == OK
@@ -183,8 +171,8 @@ async def test_queue_pairs() -> None:
         assert (settings.max_queue_pairs, settings.curr_queue_pairs) == (4, 3)
 
 
-async def test_a_single_queue_pair() -> None:
-    async with driven(Options(queue_pairs=1)) as (qemu, driver):
+async def test_a_single_queue_pair(program: str) -> None:
+    async with driven(Options(qemu=program, queue_pairs=1)) as (qemu, driver):
         assert await driver.send(MQ_VQ_PAIRS_SET + struct.pack("<H", 1)) == REFUSED
         assert await driver.send(vlan_add(9)) == OK
         settings = await qemu.settings()
@@ -192,9 +180,9 @@ async def test_a_single_queue_pair() -> None:
         assert settings.vlans == {9}
 
 
-async def test_rss() -> None:
+async def test_rss(program: str) -> None:
     table = struct.pack("<IHH4HH", IPV4_TCPV4, 3, 2, 0, 1, 2, 3, 4)
-    async with driven(Options(device_properties="rss=on")) as (qemu, driver):
+    async with driven(Options(qemu=program, device_properties="rss=on")) as (qemu, driver):
         assert qemu.config.rss_max_key_size == len(KEY)
         assert qemu.config.rss_max_indirection_table_length == 128
         assert await driver.send(MQ_RSS_CONFIG + table + bytes([len(KEY)]) + KEY) == OK
@@ -210,9 +198,9 @@ async def test_rss() -> None:
     assert settings.curr_queue_pairs == 4
 
 
-async def test_hash_report() -> None:
+async def test_hash_report(program: str) -> None:
     hash_config = struct.pack("<I4HB", IPV4_TCPV4, 0, 0, 0, 0, len(KEY)) + KEY
-    async with driven(Options(device_properties="hash=on")) as (qemu, driver):
+    async with driven(Options(qemu=program, device_properties="hash=on")) as (qemu, driver):
         assert await driver.send(MQ_HASH_CONFIG + hash_config) == OK
         rss = (await qemu.settings()).rss
     assert rss is not None
@@ -220,8 +208,8 @@ async def test_hash_report() -> None:
     assert (rss.hash_types, rss.key) == (IPV4_TCPV4, KEY)
 
 
-async def test_guest_offloads() -> None:
-    async with driven() as (qemu, driver):
+async def test_guest_offloads(program: str) -> None:
+    async with driven(Options(qemu=program)) as (qemu, driver):
         assert await driver.send(GUEST_OFFLOADS_SET + struct.pack("<Q", CSUM_AND_TSO4)) == OK
         settings = await qemu.settings()
     assert settings.guest_offloads == CSUM_AND_TSO4
@@ -229,8 +217,8 @@ async def test_guest_offloads() -> None:
 
 
 @pytest.mark.parametrize("without", [frozenset(), frozenset({RING_EVENT_IDX})])
-async def test_doorbells_and_interrupts(without: frozenset[int]) -> None:
-    async with driven(Options(without=without)) as (qemu, driver):
+async def test_doorbells_and_interrupts(program: str, without: frozenset[int]) -> None:
+    async with driven(Options(qemu=program, without=without)) as (qemu, driver):
         for vid in range(500):
             assert await driver.send(vlan_add(vid)) == OK
         assert (RING_EVENT_IDX in qemu.features) == (not without)
@@ -239,9 +227,25 @@ async def test_doorbells_and_interrupts(without: frozenset[int]) -> None:
         assert 0 < qemu.interrupts <= 500
 
 
-@pytest.mark.parametrize("ring_size", [2, 256, 1024])
-async def test_ring_sizes(ring_size: int) -> None:
-    async with driven(Options(ring_size=ring_size)) as (qemu, driver):
+@pytest.mark.parametrize("ring_size", [2, 64])
+async def test_ring_sizes(program: str, ring_size: int) -> None:
+    await try_ring(program, ring_size)
+
+
+@pytest.mark.parametrize("program", [BOOKWORM, TRIXIE], ids=["bookworm", "trixie"], indirect=True)
+@pytest.mark.parametrize("ring_size", [256, 1024])
+async def test_rings_larger_than_at_reset(program: str, ring_size: int) -> None:
+    await try_ring(program, ring_size)
+
+
+@pytest.mark.parametrize("program", [TRIXIE_BACKPORTS], ids=["trixie-backports"], indirect=True)
+async def test_qemu_11_takes_no_ring_larger_than_at_reset(program: str) -> None:
+    with pytest.raises(StartError, match=r"queue 8, of 64 at reset, doesn't take 128"):
+        await try_ring(program, 128)
+
+
+async def try_ring(program: str, ring_size: int) -> None:
+    async with driven(Options(qemu=program, ring_size=ring_size)) as (qemu, driver):
         assert qemu.lend.ring_size == ring_size
         for vid in range(5):
             assert await driver.send(vlan_add(vid)) == OK
@@ -249,8 +253,8 @@ async def test_ring_sizes(ring_size: int) -> None:
 
 
 @pytest.mark.parametrize("without", [frozenset(), frozenset({RING_EVENT_IDX})])
-async def test_the_index_may_start_anywhere(without: frozenset[int]) -> None:
-    options = Options(start_index=65534, without=without)
+async def test_the_index_may_start_anywhere(program: str, without: frozenset[int]) -> None:
+    options = Options(qemu=program, start_index=65534, without=without)
     async with driven(options) as (qemu, driver):
         assert indices(qemu.lend) == (65534, 65534)
         assert (qemu.doorbells, qemu.interrupts) == (0, 0)
@@ -272,9 +276,9 @@ async def test_what_is_lent() -> None:
             assert not any(memory[lend.buffers_iova : lend.buffers_iova + lend.buffers_size])
 
 
-async def test_exactly_the_features_asked_for() -> None:
+async def test_exactly_the_features_asked_for(program: str) -> None:
     wanted = frozenset({CTRL_VQ, VERSION_1})
-    async with driven(Options(negotiate=wanted)) as (qemu, driver):
+    async with driven(Options(qemu=program, negotiate=wanted)) as (qemu, driver):
         assert qemu.features == wanted < qemu.offered
         assert qemu.config.max_virtqueue_pairs == 1
         assert await driver.send(MQ_VQ_PAIRS_SET + struct.pack("<H", 1)) == REFUSED
@@ -346,8 +350,8 @@ async def test_a_device_that_dies_is_seen() -> None:
             await qemu.rx_filter()
 
 
-async def test_a_truncated_stream_is_refused() -> None:
-    async with guestless() as qemu:
+async def test_a_truncated_stream_is_refused(program: str) -> None:
+    async with guestless(Options(qemu=program)) as qemu:
         stream = await qemu.stream()
     assert {"virtio-net", "i8259"} <= {state.kind for state in device_states(stream)}
     for length in range(0, len(stream), len(stream) // 50):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from .pci import INTERRUPT_LINE
+from .pci import INTERRUPT_LINES
 from .qtest import Qtest
 
 ISR_QUEUE = 1
@@ -52,7 +52,7 @@ class Wires:
 
     def on_irq(self, line: int, raised: bool) -> None:
         """Take a line's change, as Qtest tells it."""
-        if line == INTERRUPT_LINE and raised:
+        if line in INTERRUPT_LINES and raised:
             self._qtest.send(self._read_isr).add_done_callback(self._isr_read)
 
     def _kicked(self) -> None:

@@ -29,14 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.qemu.process import QEMU, TUN
+from tests.qemu.process import TUN
 from tests.qemu.qmp import Qmp, RxFilter
+from tests.qemu.versions import CACHE, PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdpad"
 BOOT_SECONDS = 240.0
 REPLY_SECONDS = 120.0
-PROGRAMS = (QEMU, "unshare", "setpriv", "busybox", "depmod", "file", "vdpa")
+PROGRAMS = (PROGRAM, "unshare", "setpriv", "busybox", "depmod", "file", "vdpa")
 MAC = "52:54:00:00:00:0a"
 
 
