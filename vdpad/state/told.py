@@ -1,0 +1,196 @@
+"""What commands tell of a state, and what is found where they told it.
+
+What was told stands by the dotted paths of a state's parts ("rx.promisc"), in the form that a
+state has in memory. Most commands tell parts as a whole, some one entry of a table.
+
+Source: virtio 1.4, 5.1.6.5; QEMU hw/net/virtio-net.c.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any
+
+from vdpad.state.formats.found import Found, Missing, found_of
+from vdpad.state.mac_lists import mac_lists
+from vdpad.virtio.commands import (
+    COMMANDS,
+    AnnounceAck,
+    CoalRxSet,
+    CoalTxSet,
+    CoalVqGet,
+    CoalVqSet,
+    Command,
+    DecodeError,
+    GuestOffloadsSet,
+    HashTunnelSet,
+    MacAddrSet,
+    MacTableSet,
+    MqHashConfig,
+    MqPairsSet,
+    MqRssConfig,
+    RxAllMulti,
+    RxAllUni,
+    RxNoBcast,
+    RxNoMulti,
+    RxNoUni,
+    RxPromisc,
+    VlanAdd,
+    VlanDel,
+    decode_command,
+)
+from vdpad.virtio.config import TUNNEL_TYPES
+from vdpad.virtio.features import Feature, FeatureSet
+
+Told = dict[str, Any]
+"""Values by the dotted paths of their parts."""
+
+# About twice the largest RSS command; 43 000 addresses, more than a request to vdpad can carry.
+# Stops a guest's endless MAC table from growing manifold in the memory of who decodes it.
+_MAX_COMMAND = 1 << 18
+
+_CLASS_STATS = 8
+_STATELESS = {AnnounceAck.CODE, CoalVqGet.CODE}
+# IEEE 802.1Q: twelve bits; the command has sixteen, and virtio 1.4, 5.1.6.5.3 no limit.
+_VLANS = 4096
+
+
+def _fields(command: Any) -> dict[str, Any]:
+    return {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+
+
+_ON = attrgetter("on")
+
+TELLS: Mapping[type[Command], Mapping[str, Callable[[Any], Any]]] = {
+    RxPromisc: {"rx.promisc": _ON},
+    RxAllMulti: {"rx.allmulti": _ON},
+    RxAllUni: {"rx.alluni": _ON},
+    RxNoMulti: {"rx.nomulti": _ON},
+    RxNoUni: {"rx.nouni": _ON},
+    RxNoBcast: {"rx.nobcast": _ON},
+    MacTableSet: {"mac_table": _fields},
+    MacAddrSet: {"mac": attrgetter("mac")},
+    MqPairsSet: {"queue_pairs": attrgetter("pairs")},
+    MqRssConfig: {"queue_pairs": attrgetter("max_tx_queues"), "rss": _fields},
+    MqHashConfig: {"hash_report": _fields},
+    GuestOffloadsSet: {"guest_offloads": attrgetter("offloads")},
+    CoalTxSet: {"coalescing.tx": _fields},
+    CoalRxSet: {"coalescing.rx": _fields},
+    HashTunnelSet: {"hash_tunnel": attrgetter("tunnel_types")},
+}
+"""The parts that a command tells as a whole, by their dotted paths, and their values.
+
+hash_tunnel is none that a state has.
+"""
+
+ADDS_TO: Mapping[type[Command], str] = {
+    VlanAdd: "vlans",
+    VlanDel: "vlans",
+    CoalVqSet: "coalescing.queues",
+}
+"""The part of which a command tells one entry."""
+
+
+def _code(readable: bytes) -> tuple[int, int]:
+    """Class and command; of fewer bytes than these, none that there is."""
+    return (readable[0], readable[1]) if len(readable) > 1 else (-1, -1)
+
+
+def carries_no_state(readable: bytes) -> bool:
+    """Whether it is a command that only asks, or that belongs to a conversation."""
+    return readable[:1] == bytes([_CLASS_STATS]) or _code(readable) in _STATELESS
+
+
+def kind_of(readable: bytes) -> type[Command] | None:
+    """The command by its first two bytes; None where that is none."""
+    return COMMANDS.get(_code(readable))
+
+
+def decode(readable: bytes) -> Command:
+    """The command, where it is not too long to be kept.
+
+    Raises:
+        DecodeError: it is, or as decode_command.
+    """
+    if len(readable) > _MAX_COMMAND:
+        raise DecodeError(f"expected at most {_MAX_COMMAND} bytes, got {len(readable)}")
+    return decode_command(readable)
+
+
+def found_from(told: Told, lost: Iterable[Missing], features: FeatureSet) -> Found:
+    """What these are as a state, if they are one.
+
+    Args:
+        told: changed, where a state has it in another way.
+        lost: parts that could not be told.
+        features: the negotiated ones.
+    """
+    notes = [*_settle_rss(told), *_settle_mac_table(told)]
+    missing = [*_settle_pairs(told, features), *_settle_vlans(told), *_settle_tunnel(told)]
+    by_part = {each.part: each for each in (*missing, *lost)}
+    parts = {"features": features, **_nested(told)}
+    return found_of(parts, missing=(by_part[part] for part in sorted(by_part)), notes=notes)
+
+
+# --- each changes what was told to what a state can say, and gives what there is to say of it ---
+
+
+def _settle_rss(told: Told) -> list[str]:
+    rss = told.get("rss")
+    if rss is None or rss["hash_types"] or rss["key"]:
+        return []
+    del told["rss"]
+    return ["RSS without hash types and key is taken as switched off, as QEMU's device does"]
+
+
+def _settle_mac_table(told: Told) -> tuple[str, ...]:
+    table = told.get("mac_table")
+    if table is None:
+        return ()
+    lists = mac_lists(table["unicast"], table["multicast"])
+    told["mac_table"] = {**table, "unicast": lists.unicast, "multicast": lists.multicast}
+    return lists.notes
+
+
+def _settle_tunnel(told: Told) -> list[Missing]:
+    types = told.pop("hash_tunnel", None)
+    if not types:
+        return []
+    names = TUNNEL_TYPES.sentence(types)
+    return [Missing("hash_tunnel", f"a state does not say that {names} hash over inner headers")]
+
+
+def _settle_pairs(told: Told, features: FeatureSet) -> list[Missing]:
+    pairs = told.get("queue_pairs", 1)
+    if "rss" in told:
+        # Receive queues past the transmit queues: a state tells these pairs by rss alone.
+        if pairs <= max(*told["rss"]["indirection_table"], told["rss"]["unclassified_queue"]):
+            del told["queue_pairs"]
+        return []
+    if pairs <= 1 or Feature.MQ in features:
+        return []
+    del told["queue_pairs"]
+    why = f"{pairs} by RSS that is off by now; without MQ nothing else sets them"
+    return [Missing("queue_pairs", why)]
+
+
+def _settle_vlans(told: Told) -> list[Missing]:
+    vlans = told.get("vlans", ())
+    beyond = [vid for vid in vlans if vid >= _VLANS]
+    if not beyond:
+        return []
+    told["vlans"] = vlans[: -len(beyond)]
+    more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+    return [Missing("vlans", f"VLAN {beyond[0]}{more}: expected ids of at most {_VLANS - 1}")]
+
+
+def _nested(told: Told) -> dict[str, Any]:
+    """The same with "rx.promisc" as "promisc" in "rx"."""
+    nested: dict[str, Any] = {}
+    for path, value in told.items():
+        part, _, below = path.partition(".")
+        if below:
+            nested.setdefault(part, {})[below] = value
+        else:
+            nested[part] = value
+    return nested
