@@ -83,7 +83,7 @@ def read_net_settings(stream: bytes) -> NetSettings:
 
 def device_states(stream: bytes) -> list[DeviceState]:
     """Walk a whole stream and return its devices' sections in their order."""
-    end, description = _description(stream)
+    end, description = find_description(stream)
     walk = _Walk(Cursor(stream), description)
     walk.header()
     while walk.section():
@@ -92,7 +92,7 @@ def device_states(stream: bytes) -> list[DeviceState]:
     return walk.states
 
 
-def _description(stream: bytes) -> tuple[int, dict[str, Any]]:
+def find_description(stream: bytes) -> tuple[int, dict[str, Any]]:
     """Return where the sections end and the description's header stands, and the description."""
     marks = bytes([Mark.EOF, Mark.DESCRIPTION])
     at = stream.rfind(marks, 0, len(stream) - 4)

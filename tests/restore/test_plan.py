@@ -361,20 +361,16 @@ def _coalesced(*queues: int, **parts: Any) -> NetState:
     return bare_state(SAMPLE["features"], coalescing=coalescing, **parts)
 
 
-def test_a_queue_s_coalescing_is_for_an_enabled_queue() -> None:
-    assert _planned(_coalesced(0, 5, queue_pairs=3)).commands
-    assert _problems(_coalesced(0, 6, queue_pairs=3)) == [("coalescing.queues.6", "out-of-range")]
-
-
-def test_rss_tells_which_queues_are_enabled_where_the_queue_pairs_do_not() -> None:
-    rss = SAMPLE["rss"] | {"max_tx_queues": 2, "indirection_table": [0]}
-    assert _planned(_coalesced(3, rss=rss)).commands
-    assert _problems(_coalesced(4, rss=rss)) == [("coalescing.queues.4", "out-of-range")]
-
-
-def test_the_device_s_own_queues_count_where_the_state_tells_none() -> None:
-    assert _planned(_coalesced(7)).commands
+def test_a_queue_s_coalescing_is_for_a_queue_that_the_device_has() -> None:
+    assert _planned(_coalesced(0, 7)).commands
     assert _problems(_coalesced(8, 99999)) == [("coalescing.queues.8", "out-of-range")]
+
+
+def test_a_queue_s_coalescing_may_be_for_one_that_is_not_in_use() -> None:
+    """As Linux sets it: for all of its queues, and then it may use fewer of them."""
+    assert _planned(_coalesced(0, 7, queue_pairs=3)).commands
+    rss = SAMPLE["rss"] | {"max_tx_queues": 2, "indirection_table": [0]}
+    assert _planned(_coalesced(7, rss=rss)).commands
 
 
 def _wide_table(unicast: int) -> NetState:

@@ -100,3 +100,13 @@ def test_the_wrong_name_is_told_with_what_was_expected() -> None:
 )
 def test_the_group_bit_is_the_lowest_of_the_first_octet(mac: str, multicast: bool) -> None:
     assert is_multicast(bytes.fromhex(mac)) is multicast
+
+
+@pytest.mark.parametrize(("adapter", "past"), [(FEATURES, 128), (HASH_TYPES, 32), (OFFLOADS, 64)])
+def test_bits_in_memory_are_bounded_as_their_names_are(
+    adapter: TypeAdapter[frozenset[int]], past: int
+) -> None:
+    assert adapter.validate_python(frozenset({past - 1})) == frozenset({past - 1})
+    for outside in (past, -1):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(frozenset({outside}))

@@ -156,7 +156,7 @@ def test_an_address_in_the_wrong_half_is_put_right_with_a_note() -> None:
     assert found.state.mac_table is not None
     assert found.state.mac_table.unicast == (MAC,)
     assert found.state.mac_table.multicast == (GROUP,)
-    assert found.notes == ("01:00:5e:00:00:01 stood in the table's unicast half",)
+    assert found.notes == ("01:00:5e:00:00:01 stood in the MAC table's unicast half",)
 
 
 def test_vlans_are_a_set() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vdpad.state.model import CoalescingValues, NetState, RxModes
+from vdpad.state.overflow import opened_for_overflow
 from vdpad.state.problems import Problem
 from vdpad.virtio.commands import (
     CoalRxSet,
@@ -205,26 +206,21 @@ def _hash_problems(
 
 
 def _coalescing_problems(state: NetState, device: Capabilities) -> Iterator[Problem]:
+    """Where a virtqueue is named that the device does not have.
+
+    Not only those in use: Linux sets the values of all its queues, however many of them it uses.
+    """
     if state.coalescing is None or not state.coalescing.queues:
         return
-    queues = 2 * _enabled_pairs(state, device)
+    queues = 2 * device.max_queue_pairs
     outside = sorted(int(index) for index in state.coalescing.queues if int(index) >= queues)
     if outside:
         more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
         yield Problem(
             f"coalescing.queues.{outside[0]}",
             "out-of-range",
-            f"virtqueue {outside[0]}{more} is not among the enabled ones, 0 … {queues - 1}",
+            f"virtqueue {outside[0]}{more}; the device has 0 … {queues - 1} for packets",
         )
-
-
-def _enabled_pairs(state: NetState, device: Capabilities) -> int:
-    """How many pairs will be enabled; where the state does not tell, what the device has."""
-    if state.queue_pairs is not None:
-        return state.queue_pairs
-    if state.rss is not None:
-        return state.rss.max_tx_queues
-    return device.max_queue_pairs
 
 
 def _too_large(commands: tuple[Command, ...], device: Capabilities) -> Iterator[Problem]:
@@ -248,19 +244,16 @@ def _too_large(commands: tuple[Command, ...], device: Capabilities) -> Iterator[
 def _widen(state: NetState, features: FeatureSet) -> tuple[RxModes, tuple[str, ...]]:
     """The receive modes, opened where a table that overflowed does not tell all addresses."""
     rx = state.rx or RxModes()
-    table = state.mac_table
-    if table is None or rx.promisc:
-        return rx, ()
-    opened: dict[str, bool] = {}
-    widened = []
-    if table.unicast_overflow and not rx.alluni:
-        mode = "alluni" if Feature.CTRL_RX_EXTRA in features else "promisc"
-        opened[mode] = True
-        widened.append(f"mac_table.unicast overflowed on the source: {mode} is switched on")
-    if table.multicast_overflow and not rx.allmulti:
-        opened["allmulti"] = True
-        widened.append("mac_table.multicast overflowed on the source: allmulti is switched on")
-    return rx.model_copy(update=opened), tuple(widened)
+    opened = {
+        half: mode
+        for half, mode in opened_for_overflow(state, features).items()
+        if not getattr(rx, mode)
+    }
+    widened = tuple(
+        f"mac_table.{half} overflowed on the source: {mode} is switched on"
+        for half, mode in opened.items()
+    )
+    return rx.model_copy(update=dict.fromkeys(opened.values(), True)), widened
 
 
 def _commands(state: NetState, rx: RxModes, features: FeatureSet) -> Iterator[Command]:

@@ -79,7 +79,7 @@ def _bits(names: BitNames) -> Any:
     """The pydantic parts of a field that is a list of names of bits."""
 
     def parse(value: Any) -> frozenset[int]:
-        if isinstance(value, frozenset):
+        if isinstance(value, frozenset) and all(0 <= bit < names.width for bit in value):
             return value
         if not isinstance(value, list):
             raise PydanticCustomError(

@@ -5,7 +5,7 @@ second (virtio 1.4, 5.1.6.5.2), but devices acknowledge what stands in the wrong
 stands there twice. A state has each address once, in the list that its group bit says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vdpad.state.fields import is_multicast
@@ -28,16 +28,19 @@ def mac_lists(unicast: Iterable[bytes], multicast: Iterable[bytes]) -> MacLists:
     An address in the wrong list matches nothing on some devices and matches on others; in its own
     it matches on all, so the filter may let through more than on the source, and never less.
     """
-    first, second = list(dict.fromkeys(unicast)), list(dict.fromkeys(multicast))
-    notes = [
-        f"{format_mac(mac)} stood in the table's {wrong} half"
-        for wrong, group, macs in (("unicast", True, first), ("multicast", False, second))
-        for mac in macs
-        if is_multicast(mac) is group
-    ]
-    every = list(dict.fromkeys(first + second))
+    first, second = dict.fromkeys(unicast), dict.fromkeys(multicast)
+    every = first | second
     return MacLists(
         unicast=tuple(mac for mac in every if not is_multicast(mac)),
         multicast=tuple(mac for mac in every if is_multicast(mac)),
-        notes=tuple(notes),
+        notes=(
+            *_misplaced("unicast", [mac for mac in first if is_multicast(mac)]),
+            *_misplaced("multicast", [mac for mac in second if not is_multicast(mac)]),
+        ),
     )
+
+
+def _misplaced(half: str, macs: list[bytes]) -> Iterator[str]:
+    if macs:
+        more = f" and {len(macs) - 1} more" if len(macs) > 1 else ""
+        yield f"{format_mac(macs[0])}{more} stood in the MAC table's {half} half"

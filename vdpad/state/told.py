@@ -128,8 +128,11 @@ def found_from(told: Told, lost: Iterable[Missing], features: FeatureSet) -> Fou
     notes = [*_settle_rss(told), *_settle_mac_table(told)]
     missing = [*_settle_pairs(told, features), *_settle_vlans(told), *_settle_tunnel(told)]
     by_part = {each.part: each for each in (*missing, *lost)}
-    parts = {"features": features, **_nested(told)}
-    return found_of(parts, missing=(by_part[part] for part in sorted(by_part)), notes=notes)
+    return found_of(
+        {"features": features, **told},
+        missing=(by_part[part] for part in sorted(by_part)),
+        notes=notes,
+    )
 
 
 # --- each changes what was told to what a state can say, and gives what there is to say of it ---
@@ -182,15 +185,3 @@ def _settle_vlans(told: Told) -> list[Missing]:
     told["vlans"] = vlans[: -len(beyond)]
     more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
     return [Missing("vlans", f"VLAN {beyond[0]}{more}: expected ids of at most {_VLANS - 1}")]
-
-
-def _nested(told: Told) -> dict[str, Any]:
-    """The same with "rx.promisc" as "promisc" in "rx"."""
-    nested: dict[str, Any] = {}
-    for path, value in told.items():
-        part, _, below = path.partition(".")
-        if below:
-            nested.setdefault(part, {})[below] = value
-        else:
-            nested[part] = value
-    return nested

@@ -20,8 +20,8 @@ from vdpad.errors import VdpadError
 from vdpad.virtio.commands import COMMANDS
 
 # Stops memory and time from being the sender's choice. The largest settings are 0.4 MiB, and each
-# virtqueue has 72 bytes in two parts, so that there is room for 50 000 of them.
-MOST_BYTES = 4 << 20
+# virtqueue has 72 bytes in two parts, so that there is room for 20 000 of them.
+MOST_BYTES = 2 << 20
 # The largest RSS command has 131 338 bytes, and 256 KiB are 43 690 MAC addresses. Stops one table
 # from becoming a million objects.
 MOST_SETTING_BYTES = 256 << 10

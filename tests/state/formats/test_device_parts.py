@@ -330,7 +330,7 @@ def test_addresses_in_the_wrong_half_or_there_twice_are_sorted_and_noted() -> No
     found = found_in(DRV_FEATURES, cvq_part("0100", table))
     assert found.state is not None
     assert found.state.mac_table == MacTable(unicast=(UNICAST,), multicast=MULTICAST)
-    assert found.notes == ("01:00:5e:00:00:01 stood in the table's unicast half",)
+    assert found.notes == ("01:00:5e:00:00:01 stood in the MAC table's unicast half",)
 
 
 def test_vlans_may_come_in_any_order() -> None:

@@ -272,7 +272,7 @@ class NetDevice:
                 del self._now.queue_coalescing[queue]
 
     def _queue_coalescing(self, command: CoalVqSet) -> None:
-        if command.queue >= 2 * self._now.pairs:
+        if command.queue >= 2 * self._config.max_virtqueue_pairs:
             raise _Refused
         self._now.queue_coalescing[command.queue] = (command.max_packets, command.max_usecs)
 

@@ -28,6 +28,7 @@ from vdpad.state.formats.device_part_settings import SETTINGS
 from vdpad.state.formats.found import FormatError, Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.state.model import Coalescing, NetState, RxModes
+from vdpad.state.overflow import opened_for_overflow
 from vdpad.virtio.bits import BitNames, bits_of, mask_of
 from vdpad.virtio.commands import COMMANDS, AnnounceAck, Command, DecodeError, MacTableSet
 from vdpad.virtio.device_parts import DevicePart, PartError, PartType, pull_parts, push_part
@@ -104,21 +105,16 @@ def _push_features(features: FeatureSet) -> bytes:
 
 def _without_overflow(state: NetState) -> tuple[NetState, list[Missing]]:
     """The state with receive modes on that let through what its overflow flags do."""
-    rx, table = state.rx or RxModes(), state.mac_table
-    opened: dict[str, bool] = {}
-    missing: list[Missing] = []
-
-    def open_for(half: str, mode: str) -> None:
-        mode = "promisc" if rx.promisc else mode
-        opened[mode] = True
-        why = f"device parts have no such flag; {mode} is switched on instead"
-        missing.append(Missing(f"mac_table.{half}_overflow", why))
-
-    if table is not None and table.unicast_overflow:
-        open_for("unicast", "alluni" if Feature.CTRL_RX_EXTRA in state.features else "promisc")
-    if table is not None and table.multicast_overflow:
-        open_for("multicast", "allmulti")
-    return state.model_copy(update={"rx": rx.model_copy(update=opened)}), missing
+    opened = opened_for_overflow(state, state.features)
+    rx = (state.rx or RxModes()).model_copy(update=dict.fromkeys(opened.values(), True))
+    missing = [
+        Missing(
+            f"mac_table.{half}_overflow",
+            f"device parts have no such flag; {mode} is switched on instead",
+        )
+        for half, mode in opened.items()
+    ]
+    return state.model_copy(update={"rx": rx} if opened else {}), missing
 
 
 def _unpermitted(path: str, command: type[Command]) -> Missing:
@@ -167,7 +163,7 @@ def _decode(parts: tuple[DevicePart, ...]) -> Found:
     missing.extend(_unknown(parts))
     notes = (*_sort_macs(told), *_prefer_rss(told))
     return found_of(
-        {"features": features, **_nested(told)}, missing=missing, notes=notes, about=_about(parts)
+        {"features": features, **told}, missing=missing, notes=notes, about=_about(parts)
     )
 
 
@@ -221,18 +217,6 @@ def _prefer_rss(told: dict[str, Any]) -> tuple[str, ...]:
         f"MQ_VQ_PAIRS_SET says {pairs} queue pairs and MQ_RSS_CONFIG {rss['max_tx_queues']}: RSS "
         "is on, so its command came later",
     )
-
-
-def _nested(told: dict[str, Any]) -> dict[str, Any]:
-    """Values by dotted paths as NetState's fields."""
-    fields: dict[str, Any] = {}
-    for path, value in told.items():
-        part, _, below = path.partition(".")
-        if below:
-            fields.setdefault(part, {})[below] = value
-        else:
-            fields[part] = value
-    return fields
 
 
 def _unknown(parts: Iterable[DevicePart]) -> Iterator[Missing]:

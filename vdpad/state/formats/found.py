@@ -58,12 +58,23 @@ def found_of(
     """What was found, with the state that these parts make, or with all reasons why they make none.
 
     Args:
-        parts: NetState's fields but the version, in their forms in memory; a part of parts as a
-            mapping, so that its problems have whole paths.
+        parts: NetState's fields but the version, in their forms in memory, a part of parts as a
+            mapping; also by dotted paths, "rx.promisc".
         device: as in Found, as are the others.
     """
     try:
-        state, problems = NetState.model_validate({"version": 1, **parts}), []
+        state, problems = NetState.model_validate({"version": 1, **_nested(parts)}), []
     except ValidationError as error:
         state, problems = None, problems_of(error)
     return Found(device, state, tuple(problems), tuple(missing), tuple(notes), tuple(about))
+
+
+def _nested(parts: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for path, value in parts.items():
+        part, _, below = path.partition(".")
+        if below:
+            fields.setdefault(part, {})[below] = value
+        else:
+            fields[part] = value
+    return fields

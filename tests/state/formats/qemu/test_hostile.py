@@ -1,77 +1,34 @@
 """Recorded streams, cut and mutated: a clear error or a valid state, in little memory."""
 
-import io
+import json
 import lzma
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vdpad.state.formats.found import FormatError
-from vdpad.state.formats.qemu import QemuStream, read_stream
+from vdpad.state.formats.qemu import QemuStream
 from vdpad.state.model import NetState
+from vdpad.virtio.features import FEATURES
 
-from .test_stream import Pipe
+from .faults import READERS, little_memory, mutated, refused_or_valid
 
 RECORDED = sorted(Path(__file__).parent.joinpath("recorded").glob("*.xz"))
 MUTATIONS = 10_000
-MOST_MEMORY = 64 << 20
-"""Bytes, of all the process."""
 
 
 @pytest.fixture(params=RECORDED, ids=lambda path: path.stem)
-def recorded(request: pytest.FixtureRequest) -> bytes:
-    """A stream of a real QEMU without its memory: see tests/qemu/record.py."""
-    return lzma.decompress(request.param.read_bytes())
+def path(request: pytest.FixtureRequest) -> Path:
+    """Where a stream of a real QEMU is, most of its memory left out: see tests/qemu/record.py."""
+    recorded: Path = request.param
+    return recorded
 
 
-def read_file(data: bytes) -> QemuStream:
-    """Read as a file."""
-    return read_stream(io.BytesIO(data))
-
-
-def read_pipe(data: bytes) -> QemuStream:
-    """Read as a pipe."""
-    return read_stream(io.BufferedReader(Pipe(data, most=1 << 16)))
-
-
-READERS: tuple[Callable[[bytes], QemuStream], ...] = (read_file, read_pipe)
-
-
-@contextmanager
-def little_memory() -> Iterator[None]:
-    """The process may not have needed MOST_MEMORY more than it had, at any moment."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _memory("VmRSS")
-    yield
-    assert _memory("VmHWM") - before < MOST_MEMORY
-
-
-def _memory(what: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith(f"{what}:"))
-    return int(line.split()[1]) * 1024
-
-
-def refused_or_valid(read: Callable[[bytes], QemuStream], data: bytes) -> bool:
-    """Read; tell whether it was refused. Anything but these two ends is raised."""
-    try:
-        found = read(data)
-    except FormatError as error:
-        told = str(error)
-    else:
-        told = ""
-    if told:
-        assert len(told) < 1000
-        return True
-    for device in found.devices:
-        assert (device.state is None) is bool(device.problems)
-        if device.state is not None:
-            again = NetState.model_validate_json(device.state.model_dump_json(exclude_none=True))
-            assert again == device.state
-    return False
+@pytest.fixture
+def recorded(path: Path) -> bytes:
+    """The stream."""
+    return lzma.decompress(path.read_bytes())
 
 
 def test_there_are_streams_of_every_version() -> None:
@@ -79,9 +36,18 @@ def test_there_are_streams_of_every_version() -> None:
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_each_is_read_to_its_end(recorded: bytes, read: Callable[[bytes], QemuStream]) -> None:
+def test_each_has_what_its_guest_set(
+    path: Path, recorded: bytes, read: Callable[[bytes], QemuStream]
+) -> None:
     (device,) = read(recorded).devices
     assert device.state is not None, device.problems
+    set_by_guest = json.loads(path.with_suffix(".json").read_text())
+    features = FEATURES.names(device.state.features)
+    expected = NetState.model_validate_json(
+        json.dumps({"version": 1, "features": features, **set_by_guest})
+    )
+    for part in set_by_guest:
+        assert getattr(device.state, part) == getattr(expected, part), part
 
 
 def test_every_truncation_is_refused(recorded: bytes) -> None:
@@ -99,25 +65,3 @@ def test_mutations(recorded: bytes) -> None:
             refused += refused_or_valid(READERS[number % 2], mutated(recorded, chance))
     # Both ends must come up, else this looks at nothing.
     assert 0 < refused < MUTATIONS
-
-
-def mutated(stream: bytes, chance: random.Random) -> bytes:
-    """The stream with one to four faults."""
-    made = bytearray(stream)
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        at = chance.randrange(len(made))
-        kind = chance.randrange(6)
-        if kind == 0:
-            made[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            made[at] = chance.choice((0, 1, 5, 0x7E, 0x7F, 0x80, 0xFF))
-        elif kind == 2:
-            made[at : at + 4] = chance.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4)))
-        elif kind == 3:
-            del made[at : at + chance.randrange(1, 64)]
-        elif kind == 4:
-            made[at:at] = chance.randbytes(chance.randrange(1, 64))
-        else:
-            start = chance.randrange(len(made))
-            made[at : at + 32] = made[start : start + 32]
-    return bytes(made)

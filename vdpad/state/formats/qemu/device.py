@@ -81,6 +81,8 @@ def _found(device: str, machine: str, head: VirtioHead, receive: NetFilter, tail
         parts["queue_pairs"] = tail.queue_pairs
     if tail.rss is not None:
         parts.update(_rss(tail.rss, tail.queue_pairs))
+        if _is_wide(tail):
+            parts.pop("queue_pairs", None)
     if tail.guest_offloads is not None:
         parts["guest_offloads"] = bits_of(tail.guest_offloads)
     found = found_of(
@@ -129,6 +131,14 @@ def _rss(rss: RssData, queue_pairs: int) -> dict[str, Any]:
             "max_tx_queues": queue_pairs,
         }
     }
+
+
+def _is_wide(tail: NetTail) -> bool:
+    """Whether RSS spreads over receive queues past its transmit queues; rss alone says so then."""
+    rss = tail.rss
+    if rss is None or not rss.redirect:
+        return False
+    return max(*rss.indirection_table, rss.default_queue, 0) >= tail.queue_pairs
 
 
 def _missing(features: FeatureSet) -> Iterator[Missing]:
