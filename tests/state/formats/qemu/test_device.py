@@ -236,6 +236,7 @@ def test_what_people_want_to_know() -> None:
     assert about["driver"] == "running"
     assert about["queue pairs"] == "2 of 4 in use"
     assert about["ring sizes"] == "256 256 64"
+    assert dict(found(net(link=1)).about)["link"] == "up"
 
 
 def test_a_subsection_of_a_newer_qemu_behind_the_features_is_noted() -> None:
@@ -275,6 +276,7 @@ def test_a_broken_device_is_noted(known: str) -> None:
         (net(rss=made.Rss(version=3)), "expected RSS data of version 1 or 2, got 3"),
         (net(rss=made.Rss(enabled=0)), "expected RSS being switched on 0x1, got 0x0"),
         (net(pairs=(4, 5)), "expected queue pairs, 2 or more, got 5 of 4"),
+        (net(pairs=(1, 1)), "expected queue pairs, 2 or more, got 1 of 1"),
         (net(pairs=(4, 0)), "expected queue pairs, 2 or more, got 0 of 4"),
         (net(more=b"\x05\x00"), "virtio"),
         (net(more=b"trailing"), "expected a subsection"),
@@ -285,6 +287,23 @@ def test_what_cannot_be_read_is_said(device: made.Net, words: str) -> None:
     text = _refusal(device)
     assert words in text
     assert "in the virtio-net section of 0000:00:03.0" in text
+
+
+def test_what_can_be_read_with_queue_pairs_and_without_is_refused() -> None:
+    """A guest chooses the offloads and its rings' addresses, so it can make it look like both."""
+    inner = made.subsection("virtio/64bit_features", bytes(8)) + made.subsection(
+        "virtio/novel", b""
+    )
+    offloads, skipped = 0x0100_0021_0000_0000, 4 + 4 * (0x21 - 1) + 8
+    features = made.subsection("virtio/64bit_features", bytes(8))
+    before = 8 + len(features) + len(made.subsection("virtio/virtqueues", b""))
+    rings = (bytes(skipped - before) + inner).ljust(16 * 1024, b"\0")
+    forged = net(
+        Feature.CTRL_GUEST_OFFLOADS,
+        offloads=offloads,
+        more=made.subsection("virtio/virtqueues", rings),
+    )
+    assert "expected queue pairs or none, got what can be read as both" in _refusal(forged)
 
 
 @pytest.mark.parametrize(

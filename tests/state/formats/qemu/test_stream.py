@@ -142,6 +142,16 @@ def test_with_mapped_ram_pages_stand_behind_each_block(read: Any, gap: int) -> N
     assert len(read(head + memory + rest).devices) == 1
 
 
+@pytest.mark.parametrize("pages_at", [0, 24, 1 << 63])
+def test_mapped_pages_that_are_not_behind_their_block(read: Any, pages_at: int) -> None:
+    """Going back would go round in circles."""
+    entry = struct.pack(">Q", made.PAGE | 4) + made.named("pc.ram") + struct.pack(">Q", made.PAGE)
+    mapped = struct.pack(">IQQQ", 1, made.PAGE, 0, pages_at)
+    memory = made.opening(made.START, 2, "ram") + entry + mapped + bytes(99)
+    with pytest.raises(FormatError, match="expected"):
+        read(made.header("pc", _capabilities("mapped-ram")) + memory)
+
+
 def test_other_page_sizes(read: Any) -> None:
     bits = made.subsection("configuration/target-page-bits", struct.pack(">I", 14))
     chunk = struct.pack(">Q", 0x08) + made.named("mem") + bytes(1 << 14)
@@ -181,6 +191,8 @@ def _refusal(read: Any, data: bytes) -> str:
 
 
 GOOD = made.stream(NET)
+NO_DEVICES = made.description([])
+COMPRESSED = struct.pack(">Q", 0x120)
 RAM_AT = len(made.header())
 
 
@@ -218,8 +230,24 @@ RAM_AT = len(made.header())
             "expected a known kind of RAM chunk, got flags 0x0",
         ),
         (
-            made.stream(NET, ram=made.ram_sections(made.blocks(mem=0))[:-14] + bytes(64)),
-            "in section 2 (ram)",
+            made.stream(NET, ram=made.ram_sections(COMPRESSED + struct.pack(">I", 8193))),
+            "in section 2 (ram): expected a compressed page, got 8193 bytes",
+        ),
+        (
+            made.header()[:9] + struct.pack(">I", 256) + bytes(1 << 20),
+            "in the configuration: expected a machine's name, got one of 256 bytes",
+        ),
+        (
+            made.header("pc", made.subsection("configuration/capabilities", b"\0\0\0\x41")),
+            "in the configuration: expected some capabilities, got 65",
+        ),
+        (
+            made.header() + bytes([made.EOF, made.DESCRIPTION]) + bytes(4) + NO_DEVICES,
+            "in the end: expected the description's length",
+        ),
+        (
+            made.header() + bytes([made.EOF, made.START]) + bytes(4) + NO_DEVICES,
+            "in the end: expected the description 0x6, got 0x1",
         ),
         (
             made.stream(

@@ -90,7 +90,7 @@ def _skip_blocks(source: Source, total: int, layout: RamLayout) -> None:
         start = source.at
         source.name("a block's name")
         length = source.u64("a block's length")
-        if not 0 < length <= total:
+        if length > total:
             raise source.wrong(f"a block of at most {total} bytes", str(length), start)
         total -= length
         if layout.ignore_shared:

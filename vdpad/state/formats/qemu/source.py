@@ -50,16 +50,20 @@ class Source:
         return taken
 
     def skip(self, count: int, what: str) -> None:
-        """Passes over so many bytes without holding them.
-
-        In a file whose end comes before that, the next read is what fails.
-        """
+        """Passes over so many bytes without holding them."""
         if self._seekable:
-            self._stream.seek(count, os.SEEK_CUR)
-            self.at += count
+            self._skip_in_file(count, what)
             return
         while count > 0:
             count -= len(self.take(min(count, _SKIP), what))
+
+    def _skip_in_file(self, count: int, what: str) -> None:
+        stood = self._stream.tell()
+        left = self._stream.seek(0, os.SEEK_END) - stood
+        if count > left:
+            raise self.wrong(f"{count} bytes of {what}", f"{left} before the end")
+        self._stream.seek(stood + count)
+        self.at += count
 
     def held(self, most: int, what: str) -> BinaryIO:
         """What follows, as a file: the stream itself, or all of a pipe, at most so many bytes."""

@@ -110,8 +110,6 @@ def pull_tail(source: Source, name: str, low_features: int, end: int) -> VirtioT
     while name in _SIZES:
         found[name] = source.take(_SIZES[name], name)
         name = pull_subsection(source)[0] if source.at < end else ""
-    if not name and source.at != end:
-        raise source.wrong(f"the section's end at byte {end}", "more")
     if name and "virtio/64bit_features" not in found:
         raise source.wrong("a known subsection before the features", repr(name))
     low = found.get("virtio/64bit_features", low_features.to_bytes(8, "big"))
