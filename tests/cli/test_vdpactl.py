@@ -288,8 +288,9 @@ def test_exit_code_2_is_for_a_state_or_target_that_makes_no_sense(
 
 
 def test_exit_code_2_for_a_state_that_is_too_long(vdpad: Path, name: str) -> None:
-    padded = json.dumps({"version": 1, "features": [], "x": "x" * 200 * 1024})
-    done = run(vdpad, "restore", name, "-", "--software", "sim0", stdin=padded)
+    addresses = [f"52:54:00:{at >> 8:02x}:{at & 255:02x}:00" for at in range(10_300)]
+    long = json.dumps({**STATE, "mac_table": {"unicast": addresses}})
+    done = run(vdpad, "restore", name, "-", "--software", "sim0", stdin=long)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vdpactl: invalid-request: ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from .layout import BUFFERS_LIMIT, MAX_QUEUE_PAIRS, MIB
 from .versions import PROGRAM
@@ -37,6 +38,8 @@ class Options:
     mac: str = "52:54:00:12:34:56"
     buffers_size: int = MIB
     """Bytes of buffer space to lend, at most BUFFERS_LIMIT."""
+    monitor: Path | None = None
+    """Where another QMP socket stands, for a client that connects by itself."""
 
     def __post_init__(self) -> None:
         if self.machine not in MACHINES:

@@ -17,8 +17,9 @@ PACKAGE = Path(vdpad.__file__).parent
 # Of vdpad, each room may import only these; whoever is not listed here has no such rule.
 MAY_IMPORT = {
     "vdpad.errors": set[str](),
+    "vdpad.strict_json": {"vdpad.errors"},
     "vdpad.virtio": {"vdpad.virtio", "vdpad.errors"},
-    "vdpad.state": {"vdpad.state", "vdpad.virtio", "vdpad.errors"},
+    "vdpad.state": {"vdpad.state", "vdpad.virtio", "vdpad.errors", "vdpad.strict_json"},
     "vdpad.queues": {"vdpad.queues", "vdpad.virtio", "vdpad.errors"},
     "vdpad.restore": {
         "vdpad.restore",

@@ -8,6 +8,7 @@ so none of its acknowledgements in a batch means anything; Linux's vdpa_sim_net 
 """
 
 import asyncio
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,6 +141,15 @@ class SelfTest:
             "batch": {"us": self.batch_us, "doorbells": self.batch_doorbells},
             "findings": list(self.findings),
         }
+
+
+def run(arguments: Namespace) -> dict[str, Any]:
+    """The command: the test's result as plain values.
+
+    Raises:
+        CannotTest: the device cannot be had.
+    """
+    return selftest_of(arguments.device).to_json()
 
 
 class CannotTest(VdpadError):

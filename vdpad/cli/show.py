@@ -8,6 +8,11 @@ from tabulate import tabulate
 Json = Mapping[str, Any]
 
 
+def printable(text: str) -> str:
+    """A line that a terminal takes for nothing but text, whoever wrote what is in it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def info(result: Json) -> str:
     """What the daemon is."""
     limits = _fields((name, value) for name, value in result["limits"].items())

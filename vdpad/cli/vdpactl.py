@@ -1,16 +1,22 @@
-"""vdpactl: asks a vdpad, for people and for scripts."""
+"""vdpactl: asks a vdpad, and works on states without one, for people and for scripts.
+
+A command is a function from the command line to plain values (`run`), one from these to text
+(`show`), and one from them to the exit code.
+"""
 
 import argparse
-import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import vdpad
 from vdpad.cli import show
-from vdpad.client import DEFAULT_TIMEOUT, Client, Refused, Unreachable
+from vdpad.cli.ask import ask
+from vdpad.cli.failures import NoState, QmpError, Usage
+from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
 from vdpad.datagrams import DEFAULT_SOCKET
 from vdpad.errors import VdpadError
 
@@ -30,18 +36,16 @@ _EXIT_CODES = {
     "device-broken": 6,
 }
 
-
+_STATE_FILE = (
+    "a file with a state: JSON, a QEMU migration stream or virtio device parts; - is standard input"
+)
 _EXIT_CODES_TEXT = (
     "Exit codes: 0 done; 1 the daemon failed, or refused for another reason than those below, or a "
-    "selftest found something; "
-    "2 usage, or a state or target that makes no sense; 3 the device cannot take the state; 4 the "
-    "device refused commands; 5 it did not answer in time; 6 it broke the rules of the ring; 7 no "
-    "daemon could be asked."
+    "selftest found something, or diff a difference; "
+    "2 usage, or a file, state or target that makes no sense; 3 the device cannot take the state; "
+    "4 the device refused commands; 5 it did not answer in time; 6 it broke the rules of the ring; "
+    "7 no daemon, or no QEMU, could be asked."
 )
-
-
-class Usage(VdpadError):
-    """What the command line names cannot be used."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,20 +53,30 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         result = arguments.run(arguments)
-    except Usage as error:
-        print(f"vdpactl: {error}", file=sys.stderr)
+    except NoState as error:
+        _show_refusal(_as_refusal(error), as_json=arguments.json)
         return USAGE
-    except Unreachable as error:
-        print(f"vdpactl: {error}", file=sys.stderr)
-        return UNREACHABLE
     except Refused as error:
         _show_refusal(error, as_json=arguments.json)
         return _EXIT_CODES.get(error.kind, FAILED)
     except VdpadError as error:
-        print(f"vdpactl: {error}", file=sys.stderr)
-        return FAILED
-    print(json.dumps(result, indent=2) if arguments.json else arguments.show(result))
+        print(f"vdpactl: {show.printable(str(error))}", file=sys.stderr)
+        return _exit_code(error)
+    if text := json.dumps(result, indent=2) if arguments.json else arguments.show(result):
+        print(text)
     return int(arguments.exit_code(result))
+
+
+def _exit_code(error: VdpadError) -> int:
+    if isinstance(error, Usage):
+        return USAGE
+    return UNREACHABLE if isinstance(error, Unreachable | QmpError) else FAILED
+
+
+def _as_refusal(error: NoState) -> Refused:
+    """What the daemon would have said to such a state."""
+    data = {"kind": "invalid-params", "problems": error.problems}
+    return Refused(-32602, str(error), data)
 
 
 def _show_refusal(error: Refused, *, as_json: bool) -> None:
@@ -77,71 +91,13 @@ def _show_refusal(error: Refused, *, as_json: bool) -> None:
         print(show.report(error.data["report"]))
 
 
-def _ask(arguments: argparse.Namespace) -> Any:
-    """The daemon's result."""
-    params = _params(arguments)
+def _later(module: str, name: str) -> Callable[[Any], Any]:
+    """A function that is imported when it is called: what it takes is not for every command."""
 
-    async def ask() -> Any:
-        async with Client(arguments.socket, arguments.timeout) as client:
-            return await client.call(arguments.method, **params)
+    def call(argument: Any) -> Any:
+        return getattr(import_module(module), name)(argument)
 
-    return asyncio.run(ask())
-
-
-def _selftest(arguments: argparse.Namespace) -> Any:
-    """The result of a test that needs no daemon.
-
-    Raises:
-        CannotTest: the device cannot be had.
-    """
-    # What it takes is not for everyone who asks a daemon.
-    from vdpad.cli.selftest import selftest_of
-
-    return selftest_of(arguments.device).to_json()
-
-
-def _params(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The request's parameters.
-
-    Raises:
-        Usage: a file that cannot be read, or holds no JSON object.
-    """
-    given = vars(arguments)
-    params: dict[str, Any] = {}
-    if "state" in given:
-        params["state"] = _json_object(_read(arguments.state), arguments.state)
-        params["target"] = _target(arguments)
-    for name in ("migration", "deadline_ms", "device"):
-        if given.get(name) is not None:
-            params[name] = given[name]
-    return params
-
-
-def _target(arguments: argparse.Namespace) -> Mapping[str, Any]:
-    if arguments.software is not None:
-        return {"kind": "software", "name": arguments.software}
-    if arguments.vhost_vdpa is not None:
-        named = "path" if "/" in arguments.vhost_vdpa else "device"
-        return {"kind": "vhost-vdpa", named: arguments.vhost_vdpa}
-    text = arguments.target
-    return _json_object(_read(text[1:]) if text.startswith("@") else text, "the target")
-
-
-def _read(name: str) -> str:
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(f"{name}: {error}") from error
-
-
-def _json_object(text: str, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Usage(f"{name}: expected JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Usage(f"{name}: expected a JSON object, got {type(value).__name__}")
-    return value
+    return call
 
 
 # --- the command line ---
@@ -150,7 +106,8 @@ def _json_object(text: str, name: str) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vdpactl",
-        description="Asks a vdpad to check, prepare and restore virtio-net device states.",
+        description="Asks a vdpad to check, prepare and restore virtio-net device states; reads, "
+        "converts and compares them without one.",
         epilog=_EXIT_CODES_TEXT,
     )
     parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH")
@@ -191,14 +148,61 @@ def _parser() -> argparse.ArgumentParser:
     )
     _with_device(selftest)
     selftest.set_defaults(
-        run=_selftest, exit_code=lambda result: FAILED if result["findings"] else OK
+        run=_later("vdpad.cli.selftest", "run"),
+        exit_code=lambda result: FAILED if result["findings"] else OK,
     )
+    _add_state_commands(methods)
     return parser
+
+
+def _add_state_commands(methods: Any) -> None:
+    """Those that need no daemon."""
+    decode = _add_offline(methods, "decode", "decoded", "what is in a state's file, of any format")
+    decode.add_argument("files", nargs="+", metavar="FILE", help=_STATE_FILE)
+    decode.set_defaults(exit_code=lambda result: OK if all(map(_is_whole, result)) else USAGE)
+
+    capture = _add_offline(methods, "capture", "captured", "the state of a running QEMU's device")
+    capture.add_argument("--qmp", type=Path, required=True, metavar="SOCKET", help="QEMU's QMP")
+    _with_device_choice(capture, "the device's id, where QEMU has several")
+    features = capture.add_mutually_exclusive_group(required=True)
+    features.add_argument(
+        "--features",
+        metavar="NAME,…",
+        help="what the guest negotiated; or its /sys/bus/virtio/devices/virtioN/features",
+    )
+    features.add_argument(
+        "--ask-features",
+        action="store_true",
+        help="ask QEMU (7.2 to 10.0), by a command of its that is not stable",
+    )
+
+    convert = _add_offline(methods, "convert", "converted", "a state in another format")
+    convert.add_argument("file", metavar="FILE", help=_STATE_FILE)
+    convert.add_argument("--to", required=True, choices=("native", "device-parts"))
+    convert.add_argument("--output", metavar="FILE", help="default: standard output")
+    _with_device_choice(convert)
+
+    diff = _add_offline(methods, "diff", "compared", "what two states differ in, by name")
+    for name in ("first", "second"):
+        diff.add_argument(name, metavar="FILE", help=_STATE_FILE)
+    _with_device_choice(diff)
+    diff.set_defaults(exit_code=lambda result: OK if result["same"] else FAILED)
+
+
+def _is_whole(file: dict[str, Any]) -> bool:
+    """Whether a decoded file could be read and holds valid states only."""
+    return "error" not in file and all(each["state"] is not None for each in file["devices"])
 
 
 def _add(methods: Any, name: str, shower: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = methods.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=_ask, show=shower, exit_code=lambda result: OK)
+    parser.set_defaults(run=ask, show=shower, exit_code=lambda result: OK)
+    return parser
+
+
+def _add_offline(methods: Any, name: str, shower: str, text: str) -> argparse.ArgumentParser:
+    parser = _add(methods, name, _later("vdpad.cli.show_state", shower), f"{text}; needs no daemon")
+    parser.set_defaults(run=_later("vdpad.cli.states", name))
     return parser
 
 
@@ -207,13 +211,22 @@ def _with_migration(parser: argparse.ArgumentParser) -> None:
 
 
 def _with_state(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("state", help="a file with the state in JSON; - is standard input")
+    parser.add_argument("state", help=_STATE_FILE)
+    _with_device_choice(parser, dest="of_device")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--software", metavar="NAME", help="a software device of the daemon's")
     target.add_argument(
         "--vhost-vdpa", metavar="DEVICE", help="a vDPA device of the host, or the path of its node"
     )
     target.add_argument("--target", metavar="JSON", help="any target; @FILE reads it from a file")
+
+
+def _with_device_choice(
+    parser: argparse.ArgumentParser,
+    text: str = "the device's name, in a file that holds several",
+    dest: str = "device",
+) -> None:
+    parser.add_argument("--device", dest=dest, metavar="NAME", help=text)
 
 
 def _with_device(parser: argparse.ArgumentParser) -> None:

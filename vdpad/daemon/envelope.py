@@ -6,8 +6,9 @@ The first thing that is wrong is told: size, UTF-8 and JSON (no duplicate keys),
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
+from vdpad import strict_json
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.datagrams import MAX_DATAGRAM, Peer
 
@@ -44,11 +45,9 @@ def json_object(data: bytes, peer: Peer) -> dict[str, Any]:
             Kind.INVALID_REQUEST, f"expected at most {MAX_DATAGRAM} bytes, got a longer datagram"
         )
     try:
-        message = json.loads(
-            data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise ApiError(Kind.PARSE_ERROR, f"expected UTF-8 JSON: {str(error)[:100]}") from error
+        message = strict_json.loads(data)
+    except strict_json.NotJson as error:
+        raise ApiError(Kind.PARSE_ERROR, str(error)) from error
     if not isinstance(message, dict):
         raise ApiError(Kind.INVALID_REQUEST, "expected a single JSON-RPC object")
     return message
@@ -94,14 +93,3 @@ def _is_id(value: object) -> bool:
     if type(value) is int:
         return abs(value) < _MAX_ID_NUMBER
     return value is None
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key is there twice in one object")
-    return result
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -12,7 +12,7 @@ the in-memory form is taken as well.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import NoneType
 from typing import Annotated, Any, get_args
 
@@ -136,13 +136,13 @@ def _parse_vlans(value: Any, info: ValidationInfo) -> tuple[int, ...]:
     return tuple(sorted(seen))
 
 
-def _runs(vids: tuple[int, ...]) -> Iterator[int | list[int]]:
-    """VLAN ids with each run of three or more as [first, last]."""
+def runs(numbers: Sequence[int]) -> Iterator[int | list[int]]:
+    """Ascending numbers with each run of three or more as [first, last]."""
     start = 0
-    for at in range(1, len(vids) + 1):
-        if at < len(vids) and vids[at] == vids[at - 1] + 1:
+    for at in range(1, len(numbers) + 1):
+        if at < len(numbers) and numbers[at] == numbers[at - 1] + 1:
             continue
-        run = vids[start:at]
+        run = numbers[start:at]
         if len(run) > 2:
             yield [run[0], run[-1]]
         else:
@@ -151,7 +151,7 @@ def _runs(vids: tuple[int, ...]) -> Iterator[int | list[int]]:
 
 
 def _show_vlans(vids: tuple[int, ...]) -> list[int | list[int]]:
-    return list(_runs(vids))
+    return list(runs(vids))
 
 
 _VID_SCHEMA = {"type": "integer", "minimum": 0, "maximum": _MAX_VID}

@@ -1,0 +1,31 @@
+"""vdpactl as its users run it, for commands that need no daemon."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.daemon.support import ROOT
+
+VDPACTL = [sys.executable, "-m", "vdpad.cli.vdpactl"]
+
+
+def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [*VDPACTL, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, input=stdin, timeout=60, check=False
+    )
+
+
+def said(*arguments: str | Path, code: int = 0, stdin: bytes = b"") -> str:
+    """What it prints, with nothing on standard error."""
+    done = run(*arguments, stdin=stdin)
+    assert (done.returncode, done.stderr) == (code, b""), done
+    return done.stdout.decode()
+
+
+def refused(*arguments: str | Path, code: int = 2, stdin: bytes = b"") -> str:
+    """What it says of what it cannot do, with nothing on standard output."""
+    done = run(*arguments, stdin=stdin)
+    assert (done.returncode, done.stdout) == (code, b""), done
+    assert done.stderr.startswith(b"vdpactl: ")
+    return done.stderr.decode()

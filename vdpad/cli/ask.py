@@ -1,0 +1,93 @@
+"""A command line as a request to the daemon."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vdpad import strict_json
+from vdpad.cli.failures import NoState, Usage
+from vdpad.cli.show import printable
+from vdpad.client import Client
+from vdpad.errors import why
+
+
+def ask(arguments: argparse.Namespace) -> Any:
+    """The daemon's result.
+
+    Raises:
+        Usage, NoState: a state or a target that cannot be used.
+        Refused, Unreachable: as the client raises them.
+    """
+    params = _params(arguments)
+
+    async def call() -> Any:
+        async with Client(arguments.socket, arguments.timeout) as client:
+            return await client.call(arguments.method, **params)
+
+    return asyncio.run(call())
+
+
+def _params(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = vars(arguments)
+    params: dict[str, Any] = {}
+    if "state" in given:
+        params["state"] = _state(arguments.state, arguments.of_device)
+        params["target"] = _target(arguments)
+    for name in ("migration", "deadline_ms", "device"):
+        if given.get(name) is not None:
+            params[name] = given[name]
+    return params
+
+
+def _state(name: str, device: str | None) -> dict[str, Any]:
+    """A file's state as the API has it; what the file left open is told on standard error."""
+    # Formats are not for everyone who asks a daemon.
+    from vdpad.cli.state_files import found_in, remarks, state_of
+    from vdpad.state.formats import native
+
+    found = found_in(name, device)
+    try:
+        state = state_of(found, name)
+    except NoState as error:
+        raise NoState(str(error), [_below_state(each) for each in error.problems]) from None
+    for remark in remarks(found):
+        print(f"vdpactl: {printable(f'{name}: {remark}')}", file=sys.stderr)
+    return native.plain(state)
+
+
+def _below_state(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem by its path in the request, as the daemon would have told it."""
+    path = problem["path"]
+    return {**problem, "path": f"state.{path}" if path else "state"}
+
+
+def _target(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    if arguments.software is not None:
+        return {"kind": "software", "name": arguments.software}
+    if arguments.vhost_vdpa is not None:
+        named = "path" if "/" in arguments.vhost_vdpa else "device"
+        return {"kind": "vhost-vdpa", named: arguments.vhost_vdpa}
+    text = arguments.target
+    data = _read(text[1:]) if text.startswith("@") else os.fsencode(text)
+    return _json_object(data, "the target")
+
+
+def _read(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise Usage(f"{name}: {why(error)}") from error
+
+
+def _json_object(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = strict_json.loads(data)
+    except strict_json.NotJson as error:
+        raise Usage(f"{name}: {error}") from error
+    if not isinstance(value, dict):
+        raise Usage(f"{name}: expected a JSON object, got {type(value).__name__}")
+    return value

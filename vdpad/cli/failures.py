@@ -1,0 +1,23 @@
+"""What ends vdpactl before a daemon is asked, or without one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vdpad.errors import VdpadError
+
+
+class Usage(VdpadError):
+    """What the command line names cannot be used."""
+
+
+class QmpError(VdpadError):
+    """QEMU does not answer, or not as QMP has it."""
+
+
+class NoState(Usage):
+    """A file or a device whose settings are no valid state: all reasons why not."""
+
+    def __init__(self, message: str, problems: Sequence[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.problems = problems
+        """As docs/api.md has them: path, code, message."""
