@@ -57,7 +57,9 @@ def test_the_configuration_file_holds_the_defaults() -> None:
     assert load_settings(ROOT / "config" / "vdpad.toml") == load_settings(None)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/lending.md", "docs/api.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{each.name}" for each in (ROOT / "docs").glob("*.md"))]
+)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text())

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.state.formats.qemu import made
+from tests.state.formats.qemu.test_stream import Pipe
 from tests.support.states import bare_state, net_state
 from vdpad.state.formats import device_parts, native
 from vdpad.state.formats.found import FormatError
@@ -169,3 +171,26 @@ def test_where_the_stream_is_in_an_image_of_libvirt_s(compressed: int, pipe: str
 def test_no_bytes_are_a_crash(data: bytes) -> None:
     with contextlib.suppress(FormatError):
         read(io.BytesIO(data))
+
+
+def test_a_file_stays_one_that_can_be_read_from_its_end() -> None:
+    """As a QEMU stream needs it that has a device before more memory than a pipe's is held."""
+    early = made.Section("0000:00:02.0/virtio-mem-device-early", bytes(50), "early")
+    net = made.Net().section()
+    memory = made.page() * 5000
+    whole = (
+        made.header()
+        + made.ram_sections(made.blocks(**{"pc.ram": made.PAGE}))
+        + made.full(early, 9)
+        + struct.pack(">BI", made.END, 2)
+        + memory
+        + made.CHUNK_END
+        + made.footer(2)
+        + made.full(net, 10)
+        + made.description([early.described(), net.described()])
+    )
+    stream = io.BytesIO(b"before it" + whole)
+    stream.seek(len(b"before it"))
+    assert len(read(stream).devices) == 1
+    with pytest.raises(FormatError, match="as in a file"):
+        read(io.BufferedReader(Pipe(whole, most=1 << 16)))

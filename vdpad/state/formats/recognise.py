@@ -69,7 +69,12 @@ def read(stream: BinaryIO) -> Reading:
         OSError: as the stream raises it.
     """
     head = _first(stream, _HEAD)
-    return _reader_of(head)(io.BufferedReader(_PutBack(head, stream), _BUFFER))
+    reader = _reader_of(head)
+    if stream.seekable():
+        # A file stays one: readers may look at its end first.
+        stream.seek(-len(head), io.SEEK_CUR)
+        return reader(stream)
+    return reader(io.BufferedReader(_PutBack(head, stream), _BUFFER))
 
 
 def _reader_of(head: bytes) -> Callable[[BinaryIO], Reading]:

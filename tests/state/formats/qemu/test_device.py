@@ -234,7 +234,7 @@ def test_what_people_want_to_know() -> None:
     about = dict(found(net(link=0, pairs=(4, 2), rings=(256, 256, 64))).about)
     assert about["link"] == "down"
     assert about["driver"] == "running"
-    assert about["queue pairs"] == "2 of 4 in use"
+    assert about["most pairs"] == "4"
     assert about["ring sizes"] == "256 256 64"
     assert dict(found(net(link=1)).about)["link"] == "up"
 

@@ -165,7 +165,7 @@ def _notes(head: VirtioHead, tail: NetTail) -> Iterator[str]:
 def _about(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[tuple[str, str]]:
     yield "driver", "running" if head.status & DRIVER_OK else "not running"
     yield "link", "up" if receive.link_up else "down"
-    yield "queue pairs", f"{tail.queue_pairs} of {tail.max_queue_pairs} in use"
+    yield "most pairs", str(tail.max_queue_pairs)
     sizes = " ".join(map(str, head.ring_sizes))
     yield "ring sizes", sizes
 
