@@ -49,7 +49,7 @@ python-packages:
 
 test-packages:
 	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
-		gcc=gcc xz=xz-utils file=file
+		gcc=gcc xz=xz-utils file=file ethtool=ethtool
 
 test-kernel: test-packages
 	@.ci/kernel >/dev/null || true

@@ -75,7 +75,7 @@ def why_unavailable() -> str | None:
         return f"{TUN}: {error.strerror}"
     try:
         probe = subprocess.run(
-            [*_namespace(), "true"], capture_output=True, text=True, timeout=PROBE_SECONDS
+            [*namespace(), "true"], capture_output=True, text=True, timeout=PROBE_SECONDS
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"unshare: {error}"
@@ -113,7 +113,7 @@ def command_line(options: Options, qtest_fd: int, qmp_fd: int) -> list[str]:
     """Return QEMU's command line, for a QEMU that inherits these two sockets."""
     queues = f",queues={options.queue_pairs}" if options.queue_pairs > 1 else ""
     return [
-        *_namespace(),
+        *namespace(),
         *("setpriv", "--pdeathsig", "KILL", options.qemu),
         *("-no-user-config", "-nodefaults", "-display", "none", "-S", "-accel", "tcg"),
         *("-machine", f"{options.machine},memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
@@ -165,7 +165,8 @@ def _open_sealed(link: Path) -> int:
     return memory
 
 
-def _namespace() -> list[str]:
+def namespace() -> list[str]:
+    """Return what runs the command behind it in a network namespace of its own."""
     return ["unshare", "-n" if os.geteuid() == 0 else "-rn"]
 
 

@@ -103,7 +103,11 @@ class Qmp:
         A machine started with -S is not started by it. Raises QmpError where it fails; how long it
         may take is the caller's to say.
         """
-        await self.execute("migrate", uri=f"unix:{path}")
+        await self.migrate(f"unix:{path}")
+
+    async def migrate(self, uri: str) -> None:
+        """Migrate to what this names, as migrate_to_socket does."""
+        await self.execute("migrate", uri=uri)
         status = ""
         while status != "completed":
             await asyncio.sleep(MIGRATION_POLL_SECONDS)

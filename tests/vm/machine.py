@@ -60,11 +60,16 @@ def why_unavailable() -> str | None:
             return f"{program} is not installed"
     if not os.access(TUN, os.R_OK | os.W_OK):
         return f"{TUN} cannot be opened"
-    if kernel() is None:
-        reason = CACHE / "no-kernel"
-        said = reason.read_text().strip() if reason.exists() else "run `make test`"
-        return f"no kernel for the virtual machine: {said}"
-    return None
+    return why_no_kernel()
+
+
+def why_no_kernel() -> str | None:
+    """Why .ci/kernel left no kernel, or None where it did."""
+    if kernel() is not None:
+        return None
+    reason = CACHE / "no-kernel"
+    said = reason.read_text().strip() if reason.exists() else "run `make test`"
+    return f"no kernel for the virtual machine: {said}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A Linux guest that sets its own network devices up, and the migration streams it leaves."""

@@ -1,0 +1,251 @@
+# How the machine is run
+#
+# QEMU starts Debian's kernel (.ci/kernel) with an initramfs of our own and nothing else: whatever
+# else the guest had mounted or open could keep it from being migrated. KVM is not used even where
+# it is there, so that the machine is the same everywhere. One CPU: init.sh says why. Memory that is
+# free is zero (init_on_free), which halves a stream.
+#
+# QMP and the guest's shell speak over socket pairs that QEMU inherits, and its taps live in a
+# network namespace that ends with it, as in tests/qemu/process.py.
+#
+# A migration leaves the machine stopped but whole, so `stream` lets it run on: one boot serves many
+# streams.
+"""A Linux guest: boot it, have its shell run commands, migrate it away to look at the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tests.qemu import process
+from tests.qemu.qmp import Qmp
+from tests.qemu.versions import SYSTEM, Version
+from tests.vm import machine as vm
+
+from .initramfs import BUSYBOX, PROGRAMS, initramfs, program
+
+BOOT_SECONDS = 240.0
+REPLY_SECONDS = 60.0
+STREAM_SECONDS = 60.0
+CONSOLE_SHOWN = 4000
+
+
+class Gone(Exception):
+    """The guest does not answer; the text ends in what its console said."""
+
+
+class Failed(Exception):
+    """Commands in the guest ended with another code than 0."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network device of the guest. The n-th is its ethN, at slot 3 + n of bus 0."""
+
+    properties: str
+    """Of virtio-net-pci, separated by commas."""
+    queue_pairs: int = 1
+    """Of the tap."""
+
+
+NO_CONTROL_QUEUE = (
+    "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_mac_addr=off,guest_announce=off"
+    ",ctrl_guest_offloads=off"
+)
+"""QEMU would offer the others without the first, and Linux refuses a device that does."""
+
+INTERFACES = (
+    Interface("mac=52:54:00:00:00:0a,mq=on,vectors=10,rss=on,hash=on", queue_pairs=4),
+    Interface("mac=52:54:00:00:00:0b,hash=on,packed=on,ctrl_vlan=off"),
+    Interface(f"mac=52:54:00:00:00:0c,vectors=0,{NO_CONTROL_QUEUE}"),
+)
+"""One with everything; one that reports hashes, with neither RSS nor VLAN filter, and with packed
+rings; one without a control queue and without MSI-X."""
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """What keeps this host from running the guest, or None."""
+    for name in (BUSYBOX, *PROGRAMS, "ldd"):
+        if program(name) is None:
+            return f"{name} is not installed"
+    return process.why_unavailable() or vm.why_no_kernel()
+
+
+class Guest:
+    """A running guest. Its methods raise Gone where it does not answer."""
+
+    def __init__(
+        self,
+        qemu: Version,
+        shell: socket.socket,
+        qmp: Qmp,
+        runner: asyncio.Runner,
+        folder: Path,
+    ) -> None:
+        self.qemu = qemu
+        self._shell = shell.makefile("rwb")
+        self._qmp = qmp
+        self._runner = runner
+        self._folder = folder
+        self._reply()
+        shell.settimeout(REPLY_SECONDS)
+
+    def run(self, *commands: str) -> str:
+        """What these commands for its shell print, one after the other, each of a single line.
+
+        Raises Failed unless they all end well; the first that does not is the last to run.
+        """
+        line = " && ".join(commands)
+        self._shell.write(line.encode() + b"\n")
+        self._shell.flush()
+        code, said = self._reply()
+        if code:
+            raise Failed(f"{line!r} ended with {code}: {said}")
+        return said
+
+    @contextmanager
+    def stream(self, *capabilities: str) -> Iterator[BinaryIO]:
+        """Migrates the guest away, lets it run on here, and yields the stream, a file at its begin.
+
+        Args:
+            capabilities: of the migration, to be switched on for it. With mapped-ram QEMU writes
+                the file itself, as it has to; otherwise it writes to a socket.
+
+        Raises QmpError where QEMU knows no such capability or the migration fails, TimeoutError
+        where a step of it takes longer than STREAM_SECONDS.
+        """
+        path, address = self._folder / "migration", self._folder / "listener"
+        path.unlink(missing_ok=True)
+        address.unlink(missing_ok=True)
+        to_file = "mapped-ram" in capabilities
+        self._switch(capabilities, True)
+        try:
+            self._runner.run(self._to_file(path) if to_file else self._to_socket(address, path))
+            self.qmp("cont")
+            with path.open("rb") as stream:
+                yield stream
+        finally:
+            self._switch(capabilities, False)
+
+    async def _to_file(self, path: Path) -> None:
+        async with asyncio.timeout(STREAM_SECONDS):
+            await self._qmp.migrate(f"file:{path}")
+
+    async def _to_socket(self, address: Path, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+            listener.listen(1)
+            listener.settimeout(STREAM_SECONDS)
+            async with asyncio.timeout(STREAM_SECONDS):
+                # A thread takes 60 MB in a third of the time that the event loop needs for them.
+                received = asyncio.to_thread(_receive, listener, path)
+                await asyncio.gather(received, self._qmp.migrate_to_socket(address))
+
+    def _switch(self, capabilities: Sequence[str], on: bool) -> None:
+        states = [{"capability": each, "state": on} for each in capabilities]
+        self.qmp("migrate-set-capabilities", capabilities=states)
+
+    def qmp(self, command: str, **arguments: Any) -> Any:
+        """What QEMU answers; an underscore in a key is a hyphen. Raises QmpError for an error."""
+        return self._runner.run(self._qmp.execute(command, **arguments))
+
+    def _reply(self) -> tuple[int, str]:
+        try:
+            code, length = map(int, self._shell.readline().split())
+            return code, self._shell.read(length).decode()
+        except (OSError, ValueError) as error:
+            said = (self._folder / "console").read_text(errors="replace")
+            raise Gone(f"{error!r}; its console: {said[-CONSOLE_SHOWN:]}") from error
+
+
+@contextmanager
+def booted(
+    interfaces: Sequence[Interface] = INTERFACES, *, qemu: Version = SYSTEM
+) -> Iterator[Guest]:
+    """A guest for the time of the context.
+
+    Args:
+        interfaces: its network devices.
+        qemu: that runs it.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vdpad-guest-")))
+        shell, its_shell = _socket_pair(stack)
+        qmp, its_qmp = _socket_pair(stack)
+        inherited = (its_shell.fileno(), its_qmp.fileno())
+        _start(stack, _command(folder, interfaces, qemu.program, *inherited), inherited, folder)
+        # With a copy of its ends here, QEMU's death would never end the streams.
+        its_shell.close()
+        its_qmp.close()
+        shell.settimeout(BOOT_SECONDS)
+        runner = stack.enter_context(asyncio.Runner())
+        client = runner.run(Qmp.over(qmp))
+        stack.callback(lambda: runner.run(client.close()))
+        yield Guest(qemu, shell, client, runner, folder)
+
+
+def _start(
+    stack: ExitStack, command: Sequence[str], inherited: Collection[int], folder: Path
+) -> None:
+    with (folder / "console").open("wb") as console:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, pass_fds=inherited
+        )
+    stack.callback(child.wait)
+    stack.callback(child.kill)
+
+
+def _command(
+    folder: Path,
+    interfaces: Sequence[Interface],
+    qemu: str,
+    shell: int,
+    qmp: int,
+) -> list[str]:
+    kernel = vm.kernel()
+    assert kernel is not None
+    release = (kernel / "ready").read_text().strip()
+    (folder / "initramfs").write_bytes(initramfs(kernel))
+    return [
+        *process.namespace(),
+        *("setpriv", "--pdeathsig", "KILL", qemu),
+        *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-accel", "tcg", "-machine", "pc", "-m", "128M"),
+        *("-kernel", str(kernel / f"boot/vmlinuz-{release}"), "-initrd", f"{folder}/initramfs"),
+        *("-append", "console=ttyS0 quiet panic=-1 init_on_free=1"),
+        *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=shell,fd={shell}", "-serial", "chardev:shell"),
+        *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
+        *(option for at, each in enumerate(interfaces) for option in _interface(at, each)),
+    ]
+
+
+def _interface(at: int, interface: Interface) -> tuple[str, ...]:
+    queues = f",queues={interface.queue_pairs}" if interface.queue_pairs > 1 else ""
+    tap = f"tap,id=net{at},ifname=tap{at},script=no,downscript=no,vnet_hdr=on{queues}"
+    card = f"virtio-net-pci,netdev=net{at},addr={3 + at},romfile=,{interface.properties}"
+    return ("-netdev", tap, "-device", card)
+
+
+def _receive(listener: socket.socket, path: Path) -> None:
+    connection, _ = listener.accept()
+    connection.settimeout(STREAM_SECONDS)
+    with connection, connection.makefile("rb") as source, path.open("wb") as stream:
+        shutil.copyfileobj(source, stream)
+
+
+def _socket_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, its = socket.socketpair()
+    stack.callback(ours.close)
+    stack.callback(its.close)
+    return ours, its
