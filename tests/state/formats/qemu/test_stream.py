@@ -142,7 +142,16 @@ def test_with_mapped_ram_pages_stand_behind_each_block(read: Any, gap: int) -> N
     assert len(read(head + memory + rest).devices) == 1
 
 
-@pytest.mark.parametrize("pages_at", [0, 24, 1 << 63])
+def test_a_mapped_block_that_is_left_out_has_no_place(read: Any) -> None:
+    """As QEMU 11.1 writes one that another process shares, with ignore-shared."""
+    entry = made.named("mem") + struct.pack(">QQ", made.PAGE, 0)
+    nowhere = struct.pack(">IQQQ", 1, made.PAGE, 0, 0)
+    memory = made.ram_sections(struct.pack(">Q", made.PAGE | 4) + entry + nowhere, b"")
+    both = _capabilities("x-ignore-shared", "mapped-ram")
+    assert len(read(made.stream(NET, ram=memory, configuration=[both])).devices) == 1
+
+
+@pytest.mark.parametrize("pages_at", [1, 24, 1 << 63])
 def test_mapped_pages_that_are_not_behind_their_block(read: Any, pages_at: int) -> None:
     """Going back would go round in circles."""
     entry = struct.pack(">Q", made.PAGE | 4) + made.named("pc.ram") + struct.pack(">Q", made.PAGE)

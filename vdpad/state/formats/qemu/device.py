@@ -16,9 +16,9 @@ from typing import Any
 
 from vdpad.state.formats.found import Found, Missing, found_of
 from vdpad.state.formats.qemu.net import (
+    VLAN_TABLE,
     NetFilter,
     NetTail,
-    RssData,
     pull_filter,
     pull_tail_either_way,
 )
@@ -31,6 +31,7 @@ from vdpad.virtio.bits import bits_of
 from vdpad.virtio.features import Feature, FeatureSet
 
 _PCI_NAME = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:")
+_ALL_VLANS = b"\xff" * VLAN_TABLE
 # Machines whose hosts are little-endian, which the VLAN table's words are then.
 _LITTLE_ENDIAN = ("pc", "q35", "microvm", "virt", "xenfv", "isapc")
 
@@ -77,19 +78,14 @@ def _found(device: str, machine: str, head: VirtioHead, receive: NetFilter, tail
         }
     if Feature.CTRL_VLAN in features:
         parts["vlans"] = _vlans(receive.vlans)
-    if Feature.MQ in features:
-        parts["queue_pairs"] = tail.queue_pairs
-    if tail.rss is not None:
-        parts.update(_rss(tail.rss, tail.queue_pairs))
-        if _is_wide(tail):
-            parts.pop("queue_pairs", None)
+    parts.update(_hashing(tail))
     if tail.guest_offloads is not None:
         parts["guest_offloads"] = bits_of(tail.guest_offloads)
     found = found_of(
         parts,
         device=device,
         missing=_missing(features),
-        notes=(*lists.notes, *_notes(head, tail)),
+        notes=(*lists.notes, *_notes(head, receive, tail)),
         about=_about(head, receive, tail),
     )
     if "vlans" in parts and not machine.startswith(_LITTLE_ENDIAN):
@@ -119,26 +115,27 @@ def _vlans(table: bytes) -> tuple[int, ...]:
     return tuple(vid for vid in range(8 * len(table)) if mask >> vid & 1)
 
 
-def _rss(rss: RssData, queue_pairs: int) -> dict[str, Any]:
+def _hashing(tail: NetTail) -> dict[str, Any]:
+    """What of RSS is on, and the queue pairs: RSS tells them better where it spreads further."""
+    features, pairs, rss = tail.virtio.features, tail.queue_pairs, tail.rss
+    told: dict[str, Any] = {"queue_pairs": pairs} if Feature.MQ in features else {}
+    if rss is None:
+        return told
     hashed = {"hash_types": bits_of(rss.hash_types), "key": rss.key}
     if not rss.redirect:
-        return {"hash_report": hashed}
-    return {
-        "rss": {
-            **hashed,
-            "indirection_table": rss.indirection_table,
-            "unclassified_queue": rss.default_queue,
-            "max_tx_queues": queue_pairs,
-        }
+        return told | ({"hash_report": hashed} if Feature.HASH_REPORT in features else {})
+    if Feature.RSS not in features:
+        # QEMU 7.2 keeps it on over a reset.
+        return told
+    if max(*rss.indirection_table, rss.default_queue, 0) >= pairs:
+        told.pop("queue_pairs", None)
+    told["rss"] = {
+        **hashed,
+        "indirection_table": rss.indirection_table,
+        "unclassified_queue": rss.default_queue,
+        "max_tx_queues": pairs,
     }
-
-
-def _is_wide(tail: NetTail) -> bool:
-    """Whether RSS spreads over receive queues past its transmit queues; rss alone says so then."""
-    rss = tail.rss
-    if rss is None or not rss.redirect:
-        return False
-    return max(*rss.indirection_table, rss.default_queue, 0) >= tail.queue_pairs
+    return told
 
 
 def _missing(features: FeatureSet) -> Iterator[Missing]:
@@ -151,11 +148,13 @@ def _missing(features: FeatureSet) -> Iterator[Missing]:
                 yield Missing(part, "QEMU's stream does not have it")
 
 
-def _notes(head: VirtioHead, tail: NetTail) -> Iterator[str]:
+def _notes(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[str]:
     if not head.status & DRIVER_OK:
         yield "no driver of the guest's runs the device"
     if tail.virtio.broken:
         yield "QEMU has stopped the device for something that its driver did"
+    if Feature.CTRL_VLAN in tail.virtio.features and receive.vlans == _ALL_VLANS:
+        yield "every VLAN is in the table, as some QEMUs, 10.0.2 for one, have it after a reset"
     if tail.rss is not None and not tail.rss.key[-1]:
         yield "QEMU keeps no length of the key: a shorter one is filled up with zeros to 40 bytes"
     if tail.virtio.unread:

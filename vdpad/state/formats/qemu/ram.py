@@ -100,11 +100,15 @@ def _skip_blocks(source: Source, total: int, layout: RamLayout) -> None:
 
 
 def _skip_mapped(source: Source, length: int) -> None:
-    """A block's pages at the place that its entry names. Those that are zero are holes."""
+    """A block's pages at the place that its entry names. Those that are zero are holes.
+
+    A block that ignore-shared leaves out has an entry without any place (QEMU 11.1).
+    """
     source.expect("mapped-ram version", _MAPPED_RAM_VERSION, source.u32("a version"), 4)
     source.u64("a page size")
-    source.u64("the bitmap's offset")
-    pages = source.u64("the pages' offset")
+    bitmap, pages = source.u64("the bitmap's offset"), source.u64("the pages' offset")
+    if not bitmap and not pages:
+        return
     if pages < source.at:
         raise source.wrong(f"the pages at byte {source.at} or later", str(pages), source.at - 8)
     source.skip(pages + length - source.at, "a block's pages")
