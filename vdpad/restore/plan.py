@@ -21,6 +21,7 @@ from vdpad.state.model import CoalescingValues, NetState, RxModes
 from vdpad.state.overflow import opened_for_overflow
 from vdpad.state.problems import Problem
 from vdpad.virtio.commands import (
+    RX_MODES,
     CoalRxSet,
     CoalTxSet,
     CoalVqSet,
@@ -31,12 +32,9 @@ from vdpad.virtio.commands import (
     MqHashConfig,
     MqPairsSet,
     MqRssConfig,
-    RxAllMulti,
-    RxAllUni,
     RxNoBcast,
     RxNoMulti,
     RxNoUni,
-    RxPromisc,
     VlanAdd,
 )
 from vdpad.virtio.config import HASH_TYPES, NetConfig
@@ -48,15 +46,8 @@ from vdpad.virtio.features import (
     FeatureSet,
 )
 
-# Which value of a mode opens the filter, in the order in which the closing ones are sent.
-_OPENING = {
-    "nobcast": (RxNoBcast, False),
-    "nouni": (RxNoUni, False),
-    "nomulti": (RxNoMulti, False),
-    "alluni": (RxAllUni, True),
-    "allmulti": (RxAllMulti, True),
-    "promisc": (RxPromisc, True),
-}
+# The modes that close the filter when they are on; the others open it.
+_CLOSING = (RxNoMulti, RxNoUni, RxNoBcast)
 
 # The parts whose command has no fixed size, for telling which one is too large.
 _SIZED_PARTS = {MacTableSet: "mac_table", MqRssConfig: "rss", MqHashConfig: "hash_report"}
@@ -303,9 +294,10 @@ def _coalescing_commands(state: NetState) -> Iterator[Command]:
 def _rx_commands(rx: RxModes, features: FeatureSet) -> Iterator[Command]:
     opening: list[Command] = []
     closing: list[Command] = []
-    for mode, (command, opens) in _OPENING.items():
-        value = getattr(rx, mode)
-        if value is not None and command.FEATURE in features:
-            (opening if value is opens else closing).append(command(value))
+    for mode in reversed(RX_MODES):
+        on = getattr(rx, mode.MODE)
+        if on is not None and mode.FEATURE in features:
+            opens = on is not (mode in _CLOSING)
+            (opening if opens else closing).append(mode(on))
     yield from opening
     yield from closing

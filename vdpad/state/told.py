@@ -15,6 +15,7 @@ from vdpad.state.formats.found import Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.virtio.commands import (
     COMMANDS,
+    RX_MODES,
     AnnounceAck,
     CoalRxSet,
     CoalTxSet,
@@ -29,12 +30,6 @@ from vdpad.virtio.commands import (
     MqHashConfig,
     MqPairsSet,
     MqRssConfig,
-    RxAllMulti,
-    RxAllUni,
-    RxNoBcast,
-    RxNoMulti,
-    RxNoUni,
-    RxPromisc,
     VlanAdd,
     VlanDel,
     decode_command,
@@ -62,12 +57,7 @@ def _fields(command: Any) -> dict[str, Any]:
 _ON = attrgetter("on")
 
 TELLS: Mapping[type[Command], Mapping[str, Callable[[Any], Any]]] = {
-    RxPromisc: {"rx.promisc": _ON},
-    RxAllMulti: {"rx.allmulti": _ON},
-    RxAllUni: {"rx.alluni": _ON},
-    RxNoMulti: {"rx.nomulti": _ON},
-    RxNoUni: {"rx.nouni": _ON},
-    RxNoBcast: {"rx.nobcast": _ON},
+    **{each: {f"rx.{each.MODE}": _ON} for each in RX_MODES},
     MacTableSet: {"mac_table": _fields},
     MacAddrSet: {"mac": attrgetter("mac")},
     MqPairsSet: {"queue_pairs": attrgetter("pairs")},

@@ -82,10 +82,12 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rx(Command):
+class RxMode(Command):
     """Class 0: one receive mode on or off (5.1.6.5.1)."""
 
     FEATURE = Feature.CTRL_RX
+    MODE: ClassVar[str]
+    """The mode as a state names it."""
     on: bool
 
     def encode(self) -> bytes:
@@ -104,24 +106,26 @@ class _Rx(Command):
 
 @final
 @dataclass(frozen=True, slots=True)
-class RxPromisc(_Rx):
+class RxPromisc(RxMode):
     """Everything is received."""
 
     NAME = "RX_PROMISC"
+    MODE = "promisc"
     CODE = (0, 0)
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class RxAllMulti(_Rx):
+class RxAllMulti(RxMode):
     """Every multicast packet is received."""
 
     NAME = "RX_ALLMULTI"
+    MODE = "allmulti"
     CODE = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class _RxExtra(_Rx):
+class _RxExtra(RxMode):
     FEATURE = Feature.CTRL_RX_EXTRA
 
 
@@ -131,6 +135,7 @@ class RxAllUni(_RxExtra):
     """Every unicast packet is received."""
 
     NAME = "RX_ALLUNI"
+    MODE = "alluni"
     CODE = (0, 2)
 
 
@@ -140,6 +145,7 @@ class RxNoMulti(_RxExtra):
     """No multicast packet is received."""
 
     NAME = "RX_NOMULTI"
+    MODE = "nomulti"
     CODE = (0, 3)
 
 
@@ -149,6 +155,7 @@ class RxNoUni(_RxExtra):
     """No unicast packet is received."""
 
     NAME = "RX_NOUNI"
+    MODE = "nouni"
     CODE = (0, 4)
 
 
@@ -158,7 +165,19 @@ class RxNoBcast(_RxExtra):
     """No broadcast packet is received."""
 
     NAME = "RX_NOBCAST"
+    MODE = "nobcast"
     CODE = (0, 5)
+
+
+RX_MODES: tuple[type[RxMode], ...] = (
+    RxPromisc,
+    RxAllMulti,
+    RxAllUni,
+    RxNoMulti,
+    RxNoUni,
+    RxNoBcast,
+)
+"""All of them, in the order of their numbers."""
 
 
 def _push_macs(macs: tuple[bytes, ...]) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 from vdpad.virtio.commands import (
     ACK_ERR,
     ACK_OK,
+    RX_MODES,
     CoalRxSet,
     CoalTxSet,
     CoalVqSet,
@@ -28,11 +29,7 @@ from vdpad.virtio.commands import (
     MqHashConfig,
     MqPairsSet,
     MqRssConfig,
-    RxAllMulti,
-    RxAllUni,
-    RxNoBcast,
-    RxNoMulti,
-    RxNoUni,
+    RxMode,
     RxPromisc,
     VlanAdd,
     VlanDel,
@@ -46,15 +43,6 @@ _MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
 _CLASS_MQ = 4
 
-_RX_MODES: Mapping[type[Command], str] = {
-    RxPromisc: "promisc",
-    RxAllMulti: "allmulti",
-    RxAllUni: "alluni",
-    RxNoMulti: "nomulti",
-    RxNoUni: "nouni",
-    RxNoBcast: "nobcast",
-}
-
 
 class _Refused(Exception):
     """The command is acked ERR."""
@@ -67,7 +55,7 @@ class _Settings:
     mac: bytes
     offloads: frozenset[int]
     rx: dict[str, bool] = field(
-        default_factory=lambda: {mode: mode == "promisc" for mode in _RX_MODES.values()}
+        default_factory=lambda: {each.MODE: each is RxPromisc for each in RX_MODES}
     )
     unicast: tuple[bytes, ...] = ()
     multicast: tuple[bytes, ...] = ()
@@ -89,7 +77,7 @@ class NetDevice:
         self._features = features
         self._config = config
         self._serve: Mapping[type[Command], Callable[[Any], None]] = {
-            **dict.fromkeys(_RX_MODES, self._rx),
+            **dict.fromkeys(RX_MODES, self._rx),
             MacTableSet: self._mac_table,
             MacAddrSet: self._mac,
             VlanAdd: self._vlan_add,
@@ -129,9 +117,7 @@ class NetDevice:
         shown: dict[str, Any] = {"version": 1, "features": FEATURES.names(features)}
         if Feature.CTRL_MAC_ADDR in features:
             shown["mac"] = format_mac(now.mac)
-        modes = {
-            mode: now.rx[mode] for command, mode in _RX_MODES.items() if command.FEATURE in features
-        }
+        modes = {each.MODE: now.rx[each.MODE] for each in RX_MODES if each.FEATURE in features}
         if modes:
             shown["rx"] = modes
         if Feature.CTRL_RX in features:
@@ -197,8 +183,8 @@ class NetDevice:
 
     # --- the commands ---
 
-    def _rx(self, command: RxPromisc) -> None:
-        self._now.rx[_RX_MODES[type(command)]] = command.on
+    def _rx(self, command: RxMode) -> None:
+        self._now.rx[command.MODE] = command.on
 
     def _mac(self, command: MacAddrSet) -> None:
         if command.mac[0] & 1 or not any(command.mac):

@@ -14,6 +14,7 @@ from typing import Any
 
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import (
+    RX_MODES,
     Command,
     DecodeError,
     MacAddrSet,
@@ -21,12 +22,7 @@ from vdpad.virtio.commands import (
     MqHashConfig,
     MqPairsSet,
     MqRssConfig,
-    RxAllMulti,
-    RxAllUni,
-    RxNoBcast,
-    RxNoMulti,
-    RxNoUni,
-    RxPromisc,
+    RxMode,
     VlanAdd,
 )
 
@@ -52,23 +48,12 @@ def _data(command: Command) -> bytes:
     return command.encode()[_CODE_SIZE:]
 
 
-_RxMode = RxPromisc | RxAllMulti | RxAllUni | RxNoMulti | RxNoUni | RxNoBcast
-_RX_MODES: Mapping[str, type[_RxMode]] = {
-    "promisc": RxPromisc,
-    "allmulti": RxAllMulti,
-    "alluni": RxAllUni,
-    "nomulti": RxNoMulti,
-    "nouni": RxNoUni,
-    "nobcast": RxNoBcast,
-}
-
-
-def _rx_setting(mode: str, command: type[_RxMode]) -> Setting:
+def _rx_setting(command: type[RxMode]) -> Setting:
     def push(state: NetState) -> bytes | None:
-        on = getattr(state.rx, mode, None)
+        on = getattr(state.rx, command.MODE, None)
         return None if on is None else _data(command(on))
 
-    return Setting(f"rx.{mode}", push, lambda value: command.decode(value).on)
+    return Setting(f"rx.{command.MODE}", push, lambda value: command.decode(value).on)
 
 
 def _push_mac_table(state: NetState) -> bytes | None:
@@ -118,7 +103,7 @@ def _pull_hash_report(value: bytes) -> dict[str, Any]:
 
 # In the order of the specification's list of selectors, which has ANNOUNCE_ACK as well.
 SETTINGS: Mapping[type[Command], Setting] = {
-    **{command: _rx_setting(mode, command) for mode, command in _RX_MODES.items()},
+    **{command: _rx_setting(command) for command in RX_MODES},
     MacTableSet: Setting("mac_table", _push_mac_table, MacTableSet.decode),
     MacAddrSet: Setting("mac", _push_mac, lambda value: MacAddrSet.decode(value).mac),
     VlanAdd: Setting("vlans", _push_vlans, _pull_vlans),
