@@ -151,13 +151,20 @@ def test_a_mapped_block_that_is_left_out_has_no_place(read: Any) -> None:
     assert len(read(made.stream(NET, ram=memory, configuration=[both])).devices) == 1
 
 
-@pytest.mark.parametrize("pages_at", [1, 24, 1 << 63])
-def test_mapped_pages_that_are_not_behind_their_block(read: Any, pages_at: int) -> None:
+@pytest.mark.parametrize(
+    ("pages_at", "words"),
+    [
+        (1, "expected the pages at byte"),
+        (24, "expected the pages at byte"),
+        (1 << 63, "before the end"),
+    ],
+)
+def test_mapped_pages_that_are_not_behind_their_block(read: Any, pages_at: int, words: str) -> None:
     """Going back would go round in circles."""
     entry = struct.pack(">Q", made.PAGE | 4) + made.named("pc.ram") + struct.pack(">Q", made.PAGE)
     mapped = struct.pack(">IQQQ", 1, made.PAGE, 0, pages_at)
     memory = made.opening(made.START, 2, "ram") + entry + mapped + bytes(99)
-    with pytest.raises(FormatError, match="expected"):
+    with pytest.raises(FormatError, match=words):
         read(made.header("pc", _capabilities("mapped-ram")) + memory)
 
 
