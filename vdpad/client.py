@@ -13,40 +13,21 @@ import itertools
 import json
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from vdpad.datagrams import DEFAULT_SOCKET, MAX_DATAGRAM
-from vdpad.errors import VdpadError, why
+from vdpad.errors import why
+from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of
 
-# Above any deadline that a caller leaves to the daemon, in seconds.
-DEFAULT_TIMEOUT = 30.0
+__all__ = ["DEFAULT_TIMEOUT", "Client", "Refused", "Unreachable"]
 
 _REPLY_ROOM = 2 * MAX_DATAGRAM
 
 
-class Unreachable(VdpadError):
-    """No daemon took the request, or none replied in time. What became of it `status` tells."""
-
-
-class Refused(VdpadError):
-    """The daemon's error reply."""
-
-    def __init__(self, code: int, message: str, data: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.code = code
-        self.data = data
-        """`error.data` of the reply."""
-
-    @property
-    def kind(self) -> str:
-        """The error's name, such as "incompatible"; see docs/api.md."""
-        return str(self.data.get("kind", "unknown"))
-
-
-class Client:
+class Client(Methods):
     """A connection to a vdpad on this host."""
 
     def __init__(self, path: Path = DEFAULT_SOCKET, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -83,90 +64,6 @@ class Client:
         self._entered = False
         self._disconnect()
 
-    async def info(self) -> dict[str, Any]:
-        """The daemon's name, version, limits, formats and targets."""
-        return await self._object("info")
-
-    async def check(self, state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
-        """Whether a target takes a state, and what would be sent. Touches no device."""
-        return await self._object("check", state=state, target=target)
-
-    async def prepare(
-        self,
-        migration: str,
-        state: Mapping[str, Any],
-        target: Mapping[str, Any],
-        *,
-        deadline_ms: int | None = None,
-    ) -> dict[str, Any]:
-        """Checks and encodes a state for a target, so that commit has next to nothing to do."""
-        return await self._object(
-            "prepare",
-            migration=migration,
-            state=state,
-            target=target,
-            **_given(deadline_ms=deadline_ms),
-        )
-
-    async def commit(
-        self, migration: str, *, fds: Sequence[int] = (), deadline_ms: int | None = None
-    ) -> dict[str, Any]:
-        """Replays what was prepared and gives its report.
-
-        Cancellation leaves the commit running in the daemon.
-
-        Args:
-            migration: as it was prepared.
-            fds: for a lent target its memory, kick and call; they stay the caller's.
-            deadline_ms: for the whole replay.
-        """
-        return await self._object(
-            "commit", fds, migration=migration, **_given(deadline_ms=deadline_ms)
-        )
-
-    async def restore(
-        self,
-        migration: str,
-        state: Mapping[str, Any],
-        target: Mapping[str, Any],
-        *,
-        fds: Sequence[int] = (),
-        deadline_ms: int | None = None,
-    ) -> dict[str, Any]:
-        """prepare and commit in one; see there."""
-        return await self._object(
-            "restore",
-            fds,
-            migration=migration,
-            state=state,
-            target=target,
-            **_given(deadline_ms=deadline_ms),
-        )
-
-    async def status(self, migration: str) -> dict[str, Any]:
-        """What became of a migration."""
-        return await self._object("status", migration=migration)
-
-    async def operations(self) -> list[dict[str, Any]]:
-        """All operations that the daemon remembers, as far as a reply takes them; newest first."""
-        return await self._list("status")
-
-    async def devices(self) -> list[dict[str, Any]]:
-        """The vDPA devices of the daemon's host."""
-        return await self._list("devices")
-
-    async def release(self, device: str) -> None:
-        """Has the daemon close a vhost-vdpa device that it keeps, which resets the device.
-
-        Args:
-            device: its vdpa name, or its node's path.
-        """
-        await self._object("release", device=device)
-
-    async def cancel(self, migration: str) -> dict[str, Any]:
-        """Cancels what was prepared."""
-        return await self._object("cancel", migration=migration)
-
     async def call(self, method: str, fds: Sequence[int] = (), **params: Any) -> Any:
         """Any method by its name.
 
@@ -197,23 +94,7 @@ class Client:
                 if reply is None:
                     # Late replies must find nobody: an error without an id passes for another's.
                     self._disconnect()
-        if "error" in reply:
-            raise _refusal(reply["error"])
-        return reply["result"]
-
-    async def _list(self, method: str) -> list[dict[str, Any]]:
-        result: Any = await self.call(method)
-        if not isinstance(result, list):
-            raise Unreachable(f"expected a list as the reply, got {type(result).__name__}")
-        return result
-
-    async def _object(
-        self, method: str, fds: Sequence[int] = (), /, **params: Any
-    ) -> dict[str, Any]:
-        result: Any = await self.call(method, fds, **params)
-        if not isinstance(result, dict):
-            raise Unreachable(f"expected an object as the reply, got {type(result).__name__}")
-        return result
+        return result_of(reply)
 
     def _connected(self) -> socket.socket:
         """The socket; a new one where there is none."""
@@ -259,19 +140,6 @@ class Client:
             # A request that the daemon could not read is answered without an id.
             if reply.get("id") in (request_id, None):
                 return reply
-
-
-def _given(**params: Any) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if value is not None}
-
-
-def _refusal(error: Any) -> VdpadError:
-    match error:
-        case {"code": int(code), "message": str(message), "data": dict(data)}:
-            return Refused(code, message, data)
-        case {"code": int(code), "message": str(message), **rest} if "data" not in rest:
-            return Refused(code, message, {})
-    return Unreachable("expected a JSON-RPC error, got something else; is this vdpad's socket?")
 
 
 def _reply(data: bytes) -> dict[str, Any]:

@@ -18,6 +18,8 @@ PACKAGE = Path(vdpad.__file__).parent
 MAY_IMPORT = {
     "vdpad.errors": set[str](),
     "vdpad.strict_json": {"vdpad.errors"},
+    "vdpad.keys": {"vdpad.errors"},
+    "vdpad.sealing": {"vdpad.errors"},
     "vdpad.virtio": {"vdpad.virtio", "vdpad.errors"},
     "vdpad.state": {"vdpad.state", "vdpad.virtio", "vdpad.errors", "vdpad.strict_json"},
     "vdpad.queues": {"vdpad.queues", "vdpad.virtio", "vdpad.errors"},

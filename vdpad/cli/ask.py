@@ -11,7 +11,7 @@ from typing import Any
 from vdpad import strict_json
 from vdpad.cli.failures import NoState, Usage
 from vdpad.cli.show import printable
-from vdpad.client import Client
+from vdpad.cli.transport import client_of
 from vdpad.errors import why
 
 
@@ -20,12 +20,13 @@ def ask(arguments: argparse.Namespace) -> Any:
 
     Raises:
         Usage, NoState: a state or a target that cannot be used.
+        BadTransport, BadAddress, BadKeys: no way to ask.
         Refused, Unreachable: as the client raises them.
     """
     params = _params(arguments)
 
     async def call() -> Any:
-        async with Client(arguments.socket, arguments.timeout) as client:
+        async with client_of(arguments) as client:
             return await client.call(arguments.method, **params)
 
     return asyncio.run(call())

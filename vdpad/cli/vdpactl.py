@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from vdpad.cli import show
+from vdpad.cli import show, transport
 from vdpad.cli.ask import ask
 from vdpad.cli.failures import NoState, QmpError, Usage
 from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
-from vdpad.datagrams import DEFAULT_SOCKET
+from vdpad.datagrams import DEFAULT_SOCKET, BadAddress
 from vdpad.errors import VdpadError
+from vdpad.keys import BadKeys
 
 OK = 0
 FAILED = 1
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _exit_code(error: VdpadError) -> int:
-    if isinstance(error, Usage):
+    if isinstance(error, Usage | transport.BadTransport | BadAddress | BadKeys):
         return USAGE
     return UNREACHABLE if isinstance(error, Unreachable | QmpError) else FAILED
 
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES_TEXT,
     )
     parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH")
+    transport.add_options(parser)
     parser.add_argument(
         "--timeout",
         type=float,
@@ -140,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     _with_migration(_add(methods, "cancel", show.operation, "give up what was prepared"))
     release = _add(methods, "release", show.released, "close a device that the daemon keeps")
     _with_device(release)
+    keygen = _add(methods, "keygen", transport.show_keygen, "make a key for --key-file")
+    keygen.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: print it")
+    keygen.set_defaults(run=transport.keygen)
     selftest = _add(
         methods,
         "selftest",

@@ -33,7 +33,7 @@ from vdpad.daemon.params import (
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.interface import Terms
 from vdpad.daemon.targets.resolve import KINDS, Targets
-from vdpad.datagrams import MAX_DATAGRAM, MAX_DESCRIPTORS, Peer
+from vdpad.datagrams import MAX_DESCRIPTORS, Peer
 from vdpad.queues.lent import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
@@ -114,7 +114,8 @@ class Api:
             there = ", ".join(self._methods)
             raise ApiError(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
         allowed = self._settings.allowed_uids
-        if allowed is not None and peer.uid not in allowed:
+        # Between hosts there are no uids: whoever has a key may speak.
+        if allowed is not None and not peer.sealed and peer.uid not in allowed:
             raise ApiError(
                 Kind.NOT_ALLOWED, f"uid {peer.uid} may not speak here (setting allowed_uids)"
             )
@@ -132,7 +133,7 @@ class Api:
             "version": vdpad.__version__,
             "api": API_VERSION,
             "limits": {
-                "datagram_bytes": MAX_DATAGRAM,
+                "datagram_bytes": call.peer.limit,
                 "descriptors": MAX_DESCRIPTORS,
                 "operations_at_once": limits.operations_at_once,
                 "operations_kept": limits.operations_kept,
@@ -180,7 +181,7 @@ class Api:
         params = call.params(StatusParams)
         if params.migration is not None:
             return self._operations.get(params.migration).to_json()
-        return _what_fits(self._operations.newest_first())
+        return _what_fits(self._operations.newest_first(), call.peer.limit)
 
     async def _cancel(self, call: _Call) -> object:
         migration = call.params(MigrationParams).migration
@@ -240,13 +241,13 @@ def _check_result(
 
 
 # A reply is a datagram too; the envelope and the list's brackets take some of it.
-_ROOM_FOR_LIST = MAX_DATAGRAM - 4096
+_ENVELOPE = 4096
 
 
-def _what_fits(operations: list[Operation]) -> list[dict[str, Any]]:
-    """As many of the newest operations as a reply takes."""
+def _what_fits(operations: list[Operation], limit: int) -> list[dict[str, Any]]:
+    """As many of the newest operations as a reply of at most so many bytes takes."""
     fitting: list[dict[str, Any]] = []
-    room = _ROOM_FOR_LIST
+    room = limit - _ENVELOPE
     for operation in operations:
         shown = operation.to_json()
         room -= len(json.dumps(shown, separators=(",", ":"))) + 1

@@ -1,9 +1,11 @@
 """Endpoints: where datagrams come in and replies go out. asyncio-dgram's streams, kept in bounds.
 
 Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting.
-Between the socket and the tasks stands a bounded queue; what does not fit is answered `overloaded`
-by a constant, without being looked at. A datagram's descriptors are closed when it has been
-answered, whatever happened.
+Between the socket and the tasks stands a bounded queue, and the tasks are bounded too; what does
+not fit is answered `overloaded` by a constant, without being looked at. A datagram's descriptors
+are closed when it has been answered, whatever happened.
+
+All that is here, but what a Unix socket's path is about, serves the UDP endpoint too (udp.py).
 """
 
 import asyncio
@@ -29,6 +31,9 @@ Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
 # Datagrams that wait to be looked at. Stops a flood from filling memory.
 _QUEUED_DATAGRAMS = 64
+
+# Datagrams that are being answered, which takes up to a commit's deadline. Stops the same.
+_ANSWERED_AT_ONCE = 1024
 
 # How long a large reply waits for room in the send buffer, in seconds, how often it looks, and how
 # many may wait: each is up to 200 KiB. Room is what readers make, however slow.
@@ -78,17 +83,74 @@ class _BoundedProtocol(Protocol):
         """Ends the stream without asyncio-dgram's sentinel, which a full queue would not take."""
 
 
-class UnixEndpoint:
-    """The Unix datagram socket."""
+class Endpoint:
+    """A datagram socket whose `recvfrom` gives Peers and whose `sendto` takes them."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
-        self._waiting_replies = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._stream: DatagramServer | None = None
-        self._socket: AncillarySocket | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Ends reading, and waits for the replies under way."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._stream is not None:
+            self._stream.close()
+        while not self._received.empty():
+            self._received.get_nowait()[1].close_fds()
+
+    async def _serve(self, endpoint: socket.socket) -> None:
+        """Begins to answer on a bound socket, which is the stream's from now on."""
+        loop = asyncio.get_running_loop()
+        errors: asyncio.Queue[Any] = asyncio.Queue()
+        drained = asyncio.Event()
+        transport: Any
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: _BoundedProtocol(self._received, errors, drained), sock=endpoint
+        )
+        self._stream = DatagramServer(transport, self._received, errors, drained)
+        self._reader = loop.create_task(self._read(), name="endpoint")
+
+    async def _read(self) -> None:
+        assert self._stream is not None
+        loop = asyncio.get_running_loop()
+        while True:
+            data, address = await self._stream.recv()
+            peer = cast("Peer", address)
+            if len(self._tasks) >= _ANSWERED_AT_ONCE:
+                peer.close_fds()
+                await self._stream.send(_OVERLOADED, cast("Any", peer))
+                continue
+            task = loop.create_task(self._reply(data, peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, data: bytes, peer: Peer) -> None:
+        try:
+            reply = await self._answer(data, peer)
+            if reply is not None:
+                await self._send(reply, peer)
+        finally:
+            peer.close_fds()
+
+    async def _send(self, reply: bytes, peer: Peer) -> None:
+        assert self._stream is not None
+        await self._stream.send(reply, cast("Any", peer))
+
+
+class UnixEndpoint(Endpoint):
+    """The Unix datagram socket."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._waiting_replies = 0
+        self._socket: AncillarySocket | None = None
         self._path: Path | None = None
         self._inode: int | None = None
 
@@ -100,49 +162,17 @@ class UnixEndpoint:
         """
         self._socket = _bound_socket(path, mode, group)
         self._path, self._inode = path, _inode(path)
-        loop = asyncio.get_running_loop()
-        errors: asyncio.Queue[Any] = asyncio.Queue()
-        drained = asyncio.Event()
-        transport: Any
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _BoundedProtocol(self._received, errors, drained), sock=self._socket
-        )
-        self._stream = DatagramServer(transport, self._received, errors, drained)
-        self._reader = loop.create_task(self._read(), name="endpoint")
+        await self._serve(self._socket)
 
     async def close(self) -> None:
         """Ends reading, waits for the replies under way, and removes the socket."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._stream is not None:
-            self._stream.close()
-        while not self._received.empty():
-            self._received.get_nowait()[1].close_fds()
+        await super().close()
         if self._path is not None and _inode(self._path) == self._inode:
             self._path.unlink(missing_ok=True)
 
-    async def _read(self) -> None:
-        assert self._stream is not None
-        loop = asyncio.get_running_loop()
-        while True:
-            data, address = await self._stream.recv()
-            peer = cast("Peer", address)
-            task = loop.create_task(self._reply(data, peer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _reply(self, data: bytes, peer: Peer) -> None:
-        assert self._stream is not None
-        try:
-            reply = await self._answer(data, peer)
-            if reply is not None:
-                await self._wait_for_room(len(reply))
-                await self._stream.send(reply, cast("Any", peer))
-        finally:
-            peer.close_fds()
+    async def _send(self, reply: bytes, peer: Peer) -> None:
+        await self._wait_for_room(len(reply))
+        await super()._send(reply, peer)
 
     async def _wait_for_room(self, size: int) -> None:
         """Returns when a reply of this size may go, or has waited long enough."""

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from vdpad.datagrams import DEFAULT_SOCKET
+from vdpad.datagrams import DEFAULT_SOCKET, BadAddress, host_and_port
 from vdpad.errors import VdpadError
 from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Order
@@ -99,6 +99,32 @@ class Replay(_Settings):
     """How long to look at the ring before sleeping until the device interrupts."""
 
 
+def _with_port(address: str) -> str:
+    try:
+        host_and_port(address)
+    except BadAddress as error:
+        raise PydanticCustomError("address", "{why}", {"why": str(error)}) from error
+    return address
+
+
+class Udp(_Settings):
+    """Requests from other hosts: UDP, each datagram sealed."""
+
+    listen: Annotated[str, AfterValidator(_with_port)] | None = None
+    """host:port, or [IPv6 address]:port; None is off."""
+    key_file: str | None = None
+    """A path, or the name of a systemd credential; see vdpad/keys.py."""
+    ttl_s: Annotated[int, Field(strict=True, ge=1, le=3600)] = 30
+    """How long after it was sealed a request is taken, in seconds."""
+
+    @model_validator(mode="after")
+    def _refuse_to_listen_without_keys(self) -> Self:
+        if self.listen is not None and self.key_file is None:
+            message = "listen makes it necessary; `vdpactl keygen FILE` makes one"
+            raise invalid((("key_file",), "missing", message))
+        return self
+
+
 class Settings(_Settings):
     """All settings."""
 
@@ -110,6 +136,7 @@ class Settings(_Settings):
     """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
     limits: Limits = Limits()
     replay: Replay = Replay()
+    udp: Udp = Udp()
     software: tuple[Software, ...] = (Software(name="sim0"),)
     """Software devices; one named sim0 unless something else is configured."""
 

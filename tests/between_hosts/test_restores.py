@@ -1,0 +1,190 @@
+"""A thousand restores from one host on another, over a network that loses a fifth of everything.
+
+The judge of "exactly once" is the device: each restore has VLANs that no other has, and the
+software devices write down every command that they carry out.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.availability import skip_or_fail
+from tests.between_hosts.hosts import (
+    DESTINATION_ADDRESS,
+    DESTINATION_ADDRESS_V6,
+    Hosts,
+    two_hosts,
+    why_unavailable,
+)
+from tests.between_hosts.source import VLANS_A_RESTORE
+from tests.daemon.support import ROOT, Json, is_report
+from tests.daemon.udp_support import key_file
+from vdpad.virtio.commands import VlanAdd, decode_command
+
+RESTORES = 1000
+CLIENTS = 32
+PORT = 7117
+RELAY_PORT = 7118
+
+GUARD = 300.0
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    skip_or_fail(why_unavailable())
+    with two_hosts() as each:
+        yield each
+
+
+class Destination:
+    """The daemon on the destination host, in a folder with its settings, log and count."""
+
+    def __init__(self, hosts: Hosts, folder: Path) -> None:
+        self.keys = key_file(folder)
+        self._log = folder / "vdpad.log"
+        self._count = folder / "commands"
+        config = folder / "vdpad.toml"
+        devices = "".join(f'[[software]]\nname = "sim{each}"\n' for each in range(CLIENTS))
+        config.write_text(f'[udp]\nlisten = "[::]:{PORT}"\nkey_file = "{self.keys}"\n{devices}')
+        daemon = (sys.executable, "-m", "tests.between_hosts.counting", str(self._count))
+        options = ("--socket", str(folder / "vdpad.sock"), "--config", str(config))
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                hosts.destination.command(*daemon, *options),
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+    def ready(self) -> None:
+        """Returns when it listens."""
+        until = time.monotonic() + 30
+        while not any("socket" in event for event in self.events("listening")):
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Ends it, which makes its log and its count whole."""
+        self.process.terminate()
+        assert self.process.wait(30) == 0, self._log.read_text()
+
+    def events(self, name: str) -> list[Json]:
+        """The log's events of this name."""
+        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
+        return [line for line in lines if line["event"] == name]
+
+    def vlans_added(self) -> Counter[int]:
+        """How often the devices were told each VLAN, by their own count; they were told no more."""
+        added: Counter[int] = Counter()
+        for line in self._count.read_text().splitlines():
+            data, ack = line.split()
+            command = decode_command(bytes.fromhex(data))
+            assert isinstance(command, VlanAdd)
+            assert ack == "0"
+            added[command.vid] += 1
+        return added
+
+
+@contextmanager
+def destination(hosts: Hosts, folder: Path) -> Iterator[Destination]:
+    daemon = Destination(hosts, folder)
+    try:
+        daemon.ready()
+        yield daemon
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
+
+
+@contextmanager
+def relay(hosts: Hosts) -> Iterator["subprocess.Popen[str]"]:
+    """A bad network on the source host, where its kernel has none."""
+    arguments = (str(RELAY_PORT), DESTINATION_ADDRESS, str(PORT))
+    with subprocess.Popen(
+        hosts.source.command(sys.executable, "-m", "tests.between_hosts.relay", *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def restored(hosts: Hosts, keys: Path, host: str, port: int) -> Json:
+    """What the source host says of its restores."""
+    done = subprocess.run(
+        hosts.source.command(
+            *(sys.executable, "-m", "tests.between_hosts.source", host, str(port)),
+            *(DESTINATION_ADDRESS, str(PORT), str(keys), str(RESTORES), str(CLIENTS)),
+        ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result: Json = json.loads(done.stdout)
+    return result
+
+
+def test_a_thousand_restores_over_a_bad_network_are_applied_once_each(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    with destination(hosts, tmp_path) as daemon:
+        if hosts.netem():
+            result = restored(hosts, daemon.keys, DESTINATION_ADDRESS, PORT)
+        else:
+            with relay(hosts) as network:
+                result = restored(hosts, daemon.keys, "127.0.0.1", RELAY_PORT)
+                printed, _ = network.communicate()
+            was_bad(json.loads(printed))
+        daemon.stop()
+    print("{seconds:.1f} s; one took {p50:.3f} s (p50), {p99:.3f} s (p99)".format(**result))
+    assert result["seconds"] < GUARD / 2
+
+    names = [f"vm-{number}" for number in range(RESTORES)]
+    assert all(is_report(report, "restored") for report in result["reports"])
+    assert sorted(report["migration"] for report in result["reports"]) == sorted(names)
+    # The daemon's word, and the devices' own.
+    assert Counter(event["migration"] for event in daemon.events("restored")) == Counter(names)
+    vids = range(1, 1 + RESTORES * VLANS_A_RESTORE)
+    assert daemon.vlans_added() == Counter(vids)
+
+    (closed,) = daemon.events("udp closed")
+    refused = closed["refused"]
+    reasons = {"foreign", "too-long", "wrong-key", "expired", "truncated", "replayed"}
+    assert refused.keys() == reasons
+    assert min(refused.values()) > 50, refused
+
+
+def was_bad(done: Json) -> None:
+    """The network did what it is there for."""
+    assert 0.15 < done["lost"] / done["came"] < 0.25
+    assert done["twice"] > 100
+    assert done["late"] > 50
+    assert done["overtaken"] > 200
+
+
+@pytest.mark.parametrize("host", [DESTINATION_ADDRESS, f"[{DESTINATION_ADDRESS_V6}]"])
+def test_vdpactl_asks_the_other_host(hosts: Hosts, tmp_path: Path, host: str) -> None:
+    with destination(hosts, tmp_path) as daemon:
+        vdpactl = (sys.executable, "-m", "vdpad.cli.vdpactl")
+        options = ("--host", f"{host}:{PORT}", "--key-file", str(daemon.keys), "--json", "info")
+        done = hosts.source.run(*vdpactl, *options)
+        daemon.stop()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["name"] == "vdpad"
