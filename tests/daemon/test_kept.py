@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from vdpad.daemon.events.base import Event
+from vdpad.daemon.events.devices import DeviceKept, DeviceNotReleased, DeviceReleased
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.targets import kept as kept_module
 from vdpad.daemon.targets.kept import KeptDevices
@@ -173,3 +175,49 @@ async def test_all_are_given_back_at_the_end(device: type[FakeDevice]) -> None:
         await keeper.bring_up(f"vdpa{number}", Path(f"/dev/vhost-vdpa-{number}"), frozenset(), "vm")
     await keeper.stop()
     assert device.closed == 3
+
+
+# --- what is told ---
+
+
+async def test_that_a_device_is_kept_and_given_back_is_told(device: type[FakeDevice]) -> None:
+    told: list[Event] = []
+    keeper = KeptDevices(told.append)
+    named = ("vm-1", "vdpa0", str(NODE))
+    kept = await _bring_up(keeper)
+    assert told == [DeviceKept(*named)]
+    assert len(keeper) == 1
+    await keeper.close(kept)
+    assert told == [DeviceKept(*named), DeviceReleased(*named)]
+    assert len(keeper) == 0
+
+
+async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    device.may_open.clear()
+    device.refuses = DeviceRefused("no")
+    told: list[Event] = []
+    keeper = KeptDevices(told.append)
+    with pytest.raises(ApiError, match="come up"):
+        await _bring_up(keeper)
+    device.may_open.set()
+    await _until(lambda: len(keeper) == 0)
+    assert told == []
+
+
+async def test_that_a_device_is_not_given_back_at_the_end_is_told(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    device.may_close.clear()
+    told: list[Event] = []
+    keeper = KeptDevices(told.append)
+    await _bring_up(keeper)
+    await keeper.stop()
+    device.may_close.set()
+    assert isinstance(told[1], DeviceNotReleased)
+    assert told[1].device == "vdpa0"
+    assert "be given back within" in told[1].reason
+    await _until(lambda: len(keeper) == 0)

@@ -127,6 +127,11 @@ def test_only_the_host_s_room_knows_pyroute2() -> None:
     assert strays == []
 
 
+def test_only_the_metrics_know_prometheus_client() -> None:
+    knowing = {each.importer for each in IMPORTS if _within(each.imported, "prometheus_client")}
+    assert knowing == {"vdpad.daemon.metrics"}
+
+
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [("vdpad.state.model", "pydantic"), ("vdpad.restore.replay", "vdpad.queues.control_queue")],

@@ -8,15 +8,17 @@ with its traceback in the journal and nothing of it in the reply.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import structlog
-
 import vdpad
+from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.envelope import Request, encode_reply, json_object, request_id_of, request_of
-from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.events.base import CALLER
+from vdpad.daemon.events.requests import InternalError
+from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
 from vdpad.daemon.host_devices import all_devices
 from vdpad.daemon.operations import Operation, Operations, Wish
 from vdpad.daemon.params import (
@@ -30,6 +32,7 @@ from vdpad.daemon.params import (
     StatusParams,
     parse_params,
 )
+from vdpad.daemon.refusals import refusal
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.interface import Terms
 from vdpad.daemon.targets.resolve import KINDS, Targets
@@ -38,8 +41,6 @@ from vdpad.queues.lent import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
 from vdpad.restore.report import MAX_LINES
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.api")
 
 API_VERSION = 1
 FORMATS = ("native",)
@@ -66,10 +67,19 @@ class _Call:
 class Api:
     """All methods, over one set of operations and targets."""
 
-    def __init__(self, settings: Settings, operations: Operations, targets: Targets) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        operations: Operations,
+        targets: Targets,
+        announce: Announce = log_event,
+    ) -> None:
         self._settings = settings
         self._operations = operations
         self._targets = targets
+        self._announce = announce
+        self.answered: Counter[tuple[str, str]] = Counter()
+        """Requests by method and how they were answered: "ok", or the error's kind."""
         self._methods: Mapping[str, Callable[[_Call], Awaitable[object]]] = {
             "info": self._info,
             "devices": self._devices,
@@ -89,8 +99,10 @@ class Api:
         caller's to close.
         """
         began_ns = time.perf_counter_ns()
+        CALLER.set(peer.uid if peer.uid >= 0 else None)
         request_id: str | int | None = None
         wants_reply = True
+        message: dict[str, Any] = {}
         try:
             message = json_object(data, peer)
             request_id = request_id_of(message)
@@ -98,15 +110,29 @@ class Api:
             wants_reply = request.wants_reply
             result = await self._call(request, data, peer, began_ns)
             reply: dict[str, object] = {"result": result}
+            self._count(message, "ok")
         except ApiError as error:
-            reply = {"error": error.to_json()}
+            reply = self._refused(message, error)
         except BadLend as error:
-            reply = {"error": ApiError(Kind.BAD_LEND, str(error), reason=str(error)).to_json()}
-        except Exception:
-            log.exception("internal error", pid=peer.pid, uid=peer.uid)
+            reply = self._refused(message, ApiError(Kind.BAD_LEND, str(error), reason=str(error)))
+        except Exception as error:
+            self._count(message, Kind.INTERNAL.value)
+            self._announce(InternalError(peer.pid, error))
             fault = ApiError(Kind.INTERNAL, "the daemon failed; its journal says how")
             reply = {"error": fault.to_json()}
         return encode_reply(request_id, reply) if wants_reply else None
+
+    def _refused(self, message: dict[str, Any], error: ApiError) -> dict[str, object]:
+        self._count(message, error.kind.value)
+        event = refusal(message, error)
+        if event is not None:
+            self._announce(event)
+        return {"error": error.to_json()}
+
+    def _count(self, message: dict[str, Any], result: str) -> None:
+        method = message.get("method")
+        known = isinstance(method, str) and method in self._methods
+        self.answered[str(method) if known else "unknown", result] += 1
 
     async def _call(self, request: Request, data: bytes, peer: Peer, began_ns: int) -> object:
         method = self._methods.get(request.method)
@@ -116,9 +142,7 @@ class Api:
         allowed = self._settings.allowed_uids
         # Between hosts there are no uids: whoever has a key may speak.
         if allowed is not None and not peer.sealed and peer.uid not in allowed:
-            raise ApiError(
-                Kind.NOT_ALLOWED, f"uid {peer.uid} may not speak here (setting allowed_uids)"
-            )
+            raise SenderNotAllowed(f"uid {peer.uid} may not speak here (setting allowed_uids)")
         if peer.too_many_fds:
             raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
         return await method(_Call(data, request.has_params, peer, began_ns))

@@ -17,15 +17,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 from asyncio_dgram.aio import DatagramServer, Protocol
 
+from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.envelope import encode_reply
+from vdpad.daemon.events.daemon import SocketError
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.datagrams import AncillarySocket, Peer
 from vdpad.errors import VdpadError, why
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.endpoints")
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
@@ -55,10 +54,15 @@ class _BoundedProtocol(Protocol):
     """asyncio-dgram's protocol, but a full queue refuses instead of growing."""
 
     def __init__(
-        self, received: asyncio.Queue[Any], errors: asyncio.Queue[Any], drained: asyncio.Event
+        self,
+        received: asyncio.Queue[Any],
+        errors: asyncio.Queue[Any],
+        drained: asyncio.Event,
+        announce: Announce,
     ) -> None:
         super().__init__(received, errors, drained)
         self._received = received
+        self._announce = announce
         self._sender: asyncio.DatagramTransport | None = None
         self.refused = 0
 
@@ -77,7 +81,7 @@ class _BoundedProtocol(Protocol):
 
     def error_received(self, exc: Exception) -> None:
         # The stream would raise it out of somebody else's recv.
-        log.warning("socket error", error=str(exc))
+        self._announce(SocketError(str(exc)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the stream without asyncio-dgram's sentinel, which a full queue would not take."""
@@ -86,12 +90,19 @@ class _BoundedProtocol(Protocol):
 class Endpoint:
     """A datagram socket whose `recvfrom` gives Peers and whose `sendto` takes them."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
         self._answer = answer
+        self._announce = announce
         self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stream: DatagramServer | None = None
+        self._protocol: _BoundedProtocol | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def datagrams_refused(self) -> int:
+        """How many the queue had no room for."""
+        return 0 if self._protocol is None else self._protocol.refused
 
     async def close(self) -> None:
         """Ends reading, and waits for the replies under way."""
@@ -111,8 +122,9 @@ class Endpoint:
         errors: asyncio.Queue[Any] = asyncio.Queue()
         drained = asyncio.Event()
         transport: Any
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _BoundedProtocol(self._received, errors, drained), sock=endpoint
+        transport, self._protocol = await loop.create_datagram_endpoint(
+            lambda: _BoundedProtocol(self._received, errors, drained, self._announce),
+            sock=endpoint,
         )
         self._stream = DatagramServer(transport, self._received, errors, drained)
         self._reader = loop.create_task(self._read(), name="endpoint")
@@ -147,8 +159,8 @@ class Endpoint:
 class UnixEndpoint(Endpoint):
     """The Unix datagram socket."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
+    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
+        super().__init__(answer, announce)
         self._waiting_replies = 0
         self._socket: AncillarySocket | None = None
         self._path: Path | None = None
@@ -169,6 +181,11 @@ class UnixEndpoint(Endpoint):
         await super().close()
         if self._path is not None and _inode(self._path) == self._inode:
             self._path.unlink(missing_ok=True)
+
+    @property
+    def replies_dropped(self) -> int:
+        """How many could not be sent."""
+        return 0 if self._socket is None else self._socket.replies_dropped
 
     async def _send(self, reply: bytes, peer: Peer) -> None:
         await self._wait_for_room(len(reply))

@@ -68,3 +68,10 @@ class ApiError(VdpadError):
             "message": str(self),
             "data": {"kind": self.kind.value, **self.data},
         }
+
+
+class SenderNotAllowed(ApiError):
+    """Whoever sent the request may not have it done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Kind.NOT_ALLOWED, message)

@@ -19,13 +19,15 @@ import contextlib
 import hashlib
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import structlog
-
+from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.collector import no_collection
+from vdpad.daemon.events.operations import Cancelled, CommitFailed, Committing, Prepared
+from vdpad.daemon.events.replayed import by_name, replayed_event
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Limits, Replay
 from vdpad.daemon.targets.interface import Destination, Target, Terms
@@ -36,11 +38,6 @@ from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.restore.report import Report, report
 from vdpad.state.model import NetState
 from vdpad.state.problems import summary
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.operations")
-
-# How many refused or unanswered commands a log event names; the report has more.
-_LOGGED_LINES = 8
 
 # How long a request that stops no guest gives way to commits, in seconds. Longer than a commit
 # takes on a device that works; a device that does not must hold nobody up.
@@ -106,12 +103,19 @@ class Operation:
     state: State = State.PREPARED
     program: Program | None = None
     """Until the operation ends."""
+    by_name: Counter[str] = field(default_factory=Counter)
+    """How many commands of each name it has."""
     report: Report | None = None
     failure: tuple[Kind, str] | None = None
     """What callers of a failed commit are told, beside the report."""
     commit: asyncio.Task[None] | None = field(default=None, repr=False)
     waiting: int = 0
     """How many requests wait for the commit's end."""
+
+    @property
+    def named(self) -> tuple[str, str, str]:
+        """How events begin: the migration, the target's kind, the device's name."""
+        return self.migration, self.target_json["kind"], self.destination.name
 
     def to_json(self) -> dict[str, Any]:
         """The API's Operation."""
@@ -170,15 +174,17 @@ async def _prepared(wish: Wish, digest: str) -> Operation:
         widened=planned.widened,
         prepare_us=(time.perf_counter_ns() - wish.began_ns) // 1000,
         program=program,
+        by_name=by_name(program.commands),
     )
 
 
 class Operations:
     """All operations of this daemon, oldest first."""
 
-    def __init__(self, limits: Limits, waiting: Replay) -> None:
+    def __init__(self, limits: Limits, waiting: Replay, announce: Announce = log_event) -> None:
         self._limits = limits
         self._waiting = waiting
+        self._announce = announce
         self._all: dict[str, Operation] = {}
         self._preparing: dict[str, _Preparing] = {}
         self._in_use: dict[object, str] = {}
@@ -210,12 +216,14 @@ class Operations:
             del self._preparing[wish.migration]
             under_way.ended.set()
         self._all[wish.migration] = operation
-        log.info(
-            "prepared",
-            migration=operation.migration,
-            commands=operation.commands,
-            prepare_us=operation.prepare_us,
-            widened=operation.widened,
+        self._announce(
+            Prepared(
+                *operation.named,
+                operation.commands,
+                operation.doorbells,
+                operation.prepare_us,
+                operation.widened,
+            )
         )
         return operation
 
@@ -279,6 +287,11 @@ class Operations:
         """All operations."""
         return list(reversed(self._all.values()))
 
+    def by_state(self) -> dict[str, int]:
+        """How many operations are in each state."""
+        found = Counter(each.state for each in self._all.values())
+        return {state.value: found[state] for state in State}
+
     async def cancel(self, migration: str) -> Operation:
         """Cancels a prepared operation and lets go of its device; one that has ended stays.
 
@@ -286,7 +299,7 @@ class Operations:
             ApiError: no-such-migration; busy: its commit runs, and commands cannot be called back.
         """
         operation = self.get(migration)
-        if _cancelled_now(operation):
+        if self._cancelled_now(operation):
             await operation.destination.give_up()
         return operation
 
@@ -298,13 +311,32 @@ class Operations:
         """
         operation = self._all.get(migration)
         if operation is not None:
-            _cancelled_now(operation)
+            self._cancelled_now(operation)
 
     async def let_commits_pass(self) -> None:
         """Returns when no commit runs, or after a moment: work that can wait should wait here."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MOST_COURTESY):
                 await self._no_commit.wait()
+
+    def _cancelled_now(self, operation: Operation) -> bool:
+        """Cancels what is prepared, and says whether it was.
+
+        Raises:
+            ApiError: busy.
+        """
+        if operation.state is State.COMMITTING:
+            raise ApiError(
+                Kind.BUSY,
+                "its commit is running; it ends by its deadline, `status` then tells how",
+                migration=operation.migration,
+            )
+        if operation.state is not State.PREPARED:
+            return False
+        operation.state = State.CANCELLED
+        operation.program = None
+        self._announce(Cancelled(*operation.named))
+        return True
 
     # --- the commit ---
 
@@ -318,6 +350,7 @@ class Operations:
         self._in_use[identity] = operation.migration
         self._no_commit.clear()
         operation.state = State.COMMITTING
+        self._announce(Committing(*operation.named, operation.commands))
         operation.commit = asyncio.get_running_loop().create_task(
             self._run(operation, queue, identity, deadline_ms or self._waiting.deadline_ms),
             name=f"commit {operation.migration}",
@@ -336,10 +369,11 @@ class Operations:
                     deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
                     poll_ns=self._waiting.poll_us * 1000,
                 )
-            _record(operation, program, replayed)
-        except BaseException:
+            outcome = _record(operation, program, replayed)
+        except BaseException as error:
             operation.state = State.FAILED
             operation.failure = (Kind.INTERNAL, "the commit failed; see the journal")
+            self._announce(CommitFailed(*operation.named, error))
             raise
         finally:
             queue.close()
@@ -348,6 +382,9 @@ class Operations:
                 self._no_commit.set()
             operation.program = None
             operation.commit = None
+        self._announce(
+            replayed_event(operation.named, program.commands, operation.by_name, replayed, outcome)
+        )
         operation.destination.done()
 
     # --- room for records ---
@@ -384,27 +421,7 @@ def _refuse_another(known: str, digest: str) -> None:
         )
 
 
-def _cancelled_now(operation: Operation) -> bool:
-    """Cancels what is prepared, and says whether it was.
-
-    Raises:
-        ApiError: busy.
-    """
-    if operation.state is State.COMMITTING:
-        raise ApiError(
-            Kind.BUSY,
-            "its commit is running; it ends by its deadline, `status` then tells how",
-            migration=operation.migration,
-        )
-    if operation.state is not State.PREPARED:
-        return False
-    operation.state = State.CANCELLED
-    operation.program = None
-    log.info("cancelled", migration=operation.migration)
-    return True
-
-
-def _record(operation: Operation, program: Program, replayed: Replayed) -> None:
+def _record(operation: Operation, program: Program, replayed: Replayed) -> Report:
     """Writes down how a replay ended."""
     outcome = report(
         operation.migration,
@@ -426,25 +443,7 @@ def _record(operation: Operation, program: Program, replayed: Replayed) -> None:
             fault=replayed.fault,
         )
         operation.failure = (kind, told)
-    _tell(operation, outcome, replayed.fault)
-
-
-def _tell(operation: Operation, outcome: Report, fault: str) -> None:
-    not_applied = (*outcome.rejected, *outcome.unanswered)[:_LOGGED_LINES]
-    tell = log.info if outcome.outcome is Outcome.RESTORED else log.error
-    tell(
-        outcome.outcome.value,
-        migration=operation.migration,
-        commands=outcome.commands,
-        applied=outcome.applied,
-        rejected=outcome.rejected_total,
-        unanswered=outcome.unanswered_total,
-        first=[f"{line.command} {line.arguments}".strip() for line in not_applied],
-        doorbells=outcome.doorbells,
-        commit_us=outcome.commit_us,
-        device_must_reset=outcome.device_must_reset,
-        **({"fault": fault} if fault else {}),
-    )
+    return outcome
 
 
 def _recorded(operation: Operation) -> Report:

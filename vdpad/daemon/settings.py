@@ -125,6 +125,23 @@ class Udp(_Settings):
         return self
 
 
+def _for_the_collector(path: Path) -> Path:
+    if path.suffix != ".prom" or not path.is_absolute():
+        raise PydanticCustomError(
+            "textfile", "expected an absolute path that ends in .prom; node_exporter reads no other"
+        )
+    return path
+
+
+class Metrics(_Settings):
+    """Metrics for Prometheus, through node_exporter's textfile collector."""
+
+    textfile: Annotated[Path, AfterValidator(_for_the_collector)] | None = None
+    """None for no metrics."""
+    interval_s: Annotated[int, Field(strict=True, ge=1, le=3600)] = 15
+    """From one writing to the next."""
+
+
 class Settings(_Settings):
     """All settings."""
 
@@ -137,6 +154,8 @@ class Settings(_Settings):
     limits: Limits = Limits()
     replay: Replay = Replay()
     udp: Udp = Udp()
+
+    metrics: Metrics = Metrics()
     software: tuple[Software, ...] = (Software(name="sim0"),)
     """Software devices; one named sim0 unless something else is configured."""
 

@@ -20,8 +20,11 @@ from typing import Any
 
 import structlog
 
+import vdpad
+from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.endpoints import Answer, CannotListen, Endpoint
 from vdpad.daemon.envelope import encode_reply
+from vdpad.daemon.events.daemon import Listening
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Udp
 from vdpad.datagrams import Peer, host_and_port
@@ -101,8 +104,10 @@ class SealedSocket(socket.socket):
 class UdpEndpoint(Endpoint):
     """The UDP socket."""
 
-    def __init__(self, answer: Answer, keys: Sequence[bytes], ttl_s: int) -> None:
-        super().__init__(answer)
+    def __init__(
+        self, answer: Answer, keys: Sequence[bytes], ttl_s: int, announce: Announce = log_event
+    ) -> None:
+        super().__init__(answer, announce)
         self._gate = Gate(Sealer(keys), ttl_s)
         self._socket: SealedSocket | None = None
         self._under_way: set[tuple[Any, bytes]] = set()
@@ -161,7 +166,7 @@ class UdpEndpoint(Endpoint):
         await super()._send(reply if len(reply) <= MAX_TEXT else _too_long(reply), peer)
 
 
-async def serve_udp(answer: Answer, settings: Udp) -> UdpEndpoint:
+async def serve_udp(answer: Answer, settings: Udp, announce: Announce = log_event) -> UdpEndpoint:
     """The endpoint as it is configured, listening. Only where `listen` is set.
 
     Raises:
@@ -170,10 +175,11 @@ async def serve_udp(answer: Answer, settings: Udp) -> UdpEndpoint:
     """
     assert settings.listen is not None
     assert settings.key_file is not None
-    endpoint = UdpEndpoint(answer, load_keys(key_file(settings.key_file)), settings.ttl_s)
+    keys = load_keys(key_file(settings.key_file))
+    endpoint = UdpEndpoint(answer, keys, settings.ttl_s, announce)
     await endpoint.listen(*host_and_port(settings.listen))
     host, port = endpoint.address
-    log.info("listening", udp=f"{host} port {port}", ttl_s=settings.ttl_s)
+    announce(Listening(f"udp {host} port {port}", vdpad.__version__))
     return endpoint
 
 

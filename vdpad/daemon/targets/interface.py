@@ -34,6 +34,10 @@ class Terms(Protocol):
 class Destination(Terms, Protocol):
     """A device that is ready for a commit."""
 
+    @property
+    def name(self) -> str:
+        """The device's, as operators know it; "" where vdpad does not."""
+
     def identity(self, fds: list[int]) -> object:
         """What no two commits may have at the same time.
 

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
-
+from vdpad.daemon.announcing import Announce, log_event
+from vdpad.daemon.events.devices import DeviceKept, DeviceNotReleased, DeviceReleased
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.host.sysfs import holders_of
 from vdpad.queues.control_queue import ControlQueue
@@ -37,8 +37,6 @@ from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import largest_command
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.kept")
 
 T = TypeVar("T")
 
@@ -72,6 +70,11 @@ class KeptDevice:
         self.migration = migration
         self.phase = Phase.OPENING
         self._device: VhostVdpaDevice | None = None
+
+    @property
+    def named(self) -> tuple[str, str, str]:
+        """How events begin: the migration, the device, its node."""
+        return self.migration, self.name, str(self.node)
 
     @property
     def device(self) -> VhostVdpaDevice:
@@ -128,8 +131,12 @@ class KeptDevice:
 class KeptDevices:
     """All of them, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Announce = log_event) -> None:
+        self._announce = announce
         self._all: dict[str, KeptDevice] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def get(self, device: str) -> KeptDevice | None:
         """The device of this name, or with this path as its node, if it is kept."""
@@ -178,7 +185,7 @@ class KeptDevices:
         except BaseException:
             del self._all[name]
             raise
-        log.info("device is kept", device=name, node=str(node), migration=migration)
+        self._announce(DeviceKept(*kept.named))
         return kept
 
     async def close(self, kept: KeptDevice) -> None:
@@ -200,8 +207,9 @@ class KeptDevices:
         """Gives all back, as far as they go."""
         up = [kept for kept in self._all.values() if kept.is_up]
         results = await asyncio.gather(*map(self.close, up), return_exceptions=True)
-        for error in filter(None, results):
-            log.warning("device not given back", error=str(error))
+        for kept, error in zip(up, results, strict=True):
+            if error is not None:
+                self._announce(DeviceNotReleased(*kept.named, str(error)))
 
     def _refuse_another(self, name: str) -> None:
         kept = self._all.get(name)
@@ -226,14 +234,14 @@ class KeptDevices:
     def _close_late(self, kept: KeptDevice, opened: "asyncio.Future[VhostVdpaDevice]") -> None:
         """The end of a bring-up that nobody waits for any more."""
         if opened.cancelled() or opened.exception() is not None:
-            self._gone(kept)
+            del self._all[kept.name]
             return
         closed = _on_a_thread(opened.result().close, f"close {kept.name}")
         closed.add_done_callback(lambda _: self._gone(kept))
 
     def _gone(self, kept: KeptDevice) -> None:
         del self._all[kept.name]
-        log.info("device was given back", device=kept.name, migration=kept.migration)
+        self._announce(DeviceReleased(*kept.named))
 
 
 def _open(node: Path, guest: FeatureSet) -> VhostVdpaDevice:

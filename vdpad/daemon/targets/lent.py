@@ -40,6 +40,11 @@ class LentTarget:
         )
 
     @property
+    def name(self) -> str:
+        """The lender knows it."""
+        return ""
+
+    @property
     def event_idx(self) -> bool:
         """Whether RING_EVENT_IDX was negotiated."""
         return Feature.RING_EVENT_IDX in self.params.features

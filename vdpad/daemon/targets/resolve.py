@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Software
 from vdpad.daemon.targets.interface import Target
@@ -17,9 +18,9 @@ KINDS = ("software", "vhost-vdpa", "lent")
 class Targets:
     """All that a request may name."""
 
-    def __init__(self, software: Iterable[Software]) -> None:
-        self._software = {each.name: SoftwareTarget(each) for each in software}
-        self.kept = KeptDevices()
+    def __init__(self, software: Iterable[Software], announce: Announce = log_event) -> None:
+        self._software = {each.name: SoftwareTarget(each, announce) for each in software}
+        self.kept = KeptDevices(announce)
 
     def start(self) -> None:
         """Starts the software devices in the running loop."""

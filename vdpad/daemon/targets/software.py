@@ -2,9 +2,10 @@
 
 import json
 
-import structlog
-
+from vdpad.daemon.announcing import Announce, log_event
+from vdpad.daemon.events.daemon import FileNotWritten
 from vdpad.daemon.settings import Software
+from vdpad.errors import why
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.lent import Indices, LentQueue
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
@@ -14,14 +15,14 @@ from vdpad.restore.program import largest_command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.targets")
-
 
 class SoftwareTarget:
     """Implements Target and Destination: the device is always up."""
 
-    def __init__(self, settings: Software) -> None:
+    def __init__(self, settings: Software, announce: Announce = log_event) -> None:
         self._settings = settings
+        self._announce = announce
+        self.name = settings.name
         self._device = SoftwareDevice(_software_config(settings))
         self.geometry = self._device.geometry
         config = self._device.config
@@ -68,7 +69,7 @@ class SoftwareTarget:
         try:
             self._settings.state_file.write_text(json.dumps(self._device.net.settings()))
         except OSError as error:
-            log.warning("state file not written", path=str(error.filename), error=error.strerror)
+            self._announce(FileNotWritten(str(self._settings.state_file), why(error)))
 
     async def give_up(self) -> None:
         """Nothing: the device was not touched."""

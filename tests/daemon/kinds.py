@@ -1,0 +1,11 @@
+"""All kinds of events that there are."""
+
+from vdpad.daemon.events import daemon, devices, operations, requests
+from vdpad.daemon.events.base import Event
+
+KINDS: list[type[Event]] = [
+    each
+    for module in (daemon, devices, operations, requests)
+    for each in vars(module).values()
+    if isinstance(each, type) and "MESSAGE_ID" in vars(each)
+]

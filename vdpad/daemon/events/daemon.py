@@ -1,0 +1,84 @@
+"""The daemon's own life, and its troubles beside the requests."""
+
+import logging
+from dataclasses import dataclass
+
+from vdpad.daemon.events.base import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(Event):
+    """Requests are taken from now on."""
+
+    NAME = "listening"
+    MESSAGE_ID = "c815989955f0427091ec365307f1af6f"
+    socket: str
+    version: str
+
+    def sentence(self) -> str:
+        return f"vdpad {self.version} listens on {self.socket}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping(Event):
+    """Requests are taken no more."""
+
+    NAME = "stopping"
+    MESSAGE_ID = "e2c188787c0a480a98d253b5e27d4378"
+    committing: int
+    """Commits that run, and end by their deadlines."""
+
+    def sentence(self) -> str:
+        return f"stopping: no new requests; {self.committing} commits run to their end"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The end of the daemon."""
+
+    NAME = "stopped"
+    MESSAGE_ID = "819c74070801495692b80921705380ae"
+
+    def sentence(self) -> str:
+        return "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketError(Event):
+    """The kernel reported an error on the socket."""
+
+    NAME = "socket-error"
+    MESSAGE_ID = "04b8086c6f054c5a833aa7ea3119d3e4"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    reason: str
+
+    def sentence(self) -> str:
+        return f"error on the socket: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileNotWritten(Event):
+    """A file that the settings ask for could not be written."""
+
+    NAME = "file-not-written"
+    MESSAGE_ID = "8e87a01c1df843fda58823c81d4aef16"
+    LEVEL = logging.WARNING
+    path: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.path} was not written: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesLost(Event):
+    """The journal did not take entries, and takes some again."""
+
+    NAME = "entries-lost"
+    MESSAGE_ID = "a0d1036bed0b4af99046161f5b4fd96e"
+    LEVEL = logging.WARNING
+    lost: int
+
+    def sentence(self) -> str:
+        return f"{self.lost} log entries before this were lost: the journal did not take them"

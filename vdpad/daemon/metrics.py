@@ -1,0 +1,200 @@
+"""Metrics for Prometheus: a listener to events, and counts that are looked up when they are read.
+
+Only this module knows prometheus_client, whose import takes 55 ms: service.py imports it where
+metrics are configured, and nobody else. The registry is our own, so nothing of the process's or
+Python's is in it: node_exporter refuses a textfile that repeats its own metrics.
+
+Every label has few values, all of them ours: kinds of targets, outcomes, commands, methods, errors.
+A migration's or device's name is never one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from vdpad.daemon.events.base import Event
+from vdpad.daemon.events.operations import Ended, Prepared, Replayed
+from vdpad.daemon.targets.resolve import KINDS
+
+# In seconds. A batch that fits the ring takes some 50 µs on the software device, one of a real
+# device's commands up to milliseconds, and the deadline is 5 s unless it is configured.
+_BUCKETS = (
+    *(25e-6, 50e-6, 100e-6, 250e-6, 500e-6),
+    *(1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
+_OUTCOMES = (
+    *("restored", "rejected", "incomplete", "broken"),
+    *("failed", "cancelled", "interrupted"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What others count, looked up when metrics are written. None of them may take long."""
+
+    operations: Callable[[], Mapping[str, int]]
+    """Records by state."""
+    kept_devices: Callable[[], int]
+    requests: Callable[[], Mapping[tuple[str, str], int]]
+    """By method and result."""
+    datagrams_refused: Callable[[], Mapping[tuple[str, str], int]]
+    """By endpoint and reason."""
+    replies_dropped: Callable[[], Mapping[str, int]]
+    """By endpoint."""
+    journal_dropped: Callable[[], int]
+    listener_failures: Callable[[], int]
+
+
+class Metrics:
+    """All metrics of a daemon."""
+
+    def __init__(self, version: str, sources: Sources) -> None:
+        # Timestamps that would double the number of series. The library knows no other way.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = registry = CollectorRegistry()
+        registry.register(_Looked(version, sources))
+        self._ended = Counter(
+            "vdpad_operations",
+            "Operations that came to their end, by outcome and kind of target.",
+            ("outcome", "target"),
+            registry=registry,
+        )
+        for outcome, target in product(_OUTCOMES, KINDS):
+            self._ended.labels(outcome, target)
+        self._prepare = _histogram(registry, "vdpad_prepare_seconds", "Time to prepare.")
+        self._commit = _histogram(
+            registry,
+            "vdpad_commit_seconds",
+            "Time from the first command's image copied to the last ack read.",
+        )
+        commands = Counter(
+            "vdpad_commands",
+            "Commands of commits that ended, by name and ack: ok, err, none.",
+            ("command", "ack"),
+            registry=registry,
+        )
+        # Looked up once each: the library takes 2 µs for it, and a caller waits for its report.
+        self._commands = cache(commands.labels)
+        self._doorbells = Counter(
+            "vdpad_doorbells",
+            "How often devices were kicked in commits.",
+            ("target",),
+            registry=registry,
+        )
+
+    def heard(self, event: Event) -> None:
+        """Counts an event."""
+        match event:
+            case Replayed():
+                self._count_replay(event)
+            case Prepared():
+                self._prepare.labels(event.target).observe(event.prepare_us / 1e6)
+        if isinstance(event, Ended):
+            self._ended.labels(event.outcome, event.target).inc()
+
+    def _count_replay(self, event: Replayed) -> None:
+        self._commit.labels(event.target).observe(event.commit_us / 1e6)
+        self._doorbells.labels(event.target).inc(event.doorbells)
+        for (command, ack), count in event.acks.items():
+            self._commands(command, ack).inc(count)
+
+    def render(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def _histogram(registry: CollectorRegistry, name: str, documentation: str) -> Histogram:
+    histogram = Histogram(name, documentation, ("target",), registry=registry, buckets=_BUCKETS)
+    for target in KINDS:
+        histogram.labels(target)
+    return histogram
+
+
+class _Looked(Collector):
+    """What is looked up."""
+
+    def __init__(self, version: str, sources: Sources) -> None:
+        self._version = version
+        self._sources = sources
+
+    def describe(self) -> Iterable[Metric]:
+        """Their names, so that none is there twice."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them as they are now."""
+        now = self._sources
+        build = GaugeMetricFamily(
+            "vdpad_build_info", "1, with vdpad's version.", labels=("version",)
+        )
+        build.add_metric((self._version,), 1)
+        yield build
+        yield _gauges(
+            "vdpad_operations_recorded",
+            "Operations that `status` knows, by state.",
+            "state",
+            now.operations(),
+        )
+        yield GaugeMetricFamily(
+            "vdpad_kept_devices", "vhost-vdpa devices that vdpad keeps.", now.kept_devices()
+        )
+        yield _counters(
+            "vdpad_requests",
+            "Requests answered, by method and result: ok, or the error's kind.",
+            ("method", "result"),
+            now.requests().items(),
+        )
+        yield _counters(
+            "vdpad_datagrams_refused",
+            "Datagrams that were refused before they became requests.",
+            ("endpoint", "reason"),
+            now.datagrams_refused().items(),
+        )
+        yield _counters(
+            "vdpad_replies_dropped",
+            "Replies that could not be sent: the client was gone, or did not read.",
+            ("endpoint",),
+            (((endpoint,), count) for endpoint, count in now.replies_dropped().items()),
+        )
+        yield CounterMetricFamily(
+            "vdpad_journal_dropped",
+            "Log entries that did not get through.",
+            now.journal_dropped(),
+        )
+        yield CounterMetricFamily(
+            "vdpad_listener_failures",
+            "Faults of vdpad's own in its log or metrics.",
+            now.listener_failures(),
+        )
+
+
+def _gauges(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=(label,))
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
+
+
+def _counters(
+    name: str,
+    documentation: str,
+    labels: tuple[str, ...],
+    values: Iterable[tuple[tuple[str, ...], int]],
+) -> Metric:
+    family = CounterMetricFamily(name, documentation, labels=labels)
+    for each, number in values:
+        family.add_metric(each, number)
+    return family
