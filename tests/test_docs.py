@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vdpad.daemon.settings import load_settings
+from vdpad.daemon.configuration import load_settings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"

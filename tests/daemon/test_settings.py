@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.support import Caller, daemon, refused
-from vdpad.daemon.settings import BadSettings, load_settings
+from vdpad.daemon.configuration import BadSettings, load_settings
 
 
 def written(folder: Path, config: str | bytes) -> Path:

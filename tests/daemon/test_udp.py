@@ -42,8 +42,8 @@ from tests.daemon.udp_support import (
     serving_udp,
 )
 from vdpad.daemon import endpoints
+from vdpad.daemon.configuration import BadSettings, load_settings
 from vdpad.daemon.endpoints import CannotListen
-from vdpad.daemon.settings import BadSettings, load_settings
 from vdpad.daemon.udp import UdpEndpoint
 from vdpad.datagrams import Peer
 from vdpad.errors import VdpadError

@@ -3,12 +3,13 @@
 import argparse
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 
 import vdpad
 from vdpad.daemon import journal
+from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.service import run
-from vdpad.daemon.settings import load_settings
 from vdpad.errors import VdpadError
 
 
@@ -17,12 +18,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vdpad", description=vdpad.__doc__)
     parser.add_argument("--socket", type=Path, metavar="PATH", help="where to listen")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
+    parser.add_argument(
+        "--check-config", action="store_true", help="say whether the settings can be used, and end"
+    )
     parser.add_argument("--verbose", action="store_true", help="log debugging events too")
     parser.add_argument("--version", action="version", version=f"vdpad {vdpad.__version__}")
     arguments = parser.parse_args(argv)
-    journal.configure(verbose=arguments.verbose)
+    load = partial(load_settings, arguments.config, socket=arguments.socket)
     try:
-        asyncio.run(run(load_settings(arguments.config, socket=arguments.socket)))
+        if arguments.check_config:
+            load()
+            return 0
+        journal.configure(verbose=arguments.verbose)
+        asyncio.run(run(load))
     except VdpadError as error:
         print(f"vdpad: {error}", file=sys.stderr)
         return 1

@@ -92,6 +92,10 @@ class Api:
             "release": self._release,
         }
 
+    def use(self, settings: Settings) -> None:
+        """Other settings from the next request on."""
+        self._settings = settings
+
     async def answer(self, data: bytes, peer: Peer) -> bytes | None:
         """The reply to a datagram; None where none is wanted.
 
@@ -143,6 +147,12 @@ class Api:
         # Between hosts there are no uids: whoever has a key may speak.
         if allowed is not None and not peer.sealed and peer.uid not in allowed:
             raise SenderNotAllowed(f"uid {peer.uid} may not speak here (setting allowed_uids)")
+        access = self._settings.access.get(request.method)  # type: ignore[call-overload]
+        if access is not None and not access.permits(peer):
+            who = "another host" if peer.sealed else f"uid {peer.uid} with gid {peer.gid}"
+            raise SenderNotAllowed(
+                f"{who} may not call {request.method} (setting access.{request.method})"
+            )
         if peer.too_many_fds:
             raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
         return await method(_Call(data, request.has_params, peer, began_ns))

@@ -192,6 +192,11 @@ class Operations:
         self._no_commit = asyncio.Event()
         self._no_commit.set()
 
+    def use(self, limits: Limits, waiting: Replay) -> None:
+        """Other settings from the next request on; commits that run keep theirs."""
+        self._limits = limits
+        self._waiting = waiting
+
     async def prepare(self, wish: Wish) -> Operation:
         """The operation for a wish: recorded already, or made ready, planned and encoded now.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import vdpad
@@ -9,11 +10,12 @@ from vdpad.daemon import journal
 from vdpad.daemon.announcing import Announcer, EventLog
 from vdpad.daemon.api import Api
 from vdpad.daemon.endpoints import UnixEndpoint
-from vdpad.daemon.events.daemon import Listening, Stopped, Stopping
+from vdpad.daemon.events.daemon import Listening, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations import Operations, State
 from vdpad.daemon.settings import Metrics, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.daemon.textfile import Textfile
+from vdpad.errors import VdpadError
 
 if TYPE_CHECKING:
     from vdpad.daemon.udp import UdpEndpoint
@@ -69,6 +71,30 @@ class Service:
             await self._textfile.stop()
         self.announce(Stopped())
 
+    def reload(self, load: Callable[[], Settings]) -> None:
+        """Reads the configuration again, and takes what can be taken while running.
+
+        Whatever is wrong with it, the daemon goes on as before and says so.
+        """
+        try:
+            settings, taken, rest = self._settings.taking(load())
+            keys = self._reload_keys()
+        except VdpadError as error:
+            self.announce(NotReloaded(str(error)))
+            return
+        self._settings = settings
+        self.api.use(settings)
+        self._operations.use(settings.limits, settings.replay)
+        self.announce(Reloaded((*sorted(taken), *keys), tuple(sorted(rest))))
+
+    def _reload_keys(self) -> tuple[str, ...]:
+        if self.udp is None or self._settings.udp.key_file is None:
+            return ()
+        from vdpad.keys import key_file, load_keys
+
+        self.udp.use_keys(load_keys(key_file(self._settings.udp.key_file)))
+        return ("udp.key_file",)
+
     def _metrics(self, settings: Metrics) -> Textfile | None:
         if settings.textfile is None:
             return None
@@ -107,19 +133,24 @@ class Service:
         return dropped
 
 
-async def run(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT.
+async def run(load: Callable[[], Settings]) -> None:
+    """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    Args:
+        load: reads the configuration.
 
     Raises:
         CannotListen: a socket cannot be had.
         BadKeys: the keys for UDP cannot be had.
+        BadSettings: as load raises it.
     """
-    service = Service(settings)
+    service = Service(load())
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, ended.set)
     await service.start()
+    loop.add_signal_handler(signal.SIGHUP, service.reload, load)
     try:
         await ended.wait()
     finally:

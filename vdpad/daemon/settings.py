@@ -1,8 +1,10 @@
-"""The daemon's settings: a TOML file, read once, every key known."""
+"""The daemon's settings: every key with its default and its bounds; configuration.py reads them."""
 
-import tomllib
+import grp
+import pwd
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -10,17 +12,15 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from vdpad.datagrams import DEFAULT_SOCKET, BadAddress, host_and_port
-from vdpad.errors import VdpadError
+from vdpad.datagrams import DEFAULT_SOCKET, BadAddress, Peer, host_and_port
 from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
-from vdpad.state.problems import invalid, problems_of, summary
+from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.split_ring import MAX_RING_SIZE
 
@@ -28,10 +28,6 @@ MAX_DEADLINE_MS = 600_000
 
 _DEVICE = SoftwareConfig()
 """What a software device is like where the settings do not say."""
-
-
-class BadSettings(VdpadError):
-    """A configuration file that cannot be used."""
 
 
 def _power_of_two(number: int) -> int:
@@ -142,6 +138,48 @@ class Metrics(_Settings):
     """From one writing to the next."""
 
 
+Method = Literal[
+    "info", "devices", "check", "prepare", "commit", "restore", "status", "cancel", "release"
+]
+
+
+def _id_of(kind: str, look_up: Callable[[str], int]) -> Callable[[int | str], int]:
+    """A validator that takes a number, or a name that this host knows."""
+
+    def number(given: int | str) -> int:
+        if isinstance(given, int):
+            return given
+        try:
+            return look_up(given)
+        except KeyError:
+            raise PydanticCustomError(
+                kind, "expected a {kind} of this host, got {name}", {"kind": kind, "name": given}
+            ) from None
+
+    return number
+
+
+_Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)] | Annotated[str, Field(strict=True)]
+_Uid = Annotated[_Id, AfterValidator(_id_of("user", lambda name: pwd.getpwnam(name).pw_uid))]
+_Gid = Annotated[_Id, AfterValidator(_id_of("group", lambda name: grp.getgrnam(name).gr_gid))]
+
+
+class Access(_Settings):
+    """Who may call a method: one of these users, or with one of these groups as their own."""
+
+    users: tuple[_Uid, ...] = ()
+    groups: tuple[_Gid, ...] = ()
+    """By the sender's own group, which the kernel tells; not by those that it is in besides."""
+    other_hosts: bool = False
+    """Also whoever has a key, over UDP."""
+
+    def permits(self, peer: Peer) -> bool:
+        """Whether this sender may."""
+        if peer.sealed:
+            return self.other_hosts
+        return peer.uid in self.users or peer.gid in self.groups
+
+
 class Settings(_Settings):
     """All settings."""
 
@@ -151,10 +189,11 @@ class Settings(_Settings):
     """Name of the group that the socket is given to; None leaves it the daemon's."""
     allowed_uids: tuple[StrictInt, ...] | None = None
     """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
+    access: dict[Method, Access] = {}
+    """By method; one that is not there is for all who may speak."""
     limits: Limits = Limits()
     replay: Replay = Replay()
     udp: Udp = Udp()
-
     metrics: Metrics = Metrics()
     software: tuple[Software, ...] = (Software(name="sim0"),)
     """Software devices; one named sim0 unless something else is configured."""
@@ -168,24 +207,18 @@ class Settings(_Settings):
             raise invalid((("software", twice[0], "name"), "duplicate", message))
         return self
 
+    def taking(self, read: "Settings") -> tuple["Settings", frozenset[str], frozenset[str]]:
+        """These settings with what of others can be taken while running.
 
-def load_settings(path: Path | None, **overrides: Any) -> Settings:
-    """Reads a configuration file; without one, the defaults.
+        Returns:
+            The settings to go on with, the names of those that were taken, and the names of those
+            that differ and need a restart.
+        """
+        ours, others = dict(self), dict(read)
+        differ = {name for name, value in ours.items() if others[name] != value}
+        taken = differ & _TAKEN_WHILE_RUNNING
+        going_on = self.model_copy(update={name: others[name] for name in taken})
+        return going_on, frozenset(taken), frozenset(differ - taken)
 
-    Args:
-        path: a TOML file.
-        overrides: settings that the command line gives; None leaves the file's.
 
-    Raises:
-        BadSettings: unreadable, not TOML, or with a key or value that does not belong there.
-    """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        read = tomllib.loads(path.read_text()) if path is not None else {}
-        return Settings.model_validate(read).model_copy(update=given)
-    except OSError as error:
-        raise BadSettings(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path}: expected TOML: {error}") from error
-    except ValidationError as error:
-        raise BadSettings(f"{path}: {summary(problems_of(error))}") from error
+_TAKEN_WHILE_RUNNING = {"allowed_uids", "access", "limits", "replay"}

@@ -44,6 +44,39 @@ class Stopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded(Event):
+    """The configuration was read again."""
+
+    NAME = "reloaded"
+    MESSAGE_ID = "83150e7b95074ad6a2d980892b39a786"
+    taken: tuple[str, ...]
+    """Settings that hold from now on."""
+    needs_restart: tuple[str, ...]
+    """Settings that differ, and cannot be taken while running."""
+
+    def sentence(self) -> str:
+        taken = ", ".join(self.taken) or "nothing new"
+        if not self.needs_restart:
+            return f"configuration read: {taken}"
+        return (
+            f"configuration read: {taken}; not without a restart: {', '.join(self.needs_restart)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NotReloaded(Event):
+    """The configuration could not be read again, and the one before holds."""
+
+    NAME = "not-reloaded"
+    MESSAGE_ID = "1439b0af36e84588bd7f72298249927c"
+    LEVEL = logging.ERROR
+    reason: str
+
+    def sentence(self) -> str:
+        return f"configuration not read, the one before holds: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class SocketError(Event):
     """The kernel reported an error on the socket."""
 

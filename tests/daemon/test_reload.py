@@ -1,0 +1,82 @@
+"""SIGHUP: what is taken while running, and what is told of the rest."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.daemon.support import Caller, Daemon, is_error, running, until, until_state
+
+
+async def reloaded(daemon: Daemon, config: Path, text: str) -> dict[str, Any]:
+    """Writes a configuration, sends SIGHUP, and gives the event that comes of it."""
+    before = len(_events(daemon))
+    await asyncio.to_thread(config.write_text, text)
+    daemon.process.send_signal(signal.SIGHUP)
+    await until(lambda: len(_events(daemon)) > before)
+    return _events(daemon)[-1]
+
+
+def _events(daemon: Daemon) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in daemon.log().splitlines())
+    return [each for each in lines if each["event"] in ("reloaded", "not-reloaded")]
+
+
+async def test_who_may_speak_and_limits_are_taken(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        with Caller(daemon.socket) as caller:
+            await caller.result("status")
+            event = await reloaded(
+                daemon,
+                tmp_path / "vdpad.toml",
+                f"[access.status]\nusers = [{os.getuid() + 1}]\n[limits]\noperations_at_once = 3\n",
+            )
+            assert event["event"] == "reloaded"
+            assert event["taken"] == ["access", "limits"]
+            assert "needs_restart" not in event
+            assert is_error(await caller.error("status"), "not-allowed")
+            limits = (await caller.result("info"))["limits"]
+            assert limits["operations_at_once"] == 3
+            await reloaded(daemon, tmp_path / "vdpad.toml", "")
+            await caller.result("status")
+
+
+async def test_what_needs_a_restart_is_told_and_not_taken(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        text = "[[software]]\nname = 'novel'\n[replay]\npoll_us = 3\n"
+        event = await reloaded(daemon, tmp_path / "vdpad.toml", text)
+        assert event["taken"] == ["replay"]
+        assert event["needs_restart"] == ["software"]
+        with Caller(daemon.socket) as caller:
+            state = {"version": 1, "features": []}
+            error = await caller.error(
+                "check", state=state, target={"kind": "software", "name": "novel"}
+            )
+            assert is_error(error, "no-such-device")
+
+
+async def test_a_configuration_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        event = await reloaded(daemon, tmp_path / "vdpad.toml", "allowed_uids = []\nnovel = 1\n")
+        assert event["event"] == "not-reloaded"
+        assert "novel" in event["reason"]
+        with Caller(daemon.socket) as caller:
+            await caller.result("status")
+
+
+async def test_a_commit_that_runs_keeps_its_settings(tmp_path: Path) -> None:
+    slow = {"name": "sim0", "misbehave": {"seconds_a_command": 0.02}}
+    state = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [[1, 50]]}
+    target = {"kind": "software", "name": "sim0"}
+    async with running(tmp_path, software=[slow]) as daemon:
+        with Caller(daemon.socket) as caller, Caller(daemon.socket) as other:
+            restore = asyncio.ensure_future(
+                caller.result("restore", migration="vm-1", state=state, target=target)
+            )
+            await until_state(other, "vm-1", "committing")
+            event = await reloaded(daemon, tmp_path / "vdpad.toml", "[replay]\ndeadline_ms = 1\n")
+            assert event["taken"] == ["replay"]
+            assert not restore.done()
+            assert (await restore)["outcome"] == "restored"
