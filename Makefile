@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: all run test bench bench-kernel lint types format schema lock clean
+.PHONY: all run test bench bench-kernel lint types format schema man lock clean
 
 all: $(VENV)/ready
 
@@ -36,12 +36,17 @@ format: all
 schema: all ## docs/netstate.schema.json from the model
 	$(BIN)/python -m vdpad.state.schema > docs/netstate.schema.json
 
+man: all ## the man pages, in build/man
+	mkdir -p build/man
+	for page in vdpad.8 vdpactl.1 vdpad.toml.5; do \
+		$(BIN)/rst2man --halt=warning docs/man/$$page.rst build/man/$$page || exit 1; done
+
 lock: ## requirements.lock from pyproject.toml; needs uv (PyPI) on the PATH
 	uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
 		--group dev pyproject.toml -o requirements.lock --custom-compile-command "make lock"
 
 clean:
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages test-kernel test-qemus
 python-packages:

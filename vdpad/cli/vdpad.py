@@ -15,15 +15,7 @@ from vdpad.errors import VdpadError
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 where it could not start."""
-    parser = argparse.ArgumentParser(prog="vdpad", description=vdpad.__doc__)
-    parser.add_argument("--socket", type=Path, metavar="PATH", help="where to listen")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
-    parser.add_argument(
-        "--check-config", action="store_true", help="say whether the settings can be used, and end"
-    )
-    parser.add_argument("--verbose", action="store_true", help="log debugging events too")
-    parser.add_argument("--version", action="version", version=f"vdpad {vdpad.__version__}")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     load = partial(load_settings, arguments.config, socket=arguments.socket)
     try:
         if arguments.check_config:
@@ -35,6 +27,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vdpad: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vdpad", description=vdpad.__doc__)
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="where to listen")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
+    parser.add_argument(
+        "--check-config", action="store_true", help="say whether the settings can be used, and end"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log debugging events too")
+    parser.add_argument("--version", action="version", version=f"vdpad {vdpad.__version__}")
+    return parser
 
 
 if __name__ == "__main__":
