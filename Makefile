@@ -6,14 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: all run test bench bench-kernel lint types format schema man lock clean
+.PHONY: all run test bench bench-kernel lint types format schema man lock install clean
 
 all: $(VENV)/ready
 
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
 
-test: all test-packages test-kernel test-qemus ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
+test: all test-packages test-kernel test-qemus test-systemd ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: all test-packages test-kernel ## one by one against pipelined, on the software device and on QEMU's
@@ -41,26 +41,37 @@ man: all ## the man pages, in build/man
 	for page in vdpad.8 vdpactl.1 vdpad.toml.5; do \
 		$(BIN)/rst2man --halt=warning docs/man/$$page.rst build/man/$$page || exit 1; done
 
-lock: ## requirements.lock from pyproject.toml; needs uv (PyPI) on the PATH
-	uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
-		--group dev pyproject.toml -o requirements.lock --custom-compile-command "make lock"
+COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+lock: ## both locks from pyproject.toml; needs uv (PyPI) on the PATH
+	$(COMPILE) --upgrade --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --no-annotate -c requirements.lock pyproject.toml -o requirements-run.lock
+
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+SYSTEM_PYTHON ?= /usr/bin/python3
+install: man ## what a distribution's package would have, under DESTDIR; PREFIX, SYSCONFDIR, SYSTEM_PYTHON
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(SYSTEM_PYTHON)' \
+		PIP='$(BIN)/pip' sh systemd/install.sh
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: python-packages test-packages test-kernel test-qemus
+.PHONY: python-packages test-packages test-kernel test-qemus test-systemd
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
 test-packages:
 	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
-		gcc=gcc xz=xz-utils file=file ethtool=ethtool
+		gcc=gcc xz=xz-utils file=file ethtool=ethtool systemd-analyze=systemd /usr/bin/python3=python3
 
 test-kernel: test-packages
 	@.ci/kernel >/dev/null || true
 
 test-qemus:
 	@for suite in bookworm trixie trixie-backports; do .ci/qemu $$suite >/dev/null || true; done
+
+test-systemd: test-packages
+	@.ci/systemd >/dev/null || true
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

@@ -93,11 +93,13 @@ class AncillarySocket(socket.socket):
     """A Unix datagram socket for asyncio_dgram.from_socket and its like."""
 
     def __init__(self, fileno: int | None = None) -> None:
-        """A new non-blocking socket, or one that was inherited."""
+        """A new non-blocking socket, or one that was inherited, whose buffer is its unit's."""
         super().__init__(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fileno)
         self.setblocking(False)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._widen_send_buffer()
+        if fileno is None:
+            self._widen_send_buffer()
+        self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self.replies_dropped = 0
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
@@ -134,7 +136,6 @@ class AncillarySocket(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         except PermissionError:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def must_give_way(self, size: int) -> bool:
         """Whether a large reply would take what is kept for small ones.

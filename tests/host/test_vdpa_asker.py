@@ -16,6 +16,7 @@ from tests.support.descriptors import no_descriptor_left
 from vdpad.host import vdpa_asker
 from vdpad.host.vdpa import (
     AskerFailed,
+    NetlinkForbidden,
     NetlinkRefused,
     NetlinkStuck,
     NoSuchVdpaDevice,
@@ -103,8 +104,13 @@ async def test_many_answers_of_one_process(monkeypatch: pytest.MonkeyPatch) -> N
         ),
         (
             {"errno": 1, "words": "Operation not permitted"},
-            NetlinkRefused,
+            NetlinkForbidden,
             r"Operation not permitted \(EPERM\); it wants CAP_NET_ADMIN",
+        ),
+        (
+            {"errno": 97, "words": "Address family not supported by protocol"},
+            NetlinkForbidden,
+            r"not supported by protocol \(EAFNOSUPPORT\); .*vhost-vdpa\.conf",
         ),
         ({"errno": 4711, "words": "Unknown error 4711"}, NetlinkRefused, r"\(4711\)"),
         ({"odd": "DEV_ID of 2 bytes"}, OddReply, "got DEV_ID of 2 bytes"),

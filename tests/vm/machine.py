@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,11 @@ BOOT_SECONDS = 240.0
 REPLY_SECONDS = 120.0
 PROGRAMS = (PROGRAM, "unshare", "setpriv", "busybox", "depmod", "file", "vdpa")
 MAC = "52:54:00:00:00:0a"
+
+_CONTAINED = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "-n" if os.geteuid() == 0 else "-rn", "--pid", "--fork", "--kill-child"),
+)
 
 
 class Gone(Exception):
@@ -157,11 +162,18 @@ def machine(*, cpus: int = 2, device: str = "", memory: str = "1G") -> Iterator[
         device: more properties of its network device, such as "event_idx=off".
         memory: as QEMU's -m.
     """
+    with running(lambda folder: _command(folder, cpus=cpus, device=device, memory=memory)) as vm:
+        yield vm
+
+
+@contextmanager
+def running(command: Callable[[Path], list[str]]) -> Iterator[Machine]:
+    """The machine that a command starts, which is told the folder of its sockets."""
     with tempfile.TemporaryDirectory(prefix="vdpad-vm-") as name:
         folder = Path(name)
         with (folder / "console").open("wb") as console:
             child = subprocess.Popen(
-                _command(folder, cpus=cpus, device=device, memory=memory),
+                [*_CONTAINED, *command(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -184,20 +196,18 @@ def _command(folder: Path, *, cpus: int, device: str, memory: str) -> list[str]:
         *("sh", ROOT / "tests/vm/boot.sh", found / "modules"),
         *("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.vm.agent"),
     ]
-    namespaces = ["-n"] if os.geteuid() == 0 else ["-rn"]
     return [
-        *("setpriv", "--pdeathsig", "KILL"),
-        *("unshare", *namespaces, "--pid", "--fork", "--kill-child"),
         *(sys.executable, "-m", "virtme_ng.run"),
         *("--run", str(found / f"boot/vmlinuz-{release}"), "--verbose", "--disable-kvm"),
         *("--force-9p", "--cpus", str(cpus), "--memory", memory),
         *("--append", "intel_iommu=on", "--append", "loglevel=4"),
-        f"--qemu-opts={_qemu_options(folder, device)}",
+        f"--qemu-opts={qemu_options(folder, device)}",
         *("--", shlex.join(map(str, boot))),
     ]
 
 
-def _qemu_options(folder: Path, device: str) -> str:
+def qemu_options(folder: Path, device: str = "") -> str:
+    """What the outer QEMU is told of the machine's devices, of its agent and of its QMP."""
     # iommu_platform: else the kernel will not let a vDPA driver have the device. The rest is what
     # QEMU 10's shadow virtqueue would refuse, left out so that benchmarks compare the same device.
     hardware = (

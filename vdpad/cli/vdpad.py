@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.check_config:
             load()
             return 0
+        # Where the loop is stuck, the watchdog's SIGABRT tells in the log.
+        faulthandler.enable()
         journal.configure(verbose=arguments.verbose)
         asyncio.run(run(load))
     except VdpadError as error:

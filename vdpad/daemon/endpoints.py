@@ -173,8 +173,21 @@ class UnixEndpoint(Endpoint):
             CannotListen: another daemon answers there, or the path, mode or group can't be had.
         """
         self._socket = _bound_socket(path, mode, group)
-        self._path, self._inode = path, _inode(path)
         await self._serve(self._socket)
+        self._path, self._inode = path, _inode(path)
+
+    async def take_over(self, fd: int) -> Path:
+        """Begins to answer on a socket that was bound before; its file is not ours to remove.
+
+        Returns:
+            where it is bound.
+
+        Raises:
+            CannotListen: it is no Unix datagram socket with a path.
+        """
+        self._socket = _inherited_socket(fd)
+        await self._serve(self._socket)
+        return Path(self._socket.getsockname())
 
     async def close(self) -> None:
         """Ends reading, waits for the replies under way, and removes the socket."""
@@ -227,6 +240,23 @@ def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
         path.unlink(missing_ok=True)
         raise CannotListen(f"{path}: cannot give it to group {group}: {error}") from error
     return endpoint
+
+
+def _inherited_socket(fd: int) -> AncillarySocket:
+    try:
+        found = socket.socket(fileno=fd)
+    except OSError as error:
+        raise CannotListen(f"expected a socket as descriptor {fd}: {why(error)}") from error
+    kind, name = (found.family, found.type), found.getsockname()
+    found.detach()
+    if kind != (socket.AF_UNIX, socket.SOCK_DGRAM):
+        raise CannotListen(
+            f"expected a Unix datagram socket as descriptor {fd} (ListenDatagram= with a path), "
+            f"got {kind[0].name} and {kind[1].name}"
+        )
+    if not isinstance(name, str) or not name.startswith("/"):
+        raise CannotListen(f"expected descriptor {fd} to be bound to a path, it is to {name!r}")
+    return AncillarySocket(fd)
 
 
 def _inode(path: Path) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.host import sysfs, vdpa_netlink
 from vdpad.host.vdpa import (
+    NetlinkForbidden,
     NetlinkStuck,
     NoSuchVdpaDevice,
     NotANetworkDevice,
@@ -28,6 +29,7 @@ _KINDS: dict[type[VdpaError], Kind] = {
     NoSuchVdpaDevice: Kind.NO_SUCH_DEVICE,
     NotANetworkDevice: Kind.NO_SUCH_DEVICE,
     NetlinkStuck: Kind.BUSY,
+    NetlinkForbidden: Kind.NOT_ALLOWED,
 }
 
 
@@ -59,7 +61,8 @@ def find(name: str, path: str) -> Found:
         if found is None:
             raise ApiError(
                 Kind.NO_SUCH_DEVICE,
-                "expected the path of a vhost-vdpa device's node, such as /dev/vhost-vdpa-0; "
+                "expected the path of a vhost-vdpa device's node, such as /dev/vhost-vdpa-0, that "
+                "this process sees (a service wants the drop-in vhost-vdpa.conf for that); "
                 f"{_there()}",
             )
         node = sysfs.node_of(found)

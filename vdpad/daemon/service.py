@@ -1,18 +1,21 @@
 """The service: settings in, everything else put together, until a signal ends it."""
 
 import asyncio
+import contextlib
+import os
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import vdpad
-from vdpad.daemon import journal
+from vdpad.daemon import journal, systemd
 from vdpad.daemon.announcing import Announcer, EventLog
 from vdpad.daemon.api import Api
 from vdpad.daemon.endpoints import UnixEndpoint
 from vdpad.daemon.events.daemon import Listening, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations import Operations, State
-from vdpad.daemon.settings import Metrics, Settings
+from vdpad.daemon.settings import MAX_DEADLINE_MS, Metrics, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.daemon.textfile import Textfile
 from vdpad.errors import VdpadError
@@ -20,12 +23,20 @@ from vdpad.errors import VdpadError
 if TYPE_CHECKING:
     from vdpad.daemon.udp import UdpEndpoint
 
+# FileDescriptorName= in systemd/vdpad.socket.
+_SOCKET = "api"
+
+# The longest that a commit under way may keep a stop waiting.
+_LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
+
 
 class Service:
     """A running daemon."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inherited: Iterable[systemd.Inherited] = ()) -> None:
+        """Takes what systemd handed over; where its socket is among it, none is bound."""
         self._settings = settings
+        self._inherited = {each.name: each.fd for each in inherited}
         self.announce = announce = Announcer(EventLog())
         self._targets = Targets(settings.software, announce)
         self._operations = Operations(settings.limits, settings.replay, announce)
@@ -35,31 +46,29 @@ class Service:
         """Where other hosts may ask; None where that is not configured."""
         self._textfile = self._metrics(settings.metrics)
 
-    async def start(self) -> None:
-        """Listens.
+    async def start(self) -> Path:
+        """Listens, and tells where.
 
         Raises:
             CannotListen: a socket cannot be had.
             BadKeys: the keys for UDP cannot be had.
         """
         self._targets.start()
-        settings = self._settings
         try:
-            await self._endpoint.listen(
-                settings.socket, int(settings.socket_mode, 8), settings.socket_group
-            )
-            if settings.udp.listen is not None:
+            path = await self._listen()
+            if self._settings.udp.listen is not None:
                 # The cryptography takes time and memory, which a host without UDP need not spend.
                 from vdpad.daemon.udp import serve_udp
 
-                self.udp = await serve_udp(self.api.answer, settings.udp, self.announce)
+                self.udp = await serve_udp(self.api.answer, self._settings.udp, self.announce)
         except BaseException:
             await self._endpoint.close()
             await self._targets.stop()
             raise
-        self.announce(Listening(str(settings.socket), vdpad.__version__))
+        self.announce(Listening(str(path), vdpad.__version__))
         if self._textfile is not None:
             self._textfile.start()
+        return path
 
     async def stop(self) -> None:
         """Takes no more requests, and answers those under way; commits end by their deadlines."""
@@ -132,6 +141,15 @@ class Service:
             dropped["udp"] = self.udp.replies_dropped
         return dropped
 
+    async def _listen(self) -> Path:
+        settings = self._settings
+        if _SOCKET in self._inherited:
+            return await self._endpoint.take_over(self._inherited[_SOCKET])
+        await self._endpoint.listen(
+            settings.socket, int(settings.socket_mode, 8), settings.socket_group
+        )
+        return settings.socket
+
 
 async def run(load: Callable[[], Settings]) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
@@ -143,15 +161,42 @@ async def run(load: Callable[[], Settings]) -> None:
         CannotListen: a socket cannot be had.
         BadKeys: the keys for UDP cannot be had.
         BadSettings: as load raises it.
+        OddEnvironment: it makes no sense what a service manager left there.
     """
-    service = Service(load())
+    notifier = systemd.take_notifier(os.environ)
+    watchdog = systemd.take_watchdog(os.environ)
+    service = Service(load(), systemd.take_inherited(os.environ))
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, ended.set)
-    await service.start()
-    loop.add_signal_handler(signal.SIGHUP, service.reload, load)
+    with contextlib.ExitStack() as beside:
+        if watchdog is not None:
+            beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
+        path = await service.start()
+        loop.add_signal_handler(signal.SIGHUP, _reload, service, load, notifier, path)
+        try:
+            notifier.ready(f"Listening on {path}")
+            await ended.wait()
+        finally:
+            notifier.stopping("Waiting for the commits under way")
+            with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
+                await service.stop()
+
+
+def _reload(
+    service: Service, load: Callable[[], Settings], notifier: systemd.Notifier, path: Path
+) -> None:
+    notifier.reloading()
+    service.reload(load)
+    notifier.ready(f"Listening on {path}")
+
+
+@contextlib.contextmanager
+def _task(work: Coroutine[Any, Any, None]) -> Iterator[None]:
+    """Has something done beside what is done in the context."""
+    task = asyncio.get_running_loop().create_task(work)
     try:
-        await ended.wait()
+        yield
     finally:
-        await service.stop()
+        task.cancel()

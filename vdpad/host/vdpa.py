@@ -15,6 +15,12 @@ NETWORK = 1
 # A device's name is a folder's in sysfs: NAME_MAX in Linux include/uapi/linux/limits.h.
 _MAX_NAME = 255
 
+# By what the kernel said.
+_ADVICE = {
+    "EPERM": "; it wants CAP_NET_ADMIN",
+    "EAFNOSUPPORT": "; the unit keeps it from netlink: enable vdpad's drop-in vhost-vdpa.conf",
+}
+
 # How much of a name that nobody knows is repeated in a message: it is the sender's text.
 _SHOWN = 40
 
@@ -61,10 +67,13 @@ class NetlinkRefused(VdpaError):
 
     def __init__(self, code: str, words: str) -> None:
         """Takes the error's name, such as "EPERM", and what the kernel said of it."""
-        advice = "; it wants CAP_NET_ADMIN" if code == "EPERM" else ""
-        super().__init__(f"the kernel refused: {words} ({code}){advice}")
+        super().__init__(f"the kernel refused: {words} ({code}){_ADVICE.get(code, '')}")
         self.code = code
         self.words = words
+
+
+class NetlinkForbidden(NetlinkRefused):
+    """The kernel said that this process may not ask."""
 
 
 class OddReply(VdpaError):

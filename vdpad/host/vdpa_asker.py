@@ -30,6 +30,7 @@ from weakref import WeakKeyDictionary
 from vdpad.errors import why
 from vdpad.host.vdpa import (
     AskerFailed,
+    NetlinkForbidden,
     NetlinkRefused,
     NetlinkStuck,
     NoSuchVdpaDevice,
@@ -192,7 +193,8 @@ def _error(fault: dict[str, Any], name: int | str | None) -> VdpaError:
         return NotLoaded()
     if code == errno.ENODEV and isinstance(name, str):
         return NoSuchVdpaDevice(name)
-    return NetlinkRefused(errno.errorcode.get(code, str(code)), fault["words"])
+    refused = NetlinkForbidden if code in (errno.EPERM, errno.EAFNOSUPPORT) else NetlinkRefused
+    return refused(errno.errorcode.get(code, str(code)), fault["words"])
 
 
 class _Turns:

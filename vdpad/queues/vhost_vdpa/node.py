@@ -103,7 +103,11 @@ class _Unsupported(VhostVdpaError):
 
 _KINDS: Mapping[int, tuple[type[VhostVdpaError], str]] = {
     errno.EBUSY: (NodeBusy, "another process has the device; only one can"),
-    errno.ENOENT: (NoSuchNode, "bind the vdpa device to the driver vhost_vdpa"),
+    errno.ENOENT: (
+        NoSuchNode,
+        "bind the vdpa device to the driver vhost_vdpa; where it is, let this service see the node "
+        "(its drop-in vhost-vdpa.conf)",
+    ),
     errno.ENODEV: (NoSuchNode, "the device is being removed"),
     errno.ENXIO: (NoSuchNode, "the device is being removed"),
     errno.EACCES: (NotPermitted, "give this user the node (a udev rule, or DeviceAllow=)"),

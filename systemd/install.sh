@@ -1,0 +1,71 @@
+#!/bin/sh
+# make install: lays out below DESTDIR what a distribution's package would have.
+#
+# vdpad and the packages that it is made of lie in a folder of their own, PREFIX/lib/vdpad, in the
+# versions that were tested (requirements-run.lock); a distribution's own may be too old, as Debian 12's
+# are. The folder is what Python takes for a virtual environment, and the system's Python runs it: one
+# below somebody's home could not be run by the service's user.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+root=$DESTDIR$PREFIX
+lib=$PREFIX/lib/vdpad
+python=$(readlink -f "$PYTHON")
+packages=$DESTDIR$lib/lib/$(basename "$python")/site-packages
+doc=$root/share/doc/vdpad
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "expected $PYTHON to be Python 3.11 or later" >&2
+    exit 1
+}
+
+# A file of the repository's, with its paths, which are the defaults', put right.
+place() { # FILE MODE DESTINATION
+    install -d "$(dirname "$3")"
+    sed -e "s,/usr/lib/vdpad,$lib,g" -e "s,/usr/bin/vdpad,$PREFIX/bin/vdpad,g" \
+        -e "s,/etc/vdpad,$SYSCONFDIR/vdpad,g" "$1" > "$3"
+    chmod "$2" "$3"
+}
+
+rm -rf "$DESTDIR$lib"
+install -d "$packages" "$DESTDIR$lib/bin" "$root/bin"
+ln -s "$python" "$DESTDIR$lib/bin/python"
+printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$python")" > "$DESTDIR$lib/pyvenv.cfg"
+"$PIP" --python "$python" --disable-pip-version-check --quiet install --root-user-action=ignore --require-hashes --no-deps \
+    --no-compile --target "$packages" -r requirements-run.lock
+rm -rf "$packages/bin" # commands of others
+find vdpad -name '*.py' -o -name py.typed | while read -r each; do
+    install -Dm 644 "$each" "$packages/$each"
+done
+# The service cannot write what it compiled; and packagers change times.
+"$python" -m compileall -q -s "$DESTDIR" --invalidation-mode unchecked-hash "$packages"
+
+for each in vdpad vdpactl; do
+    printf '#!%s/bin/python -I\nimport sys\n\nfrom vdpad.cli.%s import main\n\nsys.exit(main())\n' \
+        "$lib" "$each" > "$root/bin/$each"
+    chmod 755 "$root/bin/$each"
+done
+
+for each in vdpad.service vdpad.socket; do
+    place "systemd/$each" 644 "$root/lib/systemd/system/$each"
+done
+for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules; do
+    place "systemd/optional/$each" 644 "$DESTDIR$lib/systemd/$each"
+done
+place systemd/sysusers.conf 644 "$root/lib/sysusers.d/vdpad.conf"
+place systemd/tmpfiles.conf 644 "$root/lib/tmpfiles.d/vdpad.conf"
+if [ -e systemd/vdpad.catalog ]; then
+    place systemd/vdpad.catalog 644 "$root/lib/systemd/catalog/vdpad.catalog"
+fi
+
+install -d "$DESTDIR$SYSCONFDIR/vdpad/conf.d"
+if [ ! -e "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml" ]; then # the operator's, from then on
+    place config/vdpad.toml 644 "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml"
+fi
+
+install -d "$doc/examples"
+install -m 644 README.md LICENSE docs/*.md docs/*.json "$doc"
+install -m 644 docs/examples/* "$doc/examples"
+for each in docs/man/*.[1-8]; do
+    if [ -e "$each" ]; then place "$each" 644 "$root/share/man/man${each##*.}/$(basename "$each")"; fi
+done

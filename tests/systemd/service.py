@@ -1,0 +1,119 @@
+"""vdpad.service in the machine, as the tests see it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.vm.host import Daemon, Json
+from tests.vm.machine import Machine, Result
+
+SOCKET = "/run/vdpad/vdpad.sock"
+CONFIG = "/etc/vdpad/vdpad.toml"
+DROP_INS = "/etc/systemd/system/vdpad.service.d"
+PATIENCE = 60.0
+
+HERE = Path(__file__).resolve().parent
+_PROBE = "Type=oneshot\\nWatchdogSec=0\\nRestart=no\\nStandardOutput=truncate:/run/probed\\n"
+
+
+@dataclass
+class Service:
+    """The installed service, its settings and its journal."""
+
+    vm: Machine
+    _changed: list[str] = field(default_factory=list)
+
+    @property
+    def daemon(self) -> Daemon:
+        """For requests; whoever asks first starts it."""
+        return Daemon(self.vm, 0, SOCKET, "")
+
+    @property
+    def pid(self) -> int:
+        """Of the running daemon; 0 where there is none."""
+        return int(self.show("MainPID"))
+
+    def systemctl(self, *arguments: str) -> str:
+        """What it prints; it must succeed."""
+        return self.vm.output("systemctl", *arguments)
+
+    def show(self, name: str) -> str:
+        """A property of the service."""
+        return self.systemctl("show", "--value", "-p", name, "vdpad.service").strip()
+
+    def sh(self, script: str) -> Result:
+        """Runs a line of shell."""
+        return self.vm.run("sh", "-c", script)
+
+    def vdpactl(self, *arguments: str, uid: str = "0", gid: str = "0") -> Result:
+        """Runs the installed client as somebody."""
+        who = ("setpriv", "--reuid", uid, "--regid", gid, "--clear-groups")
+        return self.vm.run(*who, "vdpactl", *arguments)
+
+    def status(self, key: str) -> str:
+        """A line of the daemon's /proc/PID/status."""
+        lines = self.vm.output("cat", f"/proc/{self.pid}/status").splitlines()
+        (value,) = (line.partition(":")[2] for line in lines if line.startswith(f"{key}:"))
+        return value.strip()
+
+    def entries(self, *arguments: str) -> list[Json]:
+        """The service's journal."""
+        self.vm.output("journalctl", "--sync")
+        said = self.vm.output("journalctl", "-u", "vdpad", "-o", "json", *arguments)
+        return [json.loads(line) for line in said.splitlines()]
+
+    def change(self, *, unit: str = "", config: str | None = None) -> None:
+        """For one test: stops it, adds to the section [Service], or has other settings."""
+        self.systemctl("stop", "vdpad.service")
+        if config is not None:
+            self.sh(f"cp -n {CONFIG} {CONFIG}.kept")
+            self._write(CONFIG, config)
+        if unit:
+            self._write(f"{DROP_INS}/test.conf", f"[Service]\n{unit}\n")
+            self.systemctl("daemon-reload")
+
+    def _write(self, path: str, text: str) -> None:
+        self.vm.output("mkdir", "-p", path.rpartition("/")[0])
+        self.vm.ask("write", path=path, text=text)
+        self._changed.append(path)
+
+    def start(self) -> None:
+        """Returns when it runs."""
+        self.systemctl("start", "vdpad.service")
+
+    def as_installed(self) -> None:
+        """Takes back what a test has changed; the next request starts it."""
+        if self._changed:
+            self.systemctl("stop", "vdpad.service")
+            self.vm.output("rm", *self._changed)
+            self.sh(f"test -e {CONFIG} || mv {CONFIG}.kept {CONFIG}")
+            self._changed.clear()
+            self.systemctl("daemon-reload")
+            self.systemctl("reset-failed", "vdpad.service", "vdpad.socket")
+            self.systemctl("start", "vdpad.socket")
+
+    def probe(self) -> dict[str, str]:
+        """What a process with the unit's settings, drop-ins and all, can do: probe.py says."""
+        unit = "/run/systemd/system/vdpad-probe.service"
+        self.sh(
+            "{ cat /usr/lib/systemd/system/vdpad.service; "
+            f"cat {DROP_INS}/*.conf 2>/dev/null || true; }} | grep -v -e ^Also= -e ^Exec > {unit}; "
+            f"echo '[Service]\nExecStart=/usr/bin/python3 -I /run/probe.py\n{_PROBE}' >> {unit}"
+        )
+        self.vm.output("chmod", "666", "/dev/ttyS0")  # so that only the unit forbids it
+        self.vm.output("cp", str(HERE / "probe.py"), "/run/probe.py")
+        self.systemctl("daemon-reload")
+        self.systemctl("start", "vdpad-probe.service")
+        found: dict[str, str] = json.loads(self.vm.output("cat", "/run/probed"))
+        return found
+
+    def until(self, true: Callable[[], Any]) -> None:
+        """Returns when it holds."""
+        until = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < until, self.sh("journalctl -u vdpad -n 30 --no-pager").out

@@ -1,0 +1,105 @@
+"""What `make install` lays out, and that it runs from there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+from tests.daemon.support import GUARD
+
+from .install import ROOT, install
+
+PROGRAMS = ("vdpad", "vdpactl")
+
+
+def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """A program with nothing of ours in its environment, away from the repository."""
+    return subprocess.run(
+        argv,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+    )
+
+
+def pinned(lock: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+==\S+)", (ROOT / lock).read_text(), re.M))
+
+
+def test_what_is_installed_is_what_was_tested() -> None:
+    run_lock = pinned("requirements-run.lock")
+    assert run_lock <= pinned("requirements.lock")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[<>=]", each)[0] for each in project["dependencies"]}
+    assert wanted <= {each.split("==")[0] for each in run_lock}, "make lock"
+
+
+def test_what_lies_where(installed: Path) -> None:
+    expected = {
+        "etc/vdpad/vdpad.toml",
+        "usr/bin/vdpad",
+        "usr/bin/vdpactl",
+        "usr/lib/systemd/system/vdpad.service",
+        "usr/lib/systemd/system/vdpad.socket",
+        "usr/lib/sysusers.d/vdpad.conf",
+        "usr/lib/tmpfiles.d/vdpad.conf",
+        "usr/lib/vdpad/systemd/vhost-vdpa.conf",
+        "usr/lib/vdpad/systemd/udp.conf",
+        "usr/lib/vdpad/systemd/90-vdpad-vhost-vdpa.rules",
+        "usr/share/doc/vdpad/api.md",
+        "usr/share/doc/vdpad/examples/lender.py",
+    }
+    found = {str(each.relative_to(installed)) for each in installed.rglob("*") if each.is_file()}
+    assert expected <= found
+    # Nothing outside of the folders that a package of this name has.
+    ours = ("usr/lib/vdpad/", "usr/share/doc/vdpad/", "usr/share/man/", "usr/lib/systemd/catalog/")
+    assert {each for each in found - expected if not each.startswith(ours)} == set()
+    assert (installed / "etc/vdpad/conf.d").is_dir()
+
+
+def test_no_file_knows_where_it_was_laid_out(installed: Path) -> None:
+    for each in (
+        *installed.glob("usr/bin/*"),
+        *installed.rglob("*.pyc"),
+        *installed.rglob("*.cfg"),
+    ):
+        assert str(installed).encode() not in each.read_bytes(), each
+
+
+def test_everybody_may_read_it_and_nobody_write(installed: Path) -> None:
+    for each in installed.rglob("*"):
+        if not each.is_symlink():
+            assert each.stat().st_mode & 0o777 in (0o644, 0o755), each
+
+
+def test_the_programs_run_from_there(installed: Path) -> None:
+    python = installed / "usr/lib/vdpad/bin/python"
+    for program in PROGRAMS:
+        done = run(python, "-I", installed / "usr/bin" / program, "--version")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"{program} ")
+    done = run(python, "-Ic", "import vdpad, pydantic; print(vdpad.__file__, pydantic.__file__)")
+    assert done.stdout
+    assert all(each.startswith(str(installed)) for each in done.stdout.split()), done
+
+
+def test_another_prefix_and_a_config_that_is_there(tmp_path: Path) -> None:
+    """All paths are put right, and the operator's settings are left."""
+    prefix, etc = tmp_path / "opt", tmp_path / "etc"
+    (etc / "vdpad").mkdir(parents=True)
+    (etc / "vdpad/vdpad.toml").write_text("# mine\n")
+    install(PREFIX=str(prefix), SYSCONFDIR=str(etc))
+    assert (etc / "vdpad/vdpad.toml").read_text() == "# mine\n"
+    for program in PROGRAMS:
+        assert run(prefix / "bin" / program, "--version").returncode == 0
+    units = prefix / "lib/systemd/system"
+    verified = run("systemd-analyze", "verify", "--man=no", *units.iterdir())
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+    service = (units / "vdpad.service").read_text()
+    assert f"ExecStart={prefix}/bin/vdpad --config {etc}/vdpad/vdpad.toml\n" in service
+    assert "/usr/" not in service

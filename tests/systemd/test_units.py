@@ -1,0 +1,72 @@
+"""The units, by systemd's own judgement, without running them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.availability import skip_or_fail
+
+from .install import ROOT
+
+UNITS = ROOT / "systemd"
+MOST_EXPOSURE = 1.5
+HAS_SYSTEMD = shutil.which("systemd-analyze") is not None
+
+DROP_INS = ((), ("vhost-vdpa",), ("udp",), ("vhost-vdpa", "udp"))
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    skip_or_fail(None if HAS_SYSTEMD else "systemd is not installed")
+    return subprocess.run(
+        ["systemd-analyze", "--no-pager", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(params=DROP_INS, ids=lambda each: "+".join(each) or "alone")
+def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The units in a folder, with drop-ins."""
+    for each in ("vdpad.service", "vdpad.socket"):
+        text = (UNITS / each).read_text().replace("/usr/bin/vdpad", "/bin/true")
+        (tmp_path / each).write_text(text)
+    (tmp_path / "vdpad.service.d").mkdir()
+    for each in request.param:
+        shutil.copy(UNITS / "optional" / f"{each}.conf", tmp_path / "vdpad.service.d")
+    return tmp_path
+
+
+def test_systemd_finds_nothing_wrong(units: Path) -> None:
+    done = analyze("verify", "--man=no", units / "vdpad.service", units / "vdpad.socket")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_exposure_is_small(units: Path) -> None:
+    threshold = f"--threshold={MOST_EXPOSURE * 10:.0f}"
+    done = analyze("security", "--offline=true", threshold, units / "vdpad.service")
+    assert done.returncode == 0, done.stdout
+    exposure = re.search(r"Overall exposure level for vdpad\.service: ([0-9.]+)", done.stdout)
+    assert exposure is not None
+    assert float(exposure[1]) <= MOST_EXPOSURE
+
+
+def test_a_drop_in_takes_back_no_more_than_it_says() -> None:
+    """Whatever restriction a drop-in does not name, its unit keeps."""
+    for name, keys in {
+        "vhost-vdpa": {
+            *("Wants", "After", "PrivateDevices", "DeviceAllow", "LimitMEMLOCK", "PrivateNetwork"),
+            "RestrictAddressFamilies",
+        },
+        "udp": {"PrivateNetwork", "RestrictAddressFamilies", "IPAddressAllow"},
+    }.items():
+        text = (UNITS / "optional" / f"{name}.conf").read_text()
+        assert set(re.findall(r"^(\w+)=", text, re.M)) == keys
+
+
+def test_the_default_paths_are_those_of_the_documentation() -> None:
+    socket = (UNITS / "vdpad.socket").read_text()
+    assert "ListenDatagram=/run/vdpad/vdpad.sock\n" in socket
+    assert "d /run/vdpad 0755 root root" in (UNITS / "tmpfiles.conf").read_text()
