@@ -456,7 +456,7 @@ def has_shape(value: Any, shape: Any) -> bool:
 LINE = {"index": int, "command": str, "arguments": str, "ack": {1, None}}
 REPORT = {
     "migration": str,
-    "outcome": {"restored", "rejected", "incomplete", "broken"},
+    "outcome": {"restored", "rejected", "incomplete", "broken", "interrupted"},
     "commands": int,
     "applied": int,
     "rejected": [LINE],
@@ -497,7 +497,11 @@ def is_report(report: Json, outcome: str) -> bool:
     assert ring is None or has_shape(ring, INDICES)
     assert has_shape(rest, REPORT)
     assert report["outcome"] == outcome
-    assert (ring is None) is report["device_must_reset"] is (outcome in ("incomplete", "broken"))
+    if outcome == "interrupted":
+        assert ring is None
+    else:
+        lost = outcome in ("incomplete", "broken")
+        assert (ring is None) is report["device_must_reset"] is lost
     not_applied = report["rejected_total"] + report["unanswered_total"]
     assert report["applied"] + not_applied == report["commands"]
     for kind, ack in (("rejected", 1), ("unanswered", None)):

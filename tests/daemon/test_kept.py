@@ -4,13 +4,16 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 
+from vdpad.daemon.descriptor_store import DescriptorStore
 from vdpad.daemon.events.base import Event
 from vdpad.daemon.events.devices import DeviceKept, DeviceNotReleased, DeviceReleased
 from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.targets import held
 from vdpad.daemon.targets import kept as kept_module
 from vdpad.daemon.targets.kept import KeptDevices
 from vdpad.queues.vhost_vdpa.device import DeviceRefused
@@ -50,7 +53,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> type[FakeDevice]:
 
     Device.may_open.set()
     Device.may_close.set()
-    monkeypatch.setattr(kept_module, "VhostVdpaDevice", Device)
+    monkeypatch.setattr(held, "VhostVdpaDevice", Device)
     return Device
 
 
@@ -221,3 +224,155 @@ async def test_that_a_device_is_not_given_back_at_the_end_is_told(
     assert told[1].device == "vdpa0"
     assert "be given back within" in told[1].reason
     await _until(lambda: len(keeper) == 0)
+
+
+# --- with a descriptor store ---
+
+
+class FakeStore:
+    """Writes down what it is told."""
+
+    is_there = True
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+        self.stored: list[Any] = []
+
+    def put(self, *, device: str, **_: object) -> str:
+        self.told.append(f"put {device}")
+        return f"key of {device}"
+
+    def drop(self, key: str) -> None:
+        self.told.append(f"drop {key}")
+
+    def take(self, inherited: object) -> list[Any]:
+        return self.stored
+
+
+class StoredDevice(FakeDevice):
+    """One that has what the store wants to know, and says what is done to it."""
+
+    geometry = features = None
+    told: ClassVar[list[str]]
+    fails_to_reset = False
+
+    def descriptors(self) -> None:
+        """It has none."""
+
+    def reset(self) -> None:
+        type(self).told.append("reset")
+        if type(self).fails_to_reset:
+            raise DeviceRefused("no")
+
+    def close(self) -> None:
+        super().close()
+        type(self).told.append("close")
+
+
+@pytest.fixture
+def stored_device(monkeypatch: pytest.MonkeyPatch) -> type[StoredDevice]:
+    """The class of all devices, willing, with what was told to them and to the store."""
+
+    class Device(StoredDevice):
+        may_open = threading.Event()
+        may_close = threading.Event()
+        told: ClassVar[list[str]] = []
+
+    Device.may_open.set()
+    Device.may_close.set()
+    monkeypatch.setattr(held, "VhostVdpaDevice", Device)
+    return Device
+
+
+def _keeper(store: FakeStore) -> KeptDevices:
+    return KeptDevices(store=cast("DescriptorStore", store))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_giving_back_is_a_reset_and_then_every_copy(
+    stored_device: type[StoredDevice], fails: bool
+) -> None:
+    stored_device.fails_to_reset = fails
+    keeper = _keeper(FakeStore(stored_device.told))
+    kept = await _bring_up(keeper)
+    assert stored_device.told == ["put vdpa0"]
+    await keeper.close(kept)
+    assert stored_device.told == ["put vdpa0", "reset", "drop key of vdpa0", "close"]
+
+
+async def test_at_the_end_all_is_left_to_the_store(stored_device: type[StoredDevice]) -> None:
+    keeper = _keeper(FakeStore(stored_device.told))
+    await _bring_up(keeper)
+    await keeper.stop()
+    assert stored_device.told == ["put vdpa0", "close"]
+
+
+async def test_a_store_that_fails_leaves_no_device_behind(
+    stored_device: type[StoredDevice],
+) -> None:
+    store = FakeStore(stored_device.told)
+    store.put = None  # type: ignore[assignment]
+    keeper = _keeper(store)
+    with pytest.raises(TypeError):
+        await _bring_up(keeper)
+    assert stored_device.told == ["close"]
+    assert keeper.get("vdpa0") is None
+
+
+def _stored(name: str) -> Any:
+    return SimpleNamespace(
+        key=f"key of {name}",
+        device=name,
+        node=f"/dev/{name}",
+        migration="vm-1",
+        descriptors=None,
+        geometry=None,
+        features=None,
+    )
+
+
+async def test_what_was_stored_is_kept_on_for_its_migration(
+    stored_device: type[StoredDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Adopted(stored_device):  # type: ignore[misc, valid-type]
+        def __init__(self, path: Path, *_: object) -> None:
+            self.ring = SimpleNamespace(available=0 if path.name == "vdpa1" else 7)
+            if path.name == "vdpa2":
+                raise DeviceRefused("gone")
+
+    for module in (held, kept_module):
+        monkeypatch.setattr(module, "AdoptedDevice", Adopted)
+    store = FakeStore(stored_device.told)
+    store.stored = [_stored(name) for name in ("vdpa0", "vdpa1", "vdpa2")]
+    keeper = _keeper(store)
+    adopted = await keeper.adopt([])
+    assert [(kept.name, kept.migration, kept.is_untouched) for kept in adopted] == [
+        ("vdpa0", "vm-1", False),
+        ("vdpa1", "vm-1", True),
+    ]
+    assert stored_device.told == ["drop key of vdpa2"]
+    assert keeper.get("vdpa2") is None
+    with pytest.raises(ApiError, match="keeps vdpa0 for migration vm-1"):
+        await _bring_up(keeper, "vm-2")
+    await keeper.close(keeper.named("/dev/vdpa0"))
+    assert stored_device.told[1:] == ["reset", "drop key of vdpa0", "close"]
+    await _bring_up(keeper, "vm-2")
+
+
+async def test_cancellation_as_the_device_comes_gives_it_back_too(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_once(call: Callable[[], Any], name: str) -> Any:
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(call())
+        if name.startswith("open"):
+            coming.cancel()
+        return done
+
+    monkeypatch.setattr(kept_module, "on_a_thread", at_once)
+    keeper = KeptDevices()
+    coming = asyncio.create_task(_bring_up(keeper))
+    await asyncio.wait([coming])
+    await _until(lambda: keeper.get("vdpa0") is None)
+    assert coming.cancelled()
+    assert device.closed == 1

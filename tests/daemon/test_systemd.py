@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,8 +92,6 @@ def test_what_is_told(manager: tuple[Manager, str]) -> None:
     assert there.told() == {"EXTEND_TIMEOUT_USEC": "1500000"}
     notifier.stopping("Bye")
     assert there.told() == {"STOPPING": "1", "STATUS": "Bye"}
-    notifier.forget("vp0")
-    assert there.told() == {"FDSTOREREMOVE": "1", "FDNAME": "vp0"}
 
 
 def test_a_reload_is_told_with_the_time(manager: tuple[Manager, str]) -> None:
@@ -110,11 +109,26 @@ def test_a_descriptor_is_stored(manager: tuple[Manager, str]) -> None:
     reading, writing = os.pipe()
     Notifier(address).store("vp0", writing)
     data, (copy,) = there.told_with_fds()
-    assert data == b"FDSTORE=1\nFDNAME=vp0"
+    assert data == b"FDSTORE=1\nFDNAME=vp0\nFDPOLL=0"
     os.write(copy, b"x")
     assert os.read(reading, 2) == b"x"
     for each in (reading, writing, copy):
         os.close(each)
+
+
+def test_forgetting_ends_when_all_of_it_was_read(manager: tuple[Manager, str]) -> None:
+    there, address = manager
+    forgetting = threading.Thread(target=Notifier(address).forget, args=[["vp0", "vp1"]])
+    forgetting.start()
+    assert there.told() == {"FDSTOREREMOVE": "1", "FDNAME": "vp0"}
+    assert there.told() == {"FDSTOREREMOVE": "1", "FDNAME": "vp1"}
+    data, (barrier,) = there.told_with_fds()
+    assert data == b"BARRIER=1"
+    forgetting.join(0.05)
+    assert forgetting.is_alive()
+    os.close(barrier)
+    forgetting.join(5)
+    assert not forgetting.is_alive()
 
 
 def test_nobody_is_told_where_nobody_listens(tmp_path: Path) -> None:

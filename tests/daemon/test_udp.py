@@ -42,8 +42,8 @@ from tests.daemon.udp_support import (
     serving_udp,
 )
 from vdpad.daemon import endpoints
+from vdpad.daemon.binding import CannotListen
 from vdpad.daemon.configuration import BadSettings, load_settings
-from vdpad.daemon.endpoints import CannotListen
 from vdpad.daemon.udp import UdpEndpoint
 from vdpad.datagrams import Peer
 from vdpad.errors import VdpadError
@@ -235,10 +235,10 @@ async def test_the_log_tells_of_refusals_now_and_then(udp: UdpEndpoint, remote: 
     with capture_logs() as events:
         await refused(udp, remote, *[b"x"] * 200)
         await udp.close()
-    told, closed = (each for each in events if each["event"] in ("datagrams refused", "udp closed"))
-    assert (told["log_level"], told["last_from"]) == ("warning", "127.0.0.1")
-    assert told["since_last_told"] == {"foreign": 1}
-    assert closed["refused"] == {"foreign": 200}
+    first, last = (each for each in events if each["event"] == "datagrams-refused")
+    assert (first["log_level"], first["address"]) == ("warning", "127.0.0.1")
+    assert (first["datagrams"], first["reasons"]) == (1, ("foreign 1",))
+    assert (last["datagrams"], last["reasons"]) == (199, ("foreign 199",))
 
 
 async def test_ten_thousand_that_are_refused_leave_nothing_behind(

@@ -41,8 +41,10 @@ def device_process(*, ring_size: int, event_idx: bool, interrupts: bool) -> Iter
             theirs.close()
             _, fds, _, _ = socket.recv_fds(ours, 1, 3)
             lender = Lender(LentDescriptors.from_list(fds))
-            yield lender
-            ours.shutdown(socket.SHUT_WR)
+            try:
+                yield lender
+            finally:
+                ours.shutdown(socket.SHUT_WR)
             assert child.stdout is not None
             lender.settings = json.loads(child.stdout.read())
 

@@ -25,7 +25,7 @@ def migration() -> str:
     return f"vm-{os.getpid()}-{next(_numbers)}"
 
 
-def _unused(what: str) -> str:
+def unused(what: str) -> str:
     return f"/run/{what}-{os.getpid()}-{next(_numbers)}"
 
 
@@ -82,7 +82,7 @@ class Daemon:
 
 def start(vm: Machine, *, memlock: int | None = None) -> Daemon:
     """Starts a daemon and waits until it listens."""
-    name = _unused("vdpad")
+    name = unused("vdpad")
     socket, log = f"{name}.sock", f"{name}.log"
     argv = [sys.executable, "-m", "vdpad.cli.vdpad", "--socket", socket]
     pid = vm.ask("spawn", argv=argv, stderr=log, memlock=memlock)
@@ -93,7 +93,7 @@ def start(vm: Machine, *, memlock: int | None = None) -> Daemon:
 @contextmanager
 def holding(vm: Machine, node: str) -> Iterator[int]:
     """Another process that has this node open, by its pid."""
-    log = _unused("holder")
+    log = unused("holder")
     program = f"exec 3<>{node}; echo open; exec sleep infinity"
     pid = vm.ask("spawn", argv=["sh", "-c", program], stderr=log)
     try:

@@ -140,14 +140,22 @@ def report(result: Json) -> str:
             ("applied", f"{result['applied']} of {result['commands']} commands"),
             ("doorbells", result["doorbells"]),
             ("prepared in", _us(result["prepare_us"])),
-            ("committed in", _us(result["commit_us"])),
-            ("ring", f"idle at {ring['next_available']}" if ring else "the device has buffers"),
+            ("committed in", _committed_in(result)),
+            ("ring", f"idle at {ring['next_available']}" if ring else _lost_ring(result)),
             ("device", "must be reset" if result["device_must_reset"] else "can be used"),
         ]
     )
     refused = _not_applied("refused", result["rejected"], result["rejected_total"])
     unanswered = _not_applied("unanswered", result["unanswered"], result["unanswered_total"])
     return lines + refused + unanswered + _widened(result)
+
+
+def _lost_ring(result: Json) -> str:
+    return "the device has buffers" if result["device_must_reset"] else "nothing was sent"
+
+
+def _committed_in(result: Json) -> str:
+    return "unknown" if result["outcome"] == "interrupted" else _us(result["commit_us"])
 
 
 def _not_applied(what: str, lines: Sequence[Json], total: int) -> str:

@@ -20,7 +20,8 @@ from vdpad.daemon.events.base import CALLER
 from vdpad.daemon.events.requests import InternalError
 from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
 from vdpad.daemon.host_devices import all_devices
-from vdpad.daemon.operations import Operation, Operations, Wish
+from vdpad.daemon.operation import Operation, Wish
+from vdpad.daemon.operations import Operations
 from vdpad.daemon.params import (
     CheckParams,
     CommitParams,

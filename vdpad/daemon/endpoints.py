@@ -9,10 +9,8 @@ All that is here, but what a Unix socket's path is about, serves the UDP endpoin
 """
 
 import asyncio
-import grp
-import os
+import contextlib
 import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +18,11 @@ from typing import Any, cast
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from vdpad.daemon.announcing import Announce, log_event
+from vdpad.daemon.binding import bound_socket, inherited_socket, inode_of
 from vdpad.daemon.envelope import encode_reply
 from vdpad.daemon.events.daemon import SocketError
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.datagrams import AncillarySocket, Peer
-from vdpad.errors import VdpadError, why
+from vdpad.datagrams import MAX_DATAGRAM, AncillarySocket, Peer
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
@@ -33,6 +31,9 @@ _QUEUED_DATAGRAMS = 64
 
 # Datagrams that are being answered, which takes up to a commit's deadline. Stops the same.
 _ANSWERED_AT_ONCE = 1024
+
+# How many more are answered at the end. Stops senders that go on from putting it off.
+_MOST_OF_THE_REST = 1024
 
 # How long a large reply waits for room in the send buffer, in seconds, how often it looks, and how
 # many may wait: each is up to 200 KiB. Room is what readers make, however slow.
@@ -44,10 +45,6 @@ _OVERLOADED = encode_reply(
     None,
     {"error": ApiError(Kind.OVERLOADED, "too many datagrams are waiting; try later").to_json()},
 )
-
-
-class CannotListen(VdpadError):
-    """The socket cannot be had."""
 
 
 class _BoundedProtocol(Protocol):
@@ -96,6 +93,7 @@ class Endpoint:
         self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stream: DatagramServer | None = None
+        self._transport: Any = None
         self._protocol: _BoundedProtocol | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -104,44 +102,55 @@ class Endpoint:
         """How many the queue had no room for."""
         return 0 if self._protocol is None else self._protocol.refused
 
+    def leave_the_rest(self) -> None:
+        """What comes from now on stays in the socket, for whoever serves it next."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
     async def close(self) -> None:
-        """Ends reading, and waits for the replies under way."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+        """Ends once all that had been read is answered."""
+        await self._stop_reading()
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._stream is not None:
             self._stream.close()
-        while not self._received.empty():
-            self._received.get_nowait()[1].close_fds()
 
     async def _serve(self, endpoint: socket.socket) -> None:
         """Begins to answer on a bound socket, which is the stream's from now on."""
         loop = asyncio.get_running_loop()
         errors: asyncio.Queue[Any] = asyncio.Queue()
         drained = asyncio.Event()
-        transport: Any
-        transport, self._protocol = await loop.create_datagram_endpoint(
+        self._transport, self._protocol = await loop.create_datagram_endpoint(
             lambda: _BoundedProtocol(self._received, errors, drained, self._announce),
             sock=endpoint,
         )
-        self._stream = DatagramServer(transport, self._received, errors, drained)
+        self._stream = DatagramServer(self._transport, self._received, errors, drained)
         self._reader = loop.create_task(self._read(), name="endpoint")
 
     async def _read(self) -> None:
         assert self._stream is not None
-        loop = asyncio.get_running_loop()
         while True:
             data, address = await self._stream.recv()
             peer = cast("Peer", address)
-            if len(self._tasks) >= _ANSWERED_AT_ONCE:
+            if len(self._tasks) < _ANSWERED_AT_ONCE:
+                self._answer_soon(data, peer)
+            else:
                 peer.close_fds()
                 await self._stream.send(_OVERLOADED, cast("Any", peer))
-                continue
-            task = loop.create_task(self._reply(data, peer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+
+    async def _stop_reading(self) -> None:
+        """What was read is being answered from here on."""
+        self.leave_the_rest()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        while not self._received.empty():
+            self._answer_soon(*self._received.get_nowait())
+
+    def _answer_soon(self, data: bytes, peer: Peer) -> None:
+        task = asyncio.get_running_loop().create_task(self._reply(data, peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reply(self, data: bytes, peer: Peer) -> None:
         try:
@@ -172,9 +181,9 @@ class UnixEndpoint(Endpoint):
         Raises:
             CannotListen: another daemon answers there, or the path, mode or group can't be had.
         """
-        self._socket = _bound_socket(path, mode, group)
+        self._socket = bound_socket(path, mode, group)
         await self._serve(self._socket)
-        self._path, self._inode = path, _inode(path)
+        self._path, self._inode = path, inode_of(path)
 
     async def take_over(self, fd: int) -> Path:
         """Begins to answer on a socket that was bound before; its file is not ours to remove.
@@ -185,20 +194,30 @@ class UnixEndpoint(Endpoint):
         Raises:
             CannotListen: it is no Unix datagram socket with a path.
         """
-        self._socket = _inherited_socket(fd)
+        self._socket = inherited_socket(fd)
         await self._serve(self._socket)
         return Path(self._socket.getsockname())
-
-    async def close(self) -> None:
-        """Ends reading, waits for the replies under way, and removes the socket."""
-        await super().close()
-        if self._path is not None and _inode(self._path) == self._inode:
-            self._path.unlink(missing_ok=True)
 
     @property
     def replies_dropped(self) -> int:
         """How many could not be sent."""
         return 0 if self._socket is None else self._socket.replies_dropped
+
+    async def _stop_reading(self) -> None:
+        """Removes the socket, if it is ours, and answers what still stands in it."""
+        await super()._stop_reading()
+        if self._path is None:
+            return
+        if inode_of(self._path) == self._inode:
+            self._path.unlink(missing_ok=True)
+        self._read_the_rest()
+
+    def _read_the_rest(self) -> None:
+        """Takes what stands in the kernel's queue, which nobody will serve after us."""
+        assert self._socket is not None
+        with contextlib.suppress(OSError):
+            for _ in range(_MOST_OF_THE_REST):
+                self._answer_soon(*self._socket.recvfrom(MAX_DATAGRAM))
 
     async def _send(self, reply: bytes, peer: Peer) -> None:
         await self._wait_for_room(len(reply))
@@ -218,70 +237,3 @@ class UnixEndpoint(Endpoint):
             pass
         finally:
             self._waiting_replies -= 1
-
-
-def _bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
-    _clear(path)
-    endpoint = AncillarySocket()
-    umask = os.umask(0o777)
-    try:
-        endpoint.bind(str(path))
-    except (OSError, ValueError) as error:
-        endpoint.close()
-        raise CannotListen(f"{path}: {why(error)}") from error
-    finally:
-        os.umask(umask)
-    try:
-        if group is not None:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
-        path.chmod(mode)
-    except (OSError, KeyError) as error:
-        endpoint.close()
-        path.unlink(missing_ok=True)
-        raise CannotListen(f"{path}: cannot give it to group {group}: {error}") from error
-    return endpoint
-
-
-def _inherited_socket(fd: int) -> AncillarySocket:
-    try:
-        found = socket.socket(fileno=fd)
-    except OSError as error:
-        raise CannotListen(f"expected a socket as descriptor {fd}: {why(error)}") from error
-    kind, name = (found.family, found.type), found.getsockname()
-    found.detach()
-    if kind != (socket.AF_UNIX, socket.SOCK_DGRAM):
-        raise CannotListen(
-            f"expected a Unix datagram socket as descriptor {fd} (ListenDatagram= with a path), "
-            f"got {kind[0].name} and {kind[1].name}"
-        )
-    if not isinstance(name, str) or not name.startswith("/"):
-        raise CannotListen(f"expected descriptor {fd} to be bound to a path, it is to {name!r}")
-    return AncillarySocket(fd)
-
-
-def _inode(path: Path) -> int | None:
-    """Tells our socket from another that took its path."""
-    try:
-        return path.lstat().st_ino
-    except OSError:
-        return None
-
-
-def _clear(path: Path) -> None:
-    """Removes a socket that nobody listens on any more."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise CannotListen(f"{path}: expected a socket or nothing, there is something else")
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise CannotListen(f"{path}: {why(error)}") from error
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError as error:
-            raise CannotListen(f"{path}: {why(error)}") from error
-    raise CannotListen(f"{path}: another process listens there; stop it or choose another path")

@@ -6,6 +6,11 @@ An operation is known by its migration, and is for one state and one target (the
         │                    └────────▶ failed          rejected, late, or a broken device
         └────cancel───▶ cancelled
 
+An operation has a record beside it (records.py), which goes the same way and outlives the daemon.
+What the next daemon finds unended there is failed, with a report that says "interrupted". One that
+the daemon itself ended before anything was sent, by its death or by `stop`, is renewable: the same
+may be prepared again, in its place.
+
 Only `_start` leaves `prepared` for `committing`, and only the commit's own task leaves that; it
 belongs to the operation and not to a request, so it goes on when its client dies. Whoever asks for
 the same again while it runs waits for the same end, and afterwards gets the record of it. A lend
@@ -16,28 +21,22 @@ Nothing here suspends between looking at a state and changing it; that is all th
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any
 
 from vdpad.daemon.announcing import Announce, log_event
+from vdpad.daemon.bookkeeping import Bookkeeping
 from vdpad.daemon.collector import no_collection
 from vdpad.daemon.events.operations import Cancelled, CommitFailed, Committing, Prepared
-from vdpad.daemon.events.replayed import by_name, replayed_event
+from vdpad.daemon.events.replayed import replayed_event
 from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.operation import ENDED, Operation, State, Wish
+from vdpad.daemon.preparing import Preparing, cut_short, prepared
+from vdpad.daemon.records import Records
 from vdpad.daemon.settings import Limits, Replay
-from vdpad.daemon.targets.interface import Destination, Target, Terms
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.restore.plan import Incompatible, Plan, plan
-from vdpad.restore.program import Program, encode
-from vdpad.restore.replay import Outcome, Replayed, replay
-from vdpad.restore.report import Report, report
-from vdpad.state.model import NetState
-from vdpad.state.problems import summary
+from vdpad.restore.program import Program
+from vdpad.restore.replay import replay
+from vdpad.restore.report import Report
 
 # How long a request that stops no guest gives way to commits, in seconds. Longer than a commit
 # takes on a device that works; a device that does not must hold nobody up.
@@ -47,150 +46,27 @@ _MOST_COURTESY = 0.05
 _MOST_WAITING = 8
 
 
-class State(StrEnum):
-    """Where an operation stands, as the API names it."""
-
-    PREPARED = "prepared"
-    COMMITTING = "committing"
-    RESTORED = "restored"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-_ENDED = frozenset({State.RESTORED, State.FAILED, State.CANCELLED})
-
-_FAILURES = {
-    Outcome.REJECTED: (Kind.REJECTED, "the device refused {rejected} of {commands} commands"),
-    Outcome.INCOMPLETE: (
-        Kind.TIMEOUT,
-        "{unanswered} of {commands} commands were not answered by the deadline",
-    ),
-    Outcome.BROKEN: (Kind.DEVICE_BROKEN, "the device broke the rules of the ring: {fault}"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A checked request to put a state on a target."""
-
-    migration: str
-    state: NetState
-    target: Target
-    target_json: dict[str, Any]
-    """The target as the caller named it, for replies."""
-    began_ns: int
-    """perf_counter_ns when the request came in: preparing is counted from here."""
-
-    def digest(self) -> str:
-        """Tells this state and target from others: sha256 over their canonical JSON."""
-        digest = hashlib.sha256(self.state.model_dump_json(exclude_none=True).encode())
-        digest.update(json.dumps(self.target_json, sort_keys=True).encode())
-        return digest.hexdigest()
-
-
-@dataclass(slots=True)
-class Operation:
-    """One migration's restore."""
-
-    migration: str
-    digest: str
-    destination: Destination
-    target_json: dict[str, Any]
-    commands: int
-    doorbells: int
-    widened: tuple[str, ...]
-    prepare_us: int
-    state: State = State.PREPARED
-    program: Program | None = None
-    """Until the operation ends."""
-    by_name: Counter[str] = field(default_factory=Counter)
-    """How many commands of each name it has."""
-    report: Report | None = None
-    failure: tuple[Kind, str] | None = None
-    """What callers of a failed commit are told, beside the report."""
-    commit: asyncio.Task[None] | None = field(default=None, repr=False)
-    waiting: int = 0
-    """How many requests wait for the commit's end."""
-
-    @property
-    def named(self) -> tuple[str, str, str]:
-        """How events begin: the migration, the target's kind, the device's name."""
-        return self.migration, self.target_json["kind"], self.destination.name
-
-    def to_json(self) -> dict[str, Any]:
-        """The API's Operation."""
-        return {
-            "migration": self.migration,
-            "state": self.state.value,
-            "digest": self.digest,
-            "target": self.target_json,
-            "commands": self.commands,
-            "doorbells": self.doorbells,
-            "widened": list(self.widened),
-            "prepare_us": self.prepare_us,
-            "report": None if self.report is None else self.report.to_json(),
-        }
-
-
-def _plan_or_refuse(state: NetState, terms: Terms) -> Plan:
-    """The plan of a state for a device.
-
-    Raises:
-        ApiError: incompatible, with all problems.
-    """
-    planned = plan(state, terms.capabilities)
-    if isinstance(planned, Incompatible):
-        raise ApiError(
-            Kind.INCOMPATIBLE,
-            f"the device cannot take this state: {summary(planned.problems)}",
-            problems=[asdict(each) for each in planned.problems],
-        )
-    return planned
-
-
-@dataclass(frozen=True, slots=True)
-class _Preparing:
-    """A prepare under way, which takes time where a device comes up."""
-
-    digest: str
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-async def _prepared(wish: Wish, digest: str) -> Operation:
-    destination = await wish.target.bring_up(wish.state.features, wish.migration)
-    try:
-        planned = _plan_or_refuse(wish.state, destination)
-        program = encode(planned.commands, destination.geometry, event_idx=destination.event_idx)
-    except BaseException:
-        await destination.give_up()
-        raise
-    return Operation(
-        migration=wish.migration,
-        digest=digest,
-        destination=destination,
-        target_json=wish.target_json,
-        commands=len(program.commands),
-        doorbells=program.most_doorbells,
-        widened=planned.widened,
-        prepare_us=(time.perf_counter_ns() - wish.began_ns) // 1000,
-        program=program,
-        by_name=by_name(program.commands),
-    )
-
-
 class Operations:
     """All operations of this daemon, oldest first."""
 
-    def __init__(self, limits: Limits, waiting: Replay, announce: Announce = log_event) -> None:
+    def __init__(
+        self, limits: Limits, waiting: Replay, records: Records, announce: Announce = log_event
+    ) -> None:
         self._limits = limits
         self._waiting = waiting
         self._announce = announce
         self._all: dict[str, Operation] = {}
-        self._preparing: dict[str, _Preparing] = {}
+        self._preparing: dict[str, Preparing] = {}
         self._in_use: dict[object, str] = {}
         """Which migration's commit has a device, by the target's identity."""
         self._no_commit = asyncio.Event()
         self._no_commit.set()
+        self._stopping = False
+        self._books = Bookkeeping(records, announce, lambda: bool(self._in_use))
+
+    def recall(self) -> None:
+        """Takes in what earlier daemons did, by their records."""
+        self._all |= {each.migration: each for each in self._books.recall()}
 
     def use(self, limits: Limits, waiting: Replay) -> None:
         """Other settings from the next request on; commits that run keep theirs."""
@@ -212,15 +88,13 @@ class Operations:
         known = self._all.get(wish.migration)
         if known is not None:
             _refuse_another(known.digest, digest)
-            return known
+            if not known.renewable:
+                return known
+        if self._stopping:
+            raise _is_stopping()
         self._make_room()
-        under_way = self._preparing[wish.migration] = _Preparing(digest)
-        try:
-            operation = await _prepared(wish, digest)
-        finally:
-            del self._preparing[wish.migration]
-            under_way.ended.set()
-        self._all[wish.migration] = operation
+        operation = await self._prepare_anew(wish, digest)
+        self._take_in(operation, operation.program)
         self._announce(
             Prepared(
                 *operation.named,
@@ -241,10 +115,16 @@ class Operations:
             deadline_ms: for the whole replay; None for the configured one.
 
         Raises:
-            ApiError: no-such-migration, busy, conflict (it was cancelled).
+            ApiError: no-such-migration (or the daemon ended it before its commit), busy, conflict
+                (it was cancelled).
             BadLend: the operation stays prepared.
         """
         operation = self.get(migration)
+        if operation.renewable:
+            raise ApiError(
+                Kind.NO_SUCH_MIGRATION,
+                "the daemon ended before this commit, and nothing was sent; prepare the same again",
+            )
         if operation.state is State.CANCELLED:
             raise ApiError(
                 Kind.CONFLICT,
@@ -273,7 +153,7 @@ class Operations:
                 await asyncio.shield(operation.commit)
             finally:
                 operation.waiting -= 1
-        return _recorded(operation)
+        return operation.outcome()
 
     def get(self, migration: str) -> Operation:
         """The operation of a migration.
@@ -287,6 +167,11 @@ class Operations:
                 Kind.NO_SUCH_MIGRATION, "nothing was prepared for this migration, or long ago"
             )
         return operation
+
+    def was_restored(self, migration: str) -> bool:
+        """Whether this migration's commit is known to have gone well."""
+        operation = self._all.get(migration)
+        return operation is not None and operation.state is State.RESTORED
 
     def newest_first(self) -> list[Operation]:
         """All operations."""
@@ -305,6 +190,7 @@ class Operations:
         """
         operation = self.get(migration)
         if self._cancelled_now(operation):
+            assert operation.destination is not None
             await operation.destination.give_up()
         return operation
 
@@ -324,6 +210,28 @@ class Operations:
             async with asyncio.timeout(_MOST_COURTESY):
                 await self._no_commit.wait()
 
+    async def stop(self) -> None:
+        """Takes on nothing more, cancels what has not begun, and waits for the commits under way.
+
+        They end by their deadlines. What was cancelled may be prepared again by the next daemon.
+        """
+        self._stopping = True
+        for under_way in self._preparing.values():
+            under_way.task.cancel()
+        cancelled = [each for each in self._all.values() if each.state is State.PREPARED]
+        for each in cancelled:
+            each.renewable = True
+            self._cancelled_now(each)
+        given_up = (each.destination.give_up() for each in cancelled if each.destination)
+        commits = (each.commit for each in self._all.values() if each.commit)
+        await asyncio.gather(*given_up, *commits, return_exceptions=True)
+        self._books.settle_all()
+
+    def seconds_of_commits(self) -> float:
+        """By when all commits that run now have ended, at the latest, in seconds from now."""
+        running = [each.ends_by for each in self._all.values() if each.commit]
+        return max(0.0, max(running, default=0.0) - asyncio.get_running_loop().time())
+
     def _cancelled_now(self, operation: Operation) -> bool:
         """Cancels what is prepared, and says whether it was.
 
@@ -340,20 +248,50 @@ class Operations:
             return False
         operation.state = State.CANCELLED
         operation.program = None
+        self._books.cancelled(operation)
         self._announce(Cancelled(*operation.named))
         return True
+
+    async def _prepare_anew(self, wish: Wish, digest: str) -> Operation:
+        """
+        Raises:
+            ApiError: overloaded: the daemon's end cut it short; else as prepared.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        under_way = self._preparing[wish.migration] = Preparing(digest, task)
+        try:
+            return await prepared(wish, digest)
+        except asyncio.CancelledError:
+            if not self._stopping or task.uncancel():
+                raise
+            self._take_in(cut_short(wish, digest), None)
+            raise _is_stopping() from None
+        finally:
+            del self._preparing[wish.migration]
+            under_way.ended.set()
+
+    def _take_in(self, operation: Operation, program: Program | None) -> None:
+        """Makes an operation known, in the place of one that it renews, and begins its record."""
+        self._all.pop(operation.migration, None)
+        self._all[operation.migration] = operation
+        self._books.begin(operation, program)
 
     # --- the commit ---
 
     def _start(self, operation: Operation, fds: list[int], deadline_ms: int | None) -> None:
         """Opens the control queue and lets the commit's task begin."""
-        identity = operation.destination.identity(fds)
+        destination, record = operation.destination, operation.record
+        assert destination is not None
+        assert record is not None
+        identity = destination.identity(fds)
         holder = self._in_use.get(identity)
         if holder is not None:
             raise ApiError(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
-        queue = operation.destination.open(fds)
+        queue = destination.open(fds)
         self._in_use[identity] = operation.migration
         self._no_commit.clear()
+        record.begin()
         operation.state = State.COMMITTING
         self._announce(Committing(*operation.named, operation.commands))
         operation.commit = asyncio.get_running_loop().create_task(
@@ -364,17 +302,21 @@ class Operations:
     async def _run(
         self, operation: Operation, queue: ControlQueue, identity: object, deadline_ms: int
     ) -> None:
-        program = operation.program
+        program, record, destination = operation.program, operation.record, operation.destination
         assert program is not None
+        assert record is not None
+        assert destination is not None
         try:
             with no_collection():
+                operation.ends_by = asyncio.get_running_loop().time() + deadline_ms / 1000
                 replayed = await replay(
                     program,
                     queue,
-                    deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
+                    deadline=operation.ends_by,
                     poll_ns=self._waiting.poll_us * 1000,
+                    progress=record.progress,
                 )
-            outcome = _record(operation, program, replayed)
+            outcome = operation.ended(program, replayed)
         except BaseException as error:
             operation.state = State.FAILED
             operation.failure = (Kind.INTERNAL, "the commit failed; see the journal")
@@ -387,20 +329,21 @@ class Operations:
                 self._no_commit.set()
             operation.program = None
             operation.commit = None
+            self._books.ended(operation)
         self._announce(
             replayed_event(operation.named, program.commands, operation.by_name, replayed, outcome)
         )
-        operation.destination.done()
+        destination.done()
 
-    # --- room for records ---
+    # --- room for operations ---
 
     def _make_room(self) -> None:
-        """Forgets the oldest that has ended, where the records are full.
+        """Forgets the oldest that has ended, where there are as many as may be.
 
         Raises:
             ApiError: overloaded.
         """
-        active = sum(each.state not in _ENDED for each in self._all.values())
+        active = sum(each.state not in ENDED for each in self._all.values())
         active += len(self._preparing)
         if active >= self._limits.operations_at_once:
             raise ApiError(
@@ -410,11 +353,18 @@ class Operations:
             )
         if len(self._all) < self._limits.operations_kept:
             return
-        for migration, operation in self._all.items():
-            if operation.state in _ENDED:
-                del self._all[migration]
+        for operation in self._all.values():
+            if operation.state in ENDED:
+                del self._all[operation.migration]
+                self._books.forget(operation)
                 return
         raise ApiError(Kind.OVERLOADED, "all records are of operations that have not ended yet")
+
+
+def _is_stopping() -> ApiError:
+    return ApiError(
+        Kind.OVERLOADED, "the daemon is stopping and takes on nothing more; ask the next one"
+    )
 
 
 def _refuse_another(known: str, digest: str) -> None:
@@ -424,37 +374,3 @@ def _refuse_another(known: str, digest: str) -> None:
             "this migration is known with another state or target; give it another name",
             digest=known,
         )
-
-
-def _record(operation: Operation, program: Program, replayed: Replayed) -> Report:
-    """Writes down how a replay ended."""
-    outcome = report(
-        operation.migration,
-        program.commands,
-        replayed,
-        widened=operation.widened,
-        prepare_us=operation.prepare_us,
-    )
-    operation.report = outcome
-    operation.state = State.FAILED
-    if replayed.outcome is Outcome.RESTORED:
-        operation.state = State.RESTORED
-    else:
-        kind, message = _FAILURES[replayed.outcome]
-        told = message.format(
-            rejected=outcome.rejected_total,
-            unanswered=outcome.unanswered_total,
-            commands=outcome.commands,
-            fault=replayed.fault,
-        )
-        operation.failure = (kind, told)
-    return outcome
-
-
-def _recorded(operation: Operation) -> Report:
-    if operation.failure is None:
-        assert operation.report is not None
-        return operation.report
-    kind, message = operation.failure
-    data = {} if operation.report is None else {"report": operation.report.to_json()}
-    raise ApiError(kind, message, **data)

@@ -10,11 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import vdpad
 from vdpad.daemon import journal, systemd
-from vdpad.daemon.announcing import Announcer, EventLog
+from vdpad.daemon.announcing import Announce, Announcer, EventLog
 from vdpad.daemon.api import Api
+from vdpad.daemon.descriptor_store import DescriptorStore
 from vdpad.daemon.endpoints import UnixEndpoint
-from vdpad.daemon.events.daemon import Listening, NotReloaded, Reloaded, Stopped, Stopping
-from vdpad.daemon.operations import Operations, State
+from vdpad.daemon.events.daemon import (
+    Listening,
+    NoRecordsKept,
+    NotReloaded,
+    Reloaded,
+    Stopped,
+    Stopping,
+)
+from vdpad.daemon.events.devices import DeviceNotReleased
+from vdpad.daemon.faults import ApiError
+from vdpad.daemon.operation import State
+from vdpad.daemon.operations import Operations
+from vdpad.daemon.records import NoRecords, Records, records_directory
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Metrics, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.daemon.textfile import Textfile
@@ -33,13 +45,24 @@ _LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
 class Service:
     """A running daemon."""
 
-    def __init__(self, settings: Settings, inherited: Iterable[systemd.Inherited] = ()) -> None:
-        """Takes what systemd handed over; where its socket is among it, none is bound."""
+    def __init__(
+        self,
+        settings: Settings,
+        inherited: Iterable[systemd.Inherited] = (),
+        store: DescriptorStore | None = None,
+    ) -> None:
+        """
+        Args:
+            settings: all of them.
+            inherited: what systemd handed over; where its socket is among it, none is bound.
+            store: where kept devices outlive this daemon.
+        """
         self._settings = settings
         self._inherited = {each.name: each.fd for each in inherited}
         self.announce = announce = Announcer(EventLog())
-        self._targets = Targets(settings.software, announce)
-        self._operations = Operations(settings.limits, settings.replay, announce)
+        self._targets = Targets(settings.software, announce, store)
+        self._records = _records(settings, announce)
+        self._operations = Operations(settings.limits, settings.replay, self._records, announce)
         self.api = Api(settings, self._operations, self._targets, announce)
         self._endpoint = UnixEndpoint(self.api.answer, announce)
         self.udp: UdpEndpoint | None = None
@@ -53,8 +76,10 @@ class Service:
             CannotListen: a socket cannot be had.
             BadKeys: the keys for UDP cannot be had.
         """
+        self._operations.recall()
         self._targets.start()
         try:
+            await self._adopt()
             path = await self._listen()
             if self._settings.udp.listen is not None:
                 # The cryptography takes time and memory, which a host without UDP need not spend.
@@ -64,6 +89,7 @@ class Service:
         except BaseException:
             await self._endpoint.close()
             await self._targets.stop()
+            self._records.close()
             raise
         self.announce(Listening(str(path), vdpad.__version__))
         if self._textfile is not None:
@@ -71,13 +97,15 @@ class Service:
         return path
 
     async def stop(self) -> None:
-        """Takes no more requests, and answers those under way; commits end by their deadlines."""
+        """Takes on nothing more, and answers what was asked; commits end by their deadlines."""
         self.announce(Stopping(self._operations.by_state()[State.COMMITTING]))
+        await self._operations.stop()
         endpoints = (self._endpoint, self.udp)
         await asyncio.gather(*(each.close() for each in endpoints if each is not None))
         await self._targets.stop()
         if self._textfile is not None:
             await self._textfile.stop()
+        self._records.close()
         self.announce(Stopped())
 
     def reload(self, load: Callable[[], Settings]) -> None:
@@ -103,6 +131,16 @@ class Service:
 
         self.udp.use_keys(load_keys(key_file(self._settings.udp.key_file)))
         return ("udp.key_file",)
+
+    async def _adopt(self) -> None:
+        """Keeps on what an earlier daemon kept, but for devices that have nothing of any guest."""
+        kept = self._targets.kept
+        for each in await kept.adopt(self._inherited.items()):
+            if each.is_untouched and not self._operations.was_restored(each.migration):
+                try:
+                    await kept.close(each)
+                except ApiError as error:
+                    self.announce(DeviceNotReleased(*each.named, str(error)))
 
     def _metrics(self, settings: Metrics) -> Textfile | None:
         if settings.textfile is None:
@@ -151,8 +189,23 @@ class Service:
         return settings.socket
 
 
+def _records(settings: Settings, announce: Announce) -> Records:
+    """The records; a daemon that cannot keep any works all the same, and says so."""
+    most = settings.limits.operations_kept
+    directory = records_directory(settings.records.directory, os.environ)
+    try:
+        return Records(directory, most, announce)
+    except NoRecords as error:
+        announce(NoRecordsKept(str(error)))
+        return Records(None, most, announce)
+
+
 async def run(load: Callable[[], Settings]) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    The commits under way end first. Another SIGTERM changes nothing, since commands cannot be
+    called back; another SIGINT is somebody at a terminal who has waited enough, and ends it at
+    once.
 
     Args:
         load: reads the configuration.
@@ -165,11 +218,10 @@ async def run(load: Callable[[], Settings]) -> None:
     """
     notifier = systemd.take_notifier(os.environ)
     watchdog = systemd.take_watchdog(os.environ)
-    service = Service(load(), systemd.take_inherited(os.environ))
-    ended = asyncio.Event()
+    inherited = systemd.take_inherited(os.environ)
+    service = Service(load(), inherited, DescriptorStore(notifier))
+    ended = _signalled()
     loop = asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, ended.set)
     with contextlib.ExitStack() as beside:
         if watchdog is not None:
             beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
@@ -182,6 +234,21 @@ async def run(load: Callable[[], Settings]) -> None:
             notifier.stopping("Waiting for the commits under way")
             with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
                 await service.stop()
+
+
+def _signalled() -> asyncio.Event:
+    """What is set by SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        ended.set()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, end)
+    return ended
 
 
 def _reload(

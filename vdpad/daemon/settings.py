@@ -180,6 +180,14 @@ class Access(_Settings):
         return peer.uid in self.users or peer.gid in self.groups
 
 
+class Recording(_Settings):
+    """Where it is kept what operations came to, so that it survives a restart of the daemon."""
+
+    directory: Path | None = None
+    """On tmpfs, and the daemon's alone. None is `operations` in systemd's $RUNTIME_DIRECTORY;
+    without that, nothing is kept."""
+
+
 class Settings(_Settings):
     """All settings."""
 
@@ -193,6 +201,7 @@ class Settings(_Settings):
     """By method; one that is not there is for all who may speak."""
     limits: Limits = Limits()
     replay: Replay = Replay()
+    records: Recording = Recording()
     udp: Udp = Udp()
     metrics: Metrics = Metrics()
     software: tuple[Software, ...] = (Software(name="sim0"),)

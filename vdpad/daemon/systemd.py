@@ -7,15 +7,16 @@ there, and whatever is told goes nowhere.
 Nothing here raises for what systemd does later. A notification waits for room only where the state
 changes (start, reload, stop); the watchdog's never does, since a commit may be under way.
 
-Sources: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
+Sources: sd_notify(3), sd_notify_barrier(3), sd_listen_fds(3), sd_watchdog_enabled(3).
 """
 
 import asyncio
 import os
+import select
 import socket
 import time
 from array import array
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -36,6 +37,9 @@ _MOST_DESCRIPTORS = 4096
 
 # How long a change of state waits for room in systemd's socket, in seconds.
 _PATIENCE = 1.0
+
+# How long systemd may take to read what it was told, in seconds.
+_BARRIER_SECONDS = 5.0
 
 # How often a stop under way asks for more time, and for how much: three askings may get lost.
 _EXTEND_EVERY = 5.0
@@ -87,18 +91,40 @@ class Notifier:
         """Asks for so much time until the next asking, past the unit's limit; never waits."""
         self._tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", patience=0)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._address is not None
+
     def store(self, name: str, fd: int) -> None:
         """Gives systemd a copy of a descriptor, to be inherited after a restart.
 
         Args:
             name: at most 255 printable characters without a colon; more than one may share it.
-            fd: stays ours too.
+            fd: stays ours too. systemd does not watch it: an eventfd's state says nothing of its
+                owner's.
         """
-        self._tell(f"FDSTORE=1\nFDNAME={name}", fd)
+        self._tell(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fd)
 
-    def forget(self, name: str) -> None:
-        """Has systemd close what was stored under this name."""
-        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}")
+    def forget(self, names: Iterable[str]) -> None:
+        """Has systemd close what was stored under these names; returns once it has.
+
+        May be called on a thread, and waits up to 5 s: its copies keep others from what they are.
+        """
+        for name in names:
+            self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._tell("BARRIER=1", theirs)
+        finally:
+            os.close(theirs)
+        try:
+            poll = select.poll()
+            poll.register(ours, 0)
+            if not poll.poll(_BARRIER_SECONDS * 1000):
+                log.warning("systemd is slow to let go of descriptors")
+        finally:
+            os.close(ours)
 
     def _tell(self, message: str, *fds: int, patience: float = _PATIENCE) -> None:
         if self._address is None:

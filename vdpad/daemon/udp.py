@@ -18,21 +18,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import structlog
-
 import vdpad
 from vdpad.daemon.announcing import Announce, log_event
-from vdpad.daemon.endpoints import Answer, CannotListen, Endpoint
+from vdpad.daemon.binding import CannotListen
+from vdpad.daemon.endpoints import Answer, Endpoint
 from vdpad.daemon.envelope import encode_reply
-from vdpad.daemon.events.daemon import Listening
+from vdpad.daemon.events.daemon import DatagramsRefused, Listening
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Udp
 from vdpad.datagrams import Peer, host_and_port
 from vdpad.errors import why
 from vdpad.keys import key_file, load_keys
 from vdpad.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.udp")
 
 # How often the log may tell of datagrams that were not let in, in seconds. Stops a flood of them
 # from becoming one of the log.
@@ -45,34 +42,39 @@ _RECEIVE_BUFFER = 4 * 1024 * 1024
 class Refusals:
     """Datagrams that were not let in: counted, and told of now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Announce) -> None:
+        self._announce = announce
         self.counts: Counter[Reason] = Counter()
         self._told: Counter[Reason] = Counter()
+        self._last = ("", "")
+        """What was wrong with the last one, and where it came from."""
         self._next = 0.0
 
     def note(self, error: NotOpened, address: tuple[Any, ...]) -> None:
         """One more."""
         self.counts[error.reason] += 1
+        self._last = (str(error), address[0])
         now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _TOLD_EVERY
-        log.warning(
-            "datagrams refused",
-            since_last_told=_by_name(self.counts - self._told),
-            last=str(error),
-            last_from=address[0],
-        )
+        if now >= self._next:
+            self._next = now + _TOLD_EVERY
+            self.tell()
+
+    def tell(self) -> None:
+        """Tells of those that nobody was told of."""
+        untold = self.counts - self._told
         self._told = self.counts.copy()
+        if untold:
+            reasons = tuple(f"{reason.value} {count}" for reason, count in untold.items())
+            self._announce(DatagramsRefused(untold.total(), reasons, *self._last))
 
 
 class SealedSocket(socket.socket):
     """A UDP socket for asyncio_dgram's streams, with a Peer in each address's place."""
 
-    def __init__(self, family: int, gate: Gate) -> None:
+    def __init__(self, family: int, gate: Gate, announce: Announce) -> None:
         super().__init__(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.gate = gate
-        self.refusals = Refusals()
+        self.refusals = Refusals(announce)
         self.replies_dropped = 0
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
@@ -123,7 +125,7 @@ class UdpEndpoint(Endpoint):
         Raises:
             CannotListen: the address cannot be had.
         """
-        self._socket = await _bound_socket(host, port, self._gate)
+        self._socket = await _bound_socket(host, port, self._gate, self._announce)
         await self._serve(self._socket)
 
     @property
@@ -150,7 +152,8 @@ class UdpEndpoint(Endpoint):
     async def close(self) -> None:
         """Ends reading, waits for the replies under way, and closes the socket."""
         await super().close()
-        log.info("udp closed", refused=_by_name(self.refused), replies_dropped=self.replies_dropped)
+        if self._socket is not None:
+            self._socket.refusals.tell()
 
     async def _reply(self, data: bytes, peer: Peer) -> None:
         request = (peer.address, data)
@@ -183,14 +186,14 @@ async def serve_udp(answer: Answer, settings: Udp, announce: Announce = log_even
     return endpoint
 
 
-async def _bound_socket(host: str, port: int, gate: Gate) -> SealedSocket:
+async def _bound_socket(host: str, port: int, gate: Gate, announce: Announce) -> SealedSocket:
     place = f"udp {host} port {port}"
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
         )
         family, *_, address = found[0]
-        endpoint = SealedSocket(family, gate)
+        endpoint = SealedSocket(family, gate, announce)
     except (OSError, ValueError) as error:
         raise CannotListen(f"{place}: {why(error)}") from error
     try:
@@ -202,11 +205,6 @@ async def _bound_socket(host: str, port: int, gate: Gate) -> SealedSocket:
         endpoint.close()
         raise CannotListen(f"{place}: {why(error)}") from error
     return endpoint
-
-
-def _by_name(counts: Counter[Reason]) -> dict[str, int]:
-    """Counts as the log takes them."""
-    return {reason.value: count for reason, count in counts.items()}
 
 
 def _too_long(reply: bytes) -> bytes:

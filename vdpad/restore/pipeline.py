@@ -30,6 +30,7 @@ from itertools import cycle
 from typing import NamedTuple
 
 from vdpad.restore.program import Bank, Program, Region
+from vdpad.restore.progress import ANSWERED, DOORBELLS, Progress
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
 from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY, DriverRing
@@ -127,7 +128,12 @@ class Pipeline:
     """One replay's way through an idle ring."""
 
     def __init__(
-        self, program: Program, ring: DriverRing, start: int, kick: Callable[[], None]
+        self,
+        program: Program,
+        ring: DriverRing,
+        start: int,
+        kick: Callable[[], None],
+        progress: Progress | None = None,
     ) -> None:
         """Lays out the available ring where that can be done for all banks; publishes nothing.
 
@@ -136,8 +142,10 @@ class Pipeline:
             ring: idle, and nobody else's.
             start: both of its indices.
             kick: rings the doorbell.
+            progress: where it is written down how far this has come.
         """
         self._program = program
+        self._progress = progress or Progress.unshared(len(program.commands))
         self._ring = ring
         self._start = start
         self._kick = kick
@@ -207,6 +215,7 @@ class Pipeline:
         if self._ring.wants_doorbell(new, old) or ring_anyway:
             self._kick()
             self.doorbells += 1
+            self._progress.words[DOORBELLS] = self.doorbells
 
     def _copy(self, bank: Bank) -> None:
         ring = self._ring
@@ -234,7 +243,8 @@ class Pipeline:
         buffers, available_words, used_words = ring.buffers, ring.available_words, ring.used_words
         fenced, fence, kick, doorbells = not ordered_without_fence, full_fence, self._kick, 0
         oldest, before = self._next - regions, self._returned
-        back = self._start + (oldest + 1) * slots
+        start, words = self._start, self._progress.words
+        back = start + (oldest + 1) * slots
         published = (self._start + self._published) & mask
         for bank, (used_elements, completions, acks) in turns.after(oldest):
             if (used_words[1] - back) & mask > ahead_at_most and not self._comes(
@@ -245,6 +255,7 @@ class Pipeline:
                 ordering_fence()
             if used_elements() != completions or acks() != all_ok:
                 break
+            words[ANSWERED] = back - start
             buffers[bank.buffers_at] = bank.buffers
             if bank.descriptors is not None:
                 ring.descriptors[bank.descriptors_at] = bank.descriptors
@@ -261,6 +272,7 @@ class Pipeline:
             ):
                 kick()
                 doorbells += 1
+                words[DOORBELLS] = self.doorbells + doorbells
             oldest += 1
             if not oldest % _BANKS_A_CLOCK and time.perf_counter_ns() >= until_ns:
                 break
@@ -361,6 +373,7 @@ class Pipeline:
         self._flight.remove(bank)
         self._free.append(bank.region)
         acks = self._acks(bank)
+        self._progress.acks[bank.first : bank.end] = acks
         if acks.count(ACK_OK) != len(acks):
             self._sort_acks(bank, range(bank.count), acks)
             self._refuse_strange_acks(acks)

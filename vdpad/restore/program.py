@@ -90,11 +90,23 @@ class Program:
     """What all of the available ring can hold from the start on, le16 each, so that publishing is
     no more than its index; empty where a bank is not as full as its region, which shifts those
     after it."""
+    lengths: tuple[int, ...]
+    """Bytes of each command."""
 
     @property
     def most_doorbells(self) -> int:
         """How often a replay rings at the most: the first banks share one doorbell."""
         return len(self.banks) - min(len(self.banks), len(self.regions)) + bool(self.banks)
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many commands the device may have at a time."""
+        return min(len(self.commands), sum(region.slots for region in self.regions))
+
+    @property
+    def encoded(self) -> bytes:
+        """All commands, one behind the other."""
+        return b"".join(bank.buffers[bank.count :] for bank in self.banks)
 
 
 def check_room(geometry: RingGeometry) -> None:
@@ -136,9 +148,9 @@ def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: 
         )
     regions = _regions(geometry, largest, event_idx=event_idx) if payloads else ()
     banks = tuple(_banks(payloads, regions, geometry.buffers.iova))
-    return Program(
-        commands, banks, regions, geometry, event_idx, _heads_in_ring(banks, regions, geometry.size)
-    )
+    heads_in_ring = _heads_in_ring(banks, regions, geometry.size)
+    lengths = tuple(map(len, payloads))
+    return Program(commands, banks, regions, geometry, event_idx, heads_in_ring, lengths)
 
 
 def _heads_in_ring(banks: tuple[Bank, ...], regions: tuple[Region, ...], size: int) -> bytes:

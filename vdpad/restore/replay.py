@@ -22,6 +22,7 @@ from enum import StrEnum
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.pipeline import DeviceFault, Pipeline
 from vdpad.restore.program import Program
+from vdpad.restore.progress import Progress
 from vdpad.virtio.split_ring import INDEX_MASK, DriverRing
 
 # How long the event loop may be kept from others: by one look at a ring where nothing comes, and by
@@ -45,6 +46,8 @@ class Outcome(StrEnum):
     """The deadline came first."""
     BROKEN = "broken"
     """The device did what no device may."""
+    INTERRUPTED = "interrupted"
+    """The process that replayed ended first; no replay returns this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,12 @@ class Replayed:
 
 
 async def replay(
-    program: Program, queue: ControlQueue, *, deadline: float, poll_ns: int
+    program: Program,
+    queue: ControlQueue,
+    *,
+    deadline: float,
+    poll_ns: int,
+    progress: Progress | None = None,
 ) -> Replayed:
     """Sends a program through an idle queue and reads the acks.
 
@@ -78,9 +86,10 @@ async def replay(
         queue: idle, and nobody else's.
         deadline: in the running loop's time, for all of it.
         poll_ns: how long to look at the ring before sleeping, in nanoseconds, each time.
+        progress: fresh; where it is written down how far this has come.
     """
     started = time.perf_counter_ns()
-    run = _Replay(program, queue, poll_ns if queue.worth_polling else 0)
+    run = _Replay(program, queue, poll_ns if queue.worth_polling else 0, progress)
     try:
         return await run.timed(started, deadline)
     finally:
@@ -88,11 +97,13 @@ async def replay(
 
 
 class _Replay:
-    def __init__(self, program: Program, queue: ControlQueue, poll_ns: int) -> None:
+    def __init__(
+        self, program: Program, queue: ControlQueue, poll_ns: int, progress: Progress | None
+    ) -> None:
         self._queue = queue
         self._ring: DriverRing = queue.ring
         self._poll_ns = poll_ns
-        self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick)
+        self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick, progress)
         self._yielded_ns = time.perf_counter_ns()
 
     async def timed(self, started: int, deadline: float) -> Replayed:

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.virtio.commands import ACK_ERR, Command
 
 # Stops a device that refuses everything from making replies that no datagram takes.
 MAX_LINES = 64
+
+
+class Commands(Protocol):
+    """A program's commands, in their order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Command: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Report:
 
 def report(
     migration: str,
-    commands: tuple[Command, ...],
+    commands: Commands,
     replayed: Replayed,
     *,
     widened: tuple[str, ...],
@@ -83,9 +92,7 @@ def report(
     )
 
 
-def _lines(
-    commands: tuple[Command, ...], indices: Iterable[int], ack: int | None
-) -> tuple[Line, ...]:
+def _lines(commands: Commands, indices: Iterable[int], ack: int | None) -> tuple[Line, ...]:
     return tuple(
         Line(index, commands[index].NAME, commands[index].arguments(), ack)
         for index in list(indices)[:MAX_LINES]

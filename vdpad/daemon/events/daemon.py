@@ -105,6 +105,69 @@ class FileNotWritten(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsRead(Event):
+    """What earlier daemons wrote of their operations is known."""
+
+    NAME = "records-read"
+    MESSAGE_ID = "fb34d3584ff540128e68b32637f2eb07"
+    records: int
+
+    def sentence(self) -> str:
+        return f"{self.records} records of earlier daemons were read"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLost(Event):
+    """A record cannot be read or written."""
+
+    NAME = "record-lost"
+    MESSAGE_ID = "4f134e976d2946c3b660ed15748fd050"
+    LEVEL = logging.ERROR
+    record: str
+    """The migration; where that cannot be told, the file."""
+    reason: str
+
+    def sentence(self) -> str:
+        return f"the record of {self.record} was lost: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class NoRecordsKept(Event):
+    """What operations come to will not be known after this daemon."""
+
+    NAME = "no-records-kept"
+    MESSAGE_ID = "10a46b676659412c871c28e44f0b8bcc"
+    LEVEL = logging.ERROR
+    reason: str
+
+    def sentence(self) -> str:
+        return f"no records are kept: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsRefused(Event):
+    """Datagrams of other hosts were not let in."""
+
+    NAME = "datagrams-refused"
+    MESSAGE_ID = "ac571c3e614b42a8a58d0475c3f0e165"
+    LEVEL = logging.WARNING
+    datagrams: int
+    """Since this was told last."""
+    reasons: tuple[str, ...]
+    """Each with its number."""
+    last: str
+    """What was wrong with the last one."""
+    address: str
+    """That it came from, if the network is to be believed."""
+
+    def sentence(self) -> str:
+        return (
+            f"{self.datagrams} datagrams refused ({', '.join(self.reasons)}); the last from "
+            f"{self.address}: {self.last}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class EntriesLost(Event):
     """The journal did not take entries, and takes some again."""
 

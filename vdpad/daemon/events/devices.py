@@ -39,6 +39,41 @@ class DeviceReleased(OfDevice):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceLeft(OfDevice):
+    """This daemon ends, and systemd's descriptor store has the device."""
+
+    NAME = "device-left"
+    MESSAGE_ID = "95c8d54ce5c74c8bb4ef831e838b9615"
+
+    def sentence(self) -> str:
+        return f"{self.migration}: {self.device} is left to systemd for the next vdpad"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStillKept(OfDevice):
+    """An earlier daemon kept it, and it is as that left it."""
+
+    NAME = "device-still-kept"
+    MESSAGE_ID = "98522912924c4f08ba7e2ef51be45dbf"
+
+    def sentence(self) -> str:
+        return f"{self.migration}: {self.device} is still kept, as an earlier vdpad left it"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLost(OfDevice):
+    """An earlier daemon kept it, and it cannot be kept on."""
+
+    NAME = "device-lost"
+    MESSAGE_ID = "92b842f558cc491787ae19bc12b94be6"
+    LEVEL = logging.ERROR
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.migration}: {self.device} is kept no more: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceNotReleased(OfDevice):
     """Its driver does not let go of it."""
 

@@ -187,7 +187,14 @@ class Interrupted(Ended):
     LEVEL = logging.ERROR
     stage: str
     """The last one that is known, as the API names it."""
+    commands: int
+    applied: int
+    """Those whose acks are known to have been read; the device may have served more."""
+    device_must_reset: bool
     outcome: str = field(default="interrupted", kw_only=True)
 
     def sentence(self) -> str:
-        return f"{self.migration}: interrupted, an earlier vdpad ended while it was {self.stage}"
+        return (
+            f"{self.migration}: interrupted, an earlier vdpad ended while it was {self.stage} on "
+            f"{self.where()}; {self.applied} of {_commands(self.commands)} are known to be applied"
+        )

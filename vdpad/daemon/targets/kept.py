@@ -8,48 +8,44 @@ A device is in here from the moment that a prepare asks for it until it is the k
 Only `KeptDevices.bring_up` puts one in, and what is in here no other migration gets. Opening and
 closing sleep in the device's driver for as long as it pleases, so each has a thread of its own: the
 event loop never waits in the kernel, and a driver that hangs holds up only its own device.
+
+Where there is a descriptor store, what is up has a copy there, and outlives the daemon: `adopt`
+puts it in again, up, for the migration that it was kept for. As a copy keeps the kernel from
+resetting a device, giving it back is then a reset, the store's letting go, and our closing.
 """
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from vdpad.daemon.announcing import Announce, log_event
-from vdpad.daemon.events.devices import DeviceKept, DeviceNotReleased, DeviceReleased
-from vdpad.daemon.faults import ApiError, Kind
-from vdpad.host.sysfs import holders_of
-from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.vhost_vdpa.device import DeviceRefused, NoControlQueue, VhostVdpaDevice
-from vdpad.queues.vhost_vdpa.memory import NoMemory
-from vdpad.queues.vhost_vdpa.node import (
-    MemoryLimit,
-    NodeBusy,
-    NoSuchNode,
-    NotPermitted,
-    VhostVdpaError,
+from vdpad.daemon.descriptor_store import DescriptorStore
+from vdpad.daemon.events.devices import (
+    DeviceKept,
+    DeviceLeft,
+    DeviceLost,
+    DeviceNotReleased,
+    DeviceReleased,
+    DeviceStillKept,
 )
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.systemd import Notifier
+from vdpad.daemon.targets.held import Held, adopt_device, give_back, open_device
+from vdpad.daemon.threads import on_a_thread
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice
+from vdpad.queues.vhost_vdpa.device import DeviceRefused, VhostVdpaDevice
+from vdpad.queues.vhost_vdpa.node import VhostVdpaError
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import largest_command
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
 
-T = TypeVar("T")
-
 # How long a device may take to come up or to go, in seconds. Past it the request is answered, and
 # the device is given back once its driver lets go of the thread.
 _MOST_SECONDS = 10.0
-
-_KINDS: dict[type[Exception], Kind] = {
-    NoSuchNode: Kind.NO_SUCH_DEVICE,
-    NotPermitted: Kind.NOT_ALLOWED,
-    MemoryLimit: Kind.NOT_ALLOWED,
-    NoMemory: Kind.OVERLOADED,
-}
 
 
 class Phase(Enum):
@@ -69,7 +65,7 @@ class KeptDevice:
         self.node = node
         self.migration = migration
         self.phase = Phase.OPENING
-        self._device: VhostVdpaDevice | None = None
+        self._held: Held | None = None
 
     @property
     def named(self) -> tuple[str, str, str]:
@@ -77,19 +73,29 @@ class KeptDevice:
         return self.migration, self.name, str(self.node)
 
     @property
-    def device(self) -> VhostVdpaDevice:
+    def held(self) -> Held:
+        """The device and its key; only once it is up."""
+        assert self._held is not None
+        return self._held
+
+    @property
+    def device(self) -> VhostVdpaDevice | AdoptedDevice:
         """The device; only once it is up."""
-        assert self._device is not None
-        return self._device
+        return self.held.device
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it was adopted, and had not been sent anything."""
+        return isinstance(self.device, AdoptedDevice) and self.device.ring.available == 0
 
     @property
     def is_up(self) -> bool:
         """Whether it is between coming and going."""
         return self.phase is Phase.UP
 
-    def came_up(self, device: VhostVdpaDevice) -> None:
+    def came_up(self, held: Held) -> None:
         """The device is there."""
-        self._device = device
+        self._held = held
         self.phase = Phase.UP
 
     @property
@@ -131,9 +137,12 @@ class KeptDevice:
 class KeptDevices:
     """All of them, by name."""
 
-    def __init__(self, announce: Announce = log_event) -> None:
+    def __init__(
+        self, announce: Announce = log_event, store: DescriptorStore | None = None
+    ) -> None:
         self._announce = announce
         self._all: dict[str, KeptDevice] = {}
+        self._store = store or DescriptorStore(Notifier(None))
 
     def __len__(self) -> int:
         return len(self._all)
@@ -171,22 +180,45 @@ class KeptDevices:
         """
         self._refuse_another(name)
         kept = self._all[name] = KeptDevice(self, name, node, migration)
-        opened = _on_a_thread(lambda: _open(node, guest), f"open {name}")
+        await self._come_up(kept, partial(open_device, name, node, guest, migration, self._store))
+        self._announce(DeviceKept(*kept.named))
+        return kept
+
+    async def adopt(self, inherited: Iterable[tuple[str, int]]) -> list[KeptDevice]:
+        """Keeps on what an earlier daemon kept; its devices are left as they are.
+
+        Args:
+            inherited: what systemd handed over, by name; what was never ours is left alone.
+        """
+        adopted = []
+        for stored in self._store.take(inherited):
+            kept = KeptDevice(self, stored.device, Path(stored.node), stored.migration)
+            self._all[stored.device] = kept
+            try:
+                await self._come_up(kept, partial(adopt_device, stored))
+            except (ApiError, VhostVdpaError) as error:
+                self._announce(DeviceLost(*kept.named, str(error)))
+                self._store.drop(stored.key)
+                continue
+            adopted.append(kept)
+            self._announce(DeviceStillKept(*kept.named))
+        return adopted
+
+    async def _come_up(self, kept: KeptDevice, come: Callable[[], Held]) -> None:
+        opened = on_a_thread(come, f"open {kept.name}")
         try:
             await asyncio.wait([opened], timeout=_MOST_SECONDS)
-        finally:
-            if not opened.done():
-                kept.phase = Phase.CLOSING
-                opened.add_done_callback(lambda late: self._close_late(kept, late))
+        except asyncio.CancelledError:
+            self._let_go_of(kept, opened)
+            raise
         if not opened.done():
-            raise _too_slow(name, "come up")
+            self._let_go_of(kept, opened)
+            raise _too_slow(kept.name, "come up")
         try:
             kept.came_up(opened.result())
         except BaseException:
-            del self._all[name]
+            del self._all[kept.name]
             raise
-        self._announce(DeviceKept(*kept.named))
-        return kept
 
     async def close(self, kept: KeptDevice) -> None:
         """Gives a device back to the kernel, which resets it. Cancellation does not stop that.
@@ -197,15 +229,22 @@ class KeptDevices:
         if not kept.is_up:
             raise self._on_its_way(kept)
         kept.phase = Phase.CLOSING
-        closed = _on_a_thread(kept.device.close, f"close {kept.name}")
+        closed = on_a_thread(partial(give_back, kept.held, self._store), f"close {kept.name}")
         closed.add_done_callback(lambda _: self._gone(kept))
         await asyncio.wait([closed], timeout=_MOST_SECONDS)
         if not closed.done():
             raise _too_slow(kept.name, "be given back")
 
     async def stop(self) -> None:
-        """Gives all back, as far as they go."""
+        """Gives all back, as far as they go; where there is a store, leaves all to it."""
         up = [kept for kept in self._all.values() if kept.is_up]
+        if self._store.is_there:
+            left = [on_a_thread(kept.device.close, f"leave {kept.name}") for kept in up]
+            if left:
+                await asyncio.wait(left, timeout=_MOST_SECONDS)
+            for kept in up:
+                self._announce(DeviceLeft(*kept.named))
+            return
         results = await asyncio.gather(*map(self.close, up), return_exceptions=True)
         for kept, error in zip(up, results, strict=True):
             if error is not None:
@@ -231,45 +270,22 @@ class KeptDevices:
             migration=kept.migration,
         )
 
-    def _close_late(self, kept: KeptDevice, opened: "asyncio.Future[VhostVdpaDevice]") -> None:
-        """The end of a bring-up that nobody waits for any more."""
+    def _let_go_of(self, kept: KeptDevice, opened: "asyncio.Future[Held]") -> None:
+        """Nobody waits for this bring-up any more."""
+        kept.phase = Phase.CLOSING
+        opened.add_done_callback(lambda late: self._close_late(kept, late))
+
+    def _close_late(self, kept: KeptDevice, opened: "asyncio.Future[Held]") -> None:
         if opened.cancelled() or opened.exception() is not None:
             del self._all[kept.name]
             return
-        closed = _on_a_thread(opened.result().close, f"close {kept.name}")
+        closing = partial(give_back, opened.result(), self._store)
+        closed = on_a_thread(closing, f"close {kept.name}")
         closed.add_done_callback(lambda _: self._gone(kept))
 
     def _gone(self, kept: KeptDevice) -> None:
         del self._all[kept.name]
         self._announce(DeviceReleased(*kept.named))
-
-
-def _open(node: Path, guest: FeatureSet) -> VhostVdpaDevice:
-    """Runs on a thread.
-
-    Raises:
-        ApiError: what the caller is told.
-        NoControlQueue: passed on.
-    """
-    try:
-        return VhostVdpaDevice(node, guest)
-    except NoControlQueue:
-        raise
-    except NodeBusy as error:
-        raise _busy(node) from error
-    except (VhostVdpaError, NoMemory) as error:
-        kind = _KINDS.get(type(error), Kind.DEVICE_BROKEN)
-        raise ApiError(kind, str(error)) from error
-
-
-def _busy(node: Path) -> ApiError:
-    holders = holders_of(node)
-    named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
-    return ApiError(
-        Kind.BUSY,
-        f"{named or 'another process'} has {node}; only one can, and closing it resets the device",
-        holders=[{"pid": each.pid, "command": each.command} for each in holders],
-    )
 
 
 def _too_slow(name: str, what: str) -> ApiError:
@@ -278,25 +294,3 @@ def _too_slow(name: str, what: str) -> ApiError:
         f"expected {name} to {what} within {_MOST_SECONDS:.0f} s, its driver still holds it; the "
         "kernel's log may say why. It is given back when the driver lets go",
     )
-
-
-def _on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
-    """Runs a call that may sleep in the kernel.
-
-    The thread does not keep the process from ending, and the future cannot be cancelled away from
-    it: its owner looks at it when it is done.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[T] = loop.create_future()
-
-    def work() -> None:
-        try:
-            settle = partial(ended.set_result, call())
-        except BaseException as error:
-            settle = partial(ended.set_exception, error)
-        # The loop may have been closed by then.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle)
-
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return ended

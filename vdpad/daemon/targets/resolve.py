@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from vdpad.daemon.announcing import Announce, log_event
+from vdpad.daemon.descriptor_store import DescriptorStore
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Software
 from vdpad.daemon.targets.interface import Target
@@ -18,9 +19,14 @@ KINDS = ("software", "vhost-vdpa", "lent")
 class Targets:
     """All that a request may name."""
 
-    def __init__(self, software: Iterable[Software], announce: Announce = log_event) -> None:
+    def __init__(
+        self,
+        software: Iterable[Software],
+        announce: Announce = log_event,
+        store: DescriptorStore | None = None,
+    ) -> None:
         self._software = {each.name: SoftwareTarget(each, announce) for each in software}
-        self.kept = KeptDevices(announce)
+        self.kept = KeptDevices(announce, store)
 
     def start(self) -> None:
         """Starts the software devices in the running loop."""

@@ -21,6 +21,7 @@ import os
 from contextlib import ExitStack
 from enum import IntFlag
 from pathlib import Path
+from typing import NamedTuple
 
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.eventfds import Waiter
@@ -53,6 +54,15 @@ class NoControlQueue(DeviceRefused):
     def __init__(self, offered: FeatureSet) -> None:
         super().__init__("expected a device that offers CTRL_VQ, this one does not")
         self.offered = offered
+
+
+class DeviceDescriptors(NamedTuple):
+    """What a device of ours is made of; copies of them keep it from being reset."""
+
+    node: int
+    memory: int
+    kick: int
+    call: int
 
 
 class Status(IntFlag):
@@ -156,6 +166,14 @@ class VhostVdpaDevice:
                 f"used index {self._ring.used_index()}; release the device, which resets it"
             )
         return OwnedQueue(self._ring, self._kick, self._call)
+
+    def descriptors(self) -> DeviceDescriptors:
+        """What it is made of; all stay the device's."""
+        return DeviceDescriptors(self._node.fileno(), self._memory.fd, self._kick, self._call)
+
+    def reset(self) -> None:
+        """Resets the device, whoever else has copies of its node; only `close` may follow."""
+        self._node.set_status(0)
 
     def close(self) -> None:
         """Gives the device back; the kernel resets it. May sleep for as long as its driver does."""

@@ -99,12 +99,13 @@ class SharedMemory:
             NoMemory: the system has none.
         """
         try:
-            fd = os.memfd_create("vdpad-cvq", os.MFD_CLOEXEC)
+            self.fd = os.memfd_create("vdpad-cvq", os.MFD_CLOEXEC)
             try:
-                os.ftruncate(fd, size)
-                self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-            finally:
-                os.close(fd)
+                os.ftruncate(self.fd, size)
+                self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            except BaseException:
+                os.close(self.fd)
+                raise
         except OSError as error:
             raise NoMemory(
                 f"expected {size} bytes of memory for the rings, got {why(error)}"
@@ -121,6 +122,7 @@ class SharedMemory:
         """Unmaps it. No slice of the view may be left."""
         self.view.release()
         self._map.close()
+        os.close(self.fd)
 
     def __enter__(self) -> Self:
         return self

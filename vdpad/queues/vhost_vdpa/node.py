@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntFlag
 from pathlib import Path
+from typing import Self
 
 from vdpad.errors import VdpadError
 from vdpad.virtio.bits import bits_of, mask_of
@@ -129,9 +130,26 @@ class Node:
         with self._refused("open"):
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
+    @classmethod
+    def adopted(cls, path: Path, fd: int) -> Self:
+        """A node that an earlier process opened; the device is left as it is.
+
+        Args:
+            path: where it was opened.
+            fd: closed by `close`.
+        """
+        node = cls.__new__(cls)
+        node._path = path
+        node._fd = fd
+        return node
+
     def close(self) -> None:
-        """Gives the device back; the kernel resets it."""
+        """Gives the device back; the kernel resets it, once nobody has a copy of the descriptor."""
         os.close(self._fd)
+
+    def fileno(self) -> int:
+        """The descriptor; it stays the node's."""
+        return self._fd
 
     # --- the device ---
 

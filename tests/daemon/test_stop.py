@@ -1,0 +1,219 @@
+"""The daemon's end: commits under way finish, nothing else begins, and everyone is answered."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.daemon.lending import held, held_wish, lending
+from tests.daemon.support import (
+    GUARD,
+    Caller,
+    Json,
+    is_error,
+    is_operation,
+    is_report,
+    request,
+    running,
+    serving,
+    software,
+    until,
+    until_state,
+    vlans,
+)
+from vdpad.daemon.endpoints import UnixEndpoint
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.operation import Wish
+from vdpad.daemon.operations import Operations
+from vdpad.daemon.records import Records
+from vdpad.daemon.service import Service
+from vdpad.daemon.settings import Limits, Replay, Settings
+from vdpad.daemon.targets.interface import Target
+from vdpad.state.model import NetState
+
+
+def wish(migration: str) -> Json:
+    return {"migration": migration, "state": vlans(1), "target": software()}
+
+
+def service_in(folder: Path) -> Service:
+    settings = {"socket": folder / "vdpad.sock", "records": {"directory": folder / "operations"}}
+    return Service(Settings.model_validate(settings))
+
+
+async def test_a_commit_under_way_finishes_and_nothing_else_begins(tmp_path: Path) -> None:
+    service = service_in(tmp_path)
+    await service.start()
+    path = tmp_path / "vdpad.sock"
+    async with held(path) as commit:
+        with Caller(path) as caller:
+            await caller.result("prepare", **wish("vm-2"))
+            stopping = asyncio.create_task(service.stop())
+            await asyncio.sleep(0)
+            assert is_operation(await caller.result("status", migration="vm-2"), "cancelled")
+            assert is_operation(await caller.result("status", migration="vm-1"), "committing")
+            for method in ("prepare", "restore"):
+                error = await caller.error(method, **wish("vm-3"))
+                assert is_error(error, "overloaded")
+                assert "stopping" in error["message"]
+            assert is_error(await caller.error("commit", migration="vm-2"), "no-such-migration")
+            assert (await caller.result("info"))["name"] == "vdpad"
+        assert not stopping.done()
+        assert is_report(await commit.let_go(), "restored")
+    async with asyncio.timeout(GUARD):
+        await stopping
+    assert not path.exists()
+    async with serving(tmp_path, records={"directory": tmp_path / "operations"}) as socket:
+        with Caller(socket) as caller:
+            states = {each["migration"]: each["state"] for each in await caller.result("status")}
+    assert states == {"vm-1": "restored", "vm-2": "cancelled"}
+
+
+async def test_it_is_told_how_long_the_commits_may_take(tmp_path: Path) -> None:
+    service = service_in(tmp_path)
+    await service.start()
+    operations = service._operations
+    assert operations.seconds_of_commits() == 0
+    async with held(tmp_path / "vdpad.sock"):
+        assert GUARD - 5 < operations.seconds_of_commits() <= GUARD
+    assert operations.seconds_of_commits() == 0
+    await service.stop()
+
+
+class _Slow:
+    """A target that does not come up."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.let_go = 0
+
+    async def bring_up(self, *_: object) -> Any:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.let_go += 1
+
+
+def _wish(target: _Slow) -> Wish:
+    return Wish(
+        "vm-1",
+        NetState.model_validate_json('{"version": 1, "features": []}'),
+        cast("Target", target),
+        {"kind": "vhost-vdpa", "device": "vdpa0"},
+        time.perf_counter_ns(),
+    )
+
+
+async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) -> None:
+    records = Records(tmp_path / "operations", 10)
+    operations = Operations(Limits(), Replay(), records)
+    target = _Slow()
+    first = asyncio.create_task(operations.prepare(_wish(target)))
+    await target.begun.wait()
+    second = asyncio.create_task(operations.prepare(_wish(target)))
+    await asyncio.sleep(0)
+    await operations.stop()
+    for each in (first, second):
+        with pytest.raises(ApiError, match="stopping") as caught:
+            await each
+        assert caught.value.kind is Kind.OVERLOADED
+    assert target.let_go == 1
+    records.close()
+    records = Records(tmp_path / "operations", 10)
+    operations = Operations(Limits(), Replay(), records)
+    operations.recall()
+    (operation,) = operations.newest_first()
+    assert is_operation(operation.to_json(), "cancelled")
+    assert operation.renewable
+    records.close()
+
+
+async def test_a_caller_s_own_cancellation_stays_one(tmp_path: Path) -> None:
+    operations = Operations(Limits(), Replay(), Records(None, 10))
+    target = _Slow()
+    preparing = asyncio.create_task(operations.prepare(_wish(target)))
+    await target.begun.wait()
+    preparing.cancel()
+    await operations.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await preparing
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_what_had_come_by_then_is_answered(tmp_path: Path, turns: int) -> None:
+    """Also what the loop had no turn to read yet."""
+    service = service_in(tmp_path)
+    await service.start()
+    callers = [Caller(tmp_path / "vdpad.sock") for _ in range(8)]
+    for number, caller in enumerate(callers):
+        ask = request("info", number) if number % 2 else request("restore", number, **wish("vm-1"))
+        caller.socket.sendto(ask, str(tmp_path / "vdpad.sock"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await service.stop()
+    for number, caller in enumerate(callers):
+        reply = await caller.receive()
+        assert reply["id"] == number
+        # What the loop had turned to before the stop is done.
+        begun = number % 2 == 1 or turns > 0
+        assert ("result" in reply and begun) or is_error(reply["error"], "overloaded")
+        caller.socket.close()
+
+
+async def test_what_comes_later_may_be_left_to_the_next_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "vdpad.sock"
+    answered = []
+
+    async def answer(data: bytes, _: object) -> bytes:
+        answered.append(data)
+        return data
+
+    endpoint = UnixEndpoint(answer)
+    await endpoint.listen(path, 0o600, None)
+    with Caller(path) as caller:
+        await caller.send(b"one")
+        await until(lambda: answered == [b"one"])
+        endpoint.leave_the_rest()
+        await caller.send(b"two")
+        await asyncio.sleep(0.05)
+        assert answered == [b"one"]
+    # As it is our own socket here, nobody comes after us.
+    await endpoint.close()
+    assert answered == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_sigterm_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    async with running(tmp_path) as daemon:
+        async with held(daemon.socket) as commit:
+            with Caller(daemon.socket) as caller:
+                await caller.result("prepare", **wish("vm-2"))
+                daemon.process.send_signal(number)
+                await until(lambda: '"cancelled"' in daemon.log())
+                daemon.terminate()
+                await asyncio.sleep(0.1)
+                assert is_operation(await caller.result("status", migration="vm-1"), "committing")
+            assert is_report(await commit.let_go(), "restored")
+        assert await asyncio.to_thread(daemon.wait) == 0
+
+
+async def test_a_second_sigint_ends_it_at_once(tmp_path: Path) -> None:
+    records = {"directory": tmp_path / "operations"}
+    async with running(tmp_path, records=records) as daemon, lending(start=False) as lender:
+        with Caller(daemon.socket) as caller, Caller(daemon.socket) as other:
+            await caller.send(request("restore", 1, **held_wish(lender)), lender.fds)
+            await until_state(other, "vm-1", "committing")
+            await other.result("prepare", **wish("vm-2"))
+            daemon.process.send_signal(signal.SIGINT)
+            await until(lambda: '"cancelled"' in daemon.log())
+            daemon.process.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(daemon.wait) == -signal.SIGINT
+    async with running(tmp_path, records=records) as daemon:
+        with Caller(daemon.socket) as caller:
+            status = await caller.result("status", migration="vm-1")
+    assert is_operation(status, "failed", "interrupted")
+    assert status["report"]["device_must_reset"] is True

@@ -1,0 +1,207 @@
+"""A record's file: what stands in it, and what of that changes in place.
+
+    head (magic, checksum, lengths) | mark | acks | body (JSON) | commands as they are encoded
+
+The head, the body and the commands never change, and the checksum is over the last two. The mark is
+words of 64 bits: the stage, the two of a replay's Progress, and what a restore came to; the acks
+are Progress's. `Record` writes both, by stores into memory. Once the operation has ended, a file
+has a report in its body and neither acks nor commands.
+"""
+
+import mmap
+import struct
+import zlib
+from array import array
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import groupby
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from vdpad.daemon.faults import Kind
+from vdpad.errors import VdpadError
+from vdpad.restore.program import Program
+from vdpad.restore.progress import WORDS, Progress
+from vdpad.restore.report import Report
+from vdpad.state.problems import problems_of, summary
+from vdpad.virtio.commands import ACK_NONE
+
+VERSION = 1
+_MAGIC = b"vdpad-op"
+
+# magic, crc32 of body and commands, commands, bytes of the body, bytes of the commands.
+_HEAD = struct.Struct("<8sIIII")
+# Of the mark: the stage, what the replay writes (Progress), and what a restore came to.
+_STAGE, _PROGRESS, _COMMIT_US, _NEXT_INDEX = 0, 1, 1 + WORDS, 2 + WORDS
+_MARK = struct.Struct(f"={3 + WORDS}Q")
+_NOTHING_YET = (0,) * (2 + WORDS)
+ACKS_AT = _HEAD.size + _MARK.size
+
+# Above what a datagram's state encodes to, with a target, a report and the acks beside it. Stops a
+# foreign file from filling memory.
+MAX_RECORD = 1 << 20
+
+
+class BadRecord(VdpadError):
+    """A file that is no record, or not all of one."""
+
+
+class Stage(IntEnum):
+    """How far an operation has come."""
+
+    PREPARED = 1
+    COMMITTING = 2
+    RESTORED = 3
+    FAILED = 4
+    CANCELLED = 5
+    STOPPED = 6
+    """Cancelled by the daemon's end."""
+
+
+class Body(BaseModel):
+    """What a record says in JSON."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    version: Annotated[int, Field(ge=VERSION, le=VERSION)] = VERSION
+    sequence: Annotated[int, Field(ge=0)]
+    """Of the records of a directory; the oldest is the lowest."""
+    migration: Annotated[str, Field(min_length=1, max_length=128)]
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    target: dict[str, JsonValue]
+    commands: Annotated[int, Field(ge=0)] = 0
+    doorbells: Annotated[int, Field(ge=0)]
+    widened: tuple[str, ...]
+    prepare_us: Annotated[int, Field(ge=0)]
+    lengths: tuple[tuple[int, int], ...] = ()
+    """Of the commands behind the body, in runs: how many, and how many bytes each has."""
+    most_in_flight: Annotated[int, Field(ge=0)] = 0
+    """How many commands the device may have at a time."""
+    report: Report | None = None
+    failure: tuple[Kind, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record of an earlier daemon."""
+
+    body: Body
+    stage: Stage
+    progress: Progress
+    """A copy; empty where the operation had ended."""
+    commands: bytes
+    commit_us: int
+    """The rest is for a restore that went well."""
+    next_index: int
+
+
+class Record:
+    """The record of one operation that has not ended, as its operation writes it."""
+
+    def __init__(self, body: Body, memory: mmap.mmap | bytearray) -> None:
+        """
+        Args:
+            body: as it stands in the file.
+            memory: the file's beginning as far as it changes, or what stands for it.
+        """
+        self.body = body
+        self._memory = memory
+        self._view = memoryview(memory)
+        self._mark = self._view[_HEAD.size : ACKS_AT].cast("Q")
+        self.progress = Progress(
+            self._mark[_PROGRESS:_COMMIT_US], self._view[ACKS_AT : ACKS_AT + body.commands]
+        )
+
+    def begin(self) -> None:
+        """The commit begins; nothing has been published yet."""
+        self._mark[_STAGE] = Stage.COMMITTING
+
+    def restored(self, commit_us: int, next_index: int) -> None:
+        """All was acked OK."""
+        self._mark[_COMMIT_US] = commit_us
+        self._mark[_NEXT_INDEX] = next_index
+        self._mark[_STAGE] = Stage.RESTORED
+
+    def end(self, stage: Stage) -> None:
+        """It ended before its commit began."""
+        self._mark[_STAGE] = stage
+
+    def close(self) -> None:
+        """Lets go of the file, and changes nothing in it. May be called again."""
+        self.progress.close()
+        self._mark.release()
+        self._view.release()
+        if isinstance(self._memory, mmap.mmap):
+            self._memory.close()
+
+
+def in_memory(body: Body) -> bytearray:
+    """What stands for a file where there is none."""
+    return bytearray(ACKS_AT) + bytes([ACK_NONE]) * body.commands
+
+
+def encode_record(body: Body, stage: Stage, program: Program | None = None) -> bytes:
+    """A record's bytes; with a program while that may still be sent."""
+    acks, commands = b"", b""
+    if program is not None:
+        runs = tuple((sum(1 for _ in run), size) for size, run in groupby(program.lengths))
+        body = body.model_copy(update={"lengths": runs})
+        acks, commands = bytes([ACK_NONE]) * body.commands, program.encoded
+    text = body.model_dump_json().encode()
+    checksum = zlib.crc32(commands, zlib.crc32(text))
+    head = _HEAD.pack(_MAGIC, checksum, len(acks), len(text), len(commands))
+    return b"".join((head, _MARK.pack(stage, *_NOTHING_YET), acks, text, commands))
+
+
+def decode_record(whole: bytes) -> Found:
+    """A record from the bytes of its file.
+
+    Raises:
+        BadRecord: they are none, or not all of one.
+    """
+    if len(whole) < ACKS_AT:
+        raise BadRecord(f"expected at least {ACKS_AT} bytes, got {len(whole)}")
+    magic, checksum, acks, body_size, commands_size = _HEAD.unpack_from(whole)
+    if magic != _MAGIC:
+        raise BadRecord("expected a record, got another kind of file")
+    body_at = ACKS_AT + acks
+    commands_at = body_at + body_size
+    if len(whole) != commands_at + commands_size:
+        raise BadRecord(f"expected {commands_at + commands_size} bytes, got {len(whole)}")
+    if zlib.crc32(whole[body_at:]) != checksum:
+        raise BadRecord("its checksum is wrong")
+    try:
+        body = Body.model_validate_json(whole[body_at:commands_at])
+    except ValidationError as error:
+        raise BadRecord(f"its body: {summary(problems_of(error))}") from error
+    stage, *words, commit_us, next_index = _MARK.unpack_from(whole, _HEAD.size)
+    progress = Progress.unshared(acks)
+    progress.words[:] = array("Q", words)
+    progress.acks[:] = whole[ACKS_AT:body_at]
+    _check_commands(body, stage, acks, commands_size)
+    _check_mark(stage, words, acks)
+    if next_index > 0xFFFF or commit_us >= 1 << 53:
+        raise BadRecord("its restore makes no sense")
+    return Found(body, Stage(stage), progress, whole[commands_at:], commit_us, next_index)
+
+
+def _check_mark(stage: int, words: list[int], acks: int) -> None:
+    """Refuses what cannot be; the checksum does not cover what changes in place."""
+    if stage not in list(Stage):
+        raise BadRecord(f"expected a stage from 1 to {max(Stage)}, got {stage}")
+    if max(words) > acks:
+        raise BadRecord(f"expected {acks} commands at the most, got {max(words)}")
+
+
+def _check_commands(body: Body, stage: int, acks: int, commands_size: int) -> None:
+    ended = stage not in (Stage.PREPARED, Stage.COMMITTING) and not acks
+    if not (ended or acks == body.commands):
+        raise BadRecord(f"expected {body.commands} acks, got {acks}")
+    if any(count < 1 or size < 1 for count, size in body.lengths):
+        raise BadRecord("its commands make no sense")
+    lengths = [] if ended else body.lengths
+    count = sum(count for count, _ in lengths)
+    size = sum(count * size for count, size in lengths)
+    if (count, size) != (acks, commands_size):
+        raise BadRecord("its commands are not as long as it says")
