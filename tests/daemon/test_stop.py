@@ -164,7 +164,14 @@ async def test_what_had_come_by_then_is_answered(tmp_path: Path, turns: int) -> 
         caller.socket.close()
 
 
-async def test_what_comes_later_may_be_left_to_the_next_daemon(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pauses", [True, False], ids=["3.11.7", "3.11.2"])
+async def test_what_comes_later_may_be_left_to_the_next_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: bool
+) -> None:
+    """Also by a Python whose datagram transports cannot pause."""
+    if not pauses:
+        datagrams = "asyncio.selector_events._SelectorDatagramTransport"
+        monkeypatch.setattr(f"{datagrams}.pause_reading", asyncio.ReadTransport.pause_reading)
     path = tmp_path / "vdpad.sock"
     answered = []
 

@@ -104,8 +104,14 @@ class Endpoint:
 
     def leave_the_rest(self) -> None:
         """What comes from now on stays in the socket, for whoever serves it next."""
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        try:
             self._transport.pause_reading()
+        except NotImplementedError:
+            # Up to Python 3.11.2 at least, which Debian 12 has: what later ones do there.
+            loop = asyncio.get_running_loop()
+            loop._remove_reader(self._transport._sock_fd)  # type: ignore[attr-defined]
 
     async def close(self) -> None:
         """Ends once all that had been read is answered."""
