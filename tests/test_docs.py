@@ -62,6 +62,14 @@ def test_the_configuration_file_holds_the_defaults() -> None:
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
-    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
-    missing = [link for link in links if not (path.parent / link).exists()]
-    assert not missing
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        file, _, place = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not place or place in _places(target.read_text()), link
+
+
+def _places(text: str) -> set[str]:
+    """What its headings are linked by."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
