@@ -95,8 +95,15 @@ async def test_a_notification_is_carried_out_and_not_answered(remote: Remote) ->
     assert len(await remote.result("status")) == 1
 
 
-@pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0", "0.0.0.0:0", "localhost:0"])
-async def test_both_families_are_served(tmp_path: Path, listen: str) -> None:
+@pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0", "0.0.0.0:0", "some-host:0"])
+async def test_both_families_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listen: str
+) -> None:
+    look_up = socket.getaddrinfo
+    hosts = {"some-host": "127.0.0.1"}
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest: look_up(hosts.get(host, host), *rest)
+    )
     async with serving_udp(tmp_path, listen=listen) as udp:
         host, port = udp.address
         reached = {"::": ["::1", "127.0.0.1"], "0.0.0.0": ["127.0.0.1"]}.get(host, [host])
