@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: all run test bench bench-kernel lint types format schema man lock install clean
+.PHONY: all run test bench bench-kernel bench-load lint types format schema man lock install clean
 
 all: $(VENV)/ready
 
@@ -21,6 +21,9 @@ bench: all test-packages test-kernel ## one by one against pipelined, on the sof
 
 bench-kernel: all test-packages test-kernel ## on the kernel's devices, against C and QEMU 10
 	$(BIN)/python -m benchmarks.kernel $(ARGS)
+
+bench-load: all ## 64 clients and 256 software devices at once
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 lint: all
 	$(BIN)/ruff check .

@@ -193,6 +193,32 @@ async def test_what_comes_later_may_be_left_to_the_next_daemon(
     assert answered == [b"one", b"two"]
 
 
+async def test_who_asks_after_the_last_was_read_is_refused(tmp_path: Path) -> None:
+    """One that is connected would else wait for an answer that nobody gives."""
+    path = tmp_path / "vdpad.sock"
+    let_go, asked = asyncio.Event(), asyncio.Event()
+
+    async def answer(data: bytes, _: object) -> bytes:
+        asked.set()
+        await let_go.wait()
+        return data
+
+    endpoint = UnixEndpoint(answer)
+    await endpoint.listen(path, 0o600, None)
+    with Caller(path) as caller, Caller(path) as late:
+        late.socket.connect(str(path))
+        await caller.send(b'{"jsonrpc":"2.0","id":1,"result":0}')
+        await asked.wait()
+        closing = asyncio.create_task(endpoint.close())
+        await until(lambda: not path.exists())
+        with pytest.raises(BrokenPipeError):
+            late.socket.send(b"late")
+        assert not closing.done()
+        let_go.set()
+        await closing
+        assert (await caller.receive())["id"] == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_sigterm_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
     async with running(tmp_path) as daemon:

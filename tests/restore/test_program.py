@@ -1,7 +1,8 @@
 """The program: every command once and in order, in descriptors and buffers that never overlap."""
 
 import struct
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support.batches import mixed, vlans
 from tests.support.commands import COMMANDS
 from vdpad.errors import VdpadError
 from vdpad.restore.program import Bank, Program, check_room, encode, largest_command
-from vdpad.virtio.commands import ACK_NONE, Command, MacTableSet
+from vdpad.virtio.commands import ACK_NONE, CoalVqSet, Command, MacTableSet, MqRssConfig
 from vdpad.virtio.split_ring import DESCRIPTOR, BadGeometry, Region, RingGeometry, lay_out
 
 IOVA = 0x7F0000000000
@@ -262,3 +263,35 @@ def test_buffers_without_room_for_any_command_of_a_fixed_size_are_refused() -> N
 def test_the_smallest_buffers_take_every_command_of_a_fixed_size(command: Command) -> None:
     sized = {"MAC_TABLE_SET", "MQ_RSS_CONFIG", "MQ_HASH_CONFIG"}
     assert command.NAME in sized or len(command.encode()) <= largest_command(_geometry(2, 32))
+
+
+# --- memory ---
+
+
+def _coalescing() -> tuple[Command, ...]:
+    return tuple(CoalVqSet(index, 1000 + index, 2000 + index) for index in range(4000))
+
+
+def _rss() -> tuple[Command, ...]:
+    table = tuple(1000 + at % 8000 for at in range(32768))
+    return (MqRssConfig(frozenset({0}), 0, table, 9000, bytes(40)),)
+
+
+def _vlans() -> tuple[Command, ...]:
+    return tuple(vlans(4096))
+
+
+@pytest.mark.parametrize("size", [2, 64, 32768])
+@pytest.mark.parametrize("commands", [_coalescing, _rss, _vlans])
+def test_a_program_takes_about_the_memory_that_it_says(
+    size: int, commands: Callable[[], tuple[Command, ...]]
+) -> None:
+    """What holds memory from being filled reckons with it."""
+    geometry = _geometry(size, 1 << 17)
+    tracemalloc.start()
+    try:
+        program = encode(commands(), geometry, event_idx=True)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.6 < program.memory / taken < 2.5

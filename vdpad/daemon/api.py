@@ -199,17 +199,22 @@ class Api:
         return (await self._operations.prepare(wish)).to_json()
 
     async def _commit(self, call: _Call) -> object:
-        return await self._outcome(call.params(CommitParams), call)
+        params = call.params(CommitParams)
+        return await self._outcome(params.migration, params.deadline_ms, call.peer)
 
     async def _restore(self, call: _Call) -> object:
+        return await self._outcome(*await self._prepared(call), call.peer)
+
+    async def _prepared(self, call: _Call) -> tuple[str, int | None]:
+        """Prepares, and keeps of the request what its commit needs: the state may be large."""
         params = call.params(RestoreParams)
         await self._operations.prepare(self._wish(params, call))
-        return await self._outcome(params, call)
+        return params.migration, params.deadline_ms
 
-    async def _outcome(self, params: CommitParams | RestoreParams, call: _Call) -> object:
-        operation = self._operations.begin(params.migration, call.peer.fds, params.deadline_ms)
+    async def _outcome(self, migration: str, deadline_ms: int | None, peer: Peer) -> object:
+        operation = self._operations.begin(migration, peer.fds, deadline_ms)
         # What was needed of them is duplicated, and the wait may be long.
-        call.peer.close_fds()
+        peer.close_fds()
         return (await self._operations.outcome(operation)).to_json()
 
     async def _status(self, call: _Call) -> object:

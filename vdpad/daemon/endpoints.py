@@ -1,9 +1,10 @@
 """Endpoints: where datagrams come in and replies go out. asyncio-dgram's streams, kept in bounds.
 
 Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting.
-Between the socket and the tasks stands a bounded queue, and the tasks are bounded too; what does
-not fit is answered `overloaded` by a constant, without being looked at. A datagram's descriptors
-are closed when it has been answered, whatever happened.
+Between the socket and the tasks stands a bounded queue, and the tasks are bounded too, in number
+and by the bytes of their datagrams; what does not fit is answered `overloaded` by a constant,
+without being looked at. A datagram's descriptors are closed when it has been answered, whatever
+happened.
 
 All that is here, but what a Unix socket's path is about, serves the UDP endpoint too (udp.py).
 """
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +33,11 @@ _QUEUED_DATAGRAMS = 64
 
 # Datagrams that are being answered, which takes up to a commit's deadline. Stops the same.
 _ANSWERED_AT_ONCE = 1024
+
+# And their bytes. What a datagram holds takes ten times its size while it waits for a commit, so
+# these are 80 MiB (systemd/vdpad.service reckons with it); by the number above alone they could be
+# 2 GiB. On average one may have 8 KiB, which a guest's state does not reach.
+_BYTES_AT_ONCE = 8 * 1024 * 1024
 
 # How many more are answered at the end. Stops senders that go on from putting it off.
 _MOST_OF_THE_REST = 1024
@@ -71,10 +78,14 @@ class _BoundedProtocol(Protocol):
         try:
             self._received.put_nowait((data, addr))
         except asyncio.QueueFull:
-            self.refused += 1
-            addr.close_fds()
-            if self._sender is not None:
-                self._sender.sendto(_OVERLOADED, addr)
+            self.refuse(addr)
+
+    def refuse(self, peer: Peer) -> None:
+        """Answers `overloaded`, and counts it."""
+        self.refused += 1
+        peer.close_fds()
+        if self._sender is not None:
+            self._sender.sendto(_OVERLOADED, cast("Any", peer))
 
     def error_received(self, exc: Exception) -> None:
         # The stream would raise it out of somebody else's recv.
@@ -92,6 +103,8 @@ class Endpoint:
         self._announce = announce
         self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = 0
+        """Of the datagrams that are being answered."""
         self._stream: DatagramServer | None = None
         self._transport: Any = None
         self._protocol: _BoundedProtocol | None = None
@@ -99,7 +112,7 @@ class Endpoint:
 
     @property
     def datagrams_refused(self) -> int:
-        """How many the queue had no room for."""
+        """How many there was no room for."""
         return 0 if self._protocol is None else self._protocol.refused
 
     def leave_the_rest(self) -> None:
@@ -137,12 +150,7 @@ class Endpoint:
         assert self._stream is not None
         while True:
             data, address = await self._stream.recv()
-            peer = cast("Peer", address)
-            if len(self._tasks) < _ANSWERED_AT_ONCE:
-                self._answer_soon(data, peer)
-            else:
-                peer.close_fds()
-                await self._stream.send(_OVERLOADED, cast("Any", peer))
+            self._answer_or_refuse(data, cast("Peer", address))
 
     async def _stop_reading(self) -> None:
         """What was read is being answered from here on."""
@@ -151,12 +159,26 @@ class Endpoint:
             self._reader.cancel()
             await asyncio.wait([self._reader])
         while not self._received.empty():
-            self._answer_soon(*self._received.get_nowait())
+            self._answer_or_refuse(*self._received.get_nowait())
+
+    def _answer_or_refuse(self, data: bytes, peer: Peer) -> None:
+        assert self._protocol is not None
+        room = _BYTES_AT_ONCE - self._bytes
+        if len(self._tasks) < _ANSWERED_AT_ONCE and len(data) <= room:
+            self._answer_soon(data, peer)
+        else:
+            self._protocol.refuse(peer)
 
     def _answer_soon(self, data: bytes, peer: Peer) -> None:
+        size = len(data)
         task = asyncio.get_running_loop().create_task(self._reply(data, peer))
+        self._bytes += size
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._answered, size))
+
+    def _answered(self, size: int, task: asyncio.Task[None]) -> None:
+        self._bytes -= size
+        self._tasks.discard(task)
 
     async def _reply(self, data: bytes, peer: Peer) -> None:
         try:
@@ -221,9 +243,11 @@ class UnixEndpoint(Endpoint):
     def _read_the_rest(self) -> None:
         """Takes what stands in the kernel's queue, which nobody will serve after us."""
         assert self._socket is not None
+        # Who is connected could send on, and would never hear of it. So the kernel refuses it now.
+        self._socket.shutdown(socket.SHUT_RD)
         with contextlib.suppress(OSError):
             for _ in range(_MOST_OF_THE_REST):
-                self._answer_soon(*self._socket.recvfrom(MAX_DATAGRAM))
+                self._answer_or_refuse(*self._socket.recvfrom(MAX_DATAGRAM))
 
     async def _send(self, reply: bytes, peer: Peer) -> None:
         await self._wait_for_room(len(reply))

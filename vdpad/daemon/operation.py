@@ -74,6 +74,8 @@ class Operation:
     state: State = State.PREPARED
     program: Program | None = None
     """Until the operation ends."""
+    memory: int = 0
+    """About how many bytes that takes."""
     by_name: Counter[str] = field(default_factory=Counter)
     """How many commands of each name it has."""
     report: Report | None = None

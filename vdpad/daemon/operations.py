@@ -343,13 +343,19 @@ class Operations:
         Raises:
             ApiError: overloaded.
         """
-        active = sum(each.state not in ENDED for each in self._all.values())
-        active += len(self._preparing)
+        programs = [each.memory for each in self._all.values() if each.state not in ENDED]
+        active = len(programs) + len(self._preparing)
         if active >= self._limits.operations_at_once:
             raise ApiError(
                 Kind.OVERLOADED,
                 f"{active} operations are prepared or committing, which is the limit; commit or "
                 "cancel some (limits.operations_at_once)",
+            )
+        if sum(programs) >= self._limits.memory_mib << 20:
+            raise ApiError(
+                Kind.OVERLOADED,
+                f"what is prepared or committing takes {sum(programs) >> 20} MiB, which is the "
+                "limit; commit or cancel some (limits.memory_mib)",
             )
         if len(self._all) < self._limits.operations_kept:
             return

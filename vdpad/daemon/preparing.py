@@ -48,6 +48,7 @@ async def prepared(wish: Wish, digest: str) -> Operation:
         widened=planned.widened,
         prepare_us=_since(wish),
         program=program,
+        memory=program.memory,
         by_name=by_name(program.commands),
     )
 

@@ -170,6 +170,7 @@ class Service:
     def _datagrams_refused(self) -> dict[tuple[str, str], int]:
         refused = {("unix", "queue-full"): self._endpoint.datagrams_refused}
         if self.udp is not None:
+            refused["udp", "queue-full"] = self.udp.datagrams_refused
             refused |= {("udp", reason): count for reason, count in self.udp.refused.items()}
         return refused
 

@@ -1,0 +1,190 @@
+"""64 clients and 256 software devices at once: every outcome right, nothing grows, nothing leaks.
+
+The clients and their stories are the benchmark's (benchmarks/load). No test here is about how long
+something takes, but for answers that never come.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load.crowd import Crowd, daemon
+from benchmarks.load.tally import Tally
+from tests.daemon.support import Caller, Daemon, request, software, until, vlans
+
+REQUESTS = 100_000
+PHASES = 10
+
+# After half of them all that is bounded has reached its bounds.
+WARM = PHASES // 2
+
+# From then on, in KiB. 50 000 times 50 bytes would be 2440; 400 to 1100 were measured.
+MOST_GROWN = 2000
+
+OUTCOMES = {
+    *("info ok", "check compatible", "check incompatible", "prepare prepared", "prepare restored"),
+    *("prepare conflict", "prepare no-such-device", "commit restored", "commit conflict"),
+    *("commit device-broken", "commit no-such-migration", "restore restored", "restore rejected"),
+    *("restore timeout", "restore device-broken", "restore conflict", "restore busy"),
+    *("restore overloaded", "restore incompatible", "restore invalid-params", "cancel cancelled"),
+    *("cancel busy", "status restored", "status failed", "status no-such-migration"),
+    *("reset method-not-found", "datagram parse-error", "datagram invalid-request"),
+    *("datagram invalid-params", "datagram ok", "report in status the same"),
+    *("restore again the same", "commit again the same", "refused command the same"),
+}
+
+
+@contextlib.contextmanager
+def on_tmpfs() -> Iterator[Path]:
+    """A folder where a service's RuntimeDirectory is."""
+    with tempfile.TemporaryDirectory(prefix="vdpad-load-", dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with on_tmpfs() as name:
+        yield name
+
+
+@dataclass
+class Run:
+    """What became of 100 000 requests."""
+
+    tally: Tally
+    resident_kib: list[int]
+    """After each phase, nothing being under way."""
+    descriptors: list[int]
+    """Before the first request, and after the last."""
+    log: str
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    whole = Tally()
+    resident = []
+    with on_tmpfs() as folder, daemon(folder) as running, Crowd(running.socket) as crowd:
+        before = idle_descriptors(running)
+        for _ in range(PHASES):
+            whole.add(crowd.ask(REQUESTS // PHASES))
+            after = idle_descriptors(running)
+            resident.append(running.resident_kib())
+        log = running.log()
+    return Run(whole, resident, [before, after], log)
+
+
+def idle_descriptors(running: Daemon) -> int:
+    """How many are open once that no longer changes: records stay mapped for a moment."""
+    count, since = len(running.descriptors()), time.monotonic()
+    while time.monotonic() - since < 1.5:
+        time.sleep(0.1)
+        now = len(running.descriptors())
+        if now != count:
+            count, since = now, time.monotonic()
+    return count
+
+
+def test_every_outcome_is_right(run: Run) -> None:
+    assert run.tally.wrong == []
+    assert run.tally.requests >= REQUESTS
+    assert run.tally.outcomes.keys() >= OUTCOMES
+    assert "internal-error" not in run.log
+    assert "Traceback" not in run.log
+
+
+def test_memory_stays_as_it_is(run: Run) -> None:
+    assert run.resident_kib[-1] - run.resident_kib[WARM - 1] < MOST_GROWN, run.resident_kib
+
+
+def test_no_descriptor_is_leaked(run: Run) -> None:
+    before, after = run.descriptors
+    assert before == after
+
+
+# --- clients that behave badly ---
+
+
+async def deaf(path: Path) -> None:
+    """Asks, for large replies too, and never reads one."""
+    with Caller(path) as caller:
+        while True:
+            await caller.send(request("status", 1))
+            await caller.send(request("info", 2))
+            await asyncio.sleep(0.001)
+
+
+async def flooding(path: Path) -> None:
+    """Sends as fast as it can, and takes what comes."""
+    with Caller(path) as caller:
+        while True:
+            await caller.send(request("info", 1).ljust(100_000))
+            while caller.received() is not None:
+                pass
+
+
+async def nameless(path: Path) -> None:
+    """Restores, from a socket that cannot be answered."""
+    wish = {"migration": "nameless", "state": vlans(1), "target": software("sim3")}
+    with Caller(path, address=None) as caller:
+        while True:
+            await caller.send(request("restore", 1, **wish))
+            await asyncio.sleep(0.001)
+
+
+async def dying(path: Path) -> None:
+    """Is gone as soon as it has asked."""
+    target = software("sim3")
+    while True:
+        with Caller(path) as caller:
+            await caller.send(request("restore", 1, migration="x", state=vlans(1), target=target))
+            await caller.send(b"{")
+
+
+Villain = Callable[[Path], Coroutine[None, None, None]]
+
+
+@pytest.mark.parametrize("villain", [deaf, flooding, nameless, dying])
+async def test_clients_that_behave_badly_cost_nobody_an_answer(
+    folder: Path, villain: Villain
+) -> None:
+    """Nobody but those that are `overloaded` before they are looked at, who then ask again."""
+    with daemon(folder) as running, Crowd(running.socket) as crowd:
+        before = await asyncio.to_thread(idle_descriptors, running)
+        behaving = asyncio.create_task(villain(running.socket))
+        tally = await asyncio.to_thread(crowd.ask, 3000)
+        # It lasted as long as they did.
+        assert not behaving.done()
+        behaving.cancel()
+        await asyncio.wait([behaving])
+        assert tally.wrong == []
+        assert tally.requests >= 3000
+        assert await asyncio.to_thread(idle_descriptors, running) == before
+
+
+# --- the end ---
+
+
+async def test_a_stop_under_full_load_answers_everybody(folder: Path) -> None:
+    with daemon(folder) as running, Crowd(running.socket, ending=True) as crowd:
+        began = running.cpu_seconds()
+        crowd.begin(1_000_000)
+        await until(lambda: running.cpu_seconds() > began + 1)
+        running.terminate()
+        assert await asyncio.to_thread(running.wait) == 0
+        tally = await asyncio.to_thread(crowd.end)
+        assert "Traceback" not in running.log()
+    assert tally.wrong == []
+    assert 0 < tally.requests < 1_000_000
+    assert len(crowd.remembered) > 64
+    with daemon(folder) as running, Caller(running.socket) as caller:
+        for migration, outcome in crowd.remembered:
+            operation = await caller.result("status", migration=migration)
+            assert operation["report"]["outcome"] == outcome
+        states = {each["state"] for each in await caller.result("status")}
+    assert states <= {"restored", "failed", "cancelled"}
