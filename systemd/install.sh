@@ -49,14 +49,12 @@ done
 for each in vdpad.service vdpad.socket; do
     place "systemd/$each" 644 "$root/lib/systemd/system/$each"
 done
-for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules; do
+for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules vdpad-metrics.conf; do
     place "systemd/optional/$each" 644 "$DESTDIR$lib/systemd/$each"
 done
 place systemd/sysusers.conf 644 "$root/lib/sysusers.d/vdpad.conf"
 place systemd/tmpfiles.conf 644 "$root/lib/tmpfiles.d/vdpad.conf"
-if [ -e systemd/vdpad.catalog ]; then
-    place systemd/vdpad.catalog 644 "$root/lib/systemd/catalog/vdpad.catalog"
-fi
+place systemd/vdpad.catalog 644 "$root/lib/systemd/catalog/vdpad.catalog"
 
 install -d "$DESTDIR$SYSCONFDIR/vdpad/conf.d"
 if [ ! -e "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml" ]; then # the operator's, from then on
@@ -66,6 +64,6 @@ fi
 install -d "$doc/examples"
 install -m 644 README.md LICENSE docs/*.md docs/*.json "$doc"
 install -m 644 docs/examples/* "$doc/examples"
-for each in docs/man/*.[1-8]; do
-    if [ -e "$each" ]; then place "$each" 644 "$root/share/man/man${each##*.}/$(basename "$each")"; fi
+for each in build/man/*.[1-8]; do # `make man`
+    place "$each" 644 "$root/share/man/man${each##*.}/$(basename "$each")"
 done

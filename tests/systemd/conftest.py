@@ -11,7 +11,10 @@ from tests.availability import skip_or_fail
 
 from .install import install
 from .machine import machine, why_unavailable
-from .service import Service
+from .service import DROP_INS, PLACED, Service
+
+SLOW = "/run/systemd/system/vdpad.service.d/slow.conf"
+RULES = "/etc/udev/rules.d/90-vdpad-vhost-vdpa.rules"
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +32,15 @@ def booted(installed: Path) -> Iterator[Service]:
     with machine(installed) as vm:
         vm.output("systemd-sysusers")
         vm.output("systemd-tmpfiles", "--create", "vdpad.conf")
+        # On an emulated machine, of a host under load, a start may take most of a minute.
+        vm.output("mkdir", "-p", SLOW.rpartition("/")[0])
+        vm.ask("write", path=SLOW, text="[Service]\nTimeoutStartSec=300\n")
         vm.output("systemctl", "daemon-reload")
         vm.output("systemctl", "enable", "--now", "vdpad.socket")
-        yield Service(vm)
+        service = Service(vm)
+        yield service
+        messages = (str(each.get("MESSAGE")) for each in service.entries())
+        assert [each for each in messages if "Traceback" in each or "not told" in each] == []
 
 
 @pytest.fixture
@@ -39,3 +48,22 @@ def service(booted: Service) -> Iterator[Service]:
     """The service as it was installed, whatever a test has changed."""
     yield booted
     booted.as_installed()
+
+
+@pytest.fixture(scope="module")
+def with_drop_in(booted: Service) -> Iterator[Service]:
+    """The service with its devices, as docs/operating.md has it set up."""
+    booted.vm.output("mkdir", "-p", DROP_INS, RULES.rpartition("/")[0])
+    booted.vm.output("ln", "-s", f"{PLACED}/vhost-vdpa.conf", DROP_INS)
+    booted.vm.output("ln", "-s", f"{PLACED}/90-vdpad-vhost-vdpa.rules", RULES)
+    booted.vm.output("udevadm", "control", "--reload")
+    trigger = ("--subsystem-match=vdpa", "--action=bind", "--settle")
+    booted.vm.output("udevadm", "trigger", *trigger)
+    booted.systemctl("daemon-reload")
+    booted.systemctl("restart", "vdpad.service")
+    yield booted
+    booted.vm.output("rm", RULES, f"{DROP_INS}/vhost-vdpa.conf")
+    booted.vm.output("sh", "-c", "chown root /dev/vhost-vdpa-*")
+    booted.vm.output("udevadm", "control", "--reload")
+    booted.systemctl("daemon-reload")
+    booted.systemctl("stop", "vdpad.service")

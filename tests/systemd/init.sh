@@ -22,6 +22,7 @@ mount -t overlay -o "lowerdir=$lower,upperdir=/memory/upper,workdir=/memory/work
 
 cd /new
 rm -rf run
+rm -f .dockerenv # systemd would take itself to be in a container, and keep all mounts private
 mkdir -p run dev proc sys
 release=$(uname -r)
 rm -rf "usr/lib/modules/$release"

@@ -51,6 +51,8 @@ def attempts() -> dict[str, Callable[[], object]]:
         "write usr": lambda: write_to("/usr/lib/vdpad"),
         "write run": lambda: write_to("/run/vdpad"),
         "write records": lambda: write_to("/run/vdpad/records"),
+        "write metrics": lambda: write_to("/run/vdpad/metrics"),
+        "write collected": lambda: write_to("/var/lib/prometheus/node-exporter"),
         "write tmp": lambda: write_to("/tmp"),
         "read home": lambda: os.listdir("/root"),
         "see others": lambda: os.listdir("/proc/1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from tests.vm.machine import Machine, Result
 SOCKET = "/run/vdpad/vdpad.sock"
 CONFIG = "/etc/vdpad/vdpad.toml"
 DROP_INS = "/etc/systemd/system/vdpad.service.d"
-PATIENCE = 60.0
+PLACED = "/usr/lib/vdpad/systemd"
+PATIENCE = 100.0
 
 HERE = Path(__file__).resolve().parent
 _PROBE = "Type=oneshot\\nWatchdogSec=0\\nRestart=no\\nStandardOutput=truncate:/run/probed\\n"
@@ -53,7 +55,7 @@ class Service:
     def vdpactl(self, *arguments: str, uid: str = "0", gid: str = "0") -> Result:
         """Runs the installed client as somebody."""
         who = ("setpriv", "--reuid", uid, "--regid", gid, "--clear-groups")
-        return self.vm.run(*who, "vdpactl", *arguments)
+        return self.vm.run(*who, "vdpactl", "--timeout", str(PATIENCE), *arguments)
 
     def status(self, key: str) -> str:
         """A line of the daemon's /proc/PID/status."""
@@ -77,6 +79,10 @@ class Service:
             self._write(f"{DROP_INS}/test.conf", f"[Service]\n{unit}\n")
             self.systemctl("daemon-reload")
 
+    def drop_in(self, name: str, text: str) -> None:
+        """For one test: lays settings over the others, from the next start or reload on."""
+        self._write(f"{CONFIG.rpartition('/')[0]}/conf.d/{name}.toml", text)
+
     def _write(self, path: str, text: str) -> None:
         self.vm.output("mkdir", "-p", path.rpartition("/")[0])
         self.vm.ask("write", path=path, text=text)
@@ -90,12 +96,16 @@ class Service:
         """Takes back what a test has changed; the next request starts it."""
         if self._changed:
             self.systemctl("stop", "vdpad.service")
-            self.vm.output("rm", *self._changed)
+            self.vm.output("rm", "-f", *self._changed)
             self.sh(f"test -e {CONFIG} || mv {CONFIG}.kept {CONFIG}")
             self._changed.clear()
             self.systemctl("daemon-reload")
             self.systemctl("reset-failed", "vdpad.service", "vdpad.socket")
             self.systemctl("start", "vdpad.socket")
+
+    def kill(self, number: signal.Signals) -> None:
+        """Sends the daemon a signal."""
+        self.vm.output("kill", f"-{number:d}", str(self.pid))
 
     def probe(self) -> dict[str, str]:
         """What a process with the unit's settings, drop-ins and all, can do: probe.py says."""

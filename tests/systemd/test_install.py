@@ -51,13 +51,18 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/lib/vdpad/systemd/vhost-vdpa.conf",
         "usr/lib/vdpad/systemd/udp.conf",
         "usr/lib/vdpad/systemd/90-vdpad-vhost-vdpa.rules",
+        "usr/lib/vdpad/systemd/vdpad-metrics.conf",
+        "usr/lib/systemd/catalog/vdpad.catalog",
+        "usr/share/man/man1/vdpactl.1",
+        "usr/share/man/man5/vdpad.toml.5",
+        "usr/share/man/man8/vdpad.8",
         "usr/share/doc/vdpad/api.md",
         "usr/share/doc/vdpad/examples/lender.py",
     }
     found = {str(each.relative_to(installed)) for each in installed.rglob("*") if each.is_file()}
     assert expected <= found
     # Nothing outside of the folders that a package of this name has.
-    ours = ("usr/lib/vdpad/", "usr/share/doc/vdpad/", "usr/share/man/", "usr/lib/systemd/catalog/")
+    ours = ("usr/lib/vdpad/", "usr/share/doc/vdpad/")
     assert {each for each in found - expected if not each.startswith(ours)} == set()
     assert (installed / "etc/vdpad/conf.d").is_dir()
 

@@ -58,9 +58,12 @@ def test_a_drop_in_takes_back_no_more_than_it_says() -> None:
     for name, keys in {
         "vhost-vdpa": {
             *("Wants", "After", "PrivateDevices", "DeviceAllow", "LimitMEMLOCK", "PrivateNetwork"),
-            "RestrictAddressFamilies",
+            *("RestrictAddressFamilies", "FileDescriptorStoreMax", "LimitNOFILE"),
+            *("RestartSec", "StartLimitIntervalSec"),
         },
-        "udp": {"PrivateNetwork", "RestrictAddressFamilies", "IPAddressAllow"},
+        "udp": {
+            *("LoadCredential", "PrivateNetwork", "RestrictAddressFamilies", "IPAddressAllow"),
+        },
     }.items():
         text = (UNITS / "optional" / f"{name}.conf").read_text()
         assert set(re.findall(r"^(\w+)=", text, re.M)) == keys

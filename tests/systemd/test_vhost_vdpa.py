@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from tests.vm.host import features_of, migration, negotiated, vhost_vdpa
 from tests.vm.test_restore import ALL_PARTS, COMMANDS, NO_FILTER, assert_restored, state_for
 
-from .service import DROP_INS, Service
+from .service import Service
 from .test_service import restore as restore_on_software
 
-PLACED = "/usr/lib/vdpad/systemd"
-RULES = "/etc/udev/rules.d/90-vdpad-vhost-vdpa.rules"
 VLANS = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [42]}
-
-
-@pytest.fixture(scope="module")
-def with_drop_in(booted: Service) -> Iterator[Service]:
-    """The service with its devices, as docs/operating.md has it set up."""
-    booted.vm.output("mkdir", "-p", DROP_INS, RULES.rpartition("/")[0])
-    booted.vm.output("ln", "-s", f"{PLACED}/vhost-vdpa.conf", DROP_INS)
-    booted.vm.output("ln", "-s", f"{PLACED}/90-vdpad-vhost-vdpa.rules", RULES)
-    booted.vm.output("udevadm", "control", "--reload")
-    trigger = ("--subsystem-match=vdpa", "--action=bind", "--settle")
-    booted.vm.output("udevadm", "trigger", *trigger)
-    booted.systemctl("daemon-reload")
-    booted.systemctl("restart", "vdpad.service")
-    yield booted
-    booted.vm.output("rm", RULES, f"{DROP_INS}/vhost-vdpa.conf")
-    booted.vm.output("sh", "-c", "chown root /dev/vhost-vdpa-*")
-    booted.vm.output("udevadm", "control", "--reload")
-    booted.systemctl("daemon-reload")
-    booted.systemctl("stop", "vdpad.service")
 
 
 def owner(service: Service, node: str) -> str:

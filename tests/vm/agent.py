@@ -15,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 import tty
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from vdpad.client import Client, Refused, Unreachable
 
 PORT_NAME = "vdpad.agent"
-SOCKET_TIMEOUT = 60.0
+SOCKET_TIMEOUT = 100.0
 PATIENCE = 60.0
 
 Verb = Callable[..., Awaitable[Any]]
@@ -58,6 +59,7 @@ class Agent:
             "wait_until_gone": self.wait_until_gone,
             "write": self.write,
             "call": self.call,
+            "call_and_kill": self.call_and_kill,
         }
 
     async def run(self, argv: list[str], stdin: str = "") -> dict[str, Any]:
@@ -123,6 +125,25 @@ class Agent:
                 return {"refused": {"message": str(error), **error.data}}
             except Unreachable as error:
                 return {"unreachable": str(error)}
+
+    async def call_and_kill(
+        self, socket: str, method: str, params: dict[str, Any], pid: int, after: float
+    ) -> float | None:
+        """Asks the daemon, and sends it SIGKILL unless it has answered within so many seconds.
+
+        Returns:
+            how many seconds the answer took, or None where there was none.
+        """
+        async with Client(Path(socket), SOCKET_TIMEOUT) as client:
+            begun = time.monotonic()
+            call = asyncio.ensure_future(client.call(method, **params))
+            answered, _ = await asyncio.wait([call], timeout=after)
+            if answered:
+                return time.monotonic() - begun
+            os.kill(pid, signal.SIGKILL)
+            call.cancel()
+            await asyncio.wait([call])
+            return None
 
 
 async def serve(agent: Agent, reader: asyncio.StreamReader, fd: int) -> None:

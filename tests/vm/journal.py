@@ -34,6 +34,12 @@ def entries_until(vm: Machine, event: str, *arguments: str) -> list[Entry]:
         time.sleep(0.1)
 
 
+def latest(vm: Machine, event: str, *arguments: str) -> Entry:
+    """The last entry of this event, once there is one."""
+    found = entries_until(vm, event, *arguments)
+    return [each for each in found if each.get("VDPAD_EVENT") == [event]][-1]
+
+
 def events(found: list[Entry]) -> list[str]:
     """Their kinds, in order."""
     return [each["VDPAD_EVENT"][0] for each in found]
