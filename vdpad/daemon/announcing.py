@@ -4,11 +4,15 @@
                                                          └───▶ metrics  (where configured)
 
 What listeners do never becomes the trouble of what they are told: a commit that went well has gone
-well whatever its log says.
+well whatever its log says. Nor does it keep a guest waiting: what a commit tells (`soon`) is told
+a moment later, when its reply is out. Everything is told in the order in which it was announced.
 """
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 
 import structlog
 
@@ -20,6 +24,9 @@ Announce = Callable[[Event], None]
 # what comes faster than 10 000 in 30 s (RateLimitBurst=), and so would drop how commits end.
 _MOST_AT_WILL = 100
 _WINDOW = 10.0
+
+# When what can wait is told, in seconds: after a commit that goes well, and its reply.
+_SOON = 0.02
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad")
 
@@ -80,9 +87,26 @@ class Announcer:
         self.listeners = list(listeners)
         self.failures = 0
         """How often a listener raised. A fault of ours."""
+        self._waiting: deque[tuple[Event, Context]] = deque()
 
     def __call__(self, event: Event) -> None:
-        """Never raises."""
+        """Tells it now, after all that waits. Never raises."""
+        self.flush()
+        self._tell(event)
+
+    def soon(self, event: Event) -> None:
+        """Tells it in a moment, as of its caller; only in a running loop."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_SOON, self.flush)
+        self._waiting.append((event, copy_context()))
+
+    def flush(self) -> None:
+        """Tells all that waits."""
+        while self._waiting:
+            event, context = self._waiting.popleft()
+            context.run(self._tell, event)
+
+    def _tell(self, event: Event) -> None:
         for listener in self.listeners:
             try:
                 listener(event)
