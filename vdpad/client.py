@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from vdpad.datagrams import DEFAULT_SOCKET, MAX_DATAGRAM
 from vdpad.errors import why
-from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of
+from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of, too_long
 
 __all__ = ["DEFAULT_TIMEOUT", "Client", "Refused", "Unreachable"]
 
@@ -76,12 +76,15 @@ class Client(Methods):
         async with self._turn:
             request_id = next(self._ids)
             request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            text = json.dumps(request, separators=(",", ":")).encode()
+            if len(text) > MAX_DATAGRAM:
+                raise too_long(len(text), MAX_DATAGRAM)
             # A request that says how long the daemon may take is given that time on top.
             timeout = self._timeout + params.get("deadline_ms", 0) / 1000
             reply = None
             try:
                 async with asyncio.timeout(timeout):
-                    await self._send(json.dumps(request, separators=(",", ":")).encode(), fds)
+                    await self._send(text, fds)
                     reply = await self._reply_to(request_id)
             except TimeoutError:
                 raise Unreachable(

@@ -17,8 +17,12 @@ class Unreachable(VdpadError):
     """No daemon took the request, or none replied in time. What became of it `status` tells."""
 
 
+class CannotSend(VdpadError):
+    """A request that does not go this way. Nothing was sent."""
+
+
 class Refused(VdpadError):
-    """The daemon's error reply."""
+    """The daemon's error reply, or what it would say to a request that is too long to be sent."""
 
     def __init__(self, code: int, message: str, data: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -128,6 +132,7 @@ class Methods(ABC):
         Raises:
             Refused: the daemon answered with an error.
             Unreachable: it could not be asked, or did not answer in time.
+            CannotSend: what is asked for does not go this way.
         """
 
     async def _list(self, method: str) -> list[dict[str, Any]]:
@@ -155,6 +160,12 @@ def result_of(reply: Mapping[str, Any]) -> Any:
     if "error" in reply:
         raise _refusal(reply["error"])
     return reply["result"]
+
+
+def too_long(size: int, most: int) -> Refused:
+    """What the daemon says to a request of so many bytes; the kernel may not even take it there."""
+    message = f"expected a request of at most {most} bytes, got {size}"
+    return Refused(-32600, message, {"kind": "invalid-request"})
 
 
 def _given(**params: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from vdpad.datagrams import DEFAULT_PORT
-from vdpad.errors import VdpadError, why
-from vdpad.methods import DEFAULT_TIMEOUT, Methods, Unreachable, result_of
+from vdpad.errors import why
+from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Unreachable, result_of
 from vdpad.sealing import MAX_TEXT, MAX_TOKEN, NotOpened, Sealer
 
 # How long to wait for a reply before asking again, in seconds: above a round trip between hosts and
@@ -33,10 +33,6 @@ _MOST_WAIT = 2.0
 
 # What is in an id stands for one request among all that were ever made with a key, in bytes.
 _ID_BYTES = 16
-
-
-class CannotSend(VdpadError):
-    """A request that does not go between hosts. Nothing was sent."""
 
 
 class RemoteClient(Methods):

@@ -52,6 +52,14 @@ def host(folder: Path) -> Iterator[str]:
         yield address
 
 
+def test_a_request_that_no_sealed_datagram_takes(host: str, folder: Path) -> None:
+    there = ("--host", host, "--key-file", str(folder / "keys"))
+    (folder / "large.json").write_text(json.dumps(STATE))
+    target = json.dumps({"kind": "software", "name": "x" * 50000})
+    said = usage_error(*there, "check", str(folder / "large.json"), "--target", target)
+    assert "at most 49055 bytes" in said
+
+
 def test_a_state_is_restored_on_another_host(host: str, folder: Path) -> None:
     there = ("--host", host, "--key-file", str(folder / "keys"), "--json")
     (folder / "state.json").write_text(json.dumps(STATE))

@@ -360,6 +360,17 @@ def test_exit_code_7_is_for_a_daemon_that_never_answers(tmp_path: Path) -> None:
     assert "no reply within 0.1 s" in done.stderr
 
 
+@pytest.mark.parametrize("size", [200 * 1024, 1024 * 1024])
+def test_exit_code_2_is_for_a_request_that_is_too_long(
+    vdpad: Path, tmp_path: Path, state: str, size: int
+) -> None:
+    target = tmp_path / "target.json"
+    target.write_text(json.dumps({"kind": "software", "name": "x" * size}))
+    done = run(vdpad, "check", state, "--target", f"@{target}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "invalid-request: expected a request of at most 204800 bytes" in done.stderr
+
+
 def test_exit_code_7_is_for_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
     done = run(tmp_path / ("x" * 200), "info")
     assert (done.returncode, done.stdout) == (7, "")

@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from tests.daemon.support import open_descriptors
 from vdpad.daemon import systemd as systemd_module
 from vdpad.daemon.descriptor_store import DESCRIPTORS_A_DEVICE, DescriptorStore, Stored
 from vdpad.daemon.systemd import Notifier
-from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice
-from vdpad.queues.vhost_vdpa.device import DeviceDescriptors
+from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice, RingWords
+from vdpad.queues.vhost_vdpa.device import DeviceDescriptors, DeviceRefused
 from vdpad.queues.vhost_vdpa.memory import SharedMemory, control_geometry
 from vdpad.queues.vhost_vdpa.node import VhostVdpaError
+from vdpad.virtio.split_ring import RingGeometry
 
 GEOMETRY = control_geometry(64)
 FEATURES = frozenset({5, 17, 29, 32})
@@ -203,14 +205,55 @@ def test_a_node_that_is_none() -> None:
     assert open_descriptors().keys() <= before.keys()
 
 
-def test_a_ring_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = open_descriptors()
+@pytest.fixture
+def statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Makes any descriptor pass for a device's node; what its status is set to."""
+    written: list[int] = []
     for name, value in (("features", FEATURES), ("config", bytes(64)), ("status", 15)):
         path = f"vdpad.queues.vhost_vdpa.node.Node.{name}"
         monkeypatch.setattr(path, lambda _, value=value: value)
-    made_of = DeviceDescriptors(
-        os.eventfd(0), os.memfd_create("small"), os.eventfd(0), os.eventfd(0)
-    )
-    with pytest.raises(VhostVdpaError, match=r"expected \d+ bytes, got 0"):
-        AdoptedDevice(Path("/dev/vhost-vdpa-0"), made_of, GEOMETRY, FEATURES)
+    setter = "vdpad.queues.vhost_vdpa.node.Node.set_status"
+    monkeypatch.setattr(setter, lambda _, status: written.append(status))
+    return written
+
+
+def _made_of(memory: int) -> DeviceDescriptors:
+    return DeviceDescriptors(os.eventfd(0), memory, os.eventfd(0), os.eventfd(0))
+
+
+def test_a_device_is_told_by_its_ring_and_can_be_reset(statuses: list[int]) -> None:
+    before = open_descriptors()
+    shared = SharedMemory(GEOMETRY.memory.size)
+    memory = os.dup(shared.fd)
+    shared.close()
+    for at, index in ((GEOMETRY.available, 7), (GEOMETRY.used, 5)):
+        os.pwrite(memory, index.to_bytes(2, "little"), at - GEOMETRY.memory.iova + 2)
+    device = AdoptedDevice(Path("/dev/vhost-vdpa-0"), _made_of(memory), GEOMETRY, FEATURES)
+    assert device.ring == RingWords(available=7, used=5)
+    assert (device.status, device.offered, device.event_idx) == (15, FEATURES, True)
+    with pytest.raises(DeviceRefused, match="release the device and restore anew"):
+        device.queue()
+    assert statuses == []
+    device.reset()
+    assert statuses == [0]
+    device.close()
+    assert open_descriptors().keys() <= before.keys()
+
+
+@pytest.mark.parametrize(
+    ("size", "geometry", "why"),
+    [
+        (0, GEOMETRY, r"expected \d+ bytes, got 0"),
+        (GEOMETRY.memory.size, replace(GEOMETRY, size=63), "63"),
+        (GEOMETRY.memory.size, replace(GEOMETRY, used=1 << 40), "used"),
+    ],
+)
+def test_a_ring_that_cannot_be(
+    statuses: list[int], size: int, geometry: RingGeometry, why: str
+) -> None:
+    before = open_descriptors()
+    memory = os.memfd_create("odd")
+    os.ftruncate(memory, size)
+    with pytest.raises(VhostVdpaError, match=why):
+        AdoptedDevice(Path("/dev/vhost-vdpa-0"), _made_of(memory), geometry, FEATURES)
     assert open_descriptors().keys() <= before.keys()

@@ -1,5 +1,6 @@
 """Kinds of events: held against the catalog, the journal's rules, and each other."""
 
+import contextvars
 import dataclasses
 import logging
 import re
@@ -16,7 +17,7 @@ import structlog
 from tests.availability import skip_or_fail
 from tests.daemon.fake_journal import NAME
 from tests.daemon.kinds import KINDS
-from tests.daemon.support import ROOT
+from tests.daemon.support import ROOT, until
 from vdpad.daemon import announcing
 from vdpad.daemon.announcing import Announcer, EventLog, log_event
 from vdpad.daemon.events import daemon, operations, requests
@@ -188,6 +189,23 @@ def test_a_listener_that_fails_is_nobody_elses_trouble() -> None:
     announce(Stopped())
     assert heard == [Stopped(), Stopped()]
     assert announce.failures == 1
+
+
+async def test_what_waits_is_told_soon_in_its_order_and_as_of_its_caller() -> None:
+    heard: list[tuple[Event, int | None]] = []
+    announce = Announcer(lambda event: heard.append((event, CALLER.get())))
+    events = [daemon.Stopping(number) for number in range(4)]
+    for number, event in enumerate(events[:3]):
+        context = contextvars.copy_context()
+        context.run(CALLER.set, number)
+        context.run(announce.soon, event)
+    assert heard == []
+    announce(events[3])
+    assert heard == [(event, number) for number, event in enumerate(events[:3])] + [
+        (events[3], None)
+    ]
+    announce.soon(events[0])
+    await until(lambda: len(heard) == 5)
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ from typing import Any
 import vdpad
 from tests.daemon.fake_journal import FakeJournal
 from tests.daemon.support import GUARD, ROOT, Caller, Json, software, until, vlans
+from vdpad.daemon import announcing
 from vdpad.daemon.events.operations import Rejected
+
+# After so many seconds nothing waits to be told, if the daemon runs in this loop.
+ALL_TOLD = 2 * announcing._SOON
 
 
 def wish(migration: str, state: Json, target: Json | None = None) -> Json:
@@ -97,8 +101,10 @@ async def test_a_commit_goes_on_where_the_journal_is_full_or_gone(tmp_path: Path
         for number in range(400):
             report = await caller.result("restore", **wish(f"vm-{number}", vlans(1)))
             assert report["outcome"] == "restored"
+        await asyncio.sleep(ALL_TOLD)
         journal.entries()
         await caller.result("restore", **wish("vm-last", vlans(1)))
+        await asyncio.sleep(ALL_TOLD)
         told = journal.entries()
         assert told[0]["VDPAD_EVENT"] == ["entries-lost"]
         assert int(told[0]["VDPAD_LOST"][0]) > 10

@@ -11,7 +11,14 @@ import pytest
 
 from vdpad.daemon.descriptor_store import DescriptorStore
 from vdpad.daemon.events.base import Event
-from vdpad.daemon.events.devices import DeviceKept, DeviceNotReleased, DeviceReleased
+from vdpad.daemon.events.devices import (
+    DeviceKept,
+    DeviceLeft,
+    DeviceLost,
+    DeviceNotReleased,
+    DeviceReleased,
+    DeviceStillKept,
+)
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.targets import held
 from vdpad.daemon.targets import kept as kept_module
@@ -284,8 +291,9 @@ def stored_device(monkeypatch: pytest.MonkeyPatch) -> type[StoredDevice]:
     return Device
 
 
-def _keeper(store: FakeStore) -> KeptDevices:
-    return KeptDevices(store=cast("DescriptorStore", store))
+def _keeper(store: FakeStore, events: list[Event] | None = None) -> KeptDevices:
+    heard: list[Event] = [] if events is None else events
+    return KeptDevices(heard.append, cast("DescriptorStore", store))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -301,9 +309,12 @@ async def test_giving_back_is_a_reset_and_then_every_copy(
 
 
 async def test_at_the_end_all_is_left_to_the_store(stored_device: type[StoredDevice]) -> None:
-    keeper = _keeper(FakeStore(stored_device.told))
+    events: list[Event] = []
+    keeper = _keeper(FakeStore(stored_device.told), events)
     await _bring_up(keeper)
     await keeper.stop()
+    named = ("vm-1", "vdpa0", str(NODE))
+    assert events == [DeviceKept(*named), DeviceLeft(*named)]
     assert stored_device.told == ["put vdpa0", "close"]
 
 
@@ -344,8 +355,14 @@ async def test_what_was_stored_is_kept_on_for_its_migration(
         monkeypatch.setattr(module, "AdoptedDevice", Adopted)
     store = FakeStore(stored_device.told)
     store.stored = [_stored(name) for name in ("vdpa0", "vdpa1", "vdpa2")]
-    keeper = _keeper(store)
+    events: list[Event] = []
+    keeper = _keeper(store, events)
     adopted = await keeper.adopt([])
+    assert events == [
+        DeviceStillKept("vm-1", "vdpa0", "/dev/vdpa0"),
+        DeviceStillKept("vm-1", "vdpa1", "/dev/vdpa1"),
+        DeviceLost("vm-1", "vdpa2", "/dev/vdpa2", "gone"),
+    ]
     assert [(kept.name, kept.migration, kept.is_untouched) for kept in adopted] == [
         ("vdpa0", "vm-1", False),
         ("vdpa1", "vm-1", True),

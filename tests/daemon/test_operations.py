@@ -505,46 +505,6 @@ async def test_a_list_longer_than_a_datagram_is_cut_to_the_newest(
     assert len(listed) < len(names)
 
 
-# --- limits ---
-
-
-async def test_operations_past_the_limit_are_overloaded_until_some_end(tmp_path: Path) -> None:
-    async with serving(tmp_path, limits={"operations_at_once": 2}) as path:
-        with Caller(path) as caller:
-            for name in ("vm-1", "vm-2"):
-                await caller.result("prepare", **wish(name, vlans(1)))
-            for method in ("prepare", "restore"):
-                assert is_error(await caller.error(method, **wish("vm-3", vlans(1))), "overloaded")
-            await caller.result("prepare", **wish("vm-1", vlans(1)))
-            await caller.result("commit", migration="vm-1")
-            assert is_report(await caller.result("restore", **wish("vm-3", vlans(1))), "restored")
-            await caller.result("prepare", **wish("vm-4", vlans(1)))
-            assert is_error(await caller.error("prepare", **wish("vm-5", vlans(1))), "overloaded")
-            await caller.result("cancel", migration="vm-2")
-            await caller.result("prepare", **wish("vm-5", vlans(1)))
-
-
-async def test_the_oldest_that_have_ended_are_forgotten_first(tmp_path: Path) -> None:
-    async with serving(tmp_path, limits={"operations_kept": 3}) as path:
-        with Caller(path) as caller:
-            await caller.result("prepare", **wish("waits", vlans(1)))
-            for number in range(4):
-                await caller.result("restore", **wish(f"vm-{number}", vlans(1)))
-            known = [each["migration"] for each in await caller.result("status")]
-            assert known == ["vm-3", "vm-2", "waits"]
-            assert is_error(await caller.error("status", migration="vm-0"), "no-such-migration")
-
-
-async def test_records_of_what_has_not_ended_are_never_forgotten(tmp_path: Path) -> None:
-    async with serving(tmp_path, limits={"operations_kept": 1}) as path:
-        with Caller(path) as caller:
-            await caller.result("prepare", **wish("vm-1", vlans(1)))
-            assert is_error(await caller.error("prepare", **wish("vm-2", vlans(1))), "overloaded")
-            assert is_report(await caller.result("commit", migration="vm-1"), "restored")
-            await caller.result("prepare", **wish("vm-2", vlans(1)))
-            assert [each["migration"] for each in await caller.result("status")] == ["vm-2"]
-
-
 # --- not-allowed ---
 
 

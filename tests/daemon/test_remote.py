@@ -27,7 +27,8 @@ from tests.daemon.udp_support import KEY, MAX_TEXT, OLD_KEY, OTHER_KEY, serving_
 from vdpad import remote
 from vdpad.client import Refused, Unreachable
 from vdpad.daemon.udp import UdpEndpoint
-from vdpad.remote import CannotSend, RemoteClient
+from vdpad.methods import CannotSend
+from vdpad.remote import RemoteClient
 from vdpad.sealing import Reason
 
 

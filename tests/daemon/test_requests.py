@@ -466,7 +466,7 @@ async def test_a_fault_in_a_commit_fails_the_operation_and_frees_its_device(
     async with serving(tmp_path) as path:
         with Caller(path) as caller:
             with monkeypatch.context() as patched:
-                patched.setattr("vdpad.daemon.operations.replay", broken)
+                patched.setattr("vdpad.daemon.commits.replay", broken)
                 error = await caller.error("restore", migration="vm-1", **check(vlans(1)))
             assert is_error(error, "internal")
             assert "secret" not in json.dumps(error)

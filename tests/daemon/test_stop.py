@@ -1,16 +1,20 @@
 """The daemon's end: commits under way finish, nothing else begins, and everyone is answered."""
 
 import asyncio
+import contextlib
+import json
+import os
 import signal
-import time
+import socket
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from tests.daemon.lending import held, held_wish, lending
+from tests.daemon.slow_target import SlowTarget
 from tests.daemon.support import (
     GUARD,
+    MAX_DATAGRAM,
     Caller,
     Json,
     is_error,
@@ -19,20 +23,21 @@ from tests.daemon.support import (
     request,
     running,
     serving,
+    slow,
     software,
     until,
     until_state,
     vlans,
 )
+from tests.daemon.udp_support import Remote, serving_udp
 from vdpad.daemon.endpoints import UnixEndpoint
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.daemon.operation import Wish
 from vdpad.daemon.operations import Operations
 from vdpad.daemon.records import Records
-from vdpad.daemon.service import Service
+from vdpad.daemon.service import Service, run
 from vdpad.daemon.settings import Limits, Replay, Settings
-from vdpad.daemon.targets.interface import Target
-from vdpad.state.model import NetState
+from vdpad.daemon.systemd import Inherited
+from vdpad.daemon.targets.kept import KeptDevices
 
 
 def wish(migration: str) -> Json:
@@ -72,58 +77,23 @@ async def test_a_commit_under_way_finishes_and_nothing_else_begins(tmp_path: Pat
     assert states == {"vm-1": "restored", "vm-2": "cancelled"}
 
 
-async def test_it_is_told_how_long_the_commits_may_take(tmp_path: Path) -> None:
-    service = service_in(tmp_path)
-    await service.start()
-    operations = service._operations
-    assert operations.seconds_of_commits() == 0
-    async with held(tmp_path / "vdpad.sock"):
-        assert GUARD - 5 < operations.seconds_of_commits() <= GUARD
-    assert operations.seconds_of_commits() == 0
-    await service.stop()
-
-
-class _Slow:
-    """A target that does not come up."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.let_go = 0
-
-    async def bring_up(self, *_: object) -> Any:
-        self.begun.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.let_go += 1
-
-
-def _wish(target: _Slow) -> Wish:
-    return Wish(
-        "vm-1",
-        NetState.model_validate_json('{"version": 1, "features": []}'),
-        cast("Target", target),
-        {"kind": "vhost-vdpa", "device": "vdpa0"},
-        time.perf_counter_ns(),
-    )
-
-
 async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) -> None:
-    records = Records(tmp_path / "operations", 10)
+    records = Records(tmp_path / "operations")
     operations = Operations(Limits(), Replay(), records)
-    target = _Slow()
-    first = asyncio.create_task(operations.prepare(_wish(target)))
-    await target.begun.wait()
-    second = asyncio.create_task(operations.prepare(_wish(target)))
+    target = SlowTarget()
+    first = asyncio.create_task(operations.prepare(target.wish()))
+    await target.until_asked()
+    second = asyncio.create_task(operations.prepare(target.wish()))
     await asyncio.sleep(0)
     await operations.stop()
+    # Its record is there by now, and is the next daemon's to read.
+    records.close()
     for each in (first, second):
         with pytest.raises(ApiError, match="stopping") as caught:
             await each
         assert caught.value.kind is Kind.OVERLOADED
     assert target.let_go == 1
-    records.close()
-    records = Records(tmp_path / "operations", 10)
+    records = Records(tmp_path / "operations")
     operations = Operations(Limits(), Replay(), records)
     operations.recall()
     (operation,) = operations.newest_first()
@@ -132,15 +102,31 @@ async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) 
     records.close()
 
 
-async def test_a_caller_s_own_cancellation_stays_one(tmp_path: Path) -> None:
-    operations = Operations(Limits(), Replay(), Records(None, 10))
-    target = _Slow()
-    preparing = asyncio.create_task(operations.prepare(_wish(target)))
-    await target.begun.wait()
+async def test_a_stop_that_is_given_up_leaves_the_commits_running(tmp_path: Path) -> None:
+    service = service_in(tmp_path)
+    await service.start()
+    async with held(tmp_path / "vdpad.sock") as commit:
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0.01)
+        stopping.cancel()
+        await asyncio.wait([stopping])
+        assert stopping.cancelled()
+        assert is_report(await commit.let_go(), "restored")
+    await service.stop()
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_a_caller_s_own_cancellation_stays_one(stopping: bool) -> None:
+    operations = Operations(Limits(), Replay(), Records(None))
+    target = SlowTarget()
+    preparing = asyncio.create_task(operations.prepare(target.wish()))
+    await target.until_asked()
     preparing.cancel()
-    await operations.stop()
+    if stopping:
+        await operations.stop()
     with pytest.raises(asyncio.CancelledError):
         await preparing
+    assert operations.newest_first() == []
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -217,6 +203,95 @@ async def test_who_asks_after_the_last_was_read_is_refused(tmp_path: Path) -> No
         let_go.set()
         await closing
         assert (await caller.receive())["id"] == 1
+
+
+async def test_with_systemd_s_socket_nothing_is_lost(tmp_path: Path) -> None:
+    """What comes during the stop is answered, or stands in the socket for the next daemon."""
+    path = tmp_path / "vdpad.sock"
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.bind(str(path))
+    settings = Settings.model_validate({"socket": tmp_path / "unused"})
+    service = Service(settings, [Inherited(os.dup(ours.fileno()), "api")])
+    await service.start()
+    sent = 0
+    replies: dict[int, Json] = {}
+    with Caller(path) as caller, Caller(path) as other:
+
+        async def ask() -> None:
+            nonlocal sent
+            sent += 1
+            restore = request("restore", sent, **wish(f"new-{sent}"))
+            await caller.send(restore if sent % 2 else request("info", sent))
+            while (reply := caller.received()) is not None:
+                replies[reply["id"]] = reply
+
+        async with held(path) as commit:
+            stopping = asyncio.create_task(service.stop())
+            while not stopping.done():
+                await ask()
+                await asyncio.sleep(0)
+                if sent == 200:
+                    status = await other.result("status", migration="vm-1")
+                    assert is_operation(status, "committing")
+                    assert is_report(await commit.let_go(), "restored")
+        for _ in range(3):
+            await ask()
+    left = []
+    ours.setblocking(False)
+    with ours, contextlib.suppress(BlockingIOError):
+        while True:
+            left.append(json.loads(ours.recv(MAX_DATAGRAM))["id"])
+    assert [*sorted(replies), *left] == list(range(1, sent + 1))
+    assert len(left) >= 3
+    assert path.exists()
+    for number, reply in replies.items():
+        assert number % 2 == 0 or is_error(reply["error"], "overloaded")
+
+
+async def test_a_reply_to_another_host_is_waited_for(tmp_path: Path) -> None:
+    remote: Remote | None = None
+    async with serving_udp(tmp_path, software=[slow(0.2)]) as udp:
+        remote = Remote(udp.address)
+        remote.send(request("restore", 1, **wish("vm-1")))
+        with Caller(tmp_path / "vdpad.sock") as caller:
+            await until_state(caller, "vm-1", "committing")
+    with remote:
+        assert is_report((await remote.receive())["result"], "restored")
+
+
+async def test_no_sighup_ends_a_stop(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon, held(daemon.socket) as commit:
+        daemon.terminate()
+        await until(lambda: '"stopping"' in daemon.log())
+        daemon.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(0.1)
+        assert is_report(await commit.let_go(), "restored")
+        assert await asyncio.to_thread(daemon.wait) == 0
+        assert "reloaded" not in daemon.log()
+
+
+async def test_a_sigterm_during_the_start_ends_it_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that takes its time to be adopted is not left halfway; a SIGHUP changes nothing."""
+    steps = []
+
+    async def adopt(*_: object) -> list[object]:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        await asyncio.sleep(0.05)
+        steps.append("adopted")
+        return []
+
+    async def stop(_: object) -> None:
+        steps.append("stopped")
+
+    monkeypatch.setattr(KeptDevices, "adopt", adopt)
+    monkeypatch.setattr(KeptDevices, "stop", stop)
+    async with asyncio.timeout(GUARD):
+        await run(lambda: Settings.model_validate({"socket": tmp_path / "vdpad.sock"}))
+    assert steps == ["adopted", "stopped"]
+    assert not (tmp_path / "vdpad.sock").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

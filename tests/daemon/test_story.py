@@ -23,7 +23,7 @@ from tests.daemon.support import (
     until,
     vlans,
 )
-from vdpad.daemon import endpoints
+from vdpad.daemon import announcing, endpoints
 from vdpad.daemon.events.base import Event
 from vdpad.daemon.events.daemon import FileNotWritten, SocketError
 from vdpad.daemon.events.operations import (
@@ -52,6 +52,7 @@ async def telling(folder: Path, **settings: Any) -> AsyncIterator[tuple[Caller, 
     try:
         with Caller(path) as caller:
             yield caller, told
+        service.announce.flush()
         assert service.announce.failures == 0
     finally:
         service.announce.listeners.remove(told.append)
@@ -93,14 +94,14 @@ async def test_a_restore_is_prepared_committing_and_restored(tmp_path: Path) -> 
 async def test_a_repetition_tells_nothing_anew(tmp_path: Path) -> None:
     async with telling(tmp_path, software=[faulty("err", 0)]) as (caller, told):
         await caller.error("restore", **wish())
-        count = len(told)
+        await until(lambda: len(told) == 3)
         for _ in range(3):
             await caller.error("restore", **wish())
             await caller.error("commit", migration="vm-7")
             await caller.result("prepare", **wish())
             await caller.result("cancel", migration="vm-7")
             await caller.result("status", migration="vm-7")
-        assert len(told) == count
+    assert len(told) == 3
 
 
 async def test_what_the_device_refused_is_told_by_name_with_arguments(tmp_path: Path) -> None:
@@ -189,8 +190,18 @@ async def test_nothing_is_told_while_commands_are_under_way(tmp_path: Path) -> N
         before = len(told)
         lender.device.start()
         await task
-        assert [type(each) for each in told[before:]] == [Restored]
-        assert type(told[before - 1]) is Committing
+    assert [type(each) for each in told[before:]] == [Restored]
+    assert type(told[before - 1]) is Committing
+
+
+async def test_no_guest_waits_for_what_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "_SOON", GUARD)
+    async with telling(tmp_path) as (caller, told):
+        await caller.result("restore", **wish())
+        assert told == []
+    assert [type(each) for each in told] == [Prepared, Committing, Restored]
 
 
 async def test_a_fault_of_the_daemons_own_in_a_commit_is_told(
@@ -199,7 +210,7 @@ async def test_a_fault_of_the_daemons_own_in_a_commit_is_told(
     async def fail(*_: Any, **__: Any) -> None:
         raise ValueError("no")
 
-    monkeypatch.setattr("vdpad.daemon.operations.replay", fail)
+    monkeypatch.setattr("vdpad.daemon.commits.replay", fail)
     async with telling(tmp_path) as (caller, told):
         await caller.error("restore", **wish())
     failed, internal = told[-2:]
@@ -222,6 +233,7 @@ async def test_a_listener_that_fails_fails_no_commit(tmp_path: Path) -> None:
         with Caller(path) as caller:
             assert (await caller.result("restore", **wish()))["outcome"] == "restored"
             assert (await caller.result("status", migration="vm-7"))["state"] == "restored"
+        service.announce.flush()
         assert service.announce.failures == 3
     finally:
         await service.stop()

@@ -37,10 +37,11 @@ def _replay(
 @with_and_without_event_idx
 @pytest.mark.parametrize("refused", [(), (0,), (37, 38), (5, 100, 202), tuple(range(COUNT))])
 @pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("start_index", [0, 65500])
 def test_at_no_moment_is_more_known_than_the_device_has_done(
-    event_idx: bool, refused: tuple[int, ...], backwards: bool
+    event_idx: bool, refused: tuple[int, ...], backwards: bool, start_index: int
 ) -> None:
-    device = SteppedDevice(RING, event_idx=event_idx)
+    device = SteppedDevice(RING, event_idx=event_idx, start_index=start_index)
     program = encode(vlans(COUNT), device.geometry, event_idx=event_idx)
     progress = Progress.unshared(COUNT)
     served: dict[int, int] = {}
@@ -73,3 +74,5 @@ def test_what_is_known_by_its_words() -> None:
     progress.words[ANSWERED] = 3
     progress.acks[:] = bytes([ACK_NONE, ACK_ERR, ACK_OK, ACK_NONE, ACK_OK, 7])
     assert progress.known() == Known((1,), (3, 5), 0)
+    progress.acks[0] = 7
+    assert progress.known() == Known((1,), (0, 3, 5), 0)

@@ -1,7 +1,7 @@
 """A software device in a process of its own: it works while we do, as real hardware does.
 
-The child lends its queue over a socket, as a VMM does, and tells what it holds when the socket is
-closed. Run as a module it is that child.
+The child lends its queue over a socket, as a VMM does. It tells what it holds when it is asked, and
+is then as if reset; and once more when the socket is closed. Run as a module it is that child.
 """
 
 import argparse
@@ -18,14 +18,24 @@ from tests.support.devices import config
 from vdpad.queues.lent import LentDescriptors
 from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
 
+_ASK = b"?"
+
 
 class Lender:
     """The parent's end of a device in another process."""
 
-    def __init__(self, descriptors: LentDescriptors) -> None:
+    def __init__(self, descriptors: LentDescriptors, child: socket.socket) -> None:
         self.descriptors = descriptors
         self.settings: dict[str, Any] = {}
         """What the device holds; there once the lender has been left."""
+        self._child = child
+
+    def held_and_reset(self) -> dict[str, Any]:
+        """What the device holds, which it then forgets; its ring begins anew too."""
+        self._child.sendall(_ASK)
+        with self._child.makefile("rb") as said:
+            held: dict[str, Any] = json.loads(said.readline())
+        return held
 
 
 @contextlib.contextmanager
@@ -40,7 +50,7 @@ def device_process(*, ring_size: int, event_idx: bool, interrupts: bool) -> Iter
         ) as child:
             theirs.close()
             _, fds, _, _ = socket.recv_fds(ours, 1, 3)
-            lender = Lender(LentDescriptors.from_list(fds))
+            lender = Lender(LentDescriptors.from_list(fds), ours)
             try:
                 yield lender
             finally:
@@ -56,7 +66,10 @@ async def _serve(configured: SoftwareConfig, lender: socket.socket) -> dict[str,
     socket.send_fds(lender, [b"!"], [lent.memory, lent.kick, lent.call])
     lent.close()
     lender.setblocking(False)
-    await asyncio.get_running_loop().sock_recv(lender, 1)
+    loop = asyncio.get_running_loop()
+    while await loop.sock_recv(lender, 1) == _ASK:
+        await loop.sock_sendall(lender, json.dumps(device.net.settings()).encode() + b"\n")
+        device.reset()
     held = device.net.settings()
     await device.stop()
     return held

@@ -21,7 +21,7 @@ def ask(arguments: argparse.Namespace) -> Any:
     Raises:
         Usage, NoState: a state or a target that cannot be used.
         BadTransport, BadAddress, BadKeys: no way to ask.
-        Refused, Unreachable: as the client raises them.
+        Refused, Unreachable, CannotSend: as the client raises them.
     """
     params = _params(arguments)
 

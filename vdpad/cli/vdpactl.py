@@ -20,6 +20,7 @@ from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
 from vdpad.datagrams import DEFAULT_SOCKET, BadAddress
 from vdpad.errors import VdpadError
 from vdpad.keys import BadKeys
+from vdpad.methods import CannotSend
 
 OK = 0
 FAILED = 1
@@ -43,8 +44,9 @@ _STATE_FILE = (
 _EXIT_CODES_TEXT = (
     "Exit codes: 0 done; 1 the daemon failed, or refused for another reason than those below, or a "
     "selftest found something, or diff a difference; "
-    "2 usage, or a file, state or target that makes no sense; 3 the device cannot take the state; "
-    "4 the device refused commands; 5 it did not answer in time; 6 it broke the rules of the ring; "
+    "2 usage, or a file, state or target that makes no sense or is too large; "
+    "3 the device cannot take the state; 4 the device refused commands; "
+    "5 it did not answer in time; 6 it broke the rules of the ring; "
     "7 no daemon, or no QEMU, could be asked."
 )
 
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _exit_code(error: VdpadError) -> int:
-    if isinstance(error, Usage | transport.BadTransport | BadAddress | BadKeys):
+    if isinstance(error, Usage | CannotSend | transport.BadTransport | BadAddress | BadKeys):
         return USAGE
     return UNREACHABLE if isinstance(error, Unreachable | QmpError) else FAILED
 

@@ -3,10 +3,12 @@
     Operation ──begin, committing, ended, cancelled, forget──▶ Bookkeeping ──▶ Records (records.py)
         ▲────────────────────recall──────────────────────────────┘
 
-What can wait waits until no commit runs: a restore's record is made small some time after its end.
+What can wait waits until no commit runs. That it was restored, or cancelled, stands in a record's
+mark at once, by a store into memory; the record is made small some time after.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from vdpad.daemon.announcing import Announce
@@ -14,15 +16,15 @@ from vdpad.daemon.endings import Ending, ending
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operation import Operation, State
-from vdpad.daemon.record_file import BadRecord, Found, Stage
+from vdpad.daemon.record_file import BadRecord, Found, Record, Stage
 from vdpad.daemon.records import Records
 from vdpad.restore.program import Program
 
-# How long after its end a restore's record is made small, in seconds: not while its reply goes out.
+# How long after its end a record is made small, in seconds: not while the reply goes out.
 _SETTLES_AFTER = 1.0
 
 # How many of these records stay mapped until then. Stops a run of restores from taking all
-# descriptors; to unmap one costs 10 µs, which its caller waits for.
+# descriptors; operations_kept bounds the records themselves.
 _MOST_OPEN = 16
 
 _STATES = {
@@ -48,7 +50,11 @@ class Bookkeeping:
         self._announce = announce
         self._commits_run = commits_run
         self._unsettled: dict[str, Operation] = {}
-        """Restores whose records are still large, oldest first."""
+        """Those that have ended and whose records are still large, oldest first."""
+        self._mapped: deque[Record] = deque()
+        """The records of these that may still be mapped, oldest first."""
+        self._settling: asyncio.TimerHandle | None = None
+        """The next time that one is made small, where there are any."""
 
     def recall(self) -> Iterator[Operation]:
         """What earlier daemons did, oldest first. What they left unended is told, once."""
@@ -84,6 +90,9 @@ class Bookkeeping:
 
     def begin(self, operation: Operation, program: Program | None) -> None:
         """An operation was prepared, or ended before it was."""
+        # Here and not at a commit's end, as it takes system calls.
+        while len(self._mapped) > _MOST_OPEN:
+            self._mapped.popleft().close()
         operation.record = self._records.create(
             program,
             migration=operation.migration,
@@ -92,12 +101,13 @@ class Bookkeeping:
             doorbells=operation.doorbells,
             widened=operation.widened,
             prepare_us=operation.prepare_us,
+            device=operation.device,
         )
         if operation.state is State.CANCELLED:
             self.cancelled(operation)
 
     def ended(self, operation: Operation) -> None:
-        """Its commit has ended. A store into memory where all went well, as the guest waits."""
+        """Its commit has ended. Stores into memory where all went well, as the guest waits."""
         told, record = operation.report, operation.record
         if operation.state is not State.RESTORED:
             self._settle(operation, Stage.FAILED, report=told, failure=operation.failure)
@@ -106,51 +116,62 @@ class Bookkeeping:
         assert told is not None
         assert told.ring is not None
         record.restored(told.commit_us, told.ring.next_available)
-        if not self._unsettled:
-            self._settle_later()
-        if len(self._unsettled) >= _MOST_OPEN:
-            record.close()
-        self._unsettled[operation.migration] = operation
+        self._settle_later(operation, record)
 
     def cancelled(self, operation: Operation) -> None:
         """It was cancelled; by the daemon's end, if it is renewable."""
-        assert operation.record is not None
-        stage = Stage.STOPPED if operation.renewable else Stage.CANCELLED
-        operation.record.end(stage)
-        self._settle(operation, stage)
+        record = operation.record
+        assert record is not None
+        record.end(_stage_of(operation))
+        self._settle_later(operation, record)
 
     def forget(self, operation: Operation) -> None:
         """Nobody shall know of it any more."""
         self._unsettled.pop(operation.migration, None)
-        if operation.record is not None:
-            operation.record.close()
         self._records.forget(operation.migration)
 
     def settle_all(self) -> None:
-        """Makes all records of restores small."""
+        """Makes all records small that can be."""
         while self._unsettled:
             self._settle_one()
 
-    def _settle_later(self) -> None:
-        asyncio.get_running_loop().call_later(_SETTLES_AFTER, self._settle_in_peace)
+    def _settle_later(self, operation: Operation, record: Record) -> None:
+        self._mapped.append(record)
+        self._unsettled[operation.migration] = operation
+        if self._settling is None:
+            self._settle_in(_SETTLES_AFTER)
+
+    def _settle_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._settling = loop.call_later(seconds, self._settle_in_peace)
 
     def _settle_in_peace(self) -> None:
         """One a turn of the loop, while no commit runs."""
-        if self._unsettled and not self._commits_run():
+        self._settling = None
+        if not self._unsettled:
+            return
+        if self._commits_run():
+            self._settle_in(_SETTLES_AFTER)
+        else:
             self._settle_one()
-            asyncio.get_running_loop().call_soon(self._settle_in_peace)
-        elif self._unsettled:
-            self._settle_later()
+            self._settle_in(0)
 
     def _settle_one(self) -> None:
         operation = self._unsettled.pop(next(iter(self._unsettled)))
-        self._settle(operation, Stage.RESTORED, report=operation.report)
+        self._settle(operation, _stage_of(operation), report=operation.report)
 
     def _settle(self, operation: Operation, stage: Stage, **fields: object) -> None:
         """Writes a record's last word."""
         record, operation.record = operation.record, None
         assert record is not None
         self._records.settle(record, stage, **fields)
+
+
+def _stage_of(operation: Operation) -> Stage:
+    """The last word on one that was restored or cancelled."""
+    if operation.state is State.RESTORED:
+        return Stage.RESTORED
+    return Stage.STOPPED if operation.renewable else Stage.CANCELLED
 
 
 def _recalled(found: Found, end: Ending) -> Operation:
@@ -160,6 +181,7 @@ def _recalled(found: Found, end: Ending) -> Operation:
         digest=body.digest,
         destination=None,
         target_json=body.target,
+        device=body.device,
         commands=body.commands,
         doorbells=body.doorbells,
         widened=body.widened,

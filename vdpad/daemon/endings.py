@@ -70,12 +70,17 @@ def _interrupted(found: Found) -> Report:
 
 
 def _restored(found: Found) -> Report:
-    told, known = found.body.report, found.progress.known()
-    if told is not None and told.outcome is Outcome.RESTORED:
-        return told
+    told = found.body.report or _restored_by_its_acks(found)
+    if told is None or told.outcome is not Outcome.RESTORED:
+        raise BadRecord("it says that all was restored, and nothing else in it does")
+    return told
+
+
+def _restored_by_its_acks(found: Found) -> Report | None:
+    known = found.progress.known()
     all_there = len(found.progress.acks) == found.body.commands
-    if told is not None or not all_there or known.rejected or known.unanswered:
-        raise BadRecord("it says that all was restored, and its acks do not")
+    if not all_there or known.rejected or known.unanswered:
+        return None
     return _report(
         found,
         Replayed(

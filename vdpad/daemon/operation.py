@@ -67,6 +67,8 @@ class Operation:
     destination: Destination | None
     """None where the operation ended before there was one, or with an earlier daemon."""
     target_json: dict[str, Any]
+    device: str
+    """The device's name, as far as it is known."""
     commands: int
     doorbells: int
     widened: tuple[str, ...]
@@ -88,18 +90,11 @@ class Operation:
     """Until its last word is written, some time after the end."""
     renewable: bool = False
     """The daemon ended it, and nothing was sent."""
-    ends_by: float = 0.0
-    """A commit's deadline, in the loop's time."""
 
     @property
     def named(self) -> tuple[str, str, str]:
         """How events begin: the migration, the target's kind, the device's name."""
-        target = self.target_json
-        if self.destination is not None:
-            device = self.destination.name
-        else:
-            device = str(target.get("device") or target.get("name") or target.get("path") or "")
-        return self.migration, target["kind"], device
+        return self.migration, self.target_json["kind"], self.device
 
     def ended(self, program: Program, replayed: Replayed) -> Report:
         """Its replay has ended so."""

@@ -11,36 +11,28 @@ What the next daemon finds unended there is failed, with a report that says "int
 the daemon itself ended before anything was sent, by its death or by `stop`, is renewable: the same
 may be prepared again, in its place.
 
-Only `_start` leaves `prepared` for `committing`, and only the commit's own task leaves that; it
-belongs to the operation and not to a request, so it goes on when its client dies. Whoever asks for
-the same again while it runs waits for the same end, and afterwards gets the record of it. A lend
-that is refused leaves the operation prepared, since no device was touched.
+Only `begin` leaves `prepared` for `committing`, and only the commit's own task (commits.py) leaves
+that. Whoever asks for the same again while it runs waits for the same end, and afterwards gets the
+record of it. A lend that is refused leaves the operation prepared, since no device was touched.
 
 Nothing here suspends between looking at a state and changing it; that is all the locking there is.
 """
 
 import asyncio
-import contextlib
 from collections import Counter
+from itertools import islice
 
 from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.bookkeeping import Bookkeeping
-from vdpad.daemon.collector import no_collection
-from vdpad.daemon.events.operations import Cancelled, CommitFailed, Committing, Prepared
-from vdpad.daemon.events.replayed import replayed_event
+from vdpad.daemon.commits import Commits
+from vdpad.daemon.events.operations import Cancelled, Prepared
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operation import ENDED, Operation, State, Wish
 from vdpad.daemon.preparing import Preparing, cut_short, prepared
 from vdpad.daemon.records import Records
 from vdpad.daemon.settings import Limits, Replay
-from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.program import Program
-from vdpad.restore.replay import replay
 from vdpad.restore.report import Report
-
-# How long a request that stops no guest gives way to commits, in seconds. Longer than a commit
-# takes on a device that works; a device that does not must hold nobody up.
-_MOST_COURTESY = 0.05
 
 # Requests that wait for one commit. Stops its repetitions from filling memory and descriptors.
 _MOST_WAITING = 8
@@ -50,28 +42,39 @@ class Operations:
     """All operations of this daemon, oldest first."""
 
     def __init__(
-        self, limits: Limits, waiting: Replay, records: Records, announce: Announce = log_event
+        self,
+        limits: Limits,
+        waiting: Replay,
+        records: Records,
+        announce: Announce = log_event,
+        soon: Announce = log_event,
     ) -> None:
+        """
+        Args:
+            limits: how many there may be.
+            waiting: how long to wait for devices.
+            records: where they outlive the daemon.
+            announce: whom to tell of what becomes of them.
+            soon: the same, where a guest may be waiting meanwhile.
+        """
         self._limits = limits
-        self._waiting = waiting
         self._announce = announce
+        self._soon = soon
         self._all: dict[str, Operation] = {}
         self._preparing: dict[str, Preparing] = {}
-        self._in_use: dict[object, str] = {}
-        """Which migration's commit has a device, by the target's identity."""
-        self._no_commit = asyncio.Event()
-        self._no_commit.set()
         self._stopping = False
-        self._books = Bookkeeping(records, announce, lambda: bool(self._in_use))
+        self._books = Bookkeeping(records, announce, lambda: self._commits.are_running)
+        self._commits = Commits(waiting, self._books, soon)
 
     def recall(self) -> None:
-        """Takes in what earlier daemons did, by their records."""
+        """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
         self._all |= {each.migration: each for each in self._books.recall()}
+        self._forget_ended(len(self._all) - self._limits.operations_kept)
 
     def use(self, limits: Limits, waiting: Replay) -> None:
         """Other settings from the next request on; commits that run keep theirs."""
         self._limits = limits
-        self._waiting = waiting
+        self._commits.waiting = waiting
 
     async def prepare(self, wish: Wish) -> Operation:
         """The operation for a wish: recorded already, or made ready, planned and encoded now.
@@ -95,7 +98,7 @@ class Operations:
         self._make_room()
         operation = await self._prepare_anew(wish, digest)
         self._take_in(operation, operation.program)
-        self._announce(
+        self._soon(
             Prepared(
                 *operation.named,
                 operation.commands,
@@ -132,7 +135,7 @@ class Operations:
                 digest=operation.digest,
             )
         if operation.state is State.PREPARED:
-            self._start(operation, fds, deadline_ms)
+            self._commits.start(operation, fds, deadline_ms)
         return operation
 
     async def outcome(self, operation: Operation) -> Report:
@@ -206,9 +209,7 @@ class Operations:
 
     async def let_commits_pass(self) -> None:
         """Returns when no commit runs, or after a moment: work that can wait should wait here."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MOST_COURTESY):
-                await self._no_commit.wait()
+        await self._commits.let_pass()
 
     async def stop(self) -> None:
         """Takes on nothing more, cancels what has not begun, and waits for the commits under way.
@@ -216,21 +217,20 @@ class Operations:
         They end by their deadlines. What was cancelled may be prepared again by the next daemon.
         """
         self._stopping = True
-        for under_way in self._preparing.values():
+        preparing = list(self._preparing.values())
+        for under_way in preparing:
             under_way.task.cancel()
         cancelled = [each for each in self._all.values() if each.state is State.PREPARED]
         for each in cancelled:
             each.renewable = True
             self._cancelled_now(each)
-        given_up = (each.destination.give_up() for each in cancelled if each.destination)
-        commits = (each.commit for each in self._all.values() if each.commit)
-        await asyncio.gather(*given_up, *commits, return_exceptions=True)
+        await asyncio.gather(
+            *(each.ended.wait() for each in preparing),
+            *(each.destination.give_up() for each in cancelled if each.destination),
+            *(asyncio.shield(each.commit) for each in self._all.values() if each.commit),
+            return_exceptions=True,
+        )
         self._books.settle_all()
-
-    def seconds_of_commits(self) -> float:
-        """By when all commits that run now have ended, at the latest, in seconds from now."""
-        running = [each.ends_by for each in self._all.values() if each.commit]
-        return max(0.0, max(running, default=0.0) - asyncio.get_running_loop().time())
 
     def _cancelled_now(self, operation: Operation) -> bool:
         """Cancels what is prepared, and says whether it was.
@@ -277,94 +277,51 @@ class Operations:
         self._all[operation.migration] = operation
         self._books.begin(operation, program)
 
-    # --- the commit ---
-
-    def _start(self, operation: Operation, fds: list[int], deadline_ms: int | None) -> None:
-        """Opens the control queue and lets the commit's task begin."""
-        destination, record = operation.destination, operation.record
-        assert destination is not None
-        assert record is not None
-        identity = destination.identity(fds)
-        holder = self._in_use.get(identity)
-        if holder is not None:
-            raise ApiError(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
-        queue = destination.open(fds)
-        self._in_use[identity] = operation.migration
-        self._no_commit.clear()
-        record.begin()
-        operation.state = State.COMMITTING
-        self._announce(Committing(*operation.named, operation.commands))
-        operation.commit = asyncio.get_running_loop().create_task(
-            self._run(operation, queue, identity, deadline_ms or self._waiting.deadline_ms),
-            name=f"commit {operation.migration}",
-        )
-
-    async def _run(
-        self, operation: Operation, queue: ControlQueue, identity: object, deadline_ms: int
-    ) -> None:
-        program, record, destination = operation.program, operation.record, operation.destination
-        assert program is not None
-        assert record is not None
-        assert destination is not None
-        try:
-            with no_collection():
-                operation.ends_by = asyncio.get_running_loop().time() + deadline_ms / 1000
-                replayed = await replay(
-                    program,
-                    queue,
-                    deadline=operation.ends_by,
-                    poll_ns=self._waiting.poll_us * 1000,
-                    progress=record.progress,
-                )
-            outcome = operation.ended(program, replayed)
-        except BaseException as error:
-            operation.state = State.FAILED
-            operation.failure = (Kind.INTERNAL, "the commit failed; see the journal")
-            self._announce(CommitFailed(*operation.named, error))
-            raise
-        finally:
-            queue.close()
-            del self._in_use[identity]
-            if not self._in_use:
-                self._no_commit.set()
-            operation.program = None
-            operation.commit = None
-            self._books.ended(operation)
-        self._announce(
-            replayed_event(operation.named, program.commands, operation.by_name, replayed, outcome)
-        )
-        destination.done()
-
     # --- room for operations ---
 
     def _make_room(self) -> None:
-        """Forgets the oldest that has ended, where there are as many as may be.
+        """Forgets the oldest that have ended, where there are as many as may be.
 
         Raises:
             ApiError: overloaded.
         """
-        programs = [each.memory for each in self._all.values() if each.state not in ENDED]
-        active = len(programs) + len(self._preparing)
+        unended = [each for each in self._all.values() if each.state not in ENDED]
+        active = len(unended) + len(self._preparing)
         if active >= self._limits.operations_at_once:
+            raise _has_too_much(
+                f"{active} operations are prepared or committing", "operations_at_once", unended
+            )
+        memory = sum(each.memory for each in unended) >> 20
+        if memory >= self._limits.memory_mib:
+            raise _has_too_much(
+                f"what is prepared or committing takes {memory} MiB", "memory_mib", unended
+            )
+        too_many = len(self._all) + len(self._preparing) + 1 - self._limits.operations_kept
+        if self._forget_ended(too_many) < too_many:
             raise ApiError(
                 Kind.OVERLOADED,
-                f"{active} operations are prepared or committing, which is the limit; commit or "
-                "cancel some (limits.operations_at_once)",
+                "all records are of operations that have not ended yet (limits.operations_kept)",
             )
-        if sum(programs) >= self._limits.memory_mib << 20:
-            raise ApiError(
-                Kind.OVERLOADED,
-                f"what is prepared or committing takes {sum(programs) >> 20} MiB, which is the "
-                "limit; commit or cancel some (limits.memory_mib)",
-            )
-        if len(self._all) < self._limits.operations_kept:
-            return
-        for operation in self._all.values():
-            if operation.state in ENDED:
-                del self._all[operation.migration]
-                self._books.forget(operation)
-                return
-        raise ApiError(Kind.OVERLOADED, "all records are of operations that have not ended yet")
+
+    def _forget_ended(self, most: int) -> int:
+        """Forgets so many of the oldest that have ended, and says how many there were."""
+        ended = (each for each in self._all.values() if each.state in ENDED)
+        forgotten = list(islice(ended, max(0, most)))
+        for operation in forgotten:
+            del self._all[operation.migration]
+            self._books.forget(operation)
+        return len(forgotten)
+
+
+def _has_too_much(what: str, limit: str, unended: list[Operation]) -> ApiError:
+    """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
+    oldest = next((each.migration for each in unended if each.state is State.PREPARED), None)
+    prepared = "" if oldest is None else f"; {oldest} was prepared first"
+    return ApiError(
+        Kind.OVERLOADED,
+        f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
+        f"what is prepared{prepared}",
+    )
 
 
 def _is_stopping() -> ApiError:

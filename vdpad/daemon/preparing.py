@@ -43,6 +43,7 @@ async def prepared(wish: Wish, digest: str) -> Operation:
         digest=digest,
         destination=destination,
         target_json=wish.target_json,
+        device=destination.name,
         commands=len(program.commands),
         doorbells=program.most_doorbells,
         widened=planned.widened,
@@ -60,6 +61,7 @@ def cut_short(wish: Wish, digest: str) -> Operation:
         digest=digest,
         destination=None,
         target_json=wish.target_json,
+        device=_as_wished(wish.target_json),
         commands=0,
         doorbells=0,
         widened=(),
@@ -67,6 +69,11 @@ def cut_short(wish: Wish, digest: str) -> Operation:
         state=State.CANCELLED,
         renewable=True,
     )
+
+
+def _as_wished(target: dict[str, Any]) -> str:
+    """The device as the caller named it; "" for a ring that is lent."""
+    return str(target.get("device") or target.get("name") or target.get("path") or "")
 
 
 def _since(wish: Wish) -> int:

@@ -17,14 +17,14 @@ from enum import IntEnum
 from itertools import groupby
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from vdpad.daemon.faults import Kind
 from vdpad.errors import VdpadError
 from vdpad.restore.program import Program
 from vdpad.restore.progress import WORDS, Progress
 from vdpad.restore.report import Report
-from vdpad.state.problems import problems_of, summary
+from vdpad.state.problems import invalid, problems_of, summary
 from vdpad.virtio.commands import ACK_NONE
 
 VERSION = 1
@@ -59,6 +59,12 @@ class Stage(IntEnum):
     """Cancelled by the daemon's end."""
 
 
+def _of_a_kind(target: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if not isinstance(target.get("kind"), str):
+        raise invalid((("kind",), "kind", "expected a word"))
+    return target
+
+
 class Body(BaseModel):
     """What a record says in JSON."""
 
@@ -69,7 +75,9 @@ class Body(BaseModel):
     """Of the records of a directory; the oldest is the lowest."""
     migration: Annotated[str, Field(min_length=1, max_length=128)]
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    target: dict[str, JsonValue]
+    target: Annotated[dict[str, JsonValue], AfterValidator(_of_a_kind)]
+    device: Annotated[str, Field(max_length=4096)]
+    """As events name it."""
     commands: Annotated[int, Field(ge=0)] = 0
     doorbells: Annotated[int, Field(ge=0)]
     widened: tuple[str, ...]

@@ -62,18 +62,16 @@ class NoRecords(VdpadError):
 class Records:
     """The directory."""
 
-    def __init__(self, directory: Path | None, most: int, announce: Announce = log_event) -> None:
+    def __init__(self, directory: Path | None, announce: Announce = log_event) -> None:
         """Takes the directory, and makes it where it is missing.
 
         Args:
             directory: ours alone; None keeps nothing.
-            most: how many records are kept of earlier daemons; the newest.
             announce: whom to tell of records that are lost.
 
         Raises:
             NoRecords: it cannot be used.
         """
-        self._most = most
         self._announce = announce
         self._next = 0
         self._directory = None if directory is None else _taken(directory)
@@ -91,9 +89,6 @@ class Records:
         if self._directory is None:
             return []
         found = sorted(self._read_all(), key=lambda each: each.body.sequence)
-        for each in found[: -self._most]:
-            self.forget(each.body.migration)
-        found = found[-self._most :]
         if found:
             self._next = found[-1].body.sequence + 1
         return found
@@ -195,7 +190,10 @@ def _taken(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise NoRecords(f"{directory}: another vdpad keeps its records there") from error
+        why_not = why(error)
+        if isinstance(error, BlockingIOError):
+            why_not = "another vdpad keeps its records there"
+        raise NoRecords(f"{directory}: {why_not}") from error
     except BaseException:
         os.close(fd)
         raise
@@ -247,9 +245,9 @@ def _read(name: str, directory: int) -> Found:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, dir_fd=directory)
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RECORD:
-            raise BadRecord(f"expected a file of at most {MAX_RECORD} bytes")
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise BadRecord("expected a file")
+        # Of a longer one the end is missed.
         whole = os.read(fd, MAX_RECORD)
     finally:
         os.close(fd)

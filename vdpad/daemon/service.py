@@ -62,7 +62,9 @@ class Service:
         self.announce = announce = Announcer(EventLog())
         self._targets = Targets(settings.software, announce, store)
         self._records = _records(settings, announce)
-        self._operations = Operations(settings.limits, settings.replay, self._records, announce)
+        self._operations = Operations(
+            settings.limits, settings.replay, self._records, announce, announce.soon
+        )
         self.api = Api(settings, self._operations, self._targets, announce)
         self._endpoint = UnixEndpoint(self.api.answer, announce)
         self.udp: UdpEndpoint | None = None
@@ -103,6 +105,7 @@ class Service:
         endpoints = (self._endpoint, self.udp)
         await asyncio.gather(*(each.close() for each in endpoints if each is not None))
         await self._targets.stop()
+        self.announce.flush()
         if self._textfile is not None:
             await self._textfile.stop()
         self._records.close()
@@ -192,17 +195,16 @@ class Service:
 
 def _records(settings: Settings, announce: Announce) -> Records:
     """The records; a daemon that cannot keep any works all the same, and says so."""
-    most = settings.limits.operations_kept
     directory = records_directory(settings.records.directory, os.environ)
     try:
-        return Records(directory, most, announce)
+        return Records(directory, announce)
     except NoRecords as error:
         announce(NoRecordsKept(str(error)))
-        return Records(None, most, announce)
+        return Records(None, announce)
 
 
 async def run(load: Callable[[], Settings]) -> None:
-    """Serves until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+    """Serves until SIGTERM or SIGINT; between start and stop SIGHUP reads the configuration again.
 
     The commits under way end first. Another SIGTERM changes nothing, since commands cannot be
     called back; another SIGINT is somebody at a terminal who has waited enough, and ends it at
@@ -223,6 +225,8 @@ async def run(load: Callable[[], Settings]) -> None:
     service = Service(load(), inherited, DescriptorStore(notifier))
     ended = _signalled()
     loop = asyncio.get_running_loop()
+    # Neither a start nor a stop is ended by one.
+    loop.add_signal_handler(signal.SIGHUP, _nothing)
     with contextlib.ExitStack() as beside:
         if watchdog is not None:
             beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
@@ -232,6 +236,7 @@ async def run(load: Callable[[], Settings]) -> None:
             notifier.ready(f"Listening on {path}")
             await ended.wait()
         finally:
+            loop.add_signal_handler(signal.SIGHUP, _nothing)
             notifier.stopping("Waiting for the commits under way")
             with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
                 await service.stop()
@@ -250,6 +255,10 @@ def _signalled() -> asyncio.Event:
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, end)
     return ended
+
+
+def _nothing() -> None:
+    """What a signal brings about that does not count now."""
 
 
 def _reload(
