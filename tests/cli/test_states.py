@@ -422,3 +422,20 @@ def test_who_asks_a_daemon_does_not_load_what_reads_states(command: str, tmp_pat
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps(PLAIN))
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*VDPACTL, "decode", str(state)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -6,6 +6,7 @@ A command is a function from the command line to plain values (`run`), one from 
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -66,8 +67,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vdpactl: {show.printable(str(error))}", file=sys.stderr)
         return _exit_code(error)
     if text := json.dumps(result, indent=2) if arguments.json else arguments.show(result):
-        print(text)
+        _print(text)
     return int(arguments.exit_code(result))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` does. The exit code is still for what was done.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(error: VdpadError) -> int:
@@ -85,13 +94,13 @@ def _as_refusal(error: NoState) -> Refused:
 def _show_refusal(error: Refused, *, as_json: bool) -> None:
     if as_json:
         refusal = {"code": error.code, "message": str(error), "data": error.data}
-        print(json.dumps({"error": refusal}, indent=2))
+        _print(json.dumps({"error": refusal}, indent=2))
         return
     print(f"vdpactl: {error.kind}: {error}", file=sys.stderr)
     if "problems" in error.data:
         print(show.problems(error.data["problems"]), file=sys.stderr)
     if "report" in error.data:
-        print(show.report(error.data["report"]))
+        _print(show.report(error.data["report"]))
 
 
 def _later(module: str, name: str) -> Callable[[Any], Any]:

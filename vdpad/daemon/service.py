@@ -22,8 +22,6 @@ from vdpad.daemon.events.daemon import (
     Stopped,
     Stopping,
 )
-from vdpad.daemon.events.devices import DeviceNotReleased
-from vdpad.daemon.faults import ApiError
 from vdpad.daemon.operation import State
 from vdpad.daemon.operations import Operations
 from vdpad.daemon.records import NoRecords, Records, records_directory
@@ -138,12 +136,12 @@ class Service:
     async def _adopt(self) -> None:
         """Keeps on what an earlier daemon kept, but for devices that have nothing of any guest."""
         kept = self._targets.kept
-        for each in await kept.adopt(self._inherited.items()):
-            if each.is_untouched and not self._operations.was_restored(each.migration):
-                try:
-                    await kept.close(each)
-                except ApiError as error:
-                    self.announce(DeviceNotReleased(*each.named, str(error)))
+        untouched = [
+            each
+            for each in await kept.adopt(self._inherited.items())
+            if each.is_untouched and not self._operations.was_restored(each.migration)
+        ]
+        await kept.close_all(untouched)
 
     def _metrics(self, settings: Metrics) -> Textfile | None:
         if settings.textfile is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 # A path may hold keys that the sender made up. Stops one request from filling logs and replies.
 _MAX_PATH = 200
@@ -48,7 +48,7 @@ def problems_of(error: ValidationError, below: int = 0) -> list[Problem]:
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)
     problems = [
-        Problem(_path(each["loc"][below:]), _code(each["type"]), each["msg"][:_MAX_MESSAGE])
+        Problem(_path(each["loc"][below:]), _code(each["type"]), _message(each))
         for each in found[:_MAX_PROBLEMS]
     ]
     if len(found) > _MAX_PROBLEMS:
@@ -68,6 +68,12 @@ def _path(location: Iterable[str | int]) -> str:
     dotted = ".".join(map(str, location))
     printable = "".join(c if c.isprintable() else "?" for c in dotted[: _MAX_PATH + 1])
     return printable if len(printable) <= _MAX_PATH else printable[:_MAX_PATH] + "…"
+
+
+def _message(each: ErrorDetails) -> str:
+    if each["type"] == "extra_forbidden":
+        return "no such key is known here; is it misspelt, or of a later version?"
+    return each["msg"][:_MAX_MESSAGE]
 
 
 def _code(pydantic_type: str) -> str:

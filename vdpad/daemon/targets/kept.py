@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from vdpad.daemon.announcing import Announce, log_event
-from vdpad.daemon.descriptor_store import DescriptorStore
+from vdpad.daemon.descriptor_store import DescriptorStore, Stored
 from vdpad.daemon.events.devices import (
     DeviceKept,
     DeviceLeft,
@@ -190,19 +190,20 @@ class KeptDevices:
         Args:
             inherited: what systemd handed over, by name; what was never ours is left alone.
         """
-        adopted = []
-        for stored in self._store.take(inherited):
-            kept = KeptDevice(self, stored.device, Path(stored.node), stored.migration)
-            self._all[stored.device] = kept
-            try:
-                await self._come_up(kept, partial(adopt_device, stored))
-            except (ApiError, VhostVdpaError) as error:
-                self._announce(DeviceLost(*kept.named, str(error)))
-                self._store.drop(stored.key)
-                continue
-            adopted.append(kept)
-            self._announce(DeviceStillKept(*kept.named))
-        return adopted
+        adopted = await asyncio.gather(*map(self._adopt, self._store.take(inherited)))
+        return [kept for kept in adopted if kept is not None]
+
+    async def _adopt(self, stored: Stored) -> KeptDevice | None:
+        kept = KeptDevice(self, stored.device, Path(stored.node), stored.migration)
+        self._all[stored.device] = kept
+        try:
+            await self._come_up(kept, partial(adopt_device, stored))
+        except (ApiError, VhostVdpaError) as error:
+            self._announce(DeviceLost(*kept.named, str(error)))
+            self._store.drop(stored.key)
+            return None
+        self._announce(DeviceStillKept(*kept.named))
+        return kept
 
     async def _come_up(self, kept: KeptDevice, come: Callable[[], Held]) -> None:
         opened = on_a_thread(come, f"open {kept.name}")
@@ -245,8 +246,12 @@ class KeptDevices:
             for kept in up:
                 self._announce(DeviceLeft(*kept.named))
             return
-        results = await asyncio.gather(*map(self.close, up), return_exceptions=True)
-        for kept, error in zip(up, results, strict=True):
+        await self.close_all(up)
+
+    async def close_all(self, devices: list[KeptDevice]) -> None:
+        """Gives some back, as far as they go; what does not go is told."""
+        results = await asyncio.gather(*map(self.close, devices), return_exceptions=True)
+        for kept, error in zip(devices, results, strict=True):
             if error is not None:
                 self._announce(DeviceNotReleased(*kept.named, str(error)))
 
