@@ -1,11 +1,14 @@
-"""A daemon in this process with one software device, and someone to ask it."""
+"""What tests of the daemon have in common: one in this process, someone to ask it, its records."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.support import Caller, serving
+from tests.daemon.udp_support import serving_udp
+from vdpad.daemon.records import Records
+from vdpad.daemon.udp import UdpEndpoint
 
 
 @pytest.fixture
@@ -21,3 +24,24 @@ async def caller(path: Path) -> AsyncIterator[Caller]:
     """Asks that daemon."""
     with Caller(path) as each:
         yield each
+
+
+@pytest.fixture
+async def udp(tmp_path: Path) -> AsyncIterator[UdpEndpoint]:
+    """Where a daemon in this process is asked by UDP."""
+    async with serving_udp(tmp_path) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where records are kept."""
+    return tmp_path / "operations"
+
+
+@pytest.fixture
+def records(folder: Path) -> Iterator[Records]:
+    """To be closed before the next daemon may read."""
+    made = Records(folder)
+    yield made
+    made.close()

@@ -5,7 +5,6 @@ import resource
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,20 +27,6 @@ from vdpad.daemon.records import Records
 from vdpad.restore.progress import ANSWERED, DOORBELLS
 from vdpad.restore.replay import Outcome
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "operations"
-
-
-@pytest.fixture
-def records(folder: Path) -> Any:
-    """To be closed before the next daemon may read."""
-    made = Records(folder)
-    yield made
-    made.close()
-
 
 # --- what is written is what is read ---
 

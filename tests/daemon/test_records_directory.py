@@ -24,20 +24,6 @@ from vdpad.daemon.record_file import Stage
 from vdpad.daemon.records import NoRecords, Records, records_directory
 from vdpad.restore.progress import ANSWERED
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "operations"
-
-
-@pytest.fixture
-def records(folder: Path) -> Any:
-    """To be closed before the next daemon may read."""
-    made = Records(folder)
-    yield made
-    made.close()
-
-
 # --- the directory ---
 
 

@@ -32,12 +32,6 @@ from vdpad.remote import RemoteClient
 from vdpad.sealing import Reason
 
 
-@pytest.fixture
-async def udp(tmp_path: Path) -> AsyncIterator[UdpEndpoint]:
-    async with serving_udp(tmp_path) as endpoint:
-        yield endpoint
-
-
 def client_of(address: tuple[str, int], timeout: float = GUARD, key: bytes = KEY) -> RemoteClient:
     return RemoteClient(address[0], [key], address[1], timeout)
 

@@ -51,12 +51,6 @@ from vdpad.sealing import Reason
 
 
 @pytest.fixture
-async def udp(tmp_path: Path) -> AsyncIterator[UdpEndpoint]:
-    async with serving_udp(tmp_path) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
 async def remote(udp: UdpEndpoint) -> AsyncIterator[Remote]:
     with Remote(udp.address) as each:
         yield each
