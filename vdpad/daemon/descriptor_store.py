@@ -2,8 +2,9 @@
 
 Each device goes there as five descriptors, each under a name of its own: node, memory, kick, call,
 and a description, a sealed memfd with what the next daemon must know, in JSON. systemd keeps their
-order nowhere, and a name is all that it tells of one. A set that is not complete, because the
-daemon died while it stored it, is of a device to which nothing was sent, and is let go.
+order nowhere, and a name is all that it tells of one. A set that is not complete is let go, and so
+the device reset: the daemon died while it stored it, when nothing had been sent to the device yet,
+or systemd had no room for all of it (FileDescriptorStoreMax=).
 
 Storing and dropping are messages to systemd that nobody answers. `drop` waits until systemd has
 read them, since its copy of the node keeps others from opening the device.
