@@ -84,8 +84,6 @@ def test_what_is_told(manager: tuple[Manager, str]) -> None:
     assert environment == {"PATH": "/bin"}
     notifier.ready("Listening")
     assert there.told() == {"READY": "1", "STATUS": "Listening"}
-    notifier.status("half full")
-    assert there.told() == {"STATUS": "half full"}
     notifier.alive()
     assert there.told() == {"WATCHDOG": "1"}
     notifier.extend(1.5)

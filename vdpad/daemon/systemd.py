@@ -79,10 +79,6 @@ class Notifier:
         """The stop begins."""
         self._tell(f"STOPPING=1\nSTATUS={status}")
 
-    def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
-        self._tell(f"STATUS={text}")
-
     def alive(self) -> None:
         """Keeps the watchdog from biting; never waits."""
         self._tell("WATCHDOG=1", patience=0)
