@@ -12,7 +12,6 @@ read them, since its copy of the node keeps others from opening the device.
 Source: sd_notify(3), FDSTORE=; systemd.service(5), FileDescriptorStoreMax=.
 """
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from typing import Annotated
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vdpad.daemon.memfd import sealed_memfd
 from vdpad.daemon.systemd import Notifier
 from vdpad.errors import VdpadError
 from vdpad.queues.vhost_vdpa.device import DeviceDescriptors
@@ -41,8 +41,6 @@ _PARTS = (*DeviceDescriptors._fields, _DESCRIPTION)
 
 # A description has about 1 KiB.
 _MOST_BYTES = 64 * 1024
-
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class _Description(BaseModel):
@@ -106,7 +104,7 @@ class DescriptorStore:
             geometry=geometry,
             features=mask_of(features),
         )
-        memory = _sealed(description.model_dump_json().encode())
+        memory = sealed_memfd("vdpad-kept", description.model_dump_json().encode())
         try:
             for part, fd in zip(_PARTS, (*descriptors, memory), strict=True):
                 self._notifier.store(f"{key}.{part}", fd)
@@ -158,17 +156,6 @@ def _stored(key: str, parts: dict[str, int]) -> Stored:
         features=bits_of(said.features),
         descriptors=DeviceDescriptors(**parts),
     )
-
-
-def _sealed(data: bytes) -> int:
-    fd = os.memfd_create("vdpad-kept", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.write(fd, data)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def _close(fd: int | None) -> None:

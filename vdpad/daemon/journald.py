@@ -12,7 +12,6 @@ preceded by one that tells how many were lost.
 import array
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import struct
@@ -21,6 +20,7 @@ from functools import cache
 from typing import Any
 
 from vdpad.daemon.events.daemon import EntriesLost
+from vdpad.daemon.memfd import sealed_memfd
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -40,9 +40,6 @@ _UNENCODABLE = "backslashreplace"
 
 # As sd_journal_send has it: room for entries that journald has not come to yet.
 _SEND_BUFFER = 8 * 1024 * 1024
-
-# include/uapi/linux/fcntl.h: nobody can change the memfd any more, which journald demands.
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 # What the kernel says of a datagram that is too large: for the socket, or for memory in one piece.
 _TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
@@ -148,15 +145,13 @@ class Journald:
 
     def _sent_as_memfd(self, data: bytes) -> bool:
         with contextlib.suppress(OSError):
-            memfd = os.memfd_create("vdpad-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            with os.fdopen(memfd, "wb", buffering=0) as file:
-                if file.write(data) != len(data):
-                    return False
-                fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
-                rights = array.array("i", [file.fileno()])
-                control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            memfd = sealed_memfd("vdpad-journal", data)
+            try:
+                control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memfd]))]
                 self._socket.sendmsg([], control, 0, self._path)
-                return True
+            finally:
+                os.close(memfd)
+            return True
         return False
 
 

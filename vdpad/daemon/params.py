@@ -13,7 +13,10 @@ from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
 
-Migration = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$", max_length=128)]
+NAME = r"[A-Za-z0-9._:/-]{1,128}"
+"""A migration's name, as a regular expression: docs/api.md."""
+
+Migration = Annotated[str, Field(pattern=f"^{NAME}$", max_length=128)]
 Deadline = Annotated[
     Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None,
     OrAbsent(),

@@ -11,12 +11,13 @@ from typing import Any
 from vdpad.daemon.events.base import Event
 from vdpad.daemon.events.requests import NotAllowed, Refused
 from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
+from vdpad.daemon.params import NAME
 from vdpad.daemon.targets.resolve import KINDS
 
 _METHODS = ("prepare", "commit", "restore", "cancel", "release")
 
-# docs/api.md: a migration's name. Those of devices and their nodes are of the same letters.
-_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+# Those of devices and their nodes are of the same letters as a migration's.
+_NAME = re.compile(NAME)
 
 _NOT_IN_ORDER = "its parameters are not in order; the caller was told where"
 

@@ -79,10 +79,6 @@ class AdoptedDevice:
         """Whether RING_EVENT_IDX was negotiated."""
         return Feature.RING_EVENT_IDX in self.features
 
-    def descriptors(self) -> DeviceDescriptors:
-        """What it is made of."""
-        return self._descriptors
-
     def queue(self) -> ControlQueue:
         """
         Raises:
