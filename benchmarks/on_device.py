@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.one_by_one import send_one_by_one
-from vdpad.daemon.collector import no_collection
+from vdpad.daemon.operations.collector import no_collection
 from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
 from vdpad.restore.program import encode
 from vdpad.restore.replay import replay

@@ -13,9 +13,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vdpad.daemon.params import CheckParams
+from vdpad.daemon.api.params import CheckParams
 from vdpad.daemon.targets.lent import LentTarget
-from vdpad.daemon.targets.params import LentParams
+from vdpad.daemon.targets.target_params import LentParams
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.plan import Plan, plan
 from vdpad.restore.program import Program, encode

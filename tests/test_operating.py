@@ -15,17 +15,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.kinds import KINDS
 from tests.test_man import PAGES
-from vdpad import datagrams, keys, sealing
-from vdpad.daemon import announcing, endpoints, operations
 from vdpad.daemon.configuration import load_settings
-from vdpad.daemon.events.base import UNLOGGED
 from vdpad.daemon.events.operations import Replayed, Restored
 from vdpad.daemon.faults import Kind
 from vdpad.daemon.metrics import Metrics, Sources
+from vdpad.daemon.operations import operations
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import MAX_LINES
+from vdpad.service.endpoints import endpoint as endpoints
+from vdpad.service.events import announcing
+from vdpad.service.events.event import UNLOGGED
 from vdpad.virtio.commands import COMMANDS
+from vdpad.wire import datagrams, keys, sealing
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operating.md").read_text()

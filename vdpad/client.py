@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vdpad.datagrams import DEFAULT_SOCKET, MAX_DATAGRAM
 from vdpad.errors import why
 from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of, too_long
+from vdpad.wire.datagrams import DEFAULT_SOCKET, MAX_DATAGRAM
 
 __all__ = ["DEFAULT_TIMEOUT", "Client", "Refused", "Unreachable"]
 

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from vdpad.datagrams import DEFAULT_PORT
 from vdpad.errors import why
 from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Unreachable, result_of
-from vdpad.sealing import MAX_TEXT, MAX_TOKEN, NotOpened, Sealer
+from vdpad.wire.datagrams import DEFAULT_PORT
+from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, NotOpened, Sealer
 
 # How long to wait for a reply before asking again, in seconds: above a round trip between hosts and
 # a commit that goes well; doubled each time, so that a daemon with much to do is not given more.

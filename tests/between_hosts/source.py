@@ -14,8 +14,8 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from vdpad.keys import load_keys
 from vdpad.remote import RemoteClient
+from vdpad.wire.keys import load_keys
 
 VLANS_A_RESTORE = 4
 

@@ -19,8 +19,8 @@ from vdpad.cli import show_state, states
 from vdpad.cli.failures import Usage
 from vdpad.cli.state_files import choose
 from vdpad.state.formats import device_parts, native
-from vdpad.state.formats.found import Found, Missing
 from vdpad.state.formats.recognise import Reading
+from vdpad.state.found import Found, Missing
 from vdpad.state.problems import Problem
 
 Json = dict[str, Any]

@@ -7,8 +7,8 @@ import pytest
 
 from tests.daemon.support import Caller, serving
 from tests.daemon.udp_support import serving_udp
-from vdpad.daemon.records import Records
-from vdpad.daemon.udp import UdpEndpoint
+from vdpad.daemon.records.directory import Records
+from vdpad.service.endpoints.udp import UdpEndpoint
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """All kinds of events that there are."""
 
 from vdpad.daemon.events import daemon, devices, operations, requests
-from vdpad.daemon.events.base import Event
+from vdpad.service.events.event import Event
 
 KINDS: list[type[Event]] = [
     each

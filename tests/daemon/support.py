@@ -20,9 +20,9 @@ from typing import Any, Self
 
 import pytest
 
-from vdpad.daemon.service import Service
+from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
-from vdpad.datagrams import AncillarySocket
+from vdpad.wire.datagrams import AncillarySocket
 
 Json = dict[str, Any]
 

@@ -15,15 +15,15 @@ import pytest
 import structlog
 
 from tests.availability import skip_or_fail
-from tests.daemon.fake_journal import NAME
 from tests.daemon.kinds import KINDS
 from tests.daemon.support import ROOT, until
-from vdpad.daemon import announcing
-from vdpad.daemon.announcing import Announcer, EventLog, log_event
+from tests.service.fake_journal import NAME
 from vdpad.daemon.events import daemon, operations, requests
-from vdpad.daemon.events.base import CALLER, UNLOGGED, Event, fields_of
 from vdpad.daemon.events.daemon import Stopped
 from vdpad.daemon.events.requests import Refused
+from vdpad.service.events import announcing
+from vdpad.service.events.announcing import Announcer, EventLog, log_event
+from vdpad.service.events.event import CALLER, UNLOGGED, Event, fields_of
 
 CATALOG = ROOT / "systemd" / "vdpad.catalog"
 

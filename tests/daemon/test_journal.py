@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from tests.daemon.fake_journal import FakeJournal
 from tests.daemon.support import GUARD, ROOT, Caller, Json, software, until, vlans
-from vdpad.daemon import announcing
+from tests.service.fake_journal import FakeJournal
 from vdpad.daemon.events.operations import Rejected
+from vdpad.service.events import announcing
 
 # After so many seconds nothing waits to be told, if the daemon runs in this loop.
 ALL_TOLD = 2 * announcing._SOON
@@ -30,7 +30,7 @@ async def journalling(folder: Path, **settings: Any) -> AsyncIterator[tuple[Call
     config.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
     path, journal = folder / "vdpad.sock", FakeJournal(folder / "journal")
     program = (
-        "import sys; from vdpad.daemon import journald; from vdpad.cli.vdpad import main; "
+        "import sys; from vdpad.service.systemd import journald; from vdpad.cli.vdpad import main; "
         "journald.JOURNAL_SOCKET = sys.argv.pop(1); sys.exit(main())"
     )
     with (folder / "stderr").open("wb") as errors, journal:
@@ -118,10 +118,11 @@ async def test_a_commit_goes_on_where_the_journal_is_full_or_gone(tmp_path: Path
 async def test_without_a_journal_lines_go_to_standard_error(tmp_path: Path) -> None:
     """As in a container that inherited $JOURNAL_STREAM and has no journal."""
     program = (
-        "import os, sys; from vdpad.daemon import journal, journald; "
+        "import os, sys; from vdpad.service import log; "
+        "from vdpad.service.systemd import journald; "
         "journald.JOURNAL_SOCKET = '/nowhere'; found = os.fstat(2); "
-        "journal.configure(environ={'JOURNAL_STREAM': f'{found.st_dev}:{found.st_ino}'}); "
-        "from vdpad.daemon.announcing import log_event; "
+        "log.configure(environ={'JOURNAL_STREAM': f'{found.st_dev}:{found.st_ino}'}); "
+        "from vdpad.service.events.announcing import log_event; "
         "from vdpad.daemon.events.daemon import Listening; log_event(Listening('/a', '1\\n2'))"
     )
     child = await asyncio.create_subprocess_exec(
@@ -137,10 +138,10 @@ async def test_without_a_journal_lines_go_to_standard_error(tmp_path: Path) -> N
 
 def test_lines_that_nobody_took_are_counted() -> None:
     program = (
-        "from vdpad.daemon import journal; from vdpad.daemon.announcing import log_event; "
-        "from vdpad.daemon.events.daemon import Stopped; journal.configure(environ={}); "
-        "assert journal.dropped() == 0; log_event(Stopped()); log_event(Stopped()); "
-        "assert journal.dropped() == 2"
+        "from vdpad.service import log; from vdpad.service.events.announcing import log_event; "
+        "from vdpad.daemon.events.daemon import Stopped; log.configure(environ={}); "
+        "assert log.dropped() == 0; log_event(Stopped()); log_event(Stopped()); "
+        "assert log.dropped() == 2"
     )
     with open("/dev/full", "wb") as full:
         subprocess.run([sys.executable, "-c", program], stderr=full, check=True, cwd=ROOT)

@@ -26,13 +26,13 @@ from tests.daemon.support import (
     until,
     vlans,
 )
-from vdpad.daemon import journal
-from vdpad.daemon.endpoints import UnixEndpoint
+from vdpad.daemon.daemon import Service
+from vdpad.daemon.devices.keeper import KeptDevices
 from vdpad.daemon.events.operations import Ended, Interrupted
 from vdpad.daemon.metrics import Metrics, Sources
-from vdpad.daemon.service import Service
 from vdpad.daemon.settings import Settings
-from vdpad.daemon.targets.kept import KeptDevices
+from vdpad.service import log
+from vdpad.service.endpoints.endpoint import UnixEndpoint
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]
@@ -214,7 +214,7 @@ async def test_what_others_count_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "vdpad.prom"
-    monkeypatch.setattr(journal, "dropped", lambda: 4)
+    monkeypatch.setattr(log, "dropped", lambda: 4)
     monkeypatch.setattr(KeptDevices, "__len__", lambda _: 2)
     monkeypatch.setattr(UnixEndpoint, "datagrams_refused", 5)
     metrics = {"textfile": str(file)}
@@ -282,7 +282,7 @@ def test_every_outcome_of_an_operation_has_a_series_from_the_start() -> None:
 
 def test_nobody_waits_for_the_library_who_wants_no_metrics(tmp_path: Path) -> None:
     program = (
-        "import sys, asyncio; from vdpad.daemon.service import Service; "
+        "import sys, asyncio; from vdpad.daemon.daemon import Service; "
         "from vdpad.daemon.settings import Settings, Metrics; "
         "import vdpad.cli.vdpad; Service(Settings()); "
         "assert 'prometheus_client' not in sys.modules; "

@@ -26,10 +26,10 @@ from tests.daemon.support import (
 from tests.daemon.udp_support import KEY, MAX_TEXT, OLD_KEY, OTHER_KEY, serving_udp
 from vdpad import remote
 from vdpad.client import Refused, Unreachable
-from vdpad.daemon.udp import UdpEndpoint
 from vdpad.methods import CannotSend
 from vdpad.remote import RemoteClient
-from vdpad.sealing import Reason
+from vdpad.service.endpoints.udp import UdpEndpoint
+from vdpad.wire.sealing import Reason
 
 
 def client_of(address: tuple[str, int], timeout: float = GUARD, key: bytes = KEY) -> RemoteClient:

@@ -20,7 +20,7 @@ from tests.daemon.support import (
     software,
     vlans,
 )
-from vdpad.daemon.record_file import Stage, decode_record
+from vdpad.daemon.records.file import Stage, decode_record
 
 THREE = vlans(1, 2, 3)
 EVERY = vlans([1, 4094])

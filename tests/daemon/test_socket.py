@@ -31,7 +31,7 @@ from tests.daemon.support import (
     vdpad,
     vlans,
 )
-from vdpad.daemon.binding import CannotListen
+from vdpad.service.endpoints.binding import CannotListen
 
 # Linux's fcntl.h.
 F_SETPIPE_SZ = 1031

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.lending import held, held_wish, lending
-from tests.daemon.slow_target import SlowTarget
 from tests.daemon.support import (
     GUARD,
     MAX_DATAGRAM,
@@ -29,15 +28,16 @@ from tests.daemon.support import (
     until_state,
     vlans,
 )
+from tests.daemon.targets.slow_target import SlowTarget
 from tests.daemon.udp_support import Remote, serving_udp
-from vdpad.daemon.endpoints import UnixEndpoint
+from vdpad.daemon.daemon import Service, run
+from vdpad.daemon.devices.keeper import KeptDevices
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.daemon.operations import Operations
-from vdpad.daemon.records import Records
-from vdpad.daemon.service import Service, run
+from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Settings
-from vdpad.daemon.systemd import Inherited
-from vdpad.daemon.targets.kept import KeptDevices
+from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.systemd.notify import Inherited
 
 
 def wish(migration: str) -> Json:

@@ -14,8 +14,8 @@ import pytest
 from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
+from tests.daemon.api.mutations import datagrams
 from tests.daemon.lending import lending
-from tests.daemon.mutations import datagrams
 from tests.daemon.support import (
     STATE,
     Caller,
@@ -41,13 +41,13 @@ from tests.daemon.udp_support import (
     key_file,
     serving_udp,
 )
-from vdpad.daemon import endpoints
-from vdpad.daemon.binding import CannotListen
 from vdpad.daemon.configuration import BadSettings, load_settings
-from vdpad.daemon.udp import UdpEndpoint
-from vdpad.datagrams import Peer
 from vdpad.errors import VdpadError
-from vdpad.sealing import Reason
+from vdpad.service.endpoints import endpoint as endpoints
+from vdpad.service.endpoints.binding import CannotListen
+from vdpad.service.endpoints.udp import UdpEndpoint
+from vdpad.wire.datagrams import Peer
+from vdpad.wire.sealing import Reason
 
 
 @pytest.fixture

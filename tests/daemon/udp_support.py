@@ -15,9 +15,9 @@ from typing import Any, Self
 from cryptography.fernet import Fernet
 
 from tests.daemon.support import GUARD, Json, checked_reply, request
-from vdpad.daemon.service import Service
+from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
-from vdpad.daemon.udp import UdpEndpoint
+from vdpad.service.endpoints.udp import UdpEndpoint
 
 KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key() for _ in range(3))
 

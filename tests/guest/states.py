@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import BinaryIO
 
-from vdpad.state.formats.found import Found
 from vdpad.state.formats.qemu import read_stream
+from vdpad.state.found import Found
 from vdpad.state.model import MacTable, NetState
 
 from .machine import INTERFACES, Guest

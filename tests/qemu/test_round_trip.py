@@ -15,8 +15,8 @@ import pytest
 
 from vdpad.client import Client
 from vdpad.restore.plan import Capabilities, Plan, plan
-from vdpad.state.formats.found import Found
 from vdpad.state.formats.qemu import read_stream
+from vdpad.state.found import Found
 from vdpad.state.model import NetState
 from vdpad.virtio.config import HashType
 from vdpad.virtio.features import Feature

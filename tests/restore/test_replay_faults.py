@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.devices import Sent, config, memory_of, read_words, running, send
-from vdpad.queues.lent import Indices
+from vdpad.queues.lent_queue import Indices
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import report

@@ -9,7 +9,7 @@ import pytest
 
 import vdpad.state.recorder
 from tests.support.states import net_state
-from vdpad.state.formats.found import Found
+from vdpad.state.found import Found
 from vdpad.state.recorder import NoState, Recorder
 from vdpad.virtio.commands import (
     ACK_ERR,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.devices import config
-from vdpad.queues.lent import LentDescriptors
+from vdpad.queues.lent_queue import LentDescriptors
 from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
 
 _ASK = b"?"

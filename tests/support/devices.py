@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from vdpad.queues.lent import Indices, LentQueue
+from vdpad.queues.lent_queue import Indices, LentQueue
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.program import Program, encode

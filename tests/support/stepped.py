@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.support.devices import Words, read_words
-from vdpad.queues.lent import Indices, LentDescriptors, LentQueue
+from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue
 from vdpad.virtio.commands import ACK_NONE, ACK_OK
 from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, Region, RingGeometry, lay_out
 

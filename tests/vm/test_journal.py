@@ -117,7 +117,7 @@ def test_journalctl_x_explains_it(daemon: Daemon) -> None:
 
 def test_journald_takes_long_entries_and_lines_of_ours(journald: Machine) -> None:
     program = (
-        "import sys; from vdpad.daemon.journald import Journald, entry;"
+        "import sys; from vdpad.service.systemd.journald import Journald, entry;"
         "sink = Journald(sys.argv[1]);"
         "sink.msg(entry([('MESSAGE', 'a\\nVDPAD_FORGED=1'), ('SYSLOG_IDENTIFIER', 'long'),"
         "('VDPAD_REASON', 'x' * 1000000), ('VDPAD_EXCEPTION', 'one\\ntwo')])); print(sink.dropped)"

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vdpad import strict_json
 from vdpad.cli.failures import NoState, Usage
 from vdpad.cli.show import printable
 from vdpad.cli.transport import client_of
 from vdpad.errors import why
+from vdpad.wire import strict_json
 
 
 def ask(arguments: argparse.Namespace) -> Any:

@@ -17,9 +17,9 @@ from typing import Any
 
 from vdpad.cli.failures import Usage
 from vdpad.cli.qmp import CommandError, Qmp
-from vdpad.state.formats.found import FormatError, Found
 from vdpad.state.formats.qemu_features import guest_features
 from vdpad.state.formats.rx_filter import RxFilter, found_in, rx_filters
+from vdpad.state.found import FormatError, Found
 from vdpad.virtio.bits import UnknownName
 from vdpad.virtio.features import FEATURES, FeatureSet
 

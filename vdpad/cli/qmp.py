@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vdpad import strict_json
 from vdpad.cli.failures import QmpError
 from vdpad.errors import why
+from vdpad.wire import strict_json
 
 # Full VLAN and MAC tables take 30 KiB. Stops who is no QEMU from filling memory.
 _MAX_LINE = 4 * 1024 * 1024

@@ -9,8 +9,8 @@ from typing import Any
 from vdpad.cli.failures import NoState, Usage
 from vdpad.errors import why
 from vdpad.state.formats import native, recognise
-from vdpad.state.formats.found import FormatError, Found
 from vdpad.state.formats.recognise import Reading
+from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
 
 

@@ -16,8 +16,8 @@ from vdpad.cli.state_files import choose, found_in, reading_of, remarks, state_o
 from vdpad.errors import why
 from vdpad.state.diff import differences
 from vdpad.state.formats import native
-from vdpad.state.formats.found import Found, Missing
 from vdpad.state.formats.recognise import DEVICE_PARTS, NATIVE
+from vdpad.state.found import Found, Missing
 from vdpad.state.model import NetState
 
 Json = dict[str, Any]

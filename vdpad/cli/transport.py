@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vdpad.client import Client
-from vdpad.datagrams import DEFAULT_PORT, host_and_port
 from vdpad.errors import VdpadError
-from vdpad.keys import load_keys, new_key, write_new_key
+from vdpad.wire.datagrams import DEFAULT_PORT, host_and_port
+from vdpad.wire.keys import load_keys, new_key, write_new_key
 
 if TYPE_CHECKING:
     from vdpad.remote import RemoteClient

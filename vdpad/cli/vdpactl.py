@@ -18,10 +18,10 @@ from vdpad.cli import show, transport
 from vdpad.cli.ask import ask
 from vdpad.cli.failures import NoState, QmpError, Usage
 from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
-from vdpad.datagrams import DEFAULT_SOCKET, BadAddress
 from vdpad.errors import VdpadError
-from vdpad.keys import BadKeys
 from vdpad.methods import CannotSend
+from vdpad.wire.datagrams import DEFAULT_SOCKET, BadAddress
+from vdpad.wire.keys import BadKeys
 
 OK = 0
 FAILED = 1

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import vdpad
-from vdpad.daemon import journal
 from vdpad.daemon.configuration import load_settings
-from vdpad.daemon.service import run
+from vdpad.daemon.daemon import run
 from vdpad.errors import VdpadError
+from vdpad.service import log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         # Where the loop is stuck, the watchdog's SIGABRT tells in the log.
         faulthandler.enable()
-        journal.configure(verbose=arguments.verbose)
+        log.configure(verbose=arguments.verbose)
         asyncio.run(run(load))
     except VdpadError as error:
         print(f"vdpad: {error}", file=sys.stderr)

@@ -23,9 +23,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vdpad.daemon.events.base import Event
 from vdpad.daemon.events.operations import Ended, Prepared, Replayed
 from vdpad.daemon.targets.resolve import KINDS
+from vdpad.service.events.event import Event
 
 # In seconds. A batch that fits the ring takes some 50 µs on the software device, one of a real
 # device's commands up to milliseconds, and the deadline is 5 s unless it is configured.

@@ -16,13 +16,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from vdpad.datagrams import DEFAULT_SOCKET, BadAddress, Peer, host_and_port
 from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.split_ring import MAX_RING_SIZE
+from vdpad.wire.datagrams import DEFAULT_SOCKET, BadAddress, Peer, host_and_port
 
 MAX_DEADLINE_MS = 600_000
 
@@ -111,7 +111,7 @@ class Udp(_Settings):
     listen: Annotated[str, AfterValidator(_with_port)] | None = None
     """host:port, or [IPv6 address]:port; None is off."""
     key_file: str | None = None
-    """A path, or the name of a systemd credential; see vdpad/keys.py."""
+    """A path, or the name of a systemd credential; see vdpad/wire/keys.py."""
     ttl_s: Annotated[int, Field(strict=True, ge=1, le=3600)] = 30
     """How long after it was sealed a request is taken, in seconds."""
 

@@ -41,7 +41,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from vdpad.errors import VdpadError
-from vdpad.state.formats.found import Found, Missing
+from vdpad.state.found import Found, Missing
 from vdpad.state.model import Coalescing, NetState
 from vdpad.state.problems import Problem, summary
 from vdpad.state.told import ADDS_TO, TELLS, Told, carries_no_state, decode, found_from, kind_of

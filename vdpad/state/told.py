@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from vdpad.state.formats.found import Found, Missing, found_of
+from vdpad.state.found import Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.virtio.commands import (
     COMMANDS,

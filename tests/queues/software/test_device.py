@@ -10,7 +10,7 @@ import pytest
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.descriptors import no_descriptor_left
 from tests.support.devices import borrowed, config, memory_of, read_words, running, send
-from vdpad.queues.lent import Indices
+from vdpad.queues.lent_queue import Indices
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome

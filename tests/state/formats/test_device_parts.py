@@ -13,7 +13,7 @@ from tests.state.formats.part_wires import DRV_FEATURES, FEATURES, NO_FEATURES, 
 from tests.support.states import bare_state, net_state, net_states
 from vdpad.restore.plan import Capabilities, Plan, plan
 from vdpad.state.formats.device_parts import decode, encode
-from vdpad.state.formats.found import FormatError, Found, Missing
+from vdpad.state.found import FormatError, Found, Missing
 from vdpad.state.model import HashReport, MacTable, NetState, Rss, RxModes
 
 MAC = bytes.fromhex("525400123456")

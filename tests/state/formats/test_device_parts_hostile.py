@@ -9,7 +9,7 @@ import pytest
 
 from tests.state.formats.part_wires import DRV_FEATURES, SAMPLE, cvq_part
 from vdpad.state.formats.device_parts import decode
-from vdpad.state.formats.found import FormatError
+from vdpad.state.found import FormatError
 from vdpad.virtio.device_parts import MOST_SETTING_BYTES, pull_parts
 
 ENDS = [*(part.at for part in pull_parts(SAMPLE)), len(SAMPLE)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 from tests.support.states import SAMPLE, net_state, net_states
-from vdpad.state.formats.found import FormatError
 from vdpad.state.formats.native import MAX_SIZE, decode, encode
+from vdpad.state.found import FormatError
 from vdpad.state.model import Coalescing, CoalescingValues, MacTable, NetState
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from vdpad.state.formats.found import FormatError
 from vdpad.state.formats.qemu_features import guest_features
+from vdpad.state.found import FormatError
 from vdpad.virtio.features import FEATURES, Feature
 
 # What QEMU 7.2.22 and 10.0.2 were seen to print, and what 10.2's sources have beside.

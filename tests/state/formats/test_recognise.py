@@ -15,8 +15,8 @@ from tests.state.formats.qemu import made
 from tests.state.formats.qemu.test_stream import Pipe
 from tests.support.states import bare_state, net_state
 from vdpad.state.formats import device_parts, native
-from vdpad.state.formats.found import FormatError
 from vdpad.state.formats.recognise import DEVICE_PARTS, NATIVE, read
+from vdpad.state.found import FormatError
 
 STATE = net_state()
 NATIVE_BYTES = native.encode(STATE)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from vdpad.state.formats.found import FormatError, Found
 from vdpad.state.formats.rx_filter import found_in, rx_filters
+from vdpad.state.found import FormatError, Found
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 
 # A device at reset, as QEMU 7.2 shows it.

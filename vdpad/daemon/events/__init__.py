@@ -1,1 +1,1 @@
-"""What the daemon tells of itself; base.py says how."""
+"""What the daemon tells of itself; service/events/event.py says how."""

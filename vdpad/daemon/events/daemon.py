@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from vdpad.daemon.events.base import Event
+from vdpad.service.events.event import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vdpad.daemon.events.base import UNLOGGED, Event
+from vdpad.service.events.event import UNLOGGED, Event
 
 # How many refused or unanswered commands the sentence of an event names; its fields have more.
 _NAMED = 3

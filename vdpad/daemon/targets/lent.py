@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from vdpad.daemon.targets.params import LentParams
+from vdpad.daemon.targets.target_params import LentParams
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.lent import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
+from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import check_room, largest_command
 from vdpad.virtio.config import NetConfig

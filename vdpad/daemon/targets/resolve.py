@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
-from vdpad.daemon.announcing import Announce, log_event
-from vdpad.daemon.descriptor_store import DescriptorStore
+from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Software
 from vdpad.daemon.targets.interface import Target
-from vdpad.daemon.targets.kept import KeptDevices
 from vdpad.daemon.targets.lent import LentTarget
-from vdpad.daemon.targets.params import LentParams, Params, SoftwareParams, VhostVdpaParams
 from vdpad.daemon.targets.software import SoftwareTarget
+from vdpad.daemon.targets.target_params import LentParams, Params, SoftwareParams, VhostVdpaParams
 from vdpad.daemon.targets.vhost_vdpa import VhostVdpaTarget
+from vdpad.service.events.announcing import Announce, log_event
 
 KINDS = ("software", "vhost-vdpa", "lent")
 

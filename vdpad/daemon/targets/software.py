@@ -2,16 +2,16 @@
 
 import json
 
-from vdpad.daemon.announcing import Announce, log_event
 from vdpad.daemon.events.daemon import FileNotWritten
 from vdpad.daemon.settings import Software
 from vdpad.errors import why
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.lent import Indices, LentQueue
+from vdpad.queues.lent_queue import Indices, LentQueue
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Misbehaviour
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import largest_command
+from vdpad.service.events.announcing import Announce, log_event
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
 

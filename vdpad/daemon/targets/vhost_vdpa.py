@@ -5,11 +5,11 @@
 
 from dataclasses import asdict, dataclass
 
+from vdpad.daemon.devices.keeper import KeptDevice, KeptDevices
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.daemon.host_devices import Found, find, one_device
+from vdpad.daemon.targets.host import Found, find, one_device
 from vdpad.daemon.targets.interface import Destination, Terms
-from vdpad.daemon.targets.kept import KeptDevice, KeptDevices
-from vdpad.daemon.targets.params import VhostVdpaParams
+from vdpad.daemon.targets.target_params import VhostVdpaParams
 from vdpad.host.vdpa import VdpaConfig
 from vdpad.queues.vhost_vdpa.device import NoControlQueue, to_negotiate
 from vdpad.queues.vhost_vdpa.memory import control_geometry

@@ -14,8 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 from vdpad.queues.eventfds import Notifier, Waiter
-from vdpad.queues.lent import LentDescriptors
-from vdpad.queues.software.device_ring import BadChain, Chain, DeviceRing
+from vdpad.queues.lent_queue import LentDescriptors
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.queues.software.net import NetDevice
 from vdpad.virtio.commands import ACK_ERR
@@ -25,6 +24,7 @@ from vdpad.virtio.config import (
     HashType,
     NetConfig,
 )
+from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.split_ring import Region, RingGeometry, lay_out, ring_bytes
 

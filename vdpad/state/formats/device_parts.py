@@ -25,7 +25,7 @@ from enum import IntEnum
 from typing import Any
 
 from vdpad.state.formats.device_part_settings import SETTINGS
-from vdpad.state.formats.found import FormatError, Found, Missing, found_of
+from vdpad.state.found import FormatError, Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.state.model import Coalescing, NetState, RxModes
 from vdpad.state.overflow import opened_for_overflow

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vdpad import strict_json
-from vdpad.state.formats.found import FormatError, Found
+from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of
+from vdpad.wire import strict_json
 
 MAX_SIZE = 4 * 1024 * 1024
 """In bytes. The longest RSS table there is takes 0.5 MiB, and a MAC table of 65536 addresses 1.4.

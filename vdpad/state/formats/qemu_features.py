@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vdpad.state.formats.found import FormatError
+from vdpad.state.found import FormatError
 from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.bits import bits_of
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet

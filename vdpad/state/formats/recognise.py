@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from vdpad.state.formats import native
-from vdpad.state.formats.found import FormatError, Found
+from vdpad.state.found import FormatError, Found
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

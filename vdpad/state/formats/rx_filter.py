@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vdpad.state.fields import MacAddress
-from vdpad.state.formats.found import FormatError, Found, Missing, found_of
+from vdpad.state.found import FormatError, Found, Missing, found_of
 from vdpad.state.mac_lists import MacLists, mac_lists
 from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.features import Feature, FeatureSet

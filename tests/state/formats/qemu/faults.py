@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vdpad.state.formats.found import FormatError
 from vdpad.state.formats.qemu import QemuStream, read_stream
+from vdpad.state.found import FormatError
 from vdpad.state.model import NetState
 
 from .test_stream import Pipe

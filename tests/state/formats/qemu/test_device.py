@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.state.formats.qemu import made
-from vdpad.state.formats.found import FormatError, Found
 from vdpad.state.formats.qemu import read_stream
+from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.features import Feature

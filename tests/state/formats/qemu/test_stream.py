@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.state.formats.qemu import made
-from vdpad.state.formats.found import FormatError
 from vdpad.state.formats.qemu import QemuStream, read_stream
 from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
+from vdpad.state.found import FormatError
 
 NET = made.Net().section()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
-from vdpad.state.formats.found import FormatError
+from vdpad.state.found import FormatError
 
 # A processor has about 8 KiB of it: enough for hundreds of them. Stops a file that is all text from
 # being held in memory.

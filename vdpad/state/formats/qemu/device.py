@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from vdpad.state.formats.found import Found, Missing, found_of
 from vdpad.state.formats.qemu.net import (
     VLAN_TABLE,
     NetFilter,
@@ -25,6 +24,7 @@ from vdpad.state.formats.qemu.net import (
 from vdpad.state.formats.qemu.pci import skip_pci
 from vdpad.state.formats.qemu.source import Source
 from vdpad.state.formats.qemu.virtio import DRIVER_OK, VirtioHead, pull_head
+from vdpad.state.found import Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.state.problems import Problem
 from vdpad.virtio.bits import bits_of

@@ -9,9 +9,9 @@ Source: QEMU's hw/net/virtio-net.c as observed.
 
 from dataclasses import dataclass
 
-from vdpad.state.formats.found import FormatError
 from vdpad.state.formats.qemu.source import Source
 from vdpad.state.formats.qemu.virtio import VirtioTail, pull_subsection, pull_tail
+from vdpad.state.found import FormatError
 
 _MAC = 6
 VLAN_TABLE = 512

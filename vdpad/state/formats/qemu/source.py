@@ -5,7 +5,7 @@ import os
 import struct
 from typing import BinaryIO, Self
 
-from vdpad.state.formats.found import FormatError
+from vdpad.state.found import FormatError
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from vdpad.state.formats.found import Found
 from vdpad.state.formats.qemu.description import (
     MAX_DESCRIPTION,
     Described,
@@ -27,6 +26,7 @@ from vdpad.state.formats.qemu.description import (
 from vdpad.state.formats.qemu.device import found_in_section
 from vdpad.state.formats.qemu.ram import RamLayout, skip_ram
 from vdpad.state.formats.qemu.source import Source
+from vdpad.state.found import Found
 
 MAGIC = b"QEVM"
 _VERSION = 3

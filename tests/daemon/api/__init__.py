@@ -1,0 +1,1 @@
+"""The API over its socket: requests, senders, limits."""

@@ -1,0 +1,1 @@
+"""Devices that the daemon owns, and what outlives it of them."""

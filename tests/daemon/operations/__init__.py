@@ -1,0 +1,1 @@
+"""Operations, from their prepare to what is told of them."""

@@ -1,0 +1,66 @@
+"""A device that was brought up is given up again, unless it comes to a commit."""
+
+import json
+import time
+
+import pytest
+
+from tests.daemon.support import HASH_REPORT, Json, vlans
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.operations.operation import Wish
+from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.records.directory import Records
+from vdpad.daemon.settings import Limits, Replay, Software
+from vdpad.daemon.targets.software import SoftwareTarget
+from vdpad.state.model import NetState
+
+
+class Counting(SoftwareTarget):
+    """Counts how often it is given up."""
+
+    given_up = 0
+
+    async def give_up(self) -> None:
+        self.given_up += 1
+
+
+@pytest.fixture
+def target() -> Counting:
+    return Counting(Software(name="sim0", features=frozenset({17, 19})))
+
+
+@pytest.fixture
+def operations() -> Operations:
+    return Operations(Limits(), Replay(), Records(None))
+
+
+def wish(target: Counting, state: Json) -> Wish:
+    named = {"kind": "software", "name": "sim0"}
+    return Wish(
+        "vm-1",
+        NetState.model_validate_json(json.dumps(state)),
+        target,
+        named,
+        time.perf_counter_ns(),
+    )
+
+
+async def test_where_the_state_does_not_fit(operations: Operations, target: Counting) -> None:
+    with pytest.raises(ApiError) as caught:
+        await operations.prepare(wish(target, HASH_REPORT))
+    assert caught.value.kind is Kind.INCOMPATIBLE
+    assert target.given_up == 1
+    assert operations.newest_first() == []
+
+
+async def test_at_a_cancellation(operations: Operations, target: Counting) -> None:
+    await operations.prepare(wish(target, vlans(1)))
+    await operations.cancel("vm-1")
+    assert target.given_up == 1
+
+
+async def test_at_the_daemon_s_end(operations: Operations, target: Counting) -> None:
+    await operations.prepare(wish(target, vlans(1)))
+    assert target.given_up == 0
+    await operations.stop()
+    assert target.given_up == 1

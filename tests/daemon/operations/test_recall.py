@@ -1,0 +1,245 @@
+"""What a daemon takes in of its predecessors, and what it tells of what they left unended."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.daemon.records.recording import COMMANDS, create, encoded, file_of, loaded, only, told
+from tests.daemon.support import Json, serving, software, vlans
+from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.events.daemon import RecordLost, RecordsRead
+from vdpad.daemon.events.operations import Interrupted
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.operations.operation import Wish
+from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.records.directory import Records
+from vdpad.daemon.records.file import ACKS_AT, Body, Stage, encode_record
+from vdpad.daemon.settings import Limits, Replay, Software
+from vdpad.daemon.targets.software import SoftwareTarget
+from vdpad.restore.program import Program
+from vdpad.restore.progress import ANSWERED
+from vdpad.restore.replay import Outcome
+from vdpad.service.events.event import Event
+from vdpad.state.model import NetState
+from vdpad.virtio.commands import ACK_ERR, ACK_OK
+
+
+@contextmanager
+def recalled(folder: Path, kept: int = 100) -> Iterator[tuple[Operations, list[Event]]]:
+    """The next daemon's operations, and what it told; it ends as if it were killed."""
+    events: list[Event] = []
+    records = Records(folder, events.append)
+    limits = Limits(operations_at_once=2, operations_kept=kept)
+    operations = Operations(limits, Replay(), records, events.append)
+    operations.recall()
+    try:
+        yield operations, events
+    finally:
+        records.close()
+
+
+def wish(target_json: Json, device: str, migration: str = "vm-1") -> Wish:
+    """Of one VLAN, for a device that calls itself so."""
+    target = SoftwareTarget(Software(name="sim0"))
+    target.name = device
+    state = NetState.model_validate(vlans(7))
+    return Wish(migration, state, target, target_json, time.perf_counter_ns())
+
+
+@pytest.mark.parametrize(
+    ("target", "device"),
+    [
+        (software("sim7"), "sim7"),
+        ({"kind": "vhost-vdpa", "device": "vdpa0"}, "vdpa0"),
+        # Its name is what it was called by before the restart, too.
+        ({"kind": "vhost-vdpa", "path": "/dev/vhost-vdpa-0"}, "vdpa0"),
+        ({"kind": "lent", "features": [], "ring": {}}, ""),
+    ],
+)
+async def test_what_was_interrupted_is_told_once_by_its_device(
+    tmp_path: Path, target: Json, device: str
+) -> None:
+    with recalled(tmp_path) as (operations, events):
+        operation = await operations.prepare(wish(target, device))
+        before = operation.to_json()
+        named = operation.named
+    assert named == ("vm-1", target["kind"], device)
+    with recalled(tmp_path) as (operations, events):
+        assert events == [
+            RecordsRead(1),
+            Interrupted(*named, stage="prepared", commands=1, applied=0, device_must_reset=False),
+        ]
+        status = operations.get("vm-1").to_json()
+        assert {**status, "state": "prepared", "report": None} == before
+    for _ in range(2):
+        with recalled(tmp_path) as (operations, events):
+            assert events == [RecordsRead(1)]
+            assert operations.get("vm-1").to_json() == status
+            assert operations.get("vm-1").renewable
+
+
+async def test_what_is_prepared_anew_is_the_newest(tmp_path: Path) -> None:
+    with recalled(tmp_path) as (operations, _):
+        for migration in ("vm-1", "vm-2"):
+            await operations.prepare(wish(software(), "sim0", migration))
+    with recalled(tmp_path) as (operations, _):
+        await operations.prepare(wish(software(), "sim0", "vm-1"))
+        assert [each.migration for each in operations.newest_first()] == ["vm-1", "vm-2"]
+    with recalled(tmp_path) as (operations, _):
+        assert [each.migration for each in operations.newest_first()] == ["vm-1", "vm-2"]
+
+
+def left_committing(folder: Path, *migrations: str) -> None:
+    """Records of commits that were killed."""
+    records = Records(folder)
+    for migration in migrations:
+        record = create(records, migration)
+        record.begin()
+        record.close()
+    records.close()
+
+
+def test_what_was_interrupted_in_its_commit_stays_failed(tmp_path: Path) -> None:
+    left_committing(tmp_path, "vm-1")
+    with recalled(tmp_path) as (operations, _):
+        before = operations.get("vm-1")
+    with recalled(tmp_path) as (operations, _):
+        operation = operations.get("vm-1")
+        with pytest.raises(ApiError, match="in the middle of this commit") as caught:
+            operations.begin("vm-1", [], None).outcome()
+        assert caught.value.kind is Kind.INTERNAL
+    assert (operation.to_json(), operation.failure) == (before.to_json(), before.failure)
+    assert not operation.renewable
+
+
+def _no_space(*_: object, **__: object) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_cannot_be_written_down_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_committing(tmp_path, "vm-1")
+    before = file_of(tmp_path).read_bytes()
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("vdpad.daemon.records.directory._write", _no_space)
+            with recalled(tmp_path) as (operations, events):
+                assert [type(each) for each in events] == [RecordsRead, Interrupted, RecordLost]
+                report = operations.get("vm-1").report
+                assert report is not None
+                assert report.outcome is Outcome.INTERRUPTED
+        assert file_of(tmp_path).read_bytes() == before
+
+
+def test_what_is_kept_no_more_is_told_before_it_is_forgotten(tmp_path: Path) -> None:
+    left_committing(tmp_path, *"abcde")
+    with recalled(tmp_path, kept=2) as (operations, events):
+        announced = [each.migration for each in events if isinstance(each, Interrupted)]
+        assert announced == list("abcde")
+        assert [each.migration for each in operations.newest_first()] == ["e", "d"]
+    assert [found.body.migration for found in loaded(tmp_path)] == ["d", "e"]
+
+
+async def test_fewer_are_kept_after_a_reload(tmp_path: Path) -> None:
+    left_committing(tmp_path, *"abcde")
+    with recalled(tmp_path) as (operations, _):
+        operations.use(Limits(operations_at_once=2, operations_kept=3), Replay())
+        await operations.prepare(wish(software(), "sim0"))
+        assert [each.migration for each in operations.newest_first()] == ["vm-1", "e", "d"]
+    assert [found.body.migration for found in loaded(tmp_path)] == ["d", "e", "vm-1"]
+
+
+def no_commands(body: Body) -> bytes:
+    """A commit under way of what are no commands."""
+    program = SimpleNamespace(lengths=(2,) * 200, encoded=b"\xee\xee" * 200)
+    return encode_record(body, Stage.COMMITTING, cast("Program", program))
+
+
+def no_reason(body: Body) -> bytes:
+    """A failure of nothing."""
+    return encode_record(body, Stage.FAILED)
+
+
+def not_answered(body: Body) -> bytes:
+    """A restore without an ack."""
+    return encode_record(body, Stage.RESTORED, encoded())
+
+
+def without_acks(body: Body) -> bytes:
+    """A restore without room for acks, and without a report."""
+    return encode_record(body, Stage.RESTORED)
+
+
+def refused(body: Body) -> bytes:
+    """A restore with all acks, one of which is none."""
+    whole = encode_record(body, Stage.RESTORED, encoded())
+    return whole[:ACKS_AT] + bytes([ACK_OK] * 199 + [ACK_ERR]) + whole[ACKS_AT + 200 :]
+
+
+def otherwise_restored(body: Body) -> bytes:
+    """A restore whose report says that it failed."""
+    return encode_record(body.model_copy(update={"report": told()}), Stage.RESTORED)
+
+
+@pytest.mark.parametrize(
+    "forge", [no_commands, no_reason, not_answered, without_acks, refused, otherwise_restored]
+)
+def test_a_record_that_contradicts_itself_is_dropped(
+    tmp_path: Path, forge: Callable[[Body], bytes]
+) -> None:
+    left_committing(tmp_path, "vm-1")
+    body = only(tmp_path).body.model_copy(update={"lengths": ()})
+    file_of(tmp_path).write_bytes(forge(body))
+    with recalled(tmp_path) as (operations, events):
+        assert [type(each) for each in events] == [RecordsRead, RecordLost]
+        assert operations.newest_first() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- devices that were kept ---
+
+
+class Kept:
+    """A device that an earlier daemon kept."""
+
+    def __init__(self, migration: str, *, is_untouched: bool) -> None:
+        self.migration = migration
+        self.is_untouched = is_untouched
+
+
+async def test_of_kept_devices_those_that_have_nothing_of_a_guest_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_committing(tmp_path / "operations", "vm-1")
+    records = Records(tmp_path / "operations")
+    for migration, commands in (("vm-2", COMMANDS), ("vm-3", ())):
+        record = create(records, migration, commands)
+        record.begin()
+        record.progress.words[ANSWERED] = len(commands)
+        record.restored(1, len(commands))
+        record.close()
+    records.close()
+    adopted = [
+        Kept("vm-0", is_untouched=True),
+        Kept("vm-1", is_untouched=False),
+        Kept("vm-2", is_untouched=False),
+        Kept("vm-3", is_untouched=True),
+    ]
+    closed = []
+
+    async def adopt(*_: object) -> list[Kept]:
+        return adopted
+
+    async def close(_: object, kept: Kept) -> None:
+        closed.append(kept)
+
+    monkeypatch.setattr(KeptDevices, "adopt", adopt)
+    monkeypatch.setattr(KeptDevices, "close", close)
+    async with serving(tmp_path, records={"directory": tmp_path / "operations"}):
+        assert closed == adopted[:1]

@@ -1,0 +1,1 @@
+"""Records, and what a daemon takes of them."""

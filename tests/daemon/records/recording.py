@@ -1,0 +1,77 @@
+"""Records as a daemon leaves them, and a process that goes on writing them (`main`)."""
+
+from pathlib import Path
+
+from tests.support.batches import mixed
+from vdpad.daemon.faults import Kind
+from vdpad.daemon.records.directory import Records
+from vdpad.daemon.records.file import Found, Record, Stage
+from vdpad.restore.program import Program, encode
+from vdpad.restore.replay import Outcome, Replayed
+from vdpad.restore.report import Report, report
+from vdpad.virtio.commands import ACK_OK, Command
+from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
+
+GEOMETRY: RingGeometry = lay_out(64, Region(0x10000, 0x20000))
+COMMANDS = mixed(200)
+DIGEST = "0a" * 32
+
+
+def encoded(commands: tuple[Command, ...] = COMMANDS) -> Program:
+    """The commands for a ring of 64."""
+    return encode(commands, GEOMETRY, event_idx=True)
+
+
+def create(
+    records: Records, migration: str = "vm-1", commands: tuple[Command, ...] = COMMANDS
+) -> Record:
+    """The record of a prepared operation."""
+    return records.create(
+        encoded(commands),
+        migration=migration,
+        digest=DIGEST,
+        target={"kind": "software", "name": "sim0"},
+        device="sim0",
+        doorbells=3,
+        widened=("wide",),
+        prepare_us=42,
+    )
+
+
+def told(outcome: Outcome = Outcome.REJECTED, rejected: tuple[int, ...] = (3,)) -> Report:
+    """The report of its commit."""
+    replayed = Replayed(outcome, rejected, (), 2, 1_000_000, 200)
+    return report("vm-1", COMMANDS, replayed, widened=("wide",), prepare_us=42)
+
+
+def loaded(folder: Path) -> list[Found]:
+    """What the next daemon finds."""
+    records = Records(folder)
+    try:
+        return records.load()
+    finally:
+        records.close()
+
+
+def only(folder: Path) -> Found:
+    """The same, where that is one record."""
+    (found,) = loaded(folder)
+    return found
+
+
+def file_of(folder: Path) -> Path:
+    """The file of the only record."""
+    (path,) = folder.iterdir()
+    return path
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the records of eight operations, over and over."""
+    records = Records(Path(arguments[0]))
+    while True:
+        for number in range(8):
+            record = create(records, f"vm-{number}")
+            record.begin()
+            record.progress.acks[:] = bytes([ACK_OK]) * len(COMMANDS)
+            failure = (Kind.REJECTED, "refused")
+            records.settle(record, Stage.FAILED, report=told(), failure=failure)

@@ -1,0 +1,229 @@
+"""Records: what is written is what is read, and what cannot be kept is told and fails nobody."""
+
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.daemon.records.recording import (
+    COMMANDS,
+    DIGEST,
+    create,
+    encoded,
+    file_of,
+    loaded,
+    only,
+    told,
+)
+from tests.support.batches import vlans
+from vdpad.daemon.faults import Kind
+from vdpad.daemon.records.directory import Records
+from vdpad.daemon.records.endings import Ending, ending
+from vdpad.daemon.records.file import MAX_RECORD, BadRecord, Stage, decode_record
+from vdpad.restore.progress import ANSWERED, DOORBELLS
+from vdpad.restore.replay import Outcome
+from vdpad.virtio.commands import ACK_ERR, ACK_OK
+
+# --- what is written is what is read ---
+
+
+def test_prepared(folder: Path, records: Records) -> None:
+    create(records).close()
+    records.close()
+    found = only(folder)
+    assert (found.body.migration, found.body.digest, found.body.commands) == ("vm-1", DIGEST, 200)
+    assert found.body.target == {"kind": "software", "name": "sim0"}
+    end = ending(found)
+    assert (end.stage, end.renewable, end.failure) == (Stage.FAILED, True, None)
+    assert end.report is not None
+    assert end.report.outcome is Outcome.INTERRUPTED
+    assert (end.report.applied, end.report.unanswered_total, end.report.doorbells) == (0, 200, 0)
+    assert end.report.unanswered[0].command == COMMANDS[0].NAME
+    assert end.report.unanswered[63].arguments == COMMANDS[63].arguments()
+    assert end.report.device_must_reset is False
+
+
+def test_interrupted(folder: Path, records: Records) -> None:
+    record = create(records)
+    record.begin()
+    record.progress.words[ANSWERED] = 64
+    record.progress.words[DOORBELLS] = 3
+    record.progress.acks[64:96] = bytes([ACK_OK] * 30 + [ACK_ERR] * 2)
+    record.progress.acks[7] = ACK_ERR
+    record.close()
+    records.close()
+    end = ending(only(folder))
+    assert (end.stage, end.renewable) == (Stage.FAILED, False)
+    assert end.report is not None
+    assert end.report.outcome is Outcome.INTERRUPTED
+    assert (end.report.applied, end.report.doorbells) == (93, 3)
+    assert [line.index for line in end.report.rejected] == [7, 94, 95]
+    assert [line.index for line in end.report.unanswered] == list(range(96, 160))
+    assert end.report.unanswered_total == 104
+    assert (end.report.device_must_reset, end.report.ring) == (True, None)
+    assert end.failure is not None
+    assert end.failure[0] is Kind.INTERNAL
+    assert "93 of 200 commands are known to be applied, and up to 32 more" in end.failure[1]
+
+
+def test_no_more_may_be_applied_than_is_left(folder: Path, records: Records) -> None:
+    record = create(records)
+    record.begin()
+    record.progress.words[ANSWERED] = 190
+    record.close()
+    records.close()
+    end = ending(only(folder))
+    assert end.failure is not None
+    assert "190 of 200 commands are known to be applied, and up to 10 more" in end.failure[1]
+
+
+@pytest.mark.parametrize(("commit_us", "index"), [(1 << 53, 0), (0, 1 << 16)])
+def test_a_restore_that_cannot_be(
+    folder: Path, records: Records, commit_us: int, index: int
+) -> None:
+    record = create(records, commands=())
+    record.begin()
+    record.restored(commit_us - 1, index) if commit_us else record.restored(0, index - 1)
+    assert ending(decode_record(file_of(folder).read_bytes())).stage is Stage.RESTORED
+    record.restored(commit_us, index)
+    with pytest.raises(BadRecord, match="makes no sense"):
+        decode_record(file_of(folder).read_bytes())
+
+
+def test_restored_by_its_mark_and_settled(folder: Path, records: Records) -> None:
+    record = create(records)
+    record.begin()
+    record.progress.words[ANSWERED] = 192
+    record.progress.words[DOORBELLS] = 2
+    record.progress.acks[192:] = bytes([ACK_OK] * 8)
+    record.restored(1000, 200)
+    expected = Ending(Stage.RESTORED, told(Outcome.RESTORED, ()))
+    assert ending(decode_record(file_of(folder).read_bytes())) == expected
+    large = file_of(folder).stat().st_size
+    records.settle(record, Stage.RESTORED, report=expected.report)
+    records.close()
+    assert file_of(folder).stat().st_size < large
+    assert ending(only(folder)) == expected
+
+
+def test_failed(folder: Path, records: Records) -> None:
+    failure = (Kind.REJECTED, "the device refused 1 of 200 commands")
+    record = create(records)
+    record.begin()
+    records.settle(record, Stage.FAILED, report=told(), failure=failure)
+    with pytest.raises(ValueError, match="released"):
+        record.begin()
+    records.close()
+    assert ending(only(folder)) == Ending(Stage.FAILED, told(), failure)
+
+
+@pytest.mark.parametrize(("stage", "renewable"), [(Stage.CANCELLED, False), (Stage.STOPPED, True)])
+@pytest.mark.parametrize("settle", [True, False])
+def test_cancelled(
+    folder: Path, records: Records, stage: Stage, renewable: bool, settle: bool
+) -> None:
+    record = create(records)
+    record.end(stage)
+    if settle:
+        records.settle(record, stage)
+    else:
+        record.close()
+    records.close()
+    assert ending(only(folder)) == Ending(Stage.CANCELLED, renewable=renewable)
+
+
+def test_no_commands(folder: Path, records: Records) -> None:
+    record = create(records, commands=())
+    record.begin()
+    record.restored(5, 0)
+    record.close()
+    records.close()
+    end = ending(only(folder))
+    assert end.report is not None
+    assert (end.stage, end.report.commands) == (Stage.RESTORED, 0)
+
+
+def test_a_commit_meets_no_page_fault() -> None:
+    """In its record, on tmpfs; each is a new one."""
+    faults = []
+    folder = tempfile.TemporaryDirectory(dir="/dev/shm")
+    records = Records(Path(folder.name))
+    for number in range(20):
+        record = create(records, f"vm-{number}", commands=vlans(4000) * 4)
+        answers = bytes([ACK_OK]) * 16000
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        record.begin()
+        record.progress.words[ANSWERED] = 16000
+        record.progress.acks[:] = answers
+        record.restored(1, 2)
+        faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+        record.close()
+    records.close()
+    folder.cleanup()
+    # What Python does beside it may meet one.
+    assert faults.count(0) > len(faults) // 2
+
+
+# --- what cannot be written ---
+
+
+def test_a_directory_that_is_removed_fails_nobody(folder: Path, records: Records) -> None:
+    """What was prepared by then goes on, and the next daemon makes a new one."""
+    before = create(records)
+    shutil.rmtree(folder)
+    with capture_logs() as logs:
+        for record in (before, create(records, "vm-2")):
+            record.begin()
+            record.progress.acks[:] = bytes([ACK_OK]) * 200
+            record.restored(1, 200)
+            records.settle(record, Stage.RESTORED, report=told(Outcome.RESTORED, ()))
+    assert [log["record"] for log in logs] == ["vm-2", "vm-1", "vm-2"]
+    assert records.load() == []
+    assert loaded(folder) == []
+
+
+def test_a_full_file_system_fails_nobody(
+    folder: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an earlier record of this migration does not pass for the one that was not written."""
+    create(records).close()
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
+        with capture_logs() as logs:
+            record = create(records)
+            record.begin()
+            records.settle(record, Stage.FAILED, report=told())
+    assert [log["reason"] for log in logs] == ["No space left on device"] * 2
+    assert list(folder.iterdir()) == []
+
+
+def test_a_record_that_no_reader_would_take_is_not_written(folder: Path, records: Records) -> None:
+    fields = {"digest": DIGEST, "device": "", "doorbells": 1, "widened": (), "prepare_us": 1}
+    target = {"kind": "lent", "much": "x" * MAX_RECORD}
+    with capture_logs() as logs:
+        records.create(encoded(), migration="vm-1", target=target, **fields).begin()
+    assert [log["event"] for log in logs] == ["record-lost"]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_last_word_that_cannot_be_written_leaves_the_mark(
+    folder: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = create(records)
+    record.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", _no_space)
+        records.settle(record, Stage.FAILED, report=told())
+    records.close()
+    end = ending(only(folder))
+    assert end.report is not None
+    assert (end.stage, end.report.outcome) == (Stage.FAILED, Outcome.INTERRUPTED)
+
+
+def _no_space(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")

@@ -1,0 +1,1 @@
+"""What every process of ours needs, judged by peers that know its page only."""

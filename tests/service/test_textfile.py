@@ -1,0 +1,154 @@
+"""A file that is kept up to date: never seen half written, and never anybody's trouble."""
+
+import asyncio
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.support import until
+from vdpad.daemon.events.daemon import FileNotWritten
+from vdpad.service.events.event import Event
+from vdpad.service.textfile import Textfile, write_whole
+
+HOUR = 3600.0
+
+
+async def at_once() -> None:
+    """Nothing is urgent."""
+
+
+def counting() -> Callable[[], bytes]:
+    """Renders 0, then 1 …"""
+    numbers = itertools.count()
+    return lambda: f"{next(numbers)}".encode()
+
+
+async def test_it_is_written_at_the_start_at_the_interval_and_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    told: list[Event] = []
+    textfile = Textfile(path, 0.01, counting(), at_once, told.append)
+    textfile.start()
+    await until(lambda: path.exists() and int(path.read_text()) >= 3)
+    before = int(path.read_text())
+    await textfile.stop()
+    assert int(path.read_text()) > before
+    assert told == []
+    assert os.listdir(tmp_path) == ["a.prom"]
+
+
+async def test_stopping_does_not_wait_for_the_interval(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    textfile = Textfile(path, HOUR, counting(), at_once, lambda _: None)
+    textfile.start()
+    await until(path.exists)
+    async with asyncio.timeout(10):
+        await textfile.stop()
+    assert path.read_text() == "1"
+
+
+async def test_it_gives_way_before_it_renders(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    async def give_way() -> None:
+        await asyncio.sleep(0)
+        order.append("gave way")
+
+    def render() -> bytes:
+        order.append("rendered")
+        return b""
+
+    textfile = Textfile(tmp_path / "a.prom", HOUR, render, give_way, lambda _: None)
+    textfile.start()
+    await until(lambda: len(order) >= 2)
+    await textfile.stop()
+    assert order[:2] == ["gave way", "rendered"]
+
+
+async def test_a_folder_that_is_missing_is_told_once_until_it_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "missing"
+    path = folder / "a.prom"
+    told: list[Event] = []
+    rendered = itertools.count()
+    last = 0
+
+    def render() -> bytes:
+        nonlocal last
+        last = next(rendered)
+        return b"x"
+
+    textfile = Textfile(path, 0.005, render, at_once, told.append)
+    textfile.start()
+    await until(lambda: last > 5)
+    assert told == [FileNotWritten(str(path), "No such file or directory")]
+    folder.mkdir()
+    await until(path.exists)
+    path.unlink()
+    folder.rmdir()
+    await until(lambda: len(told) > 1)
+    await textfile.stop()
+    assert len(told) == 2
+
+
+async def test_a_fault_in_rendering_ends_nothing(tmp_path: Path) -> None:
+    faults = [True, False]
+    path = tmp_path / "a.prom"
+    told: list[Event] = []
+
+    def render() -> bytes:
+        if faults and faults.pop(0):
+            raise ValueError("no")
+        return b"x"
+
+    textfile = Textfile(path, 0.005, render, at_once, told.append)
+    textfile.start()
+    await until(path.exists)
+    await textfile.stop()
+    assert told == [FileNotWritten(str(path), "no")]
+
+
+def test_a_reader_gets_one_whole_file_or_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    whole = {bytes([number]) * 100_000 for number in range(2)}
+    write_whole(path, min(whole))
+    done = threading.Event()
+
+    def write() -> None:
+        for _ in range(100):
+            for data in whole:
+                write_whole(path, data)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not done.is_set():
+            assert path.read_bytes() in whole
+    finally:
+        writer.join()
+
+
+def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".a.prom.new").symlink_to(victim)
+    with pytest.raises(OSError, match="Too many levels"):
+        write_whole(tmp_path / "a.prom", b"x")
+    assert victim.read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.prom"
+    write_whole(path, b"older")
+
+    def full(source: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"newer")
+    assert path.read_bytes() == b"older"
+    assert os.listdir(tmp_path) == ["a.prom"]

@@ -1,0 +1,1 @@
+"""The API: from a request's bytes to the reply's."""

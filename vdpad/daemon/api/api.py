@@ -1,0 +1,297 @@
+"""The API: a datagram's bytes become a request, the request becomes a reply. docs/api.md.
+
+What comes in is checked in this order, and the first thing that is wrong is answered: size, UTF-8
+and JSON (no duplicate keys), JSON-RPC's envelope, the method's name, whether the sender may speak,
+the parameters. Any exception that is not an ApiError is our own fault and is answered as internal,
+with its traceback in the journal and nothing of it in the reply.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import vdpad
+from vdpad.daemon.api.params import (
+    CheckParams,
+    CommitParams,
+    MigrationParams,
+    NoParams,
+    P,
+    ReleaseParams,
+    RestoreParams,
+    StatusParams,
+    parse_params,
+)
+from vdpad.daemon.api.refusals import refusal
+from vdpad.daemon.events.requests import InternalError
+from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
+from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
+from vdpad.daemon.targets.host import all_devices
+from vdpad.daemon.targets.interface import Terms
+from vdpad.daemon.targets.resolve import KINDS, Targets
+from vdpad.queues.lent_queue import BadLend
+from vdpad.restore.plan import Incompatible, Plan, plan
+from vdpad.restore.program import encode
+from vdpad.restore.report import MAX_LINES
+from vdpad.service.envelope import Request, encode_reply, json_object, request_id_of, request_of
+from vdpad.service.events.announcing import Announce, log_event
+from vdpad.service.events.event import CALLER
+from vdpad.wire.datagrams import MAX_DESCRIPTORS, Peer
+
+API_VERSION = 1
+FORMATS = ("native",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request whose envelope is in order."""
+
+    data: bytes
+    has_params: bool
+    peer: Peer
+    began_ns: int
+
+    def params(self, model: type[P]) -> P:
+        """The typed parameters.
+
+        Raises:
+            ApiError: invalid-params.
+        """
+        return parse_params(model, self.data, has_params=self.has_params)
+
+
+class Api:
+    """All methods, over one set of operations and targets."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        operations: Operations,
+        targets: Targets,
+        announce: Announce = log_event,
+    ) -> None:
+        self._settings = settings
+        self._operations = operations
+        self._targets = targets
+        self._announce = announce
+        self.answered: Counter[tuple[str, str]] = Counter()
+        """Requests by method and how they were answered: "ok", or the error's kind."""
+        self._methods: Mapping[str, Callable[[_Call], Awaitable[object]]] = {
+            "info": self._info,
+            "devices": self._devices,
+            "check": self._check,
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "restore": self._restore,
+            "status": self._status,
+            "cancel": self._cancel,
+            "release": self._release,
+        }
+
+    def use(self, settings: Settings) -> None:
+        """Other settings from the next request on."""
+        self._settings = settings
+
+    async def answer(self, data: bytes, peer: Peer) -> bytes | None:
+        """The reply to a datagram; None where none is wanted.
+
+        Cancellation leaves a commit that was begun running. The peer's descriptors stay the
+        caller's to close.
+        """
+        began_ns = time.perf_counter_ns()
+        CALLER.set(peer.uid if peer.uid >= 0 else None)
+        request_id: str | int | None = None
+        wants_reply = True
+        message: dict[str, Any] = {}
+        try:
+            message = json_object(data, peer)
+            request_id = request_id_of(message)
+            request = request_of(message)
+            wants_reply = request.wants_reply
+            result = await self._call(request, data, peer, began_ns)
+            reply: dict[str, object] = {"result": result}
+            self._count(message, "ok")
+        except ApiError as error:
+            reply = self._refused(message, error)
+        except BadLend as error:
+            reply = self._refused(message, ApiError(Kind.BAD_LEND, str(error), reason=str(error)))
+        except Exception as error:
+            self._count(message, Kind.INTERNAL.value)
+            self._announce(InternalError(peer.pid, error))
+            fault = ApiError(Kind.INTERNAL, "the daemon failed; its journal says how")
+            reply = {"error": fault.to_json()}
+        return encode_reply(request_id, reply) if wants_reply else None
+
+    def _refused(self, message: dict[str, Any], error: ApiError) -> dict[str, object]:
+        self._count(message, error.kind.value)
+        event = refusal(message, error)
+        if event is not None:
+            self._announce(event)
+        return {"error": error.to_json()}
+
+    def _count(self, message: dict[str, Any], result: str) -> None:
+        method = message.get("method")
+        known = isinstance(method, str) and method in self._methods
+        self.answered[str(method) if known else "unknown", result] += 1
+
+    async def _call(self, request: Request, data: bytes, peer: Peer, began_ns: int) -> object:
+        method = self._methods.get(request.method)
+        if method is None:
+            there = ", ".join(self._methods)
+            raise ApiError(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
+        allowed = self._settings.allowed_uids
+        # Between hosts there are no uids: whoever has a key may speak.
+        if allowed is not None and not peer.sealed and peer.uid not in allowed:
+            raise SenderNotAllowed(f"uid {peer.uid} may not speak here (setting allowed_uids)")
+        access = self._settings.access.get(request.method)  # type: ignore[call-overload]
+        if access is not None and not access.permits(peer):
+            who = "another host" if peer.sealed else f"uid {peer.uid} with gid {peer.gid}"
+            raise SenderNotAllowed(
+                f"{who} may not call {request.method} (setting access.{request.method})"
+            )
+        if peer.too_many_fds:
+            raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
+        return await method(_Call(data, request.has_params, peer, began_ns))
+
+    # --- the methods ---
+
+    async def _info(self, call: _Call) -> object:
+        call.params(NoParams)
+        limits = self._settings.limits
+        return {
+            "name": "vdpad",
+            "version": vdpad.__version__,
+            "api": API_VERSION,
+            "limits": {
+                "datagram_bytes": call.peer.limit,
+                "descriptors": MAX_DESCRIPTORS,
+                "operations_at_once": limits.operations_at_once,
+                "operations_kept": limits.operations_kept,
+                "report_lines": MAX_LINES,
+                "deadline_ms": self._settings.replay.deadline_ms,
+                "deadline_ms_max": MAX_DEADLINE_MS,
+            },
+            "formats": list(FORMATS),
+            "targets": list(KINDS),
+        }
+
+    async def _check(self, call: _Call) -> object:
+        await self._operations.let_commits_pass()
+        params = call.params(CheckParams)
+        terms = await self._targets.resolve(params.target).look(params.state.features)
+        planned = plan(params.state, terms.capabilities)
+        if isinstance(planned, Incompatible):
+            return _check_result(problems=[asdict(each) for each in planned.problems])
+        return _compatible(planned, terms)
+
+    async def _prepare(self, call: _Call) -> object:
+        arrived_ns = time.perf_counter_ns()
+        await self._operations.let_commits_pass()
+        # What it gave way for is not its own time.
+        waited_ns = time.perf_counter_ns() - arrived_ns
+        call = replace(call, began_ns=call.began_ns + waited_ns)
+        wish = self._wish(call.params(RestoreParams), call)
+        return (await self._operations.prepare(wish)).to_json()
+
+    async def _commit(self, call: _Call) -> object:
+        params = call.params(CommitParams)
+        return await self._outcome(params.migration, params.deadline_ms, call.peer)
+
+    async def _restore(self, call: _Call) -> object:
+        return await self._outcome(*await self._prepared(call), call.peer)
+
+    async def _prepared(self, call: _Call) -> tuple[str, int | None]:
+        """Prepares, and keeps of the request what its commit needs: the state may be large."""
+        params = call.params(RestoreParams)
+        await self._operations.prepare(self._wish(params, call))
+        return params.migration, params.deadline_ms
+
+    async def _outcome(self, migration: str, deadline_ms: int | None, peer: Peer) -> object:
+        operation = self._operations.begin(migration, peer.fds, deadline_ms)
+        # What was needed of them is duplicated, and the wait may be long.
+        peer.close_fds()
+        return (await self._operations.outcome(operation)).to_json()
+
+    async def _status(self, call: _Call) -> object:
+        params = call.params(StatusParams)
+        if params.migration is not None:
+            return self._operations.get(params.migration).to_json()
+        return _what_fits(self._operations.newest_first(), call.peer.limit)
+
+    async def _cancel(self, call: _Call) -> object:
+        migration = call.params(MigrationParams).migration
+        return (await self._operations.cancel(migration)).to_json()
+
+    async def _devices(self, call: _Call) -> object:
+        call.params(NoParams)
+        return await all_devices()
+
+    async def _release(self, call: _Call) -> object:
+        device = call.params(ReleaseParams).device
+        kept = self._targets.kept.named(device)
+        self._operations.device_goes(kept.migration)
+        await self._targets.kept.close(kept)
+        return {}
+
+    def _wish(self, params: RestoreParams, call: _Call) -> Wish:
+        return Wish(
+            migration=params.migration,
+            state=params.state,
+            target=self._targets.resolve(params.target),
+            target_json=params.target.model_dump(mode="json", exclude_unset=True),
+            began_ns=call.began_ns,
+        )
+
+
+# --- results ---
+
+
+def _compatible(planned: Plan, terms: Terms) -> dict[str, object]:
+    """What `check` says of a state that fits."""
+    program = encode(planned.commands, terms.geometry, event_idx=terms.event_idx)
+    return _check_result(
+        commands=len(program.commands),
+        doorbells=program.most_doorbells,
+        steps=[{"command": name, "count": count} for name, count in planned.counts()],
+        widened=list(planned.widened),
+    )
+
+
+def _check_result(
+    *,
+    problems: list[dict[str, Any]] | None = None,
+    commands: int = 0,
+    doorbells: int = 0,
+    steps: list[dict[str, object]] | None = None,
+    widened: list[str] | None = None,
+) -> dict[str, object]:
+    return {
+        "compatible": not problems,
+        "problems": problems or [],
+        "commands": commands,
+        "doorbells": doorbells,
+        "plan": steps or [],
+        "widened": widened or [],
+    }
+
+
+# A reply is a datagram too; the envelope and the list's brackets take some of it.
+_ENVELOPE = 4096
+
+
+def _what_fits(operations: list[Operation], limit: int) -> list[dict[str, Any]]:
+    """As many of the newest operations as a reply of at most so many bytes takes."""
+    fitting: list[dict[str, Any]] = []
+    room = limit - _ENVELOPE
+    for operation in operations:
+        shown = operation.to_json()
+        room -= len(json.dumps(shown, separators=(",", ":"))) + 1
+        if room < 0:
+            break
+        fitting.append(shown)
+    return fitting

@@ -1,0 +1,278 @@
+"""The service: settings in, everything else put together, until a signal ends it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vdpad
+from vdpad.daemon.api.api import Api
+from vdpad.daemon.devices.store import DescriptorStore
+from vdpad.daemon.events.daemon import (
+    Listening,
+    NoRecordsKept,
+    NotReloaded,
+    Reloaded,
+    Stopped,
+    Stopping,
+)
+from vdpad.daemon.operations.operation import State
+from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.records.directory import NoRecords, Records, records_directory
+from vdpad.daemon.settings import MAX_DEADLINE_MS, Metrics, Settings
+from vdpad.daemon.targets.resolve import Targets
+from vdpad.errors import VdpadError
+from vdpad.service import log
+from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.events.announcing import Announce, Announcer, EventLog
+from vdpad.service.systemd import notify as systemd
+from vdpad.service.textfile import Textfile
+
+if TYPE_CHECKING:
+    from vdpad.service.endpoints.udp import UdpEndpoint
+
+# FileDescriptorName= in systemd/vdpad.socket.
+_SOCKET = "api"
+
+# The longest that a commit under way may keep a stop waiting.
+_LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
+
+
+class Service:
+    """A running daemon."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inherited: Iterable[systemd.Inherited] = (),
+        store: DescriptorStore | None = None,
+    ) -> None:
+        """
+        Args:
+            settings: all of them.
+            inherited: what systemd handed over; where its socket is among it, none is bound.
+            store: where kept devices outlive this daemon.
+        """
+        self._settings = settings
+        self._inherited = {each.name: each.fd for each in inherited}
+        self.announce = announce = Announcer(EventLog())
+        self._targets = Targets(settings.software, announce, store)
+        self._records = _records(settings, announce)
+        self._operations = Operations(
+            settings.limits, settings.replay, self._records, announce, announce.soon
+        )
+        self.api = Api(settings, self._operations, self._targets, announce)
+        self._endpoint = UnixEndpoint(self.api.answer, announce)
+        self.udp: UdpEndpoint | None = None
+        """Where other hosts may ask; None where that is not configured."""
+        self._textfile = self._metrics(settings.metrics)
+
+    async def start(self) -> Path:
+        """Listens, and tells where.
+
+        Raises:
+            CannotListen: a socket cannot be had.
+            BadKeys: the keys for UDP cannot be had.
+        """
+        self._operations.recall()
+        self._targets.start()
+        try:
+            await self._adopt()
+            path = await self._listen()
+            if self._settings.udp.listen is not None:
+                # The cryptography takes time and memory, which a host without UDP need not spend.
+                from vdpad.service.endpoints.udp import serve_udp
+
+                self.udp = await serve_udp(self.api.answer, self._settings.udp, self.announce)
+        except BaseException:
+            await self._endpoint.close()
+            await self._targets.stop()
+            self._records.close()
+            raise
+        self.announce(Listening(str(path), vdpad.__version__))
+        if self._textfile is not None:
+            self._textfile.start()
+        return path
+
+    async def stop(self) -> None:
+        """Takes on nothing more, and answers what was asked; commits end by their deadlines."""
+        self.announce(Stopping(self._operations.by_state()[State.COMMITTING]))
+        await self._operations.stop()
+        endpoints = (self._endpoint, self.udp)
+        await asyncio.gather(*(each.close() for each in endpoints if each is not None))
+        await self._targets.stop()
+        self.announce.flush()
+        if self._textfile is not None:
+            await self._textfile.stop()
+        self._records.close()
+        self.announce(Stopped())
+
+    def reload(self, load: Callable[[], Settings]) -> None:
+        """Reads the configuration again, and takes what can be taken while running.
+
+        Whatever is wrong with it, the daemon goes on as before and says so.
+        """
+        try:
+            settings, taken, rest = self._settings.taking(load())
+            keys = self._reload_keys()
+        except VdpadError as error:
+            self.announce(NotReloaded(str(error)))
+            return
+        self._settings = settings
+        self.api.use(settings)
+        self._operations.use(settings.limits, settings.replay)
+        self.announce(Reloaded((*sorted(taken), *keys), tuple(sorted(rest))))
+
+    def _reload_keys(self) -> tuple[str, ...]:
+        if self.udp is None or self._settings.udp.key_file is None:
+            return ()
+        from vdpad.wire.keys import key_file, load_keys
+
+        self.udp.use_keys(load_keys(key_file(self._settings.udp.key_file)))
+        return ("udp.key_file",)
+
+    async def _adopt(self) -> None:
+        """Keeps on what an earlier daemon kept, but for devices that have nothing of any guest."""
+        kept = self._targets.kept
+        untouched = [
+            each
+            for each in await kept.adopt(self._inherited.items())
+            if each.is_untouched and not self._operations.was_restored(each.migration)
+        ]
+        await kept.close_all(untouched)
+
+    def _metrics(self, settings: Metrics) -> Textfile | None:
+        if settings.textfile is None:
+            return None
+        # Here, since it takes 55 ms that nobody else should wait for.
+        from vdpad.daemon import metrics
+
+        sources = metrics.Sources(
+            operations=self._operations.by_state,
+            kept_devices=lambda: len(self._targets.kept),
+            requests=lambda: self.api.answered,
+            datagrams_refused=self._datagrams_refused,
+            replies_dropped=self._replies_dropped,
+            journal_dropped=log.dropped,
+            listener_failures=lambda: self.announce.failures,
+        )
+        counted = metrics.Metrics(vdpad.__version__, sources)
+        self.announce.listeners.append(counted.heard)
+        return Textfile(
+            settings.textfile,
+            settings.interval_s,
+            counted.render,
+            self._operations.let_commits_pass,
+            self.announce,
+        )
+
+    def _datagrams_refused(self) -> dict[tuple[str, str], int]:
+        refused = {("unix", "queue-full"): self._endpoint.datagrams_refused}
+        if self.udp is not None:
+            refused["udp", "queue-full"] = self.udp.datagrams_refused
+            refused |= {("udp", reason): count for reason, count in self.udp.refused.items()}
+        return refused
+
+    def _replies_dropped(self) -> dict[str, int]:
+        dropped = {"unix": self._endpoint.replies_dropped}
+        if self.udp is not None:
+            dropped["udp"] = self.udp.replies_dropped
+        return dropped
+
+    async def _listen(self) -> Path:
+        settings = self._settings
+        if _SOCKET in self._inherited:
+            return await self._endpoint.take_over(self._inherited[_SOCKET])
+        await self._endpoint.listen(
+            settings.socket, int(settings.socket_mode, 8), settings.socket_group
+        )
+        return settings.socket
+
+
+def _records(settings: Settings, announce: Announce) -> Records:
+    """The records; a daemon that cannot keep any works all the same, and says so."""
+    directory = records_directory(settings.records.directory, os.environ)
+    try:
+        return Records(directory, announce)
+    except NoRecords as error:
+        announce(NoRecordsKept(str(error)))
+        return Records(None, announce)
+
+
+async def run(load: Callable[[], Settings]) -> None:
+    """Serves until SIGTERM or SIGINT; between start and stop SIGHUP reads the configuration again.
+
+    The commits under way end first. Another SIGTERM changes nothing, since commands cannot be
+    called back; another SIGINT is somebody at a terminal who has waited enough, and ends it at
+    once.
+
+    Args:
+        load: reads the configuration.
+
+    Raises:
+        CannotListen: a socket cannot be had.
+        BadKeys: the keys for UDP cannot be had.
+        BadSettings: as load raises it.
+        OddEnvironment: it makes no sense what a service manager left there.
+    """
+    notifier = systemd.take_notifier(os.environ)
+    watchdog = systemd.take_watchdog(os.environ)
+    inherited = systemd.take_inherited(os.environ)
+    service = Service(load(), inherited, DescriptorStore(notifier))
+    ended = _signalled()
+    loop = asyncio.get_running_loop()
+    # Neither a start nor a stop is ended by one.
+    loop.add_signal_handler(signal.SIGHUP, _nothing)
+    with contextlib.ExitStack() as beside:
+        if watchdog is not None:
+            beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
+        path = await service.start()
+        loop.add_signal_handler(signal.SIGHUP, _reload, service, load, notifier, path)
+        try:
+            notifier.ready(f"Listening on {path}")
+            await ended.wait()
+        finally:
+            loop.add_signal_handler(signal.SIGHUP, _nothing)
+            notifier.stopping("Waiting for the commits under way")
+            with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
+                await service.stop()
+
+
+def _signalled() -> asyncio.Event:
+    """What is set by SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        ended.set()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, end)
+    return ended
+
+
+def _nothing() -> None:
+    """What a signal brings about that does not count now."""
+
+
+def _reload(
+    service: Service, load: Callable[[], Settings], notifier: systemd.Notifier, path: Path
+) -> None:
+    notifier.reloading()
+    service.reload(load)
+    notifier.ready(f"Listening on {path}")
+
+
+@contextlib.contextmanager
+def _task(work: Coroutine[Any, Any, None]) -> Iterator[None]:
+    """Has something done beside what is done in the context."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()

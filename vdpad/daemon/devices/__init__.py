@@ -1,0 +1,1 @@
+"""The vhost-vdpa devices that this daemon owns."""

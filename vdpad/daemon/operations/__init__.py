@@ -1,0 +1,1 @@
+"""Operations: what became of each migration that was asked for."""

@@ -1,0 +1,339 @@
+"""Operations: what became of each migration that was asked for.
+
+An operation is known by its migration, and is for one state and one target (their digest). States:
+
+    prepared ──commit──▶ committing ──▶ restored        every command acked OK
+        │                    └────────▶ failed          rejected, late, or a broken device
+        └────cancel───▶ cancelled
+
+An operation has a record beside it (records/), which goes the same way and outlives the daemon.
+What the next daemon finds unended there is failed, with a report that says "interrupted". One that
+the daemon itself ended before anything was sent, by its death or by `stop`, is renewable: the same
+may be prepared again, in its place.
+
+Only `begin` leaves `prepared` for `committing`, and only the commit's own task (commits.py) leaves
+that. Whoever asks for the same again while it runs waits for the same end, and afterwards gets the
+record of it. A lend that is refused leaves the operation prepared, since no device was touched.
+
+Nothing here suspends between looking at a state and changing it; that is all the locking there is.
+"""
+
+import asyncio
+from collections import Counter
+from itertools import islice
+
+from vdpad.daemon.events.operations import Cancelled, Prepared
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.operations.bookkeeping import Bookkeeping
+from vdpad.daemon.operations.commits import Commits
+from vdpad.daemon.operations.operation import ENDED, Operation, State, Wish
+from vdpad.daemon.operations.preparing import Preparing, cut_short, prepared
+from vdpad.daemon.records.directory import Records
+from vdpad.daemon.settings import Limits, Replay
+from vdpad.restore.program import Program
+from vdpad.restore.report import Report
+from vdpad.service.events.announcing import Announce, log_event
+
+# Requests that wait for one commit. Stops its repetitions from filling memory and descriptors.
+_MOST_WAITING = 8
+
+
+class Operations:
+    """All operations of this daemon, oldest first."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        waiting: Replay,
+        records: Records,
+        announce: Announce = log_event,
+        soon: Announce = log_event,
+    ) -> None:
+        """
+        Args:
+            limits: how many there may be.
+            waiting: how long to wait for devices.
+            records: where they outlive the daemon.
+            announce: whom to tell of what becomes of them.
+            soon: the same, where a guest may be waiting meanwhile.
+        """
+        self._limits = limits
+        self._announce = announce
+        self._soon = soon
+        self._all: dict[str, Operation] = {}
+        self._preparing: dict[str, Preparing] = {}
+        self._stopping = False
+        self._books = Bookkeeping(records, announce, lambda: self._commits.are_running)
+        self._commits = Commits(waiting, self._books, soon)
+
+    def recall(self) -> None:
+        """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
+        self._all |= {each.migration: each for each in self._books.recall()}
+        self._forget_ended(len(self._all) - self._limits.operations_kept)
+
+    def use(self, limits: Limits, waiting: Replay) -> None:
+        """Other settings from the next request on; commits that run keep theirs."""
+        self._limits = limits
+        self._commits.waiting = waiting
+
+    async def prepare(self, wish: Wish) -> Operation:
+        """The operation for a wish: recorded already, or made ready, planned and encoded now.
+
+        On cancellation the device is let go of, and nothing is recorded.
+
+        Raises:
+            ApiError: incompatible, conflict, overloaded; what the target raises.
+        """
+        digest = wish.digest()
+        while (earlier := self._preparing.get(wish.migration)) is not None:
+            _refuse_another(earlier.digest, digest)
+            await earlier.ended.wait()
+        known = self._all.get(wish.migration)
+        if known is not None:
+            _refuse_another(known.digest, digest)
+            if not known.renewable:
+                return known
+        if self._stopping:
+            raise _is_stopping()
+        self._make_room()
+        operation = await self._prepare_anew(wish, digest)
+        self._take_in(operation, operation.program)
+        self._soon(
+            Prepared(
+                *operation.named,
+                operation.commands,
+                operation.doorbells,
+                operation.prepare_us,
+                operation.widened,
+            )
+        )
+        return operation
+
+    def begin(self, migration: str, fds: list[int], deadline_ms: int | None) -> Operation:
+        """Begins the commit of a prepared operation; one that was begun stays as it is.
+
+        Args:
+            migration: of a prepared operation.
+            fds: the request's descriptors; they stay the caller's to close.
+            deadline_ms: for the whole replay; None for the configured one.
+
+        Raises:
+            ApiError: no-such-migration (or the daemon ended it before its commit), busy, conflict
+                (it was cancelled).
+            BadLend: the operation stays prepared.
+        """
+        operation = self.get(migration)
+        if operation.renewable:
+            raise ApiError(
+                Kind.NO_SUCH_MIGRATION,
+                "the daemon ended before this commit, and nothing was sent; prepare the same again",
+            )
+        if operation.state is State.CANCELLED:
+            raise ApiError(
+                Kind.CONFLICT,
+                "this migration was cancelled; prepare the state under another name",
+                digest=operation.digest,
+            )
+        if operation.state is State.PREPARED:
+            self._commits.start(operation, fds, deadline_ms)
+        return operation
+
+    async def outcome(self, operation: Operation) -> Report:
+        """The report of an operation that was begun, when its commit has ended.
+
+        Cancellation of the caller leaves the commit running.
+
+        Raises:
+            ApiError: rejected, timeout, device-broken; overloaded: many wait for it already.
+        """
+        if operation.commit is not None:
+            if operation.waiting >= _MOST_WAITING:
+                raise ApiError(
+                    Kind.OVERLOADED, "many requests wait for this commit; ask for its status"
+                )
+            operation.waiting += 1
+            try:
+                await asyncio.shield(operation.commit)
+            finally:
+                operation.waiting -= 1
+        return operation.outcome()
+
+    def get(self, migration: str) -> Operation:
+        """The operation of a migration.
+
+        Raises:
+            ApiError: no-such-migration.
+        """
+        operation = self._all.get(migration)
+        if operation is None:
+            raise ApiError(
+                Kind.NO_SUCH_MIGRATION, "nothing was prepared for this migration, or long ago"
+            )
+        return operation
+
+    def was_restored(self, migration: str) -> bool:
+        """Whether this migration's commit is known to have gone well."""
+        operation = self._all.get(migration)
+        return operation is not None and operation.state is State.RESTORED
+
+    def newest_first(self) -> list[Operation]:
+        """All operations."""
+        return list(reversed(self._all.values()))
+
+    def by_state(self) -> dict[str, int]:
+        """How many operations are in each state."""
+        found = Counter(each.state for each in self._all.values())
+        return {state.value: found[state] for state in State}
+
+    async def cancel(self, migration: str) -> Operation:
+        """Cancels a prepared operation and lets go of its device; one that has ended stays.
+
+        Raises:
+            ApiError: no-such-migration; busy: its commit runs, and commands cannot be called back.
+        """
+        operation = self.get(migration)
+        if self._cancelled_now(operation):
+            assert operation.destination is not None
+            await operation.destination.give_up()
+        return operation
+
+    def device_goes(self, migration: str) -> None:
+        """The device that this migration has is about to be released: no commit will come.
+
+        Raises:
+            ApiError: busy: its commit runs.
+        """
+        operation = self._all.get(migration)
+        if operation is not None:
+            self._cancelled_now(operation)
+
+    async def let_commits_pass(self) -> None:
+        """Returns when no commit runs, or after a moment: work that can wait should wait here."""
+        await self._commits.let_pass()
+
+    async def stop(self) -> None:
+        """Takes on nothing more, cancels what has not begun, and waits for the commits under way.
+
+        They end by their deadlines. What was cancelled may be prepared again by the next daemon.
+        """
+        self._stopping = True
+        preparing = list(self._preparing.values())
+        for under_way in preparing:
+            under_way.task.cancel()
+        cancelled = [each for each in self._all.values() if each.state is State.PREPARED]
+        for each in cancelled:
+            each.renewable = True
+            self._cancelled_now(each)
+        await asyncio.gather(
+            *(each.ended.wait() for each in preparing),
+            *(each.destination.give_up() for each in cancelled if each.destination),
+            *(asyncio.shield(each.commit) for each in self._all.values() if each.commit),
+            return_exceptions=True,
+        )
+        self._books.settle_all()
+
+    def _cancelled_now(self, operation: Operation) -> bool:
+        """Cancels what is prepared, and says whether it was.
+
+        Raises:
+            ApiError: busy.
+        """
+        if operation.state is State.COMMITTING:
+            raise ApiError(
+                Kind.BUSY,
+                "its commit is running; it ends by its deadline, `status` then tells how",
+                migration=operation.migration,
+            )
+        if operation.state is not State.PREPARED:
+            return False
+        operation.state = State.CANCELLED
+        operation.program = None
+        self._books.cancelled(operation)
+        self._announce(Cancelled(*operation.named))
+        return True
+
+    async def _prepare_anew(self, wish: Wish, digest: str) -> Operation:
+        """
+        Raises:
+            ApiError: overloaded: the daemon's end cut it short; else as prepared.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        under_way = self._preparing[wish.migration] = Preparing(digest, task)
+        try:
+            return await prepared(wish, digest)
+        except asyncio.CancelledError:
+            if not self._stopping or task.uncancel():
+                raise
+            self._take_in(cut_short(wish, digest), None)
+            raise _is_stopping() from None
+        finally:
+            del self._preparing[wish.migration]
+            under_way.ended.set()
+
+    def _take_in(self, operation: Operation, program: Program | None) -> None:
+        """Makes an operation known, in the place of one that it renews, and begins its record."""
+        self._all.pop(operation.migration, None)
+        self._all[operation.migration] = operation
+        self._books.begin(operation, program)
+
+    # --- room for operations ---
+
+    def _make_room(self) -> None:
+        """Forgets the oldest that have ended, where there are as many as may be.
+
+        Raises:
+            ApiError: overloaded.
+        """
+        unended = [each for each in self._all.values() if each.state not in ENDED]
+        active = len(unended) + len(self._preparing)
+        if active >= self._limits.operations_at_once:
+            raise _has_too_much(
+                f"{active} operations are prepared or committing", "operations_at_once", unended
+            )
+        memory = sum(each.memory for each in unended) >> 20
+        if memory >= self._limits.memory_mib:
+            raise _has_too_much(
+                f"what is prepared or committing takes {memory} MiB", "memory_mib", unended
+            )
+        too_many = len(self._all) + len(self._preparing) + 1 - self._limits.operations_kept
+        if self._forget_ended(too_many) < too_many:
+            raise ApiError(
+                Kind.OVERLOADED,
+                "all records are of operations that have not ended yet (limits.operations_kept)",
+            )
+
+    def _forget_ended(self, most: int) -> int:
+        """Forgets so many of the oldest that have ended, and says how many there were."""
+        ended = (each for each in self._all.values() if each.state in ENDED)
+        forgotten = list(islice(ended, max(0, most)))
+        for operation in forgotten:
+            del self._all[operation.migration]
+            self._books.forget(operation)
+        return len(forgotten)
+
+
+def _has_too_much(what: str, limit: str, unended: list[Operation]) -> ApiError:
+    """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
+    oldest = next((each.migration for each in unended if each.state is State.PREPARED), None)
+    prepared = "" if oldest is None else f"; {oldest} was prepared first"
+    return ApiError(
+        Kind.OVERLOADED,
+        f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
+        f"what is prepared{prepared}",
+    )
+
+
+def _is_stopping() -> ApiError:
+    return ApiError(
+        Kind.OVERLOADED, "the daemon is stopping and takes on nothing more; ask the next one"
+    )
+
+
+def _refuse_another(known: str, digest: str) -> None:
+    if known != digest:
+        raise ApiError(
+            Kind.CONFLICT,
+            "this migration is known with another state or target; give it another name",
+            digest=known,
+        )

@@ -1,0 +1,1 @@
+"""Records: what operations came to, for the next daemon."""

@@ -1,0 +1,257 @@
+"""Records: what each operation came to, where it outlives this process, though not a reboot.
+
+One small file an operation (file.py), in a directory of our own. It is written beside its
+place and renamed into it, so a reader finds all of it or what was there before. Nothing is synced:
+what is written outlives the process as it is, and a reboot clears the directory, with the devices
+that it tells of.
+
+A file's mark and acks change in place, through a shared mapping: a commit that begins, goes on and
+ends well costs stores into memory and no system call, as the guest is stopped meanwhile. So the
+directory belongs on tmpfs, where a store never waits for a disk. The mark's stages:
+
+    PREPARED ──▶ COMMITTING ──▶ RESTORED
+       └──▶ CANCELLED, STOPPED           (FAILED is only ever written with a new file)
+
+COMMITTING is stored before the first command is published, and RESTORED after the last ack was
+read. So a file that says PREPARED is of an operation that sent nothing; one that says COMMITTING is
+of one that was interrupted, and its acks say how far that had come.
+
+Only `Records` makes and removes files, and only one process may have the directory. What cannot be
+written is told and lives in this process's memory: a record never fails an operation.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vdpad.daemon.events.daemon import RecordLost
+from vdpad.daemon.records.file import (
+    ACKS_AT,
+    MAX_RECORD,
+    BadRecord,
+    Body,
+    Found,
+    Record,
+    Stage,
+    decode_record,
+    encode_record,
+    in_memory,
+)
+from vdpad.errors import VdpadError, why
+from vdpad.restore.program import Program
+from vdpad.service.events.announcing import Announce, log_event
+
+_IN_PLACE = mmap.MAP_SHARED | mmap.MAP_POPULATE
+
+_NAME = re.compile(r"[0-9a-f]{32}\.operation")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.new")
+
+
+class NoRecords(VdpadError):
+    """The directory cannot be used."""
+
+
+class Records:
+    """The directory."""
+
+    def __init__(self, directory: Path | None, announce: Announce = log_event) -> None:
+        """Takes the directory, and makes it where it is missing.
+
+        Args:
+            directory: ours alone; None keeps nothing.
+            announce: whom to tell of records that are lost.
+
+        Raises:
+            NoRecords: it cannot be used.
+        """
+        self._announce = announce
+        self._next = 0
+        self._directory = None if directory is None else _taken(directory)
+
+    def close(self) -> None:
+        """Leaves the directory to the next process."""
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
+
+    # --- what was ---
+
+    def load(self) -> list[Found]:
+        """All records, oldest first; what is none is removed and told."""
+        if self._directory is None:
+            return []
+        found = sorted(self._read_all(), key=lambda each: each.body.sequence)
+        if found:
+            self._next = found[-1].body.sequence + 1
+        return found
+
+    def _read_all(self) -> Iterator[Found]:
+        assert self._directory is not None
+        for name in os.listdir(self._directory):
+            if _UNFINISHED.fullmatch(name):
+                self._remove(name)
+            if not _NAME.fullmatch(name):
+                continue
+            try:
+                yield _read(name, self._directory)
+            except (BadRecord, OSError) as error:
+                self._announce(RecordLost(name, str(error)))
+                self._remove(name)
+
+    # --- what is ---
+
+    def create(self, program: Program | None, **fields: Any) -> Record:
+        """The record of an operation that was prepared; it takes the place of an earlier one.
+
+        Args:
+            program: what will be sent; None where it came to none.
+            fields: of Body, those that the program and the directory don't give.
+        """
+        if program is not None:
+            fields |= {"commands": len(program.commands), "most_in_flight": program.most_in_flight}
+        body = Body(sequence=self._next, **fields)
+        self._next += 1
+        return Record(body, self._begun(body, program) or in_memory(body))
+
+    def settle(self, record: Record, stage: Stage, **fields: Any) -> None:
+        """Writes down how an operation ended, in as few bytes as that takes, and closes its record.
+
+        Args:
+            record: open.
+            stage: how it ended.
+            fields: of Body, those that its end has brought.
+        """
+        record.close()
+        self.rewrite(record.body, stage, **fields)
+
+    def rewrite(self, body: Body, stage: Stage, **fields: Any) -> None:
+        """The same for an operation of an earlier daemon."""
+        if self._directory is None:
+            return
+        body = body.model_copy(update=fields)
+        try:
+            _write(_name(body.migration), self._directory, encode_record(body, stage))
+        except OSError as error:
+            self._announce(RecordLost(body.migration, why(error)))
+
+    def forget(self, migration: str) -> None:
+        """Removes a record."""
+        self._remove(_name(migration))
+
+    def _begun(self, body: Body, program: Program | None) -> mmap.mmap | None:
+        """Puts a file in its place, and maps what of it may change; None where that can't be."""
+        if self._directory is None:
+            return None
+        name = _name(body.migration)
+        whole = encode_record(body, Stage.PREPARED, program)
+        try:
+            return _write(name, self._directory, whole, changing=ACKS_AT + body.commands)
+        except OSError as error:
+            self._announce(RecordLost(body.migration, why(error)))
+            # What an earlier attempt left there would be taken for this one.
+            self._remove(name)
+            return None
+
+    def _remove(self, name: str) -> None:
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._directory)
+
+
+def records_directory(configured: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Where records are kept: as configured, else in systemd's RuntimeDirectory=, else nowhere."""
+    runtime = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if configured is not None or not runtime:
+        return configured
+    return Path(runtime, "operations")
+
+
+# --- the directory ---
+
+
+def _taken(directory: Path) -> int:
+    """The directory, open, and nobody else's until it is closed."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(0o700)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise NoRecords(f"{directory}: expected a directory for records: {why(error)}") from error
+    try:
+        _refuse_strangers(directory, os.fstat(fd))
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        why_not = why(error)
+        if isinstance(error, BlockingIOError):
+            why_not = "another vdpad keeps its records there"
+        raise NoRecords(f"{directory}: {why_not}") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_strangers(directory: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise NoRecords(
+            f"{directory}: expected a directory that only uid {os.geteuid()} can write, got mode "
+            f"{stat.S_IMODE(status.st_mode):04o} of uid {status.st_uid}"
+        )
+
+
+def _name(migration: str) -> str:
+    return hashlib.sha256(migration.encode()).hexdigest()[:32] + ".operation"
+
+
+def _write(name: str, directory: int, whole: bytes, *, changing: int = 0) -> mmap.mmap | None:
+    """Puts a file in its place at once, and maps so many bytes of its beginning."""
+    if len(whole) > MAX_RECORD:
+        raise OSError(errno.EFBIG, f"expected at most {MAX_RECORD} bytes, got {len(whole)}")
+    new = f".{name.partition('.')[0]}.new"
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(new, flags, 0o600, dir_fd=directory)
+    try:
+        if os.write(fd, whole) != len(whole):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # In place at once, so that the commit's first store meets no page fault.
+        mapped = mmap.mmap(fd, changing, _IN_PLACE) if changing else None
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new, dir_fd=directory)
+        raise
+    finally:
+        os.close(fd)
+    return mapped
+
+
+def _read(name: str, directory: int) -> Found:
+    """A record by its file.
+
+    Raises:
+        BadRecord: it is none.
+        OSError: it cannot be read.
+    """
+    # Without O_NONBLOCK a FIFO of this name would hang the start.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise BadRecord("expected a file")
+        # Of a longer one the end is missed.
+        whole = os.read(fd, MAX_RECORD)
+    finally:
+        os.close(fd)
+    found = decode_record(whole)
+    if name != _name(found.body.migration):
+        raise BadRecord(f"expected another migration, got {found.body.migration}")
+    return found

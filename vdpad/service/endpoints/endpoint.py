@@ -1,0 +1,269 @@
+"""Endpoints: where datagrams come in and replies go out. asyncio-dgram's streams, kept in bounds.
+
+Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting.
+Between the socket and the tasks stands a bounded queue, and the tasks are bounded too, in number
+and by the bytes of their datagrams; what does not fit is answered `overloaded` by a constant,
+without being looked at. A datagram's descriptors are closed when it has been answered, whatever
+happened.
+
+All that is here, but what a Unix socket's path is about, serves the UDP endpoint too (udp.py).
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from asyncio_dgram.aio import DatagramServer, Protocol
+
+from vdpad.daemon.events.daemon import SocketError
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.service.endpoints.binding import bound_socket, inherited_socket, inode_of
+from vdpad.service.envelope import encode_reply
+from vdpad.service.events.announcing import Announce, log_event
+from vdpad.wire.datagrams import MAX_DATAGRAM, AncillarySocket, Peer
+
+Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
+
+# Datagrams that wait to be looked at. Stops a flood from filling memory.
+_QUEUED_DATAGRAMS = 64
+
+# Datagrams that are being answered, which takes up to a commit's deadline. Stops the same.
+_ANSWERED_AT_ONCE = 1024
+
+# And their bytes. What a datagram holds takes ten times its size while it waits for a commit, so
+# these are 80 MiB (systemd/vdpad.service reckons with it); by the number above alone they could be
+# 2 GiB. On average one may have 8 KiB, which a guest's state does not reach.
+_BYTES_AT_ONCE = 8 * 1024 * 1024
+
+# How many more are answered at the end. Stops senders that go on from putting it off.
+_MOST_OF_THE_REST = 1024
+
+# How long a large reply waits for room in the send buffer, in seconds, how often it looks, and how
+# many may wait: each is up to 200 KiB. Room is what readers make, however slow.
+_REPLY_WAITS = 2.0
+_REPLY_LOOKS = 0.005
+_WAITING_REPLIES = 32
+
+_OVERLOADED = encode_reply(
+    None,
+    {"error": ApiError(Kind.OVERLOADED, "too many datagrams are waiting; try later").to_json()},
+)
+
+
+class _BoundedProtocol(Protocol):
+    """asyncio-dgram's protocol, but a full queue refuses instead of growing."""
+
+    def __init__(
+        self,
+        received: asyncio.Queue[Any],
+        errors: asyncio.Queue[Any],
+        drained: asyncio.Event,
+        announce: Announce,
+    ) -> None:
+        super().__init__(received, errors, drained)
+        self._received = received
+        self._announce = announce
+        self._sender: asyncio.DatagramTransport | None = None
+        self.refused = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._sender = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        try:
+            self._received.put_nowait((data, addr))
+        except asyncio.QueueFull:
+            self.refuse(addr)
+
+    def refuse(self, peer: Peer) -> None:
+        """Answers `overloaded`, and counts it."""
+        self.refused += 1
+        peer.close_fds()
+        if self._sender is not None:
+            self._sender.sendto(_OVERLOADED, cast("Any", peer))
+
+    def error_received(self, exc: Exception) -> None:
+        # The stream would raise it out of somebody else's recv.
+        self._announce(SocketError(str(exc)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the stream without asyncio-dgram's sentinel, which a full queue would not take."""
+
+
+class Endpoint:
+    """A datagram socket whose `recvfrom` gives Peers and whose `sendto` takes them."""
+
+    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
+        self._answer = answer
+        self._announce = announce
+        self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = 0
+        """Of the datagrams that are being answered."""
+        self._stream: DatagramServer | None = None
+        self._transport: Any = None
+        self._protocol: _BoundedProtocol | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def datagrams_refused(self) -> int:
+        """How many there was no room for."""
+        return 0 if self._protocol is None else self._protocol.refused
+
+    def leave_the_rest(self) -> None:
+        """What comes from now on stays in the socket, for whoever serves it next."""
+        if self._transport is None:
+            return
+        try:
+            self._transport.pause_reading()
+        except NotImplementedError:
+            # Up to Python 3.11.2 at least, which Debian 12 has: what later ones do there.
+            loop = asyncio.get_running_loop()
+            loop._remove_reader(self._transport._sock_fd)  # type: ignore[attr-defined]
+
+    async def close(self) -> None:
+        """Ends once all that had been read is answered."""
+        await self._stop_reading()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._stream is not None:
+            self._stream.close()
+
+    async def _serve(self, endpoint: socket.socket) -> None:
+        """Begins to answer on a bound socket, which is the stream's from now on."""
+        loop = asyncio.get_running_loop()
+        errors: asyncio.Queue[Any] = asyncio.Queue()
+        drained = asyncio.Event()
+        self._transport, self._protocol = await loop.create_datagram_endpoint(
+            lambda: _BoundedProtocol(self._received, errors, drained, self._announce),
+            sock=endpoint,
+        )
+        self._stream = DatagramServer(self._transport, self._received, errors, drained)
+        self._reader = loop.create_task(self._read(), name="endpoint")
+
+    async def _read(self) -> None:
+        assert self._stream is not None
+        while True:
+            data, address = await self._stream.recv()
+            self._answer_or_refuse(data, cast("Peer", address))
+
+    async def _stop_reading(self) -> None:
+        """What was read is being answered from here on."""
+        self.leave_the_rest()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        while not self._received.empty():
+            self._answer_or_refuse(*self._received.get_nowait())
+
+    def _answer_or_refuse(self, data: bytes, peer: Peer) -> None:
+        assert self._protocol is not None
+        room = _BYTES_AT_ONCE - self._bytes
+        if len(self._tasks) < _ANSWERED_AT_ONCE and len(data) <= room:
+            self._answer_soon(data, peer)
+        else:
+            self._protocol.refuse(peer)
+
+    def _answer_soon(self, data: bytes, peer: Peer) -> None:
+        size = len(data)
+        task = asyncio.get_running_loop().create_task(self._reply(data, peer))
+        self._bytes += size
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._answered, size))
+
+    def _answered(self, size: int, task: asyncio.Task[None]) -> None:
+        self._bytes -= size
+        self._tasks.discard(task)
+
+    async def _reply(self, data: bytes, peer: Peer) -> None:
+        try:
+            reply = await self._answer(data, peer)
+            if reply is not None:
+                await self._send(reply, peer)
+        finally:
+            peer.close_fds()
+
+    async def _send(self, reply: bytes, peer: Peer) -> None:
+        assert self._stream is not None
+        await self._stream.send(reply, cast("Any", peer))
+
+
+class UnixEndpoint(Endpoint):
+    """The Unix datagram socket."""
+
+    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
+        super().__init__(answer, announce)
+        self._waiting_replies = 0
+        self._socket: AncillarySocket | None = None
+        self._path: Path | None = None
+        self._inode: int | None = None
+
+    async def listen(self, path: Path, mode: int, group: str | None) -> None:
+        """Binds the socket and begins to answer.
+
+        Raises:
+            CannotListen: another daemon answers there, or the path, mode or group can't be had.
+        """
+        self._socket = bound_socket(path, mode, group)
+        await self._serve(self._socket)
+        self._path, self._inode = path, inode_of(path)
+
+    async def take_over(self, fd: int) -> Path:
+        """Begins to answer on a socket that was bound before; its file is not ours to remove.
+
+        Returns:
+            where it is bound.
+
+        Raises:
+            CannotListen: it is no Unix datagram socket with a path.
+        """
+        self._socket = inherited_socket(fd)
+        await self._serve(self._socket)
+        return Path(self._socket.getsockname())
+
+    @property
+    def replies_dropped(self) -> int:
+        """How many could not be sent."""
+        return 0 if self._socket is None else self._socket.replies_dropped
+
+    async def _stop_reading(self) -> None:
+        """Removes the socket, if it is ours, and answers what still stands in it."""
+        await super()._stop_reading()
+        if self._path is None:
+            return
+        if inode_of(self._path) == self._inode:
+            self._path.unlink(missing_ok=True)
+        self._read_the_rest()
+
+    def _read_the_rest(self) -> None:
+        """Takes what stands in the kernel's queue, which nobody will serve after us."""
+        assert self._socket is not None
+        # Who is connected could send on, and would never hear of it. So the kernel refuses it now.
+        self._socket.shutdown(socket.SHUT_RD)
+        with contextlib.suppress(OSError):
+            for _ in range(_MOST_OF_THE_REST):
+                self._answer_or_refuse(*self._socket.recvfrom(MAX_DATAGRAM))
+
+    async def _send(self, reply: bytes, peer: Peer) -> None:
+        await self._wait_for_room(len(reply))
+        await super()._send(reply, peer)
+
+    async def _wait_for_room(self, size: int) -> None:
+        """Returns when a reply of this size may go, or has waited long enough."""
+        assert self._socket is not None
+        if self._waiting_replies >= _WAITING_REPLIES:
+            return
+        self._waiting_replies += 1
+        try:
+            async with asyncio.timeout(_REPLY_WAITS):
+                while self._socket.must_give_way(size):  # noqa: ASYNC110
+                    await asyncio.sleep(_REPLY_LOOKS)
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting_replies -= 1

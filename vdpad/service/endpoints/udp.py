@@ -1,0 +1,220 @@
+"""The UDP endpoint: sealed datagrams from other hosts, through the same queue, tasks and API.
+
+Seals are the socket's affair. Its `recvfrom` opens a datagram before anything else sees it, and one
+that is not let in is as if nothing had come: no task, no queue, no answer, only a count by reason
+and now and then a line in the log. Its `sendto` seals. So between the two all is as it is on the
+Unix socket, except that a Peer is `sealed`: it has no uid, and no descriptors.
+
+Datagrams get lost, so clients repeat requests, sealed anew each time. A repetition of what is still
+being answered is dropped, as the answer is on its way. One of what was answered before is answered
+again: operations are recorded, so that nothing is done twice.
+"""
+
+import asyncio
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import vdpad
+from vdpad.daemon.events.daemon import DatagramsRefused, Listening
+from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.settings import Udp
+from vdpad.errors import why
+from vdpad.service.endpoints.binding import CannotListen
+from vdpad.service.endpoints.endpoint import Answer, Endpoint
+from vdpad.service.envelope import encode_reply
+from vdpad.service.events.announcing import Announce, log_event
+from vdpad.wire.datagrams import Peer, host_and_port
+from vdpad.wire.keys import key_file, load_keys
+from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
+
+# How often the log may tell of datagrams that were not let in, in seconds. Stops a flood of them
+# from becoming one of the log.
+_TOLD_EVERY = 10.0
+
+# A burst of requests from many sources at once, as far as the host's limit lets it.
+_RECEIVE_BUFFER = 4 * 1024 * 1024
+
+
+class Refusals:
+    """Datagrams that were not let in: counted, and told of now and then."""
+
+    def __init__(self, announce: Announce) -> None:
+        self._announce = announce
+        self.counts: Counter[Reason] = Counter()
+        self._told: Counter[Reason] = Counter()
+        self._last = ("", "")
+        """What was wrong with the last one, and where it came from."""
+        self._next = 0.0
+
+    def note(self, error: NotOpened, address: tuple[Any, ...]) -> None:
+        """One more."""
+        self.counts[error.reason] += 1
+        self._last = (str(error), address[0])
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _TOLD_EVERY
+            self.tell()
+
+    def tell(self) -> None:
+        """Tells of those that nobody was told of."""
+        untold = self.counts - self._told
+        self._told = self.counts.copy()
+        if untold:
+            reasons = tuple(f"{reason.value} {count}" for reason, count in untold.items())
+            self._announce(DatagramsRefused(untold.total(), reasons, *self._last))
+
+
+class SealedSocket(socket.socket):
+    """A UDP socket for asyncio_dgram's streams, with a Peer in each address's place."""
+
+    def __init__(self, family: int, gate: Gate, announce: Announce) -> None:
+        super().__init__(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.gate = gate
+        self.refusals = Refusals(announce)
+        self.replies_dropped = 0
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
+        """The text of one datagram and its Peer, whatever size is asked for.
+
+        Raises:
+            BlockingIOError: nothing came, or nothing that is let in.
+        """
+        token, address = super().recvfrom(MAX_TOKEN + 1, flags)
+        try:
+            text = self.gate.admit(token)
+            if is_reply(text):
+                raise NotOpened(Reason.REFLECTED, "a reply, which is not what a daemon is sent")
+        except NotOpened as error:
+            self.refusals.note(error, address)
+            raise BlockingIOError from None
+        return text, Peer(address, sealed=True, limit=MAX_TEXT)
+
+    def sendto(self, data: bytes, address: Any) -> int:  # type: ignore[override]
+        """Seals and sends to a Peer. Never raises for the peer's or the network's sake."""
+        try:
+            return super().sendto(self.gate.sealer.seal(data), address.address)
+        except OSError:
+            # No route, no room: a datagram lost, as any may be. The client asks again.
+            self.replies_dropped += 1
+            return len(data)
+
+
+class UdpEndpoint(Endpoint):
+    """The UDP socket."""
+
+    def __init__(
+        self, answer: Answer, keys: Sequence[bytes], ttl_s: int, announce: Announce = log_event
+    ) -> None:
+        super().__init__(answer, announce)
+        self._gate = Gate(Sealer(keys), ttl_s)
+        self._socket: SealedSocket | None = None
+        self._under_way: set[tuple[Any, bytes]] = set()
+        """Sender and text of each request that is being answered."""
+
+    async def listen(self, host: str, port: int) -> None:
+        """Binds the socket and begins to answer.
+
+        Args:
+            host: a name or address; "::" is every address of both families.
+            port: 0 for one of the kernel's choice.
+
+        Raises:
+            CannotListen: the address cannot be had.
+        """
+        self._socket = await _bound_socket(host, port, self._gate, self._announce)
+        await self._serve(self._socket)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on."""
+        assert self._socket is not None
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    @property
+    def refused(self) -> Counter[Reason]:
+        """How many datagrams were not let in, by reason."""
+        return Counter() if self._socket is None else self._socket.refusals.counts.copy()
+
+    @property
+    def replies_dropped(self) -> int:
+        """How many replies the network did not take."""
+        return 0 if self._socket is None else self._socket.replies_dropped
+
+    def use_keys(self, keys: Sequence[bytes]) -> None:
+        """Other keys from now on. What came before is still known, and not let in again."""
+        self._gate.sealer = Sealer(keys)
+
+    async def close(self) -> None:
+        """Ends reading, waits for the replies under way, and closes the socket."""
+        await super().close()
+        if self._socket is not None:
+            self._socket.refusals.tell()
+
+    async def _reply(self, data: bytes, peer: Peer) -> None:
+        request = (peer.address, data)
+        if request in self._under_way:
+            return
+        self._under_way.add(request)
+        try:
+            await super()._reply(data, peer)
+        finally:
+            self._under_way.discard(request)
+
+    async def _send(self, reply: bytes, peer: Peer) -> None:
+        await super()._send(reply if len(reply) <= MAX_TEXT else _too_long(reply), peer)
+
+
+async def serve_udp(answer: Answer, settings: Udp, announce: Announce = log_event) -> UdpEndpoint:
+    """The endpoint as it is configured, listening. Only where `listen` is set.
+
+    Raises:
+        BadKeys: the keys cannot be had.
+        CannotListen: the address cannot be had.
+    """
+    assert settings.listen is not None
+    assert settings.key_file is not None
+    keys = load_keys(key_file(settings.key_file))
+    endpoint = UdpEndpoint(answer, keys, settings.ttl_s, announce)
+    await endpoint.listen(*host_and_port(settings.listen))
+    host, port = endpoint.address
+    announce(Listening(f"udp {host} port {port}", vdpad.__version__))
+    return endpoint
+
+
+async def _bound_socket(host: str, port: int, gate: Gate, announce: Announce) -> SealedSocket:
+    place = f"udp {host} port {port}"
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )
+        family, *_, address = found[0]
+        endpoint = SealedSocket(family, gate, announce)
+    except (OSError, ValueError) as error:
+        raise CannotListen(f"{place}: {why(error)}") from error
+    try:
+        if family == socket.AF_INET6:
+            endpoint.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        endpoint.bind(address)
+    except OSError as error:
+        endpoint.close()
+        raise CannotListen(f"{place}: {why(error)}") from error
+    return endpoint
+
+
+def _too_long(reply: bytes) -> bytes:
+    """What is said instead of a reply that no sealed datagram takes.
+
+    Not overloaded, as trying later would not help; what was asked for has been done.
+    """
+    error = ApiError(
+        Kind.INTERNAL,
+        f"the request was carried out, but its reply has {len(reply)} bytes, and {MAX_TEXT} can be "
+        "sealed; ask for less, or over the Unix socket",
+    )
+    return encode_reply(json.loads(reply)["id"], {"error": error.to_json()})

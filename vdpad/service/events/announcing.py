@@ -1,0 +1,114 @@
+"""Announcing: from whoever does something to whoever listens.
+
+    operations, api, kept … ──announce(event)──▶ Announcer ──▶ the log   (structlog)
+                                                         └───▶ metrics  (where configured)
+
+What listeners do never becomes the trouble of what they are told: a commit that went well has gone
+well whatever its log says. Nor does it keep a guest waiting: what a commit tells (`soon`) is told
+a moment later, when its reply is out. Everything is told in the order in which it was announced.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+
+import structlog
+
+from vdpad.service.events.event import CALLER, Event, fields_of
+
+Announce = Callable[[Event], None]
+
+# Events that clients bring about at will: so many in so many seconds are logged. journald drops
+# what comes faster than 10 000 in 30 s (RateLimitBurst=), and so would drop how commits end.
+_MOST_AT_WILL = 100
+_WINDOW = 10.0
+
+# When what can wait is told, in seconds: after a commit that goes well, and its reply.
+_SOON = 0.02
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad")
+
+
+def log_event(event: Event) -> None:
+    """Logs an event, with the uid that asked for it where one did."""
+    _log(event)
+
+
+def _log(event: Event, **more: object) -> None:
+    uid = CALLER.get()
+    if uid is not None:
+        more["uid"] = uid
+    log.log(
+        event.LEVEL,
+        event.NAME,
+        message=event.sentence(),
+        message_id=event.MESSAGE_ID,
+        **fields_of(event),
+        **more,
+    )
+
+
+class EventLog:
+    """Logs events, and of those that clients bring about at will no more than so many."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._window_ends = clock()
+        self._left = 0
+        self._suppressed = 0
+
+    def __call__(self, event: Event) -> None:
+        """Logs it, or counts it for the next that is logged."""
+        if not event.CLIENTS_CHOICE:
+            _log(event)
+        elif not self._has_room():
+            self._suppressed += 1
+        elif self._suppressed:
+            suppressed, self._suppressed = self._suppressed, 0
+            _log(event, suppressed=suppressed)
+        else:
+            _log(event)
+
+    def _has_room(self) -> bool:
+        now = self._clock()
+        if now >= self._window_ends:
+            self._window_ends = now + _WINDOW
+            self._left = _MOST_AT_WILL
+        self._left -= 1
+        return self._left >= 0
+
+
+class Announcer:
+    """Tells each listener, whatever the others make of it."""
+
+    def __init__(self, *listeners: Announce) -> None:
+        self.listeners = list(listeners)
+        self.failures = 0
+        """How often a listener raised. A fault of ours."""
+        self._waiting: deque[tuple[Event, Context]] = deque()
+
+    def __call__(self, event: Event) -> None:
+        """Tells it now, after all that waits. Never raises."""
+        self.flush()
+        self._tell(event)
+
+    def soon(self, event: Event) -> None:
+        """Tells it in a moment, as of its caller; only in a running loop."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_SOON, self.flush)
+        self._waiting.append((event, copy_context()))
+
+    def flush(self) -> None:
+        """Tells all that waits."""
+        while self._waiting:
+            event, context = self._waiting.popleft()
+            context.run(self._tell, event)
+
+    def _tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            try:
+                listener(event)
+            except Exception:
+                self.failures += 1

@@ -1,0 +1,1 @@
+"""What we and systemd tell each other: notifications, the journal, descriptors."""

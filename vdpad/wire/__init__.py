@@ -1,0 +1,1 @@
+"""Bytes between processes and hosts: datagrams, sealing, keys, addresses, strict JSON."""
