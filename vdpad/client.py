@@ -20,7 +20,8 @@ from typing import Any, Self
 
 from vdpad.errors import why
 from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of, too_long
-from vdpad.wire.datagrams import DEFAULT_SOCKET, MAX_DATAGRAM
+from vdpad.wire.addresses import DEFAULT_SOCKET
+from vdpad.wire.datagrams import MAX_DATAGRAM
 
 __all__ = ["DEFAULT_TIMEOUT", "Client", "Refused", "Unreachable"]
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from vdpad.errors import why
 from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Unreachable, result_of
-from vdpad.wire.datagrams import DEFAULT_PORT
+from vdpad.wire.addresses import DEFAULT_PORT
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, NotOpened, Sealer
 
 # How long to wait for a reply before asking again, in seconds: above a round trip between hosts and

@@ -1,11 +1,12 @@
 """All kinds of events that there are."""
 
 from vdpad.daemon.events import daemon, devices, operations, requests
+from vdpad.service.events import kinds
 from vdpad.service.events.event import Event
 
 KINDS: list[type[Event]] = [
     each
-    for module in (daemon, devices, operations, requests)
+    for module in (daemon, devices, operations, requests, kinds)
     for each in vars(module).values()
     if isinstance(each, type) and "MESSAGE_ID" in vars(each)
 ]

@@ -123,7 +123,7 @@ async def test_without_a_journal_lines_go_to_standard_error(tmp_path: Path) -> N
         "journald.JOURNAL_SOCKET = '/nowhere'; found = os.fstat(2); "
         "log.configure(environ={'JOURNAL_STREAM': f'{found.st_dev}:{found.st_ino}'}); "
         "from vdpad.service.events.announcing import log_event; "
-        "from vdpad.daemon.events.daemon import Listening; log_event(Listening('/a', '1\\n2'))"
+        "from vdpad.service.events.kinds import Listening; log_event(Listening('/a', '1\\n2'))"
     )
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE, cwd=ROOT

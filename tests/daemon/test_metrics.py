@@ -27,12 +27,12 @@ from tests.daemon.support import (
     vlans,
 )
 from vdpad.daemon.daemon import Service
-from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.operations import Ended, Interrupted
 from vdpad.daemon.metrics import Metrics, Sources
 from vdpad.daemon.settings import Settings
 from vdpad.service import log
-from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.endpoints.unix import UnixEndpoint
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]
@@ -215,7 +215,7 @@ async def test_what_others_count_is_looked_up(
 ) -> None:
     file = tmp_path / "vdpad.prom"
     monkeypatch.setattr(log, "dropped", lambda: 4)
-    monkeypatch.setattr(KeptDevices, "__len__", lambda _: 2)
+    monkeypatch.setattr(DeviceKeeper, "__len__", lambda _: 2)
     monkeypatch.setattr(UnixEndpoint, "datagrams_refused", 5)
     metrics = {"textfile": str(file)}
     socket = tmp_path / "vdpad.sock"

@@ -31,12 +31,12 @@ from tests.daemon.support import (
 from tests.daemon.targets.slow_target import SlowTarget
 from tests.daemon.udp_support import Remote, serving_udp
 from vdpad.daemon.daemon import Service, run
-from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Settings
-from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.systemd.notify import Inherited
 
 
@@ -286,8 +286,8 @@ async def test_a_sigterm_during_the_start_ends_it_after_that(
     async def stop(_: object) -> None:
         steps.append("stopped")
 
-    monkeypatch.setattr(KeptDevices, "adopt", adopt)
-    monkeypatch.setattr(KeptDevices, "stop", stop)
+    monkeypatch.setattr(DeviceKeeper, "adopt", adopt)
+    monkeypatch.setattr(DeviceKeeper, "stop", stop)
     async with asyncio.timeout(GUARD):
         await run(lambda: Settings.model_validate({"socket": tmp_path / "vdpad.sock"}))
     assert steps == ["adopted", "stopped"]

@@ -16,7 +16,7 @@ from typing import Self
 import pytest
 
 from tests.daemon.support import GUARD, ROOT, Caller, request, vdpad
-from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.systemd.notify import (
     Notifier,
     OddEnvironment,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.support import until
-from vdpad.daemon.events.daemon import FileNotWritten
 from vdpad.service.events.event import Event
+from vdpad.service.events.kinds import FileNotWritten
 from vdpad.service.textfile import Textfile, write_whole
 
 HOUR = 3600.0

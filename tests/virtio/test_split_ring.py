@@ -9,14 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdpad.errors import VdpadError
+from vdpad.virtio.driver_ring import DriverRing, command_descriptors
 from vdpad.virtio.split_ring import (
     MAX_RING_SIZE,
     USED_ELEMENT,
     BadGeometry,
-    DriverRing,
     Region,
     RingGeometry,
-    command_descriptors,
     distance,
     lay_out,
     wants_event,

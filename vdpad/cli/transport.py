@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vdpad.client import Client
 from vdpad.errors import VdpadError
-from vdpad.wire.datagrams import DEFAULT_PORT, host_and_port
+from vdpad.wire.addresses import DEFAULT_PORT, host_and_port
 from vdpad.wire.keys import load_keys, new_key, write_new_key
 
 if TYPE_CHECKING:

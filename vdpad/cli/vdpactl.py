@@ -20,7 +20,7 @@ from vdpad.cli.failures import NoState, QmpError, Usage
 from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
 from vdpad.errors import VdpadError
 from vdpad.methods import CannotSend
-from vdpad.wire.datagrams import DEFAULT_SOCKET, BadAddress
+from vdpad.wire.addresses import DEFAULT_SOCKET, BadAddress
 from vdpad.wire.keys import BadKeys
 
 OK = 0

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any
 import vdpad
 from vdpad.daemon.api.api import Api
 from vdpad.daemon.devices.store import DescriptorStore
-from vdpad.daemon.events.daemon import (
-    Listening,
-    NoRecordsKept,
-    NotReloaded,
-    Reloaded,
-    Stopped,
-    Stopping,
-)
+from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations.operation import State
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
@@ -26,8 +19,9 @@ from vdpad.daemon.settings import MAX_DEADLINE_MS, Metrics, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
-from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.events.announcing import Announce, Announcer, EventLog
+from vdpad.service.events.kinds import Listening
 from vdpad.service.systemd import notify as systemd
 from vdpad.service.textfile import Textfile
 
@@ -136,13 +130,13 @@ class Service:
 
     async def _adopt(self) -> None:
         """Keeps on what an earlier daemon kept, but for devices that have nothing of any guest."""
-        kept = self._targets.kept
+        keeper = self._targets.keeper
         untouched = [
             each
-            for each in await kept.adopt(self._inherited.items())
-            if each.is_untouched and not self._operations.was_restored(each.migration)
+            for each in await keeper.adopt(self._inherited.items())
+            if each.is_unused and not self._operations.was_restored(each.owner)
         ]
-        await kept.close_all(untouched)
+        await keeper.close_all(untouched)
 
     def _metrics(self, settings: Metrics) -> Textfile | None:
         if settings.textfile is None:
@@ -152,7 +146,7 @@ class Service:
 
         sources = metrics.Sources(
             operations=self._operations.by_state,
-            kept_devices=lambda: len(self._targets.kept),
+            kept_devices=lambda: len(self._targets.keeper),
             requests=lambda: self.api.answered,
             datagrams_refused=self._datagrams_refused,
             replies_dropped=self._replies_dropped,

@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from vdpad.daemon.events.operations import Ended, Prepared, Replayed
-from vdpad.daemon.targets.resolve import KINDS
+from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
 
 # In seconds. A batch that fits the ring takes some 50 µs on the software device, one of a real

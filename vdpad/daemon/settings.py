@@ -22,7 +22,8 @@ from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.split_ring import MAX_RING_SIZE
-from vdpad.wire.datagrams import DEFAULT_SOCKET, BadAddress, Peer, host_and_port
+from vdpad.wire.addresses import DEFAULT_SOCKET, BadAddress, host_and_port
+from vdpad.wire.datagrams import Peer
 
 MAX_DEADLINE_MS = 600_000
 

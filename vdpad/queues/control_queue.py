@@ -6,7 +6,7 @@ VMM or owned, is no business of its user.
 
 from typing import Protocol
 
-from vdpad.virtio.split_ring import DriverRing
+from vdpad.virtio.driver_ring import DriverRing
 
 
 class ControlQueue(Protocol):

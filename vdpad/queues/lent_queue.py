@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import Notifier, Waiter, check_eventfd
-from vdpad.virtio.split_ring import DriverRing, RingGeometry
+from vdpad.virtio.driver_ring import DriverRing
+from vdpad.virtio.split_ring import RingGeometry
 
 
 class BadLend(VdpadError):

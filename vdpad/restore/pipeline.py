@@ -32,8 +32,9 @@ from typing import NamedTuple
 from vdpad.restore.program import Bank, Program, Region
 from vdpad.restore.progress import ANSWERED, DOORBELLS, Progress
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
+from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
-from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY, DriverRing
+from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY
 
 _ACK_LENGTH = 1
 

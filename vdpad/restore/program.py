@@ -11,17 +11,13 @@ slice copy both sends and re-arms; `descriptors` is None where the region's desc
 the same, which they do through a run of equally long commands such as VLAN_ADD.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vdpad.virtio.commands import ACK_NONE, Command
-from vdpad.virtio.split_ring import (
-    DESCRIPTOR,
-    USED_ELEMENT,
-    BadGeometry,
-    RingGeometry,
-    command_descriptors,
-)
+from vdpad.virtio.driver_ring import command_descriptors
+from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, BadGeometry, RingGeometry
 
 _DESCRIPTORS_A_COMMAND = 2
 _ACK = 1
@@ -257,3 +253,8 @@ def _descriptors(region: Region, lengths: tuple[int, ...], buffers_iova: int) ->
         chains.append((head, address, length, acks_at + slot))
         address += length
     return command_descriptors(chains)
+
+
+def by_name(commands: tuple[Command, ...]) -> Counter[str]:
+    """How many there are of each. To be counted when an operation is prepared: there is time."""
+    return Counter(command.NAME for command in commands)

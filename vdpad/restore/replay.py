@@ -23,7 +23,8 @@ from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.pipeline import DeviceFault, Pipeline
 from vdpad.restore.program import Program
 from vdpad.restore.progress import Progress
-from vdpad.virtio.split_ring import INDEX_MASK, DriverRing
+from vdpad.virtio.driver_ring import DriverRing
+from vdpad.virtio.split_ring import INDEX_MASK
 
 # How long the event loop may be kept from others: by one look at a ring where nothing comes, and by
 # a device that always answers while we look.

@@ -10,9 +10,9 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from vdpad.daemon.events.daemon import FileNotWritten
 from vdpad.errors import why
 from vdpad.service.events.announcing import Announce
+from vdpad.service.events.kinds import FileNotWritten
 
 # Whoever collects it is another user.
 _MODE = 0o644

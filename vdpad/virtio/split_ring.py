@@ -1,8 +1,7 @@
-"""The split virtqueue: where its parts lie, and the driver's side of it.
+"""The split virtqueue: where its parts lie, and the rules of both its sides.
 
 Geometry is pure arithmetic over device addresses: `RingGeometry.check` is the one place where an
-untrusted geometry becomes one that can be used. `DriverRing` is the driver's side over mapped
-memory. It knows indices, entries and notifications, and nothing of what the chains mean:
+untrusted geometry becomes one that can be used. The sides are driver_ring.py and device_ring.py:
 
 - The driver writes the descriptor table and the available ring, the device only reads them; the
   device writes the used ring, the driver only reads it.
@@ -11,23 +10,15 @@ memory. It knows indices, entries and notifications, and nothing of what the cha
 - Who wants a notification says so in the other's ring: with RING_EVENT_IDX by an index
   (used_event, avail_event), without it by a flag.
 
-Whatever is read from the ring is copied first, since the device may change it under our eyes.
-Indices are stored and read as one native 16-bit access, through a memoryview of format "H";
-struct with an explicit byte order goes byte by byte, and a device could see half an index. So this
-works on little-endian machines only, which vDPA hosts are.
-
 Source: virtio 1.4, 2.7 "Split Virtqueues"; Linux include/uapi/linux/virtio_ring.h.
 """
 
 import struct
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from vdpad.errors import VdpadError
-from vdpad.virtio.fences import full_fence, ordering_fence
 
 # virtio 1.4, 2.7: sizes and alignments.
 MAX_RING_SIZE = 32768
@@ -36,9 +27,9 @@ USED_ELEMENT = struct.Struct("<II")
 _DESCRIPTOR_ALIGNMENT = 16
 _AVAILABLE_ALIGNMENT = 2
 _USED_ALIGNMENT = 4
-_AVAILABLE_ENTRY = 2
+AVAILABLE_ENTRY = 2
 RING_HEADER = 4  # flags and index
-_EVENT = 2
+EVENT_INDEX = 2
 
 # virtio 1.4, 2.7.5: descriptor flags.
 DESC_F_NEXT = 1
@@ -88,9 +79,9 @@ class RingGeometry:
         return {
             "descriptors": Region(self.descriptors, DESCRIPTOR.size * self.size),
             "available": Region(
-                self.available, RING_HEADER + _AVAILABLE_ENTRY * self.size + _EVENT
+                self.available, RING_HEADER + AVAILABLE_ENTRY * self.size + EVENT_INDEX
             ),
-            "used": Region(self.used, RING_HEADER + USED_ELEMENT.size * self.size + _EVENT),
+            "used": Region(self.used, RING_HEADER + USED_ELEMENT.size * self.size + EVENT_INDEX),
             "buffers": self.buffers,
         }
 
@@ -154,8 +145,11 @@ def ring_bytes(size: int) -> int:
 def lay_out(size: int, memory: Region) -> RingGeometry:
     """A geometry that fills this memory: the ring at its start, buffers in all the rest."""
     available = memory.iova + DESCRIPTOR.size * size
-    used = _align(available + RING_HEADER + _AVAILABLE_ENTRY * size + _EVENT, _USED_ALIGNMENT)
-    buffers = _align(used + RING_HEADER + USED_ELEMENT.size * size + _EVENT, _BUFFERS_ALIGNMENT)
+    available_end = available + RING_HEADER + AVAILABLE_ENTRY * size + EVENT_INDEX
+    used = _align(available_end, _USED_ALIGNMENT)
+    buffers = _align(
+        used + RING_HEADER + USED_ELEMENT.size * size + EVENT_INDEX, _BUFFERS_ALIGNMENT
+    )
     geometry = RingGeometry(
         size, memory, memory.iova, available, used, Region(buffers, memory.end - buffers)
     )
@@ -175,122 +169,3 @@ def distance(later: int, earlier: int) -> int:
 def wants_event(event: int, new: int, old: int) -> bool:
     """Whether moving an index from old to new passes the event index (virtio 1.4, 2.7.10)."""
     return distance(new, event + 1) < distance(new, old)
-
-
-def command_descriptors(chains: Iterable[tuple[int, int, int, int]]) -> bytes:
-    """Descriptor pairs: each (head, readable address, its length, ack address) makes one chain.
-
-    The chain of an even head takes that descriptor and the next; the ack is one byte.
-    """
-    return b"".join(
-        DESCRIPTOR.pack(address, length, DESC_F_NEXT, head + 1)
-        + DESCRIPTOR.pack(ack_address, 1, DESC_F_WRITE, 0)
-        for head, address, length, ack_address in chains
-    )
-
-
-class DriverRing:
-    """The driver's side of a ring in mapped memory. Not for two users at once.
-
-    Its views are open to a loop that cannot afford calls: `available_words` and `used_words` are
-    flags, index, entries and the event index as 16-bit words, `used_bytes` the used elements.
-    """
-
-    def __init__(self, memory: memoryview, geometry: RingGeometry, *, event_idx: bool) -> None:
-        """Looks at the ring and writes nothing.
-
-        Args:
-            memory: the bytes of geometry.memory, writable.
-            geometry: one that has passed its check.
-            event_idx: RING_EVENT_IDX was negotiated.
-        """
-        if sys.byteorder != "little":
-            raise BadGeometry(f"expected a little-endian machine, got {sys.byteorder}-endian")
-        parts = geometry.views(memory)
-        self.size = geometry.size
-        self.event_idx = event_idx
-        self.descriptors = parts["descriptors"]
-        self.buffers = parts["buffers"]
-        self.available_words = parts["available"].cast("H")
-        self._available_entries = parts["available"][RING_HEADER:-_EVENT]
-        self.used_bytes = parts["used"][RING_HEADER:-_EVENT]
-        # The index and the event index stand on even addresses whatever the size.
-        self.used_words = parts["used"].cast("H")
-
-    def release(self) -> None:
-        """Lets go of the memory, so that it can be unmapped."""
-        for view in (
-            self.descriptors,
-            self.buffers,
-            self.available_words,
-            self._available_entries,
-            self.used_bytes,
-            self.used_words,
-        ):
-            view.release()
-
-    @property
-    def available_index(self) -> int:
-        """Where the next chain will be published."""
-        return self.available_words[1]
-
-    def used_index(self) -> int:
-        """How far the device says it has come."""
-        return self.used_words[1]
-
-    def returned_since(self, index: int) -> int:
-        """How far the used index has gone from this one."""
-        return (self.used_words[1] - index) & INDEX_MASK
-
-    def used_elements(self, start: int, count: int) -> bytes:
-        """A copy of the elements from index start on: count (≤ size) times {le32 id, le32 len}.
-
-        Only those that a used index has announced that was read before the call.
-        """
-        ordering_fence()
-        begin = start % self.size * USED_ELEMENT.size
-        end = begin + count * USED_ELEMENT.size
-        over = end - len(self.used_bytes)
-        if over <= 0:
-            return self.used_bytes[begin:end].tobytes()
-        return self.used_bytes[begin:].tobytes() + self.used_bytes[:over].tobytes()
-
-    def place(self, start: int, heads: bytes) -> None:
-        """Writes chains' heads (le16 each) into the available ring from index start on."""
-        begin = start % self.size * _AVAILABLE_ENTRY
-        room = len(self._available_entries) - begin
-        if len(heads) <= room:
-            self._available_entries[begin : begin + len(heads)] = heads
-        else:
-            self._available_entries[begin:] = heads[:room]
-            self._available_entries[: len(heads) - room] = heads[room:]
-
-    def publish(self, index: int) -> None:
-        """Gives all that was placed before this index to the device."""
-        ordering_fence()
-        self.available_words[1] = index & INDEX_MASK
-
-    def wants_doorbell(self, new: int, old: int) -> bool:
-        """Whether the device wants to hear that the available index went from old to new."""
-        full_fence()
-        if self.event_idx:
-            return wants_event(self.used_words[-1], new, old)
-        return not self.used_words[0] & USED_F_NO_NOTIFY
-
-    def ask_for_interrupt(self, index: int) -> None:
-        """Asks for an interrupt once the used index reaches this one.
-
-        The index may have been reached before the device saw the wish: look again afterwards.
-        """
-        if self.event_idx:
-            self.available_words[-1] = (index - 1) & INDEX_MASK
-        else:
-            self.available_words[0] = 0
-        full_fence()
-
-    def ask_for_no_interrupt(self, until: int) -> None:
-        """Asks to be left alone, with RING_EVENT_IDX until the used index reaches this one."""
-        if self.event_idx:
-            self.available_words[-1] = (until - 1) & INDEX_MASK
-        else:
-            self.available_words[0] = AVAIL_F_NO_INTERRUPT

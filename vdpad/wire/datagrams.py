@@ -11,23 +11,12 @@ The limits on what comes in stand here, each with the attack that it stops.
 import array
 import fcntl
 import os
-import re
 import socket
 import struct
 import termios
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from vdpad.errors import VdpadError
-
-DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
-"""Where the daemon listens and its clients look, unless they are told otherwise."""
-
-_MAX_PORT = 0xFFFF
-DEFAULT_PORT = 7117
-"""The UDP port that vdpactl asks at between hosts, unless it is told another."""
 
 # docs/api.md: "At most 200 KiB". Stops memory and parsing time from being the sender's choice.
 MAX_DATAGRAM = 200 * 1024
@@ -43,20 +32,10 @@ _SEND_BUFFER = 64 * 1024 * 1024
 _SMALL_REPLY = 8 * 1024
 _SO_SNDBUFFORCE = 32
 
-# A host or an IPv6 address in brackets, and a port; or an IPv6 address alone.
-_ADDRESS = re.compile(
-    r"(?:\[(?P<v6>[^][]+)\]|(?P<host>[^][:]+))(?::(?P<port>[0-9]{1,5}))?"
-    r"|(?P<bare>[^][:]*:[^][:]*:[^][]*)"
-)
-
 
 _INT = array.array("i").itemsize
 _UCRED = struct.Struct("iII")
 _CONTROL_SIZE = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
-
-
-class BadAddress(VdpadError):
-    """A host and port that make no sense."""
 
 
 @dataclass(slots=True)
@@ -147,27 +126,6 @@ class AncillarySocket(socket.socket):
         unread = array.array("i", [0])
         fcntl.ioctl(self, termios.TIOCOUTQ, unread)
         return unread[0] > 0 and unread[0] + 2 * size > self._send_buffer // 2
-
-
-def host_and_port(address: str, default_port: int | None = None) -> tuple[str, int]:
-    """The parts of "host:port", where an IPv6 address with a port stands in brackets.
-
-    Args:
-        address: such as "192.0.2.1:7117", "[2001:db8::1]:7117", "host-b".
-        default_port: where the address has none; None if it must have one.
-
-    Raises:
-        BadAddress: it makes no sense.
-    """
-    match = _ADDRESS.fullmatch(address)
-    if match is not None:
-        host = match["v6"] or match["host"] or match["bare"]
-        port = default_port if match["port"] is None else int(match["port"])
-        if port is not None and port <= _MAX_PORT:
-            return host, port
-    raise BadAddress(
-        f"{address}: expected host:port, or [IPv6 address]:port, with a port up to {_MAX_PORT}"
-    )
 
 
 def _descriptors(payload: bytes) -> Iterator[int]:

@@ -23,7 +23,8 @@ from tests.daemon.support import (
     vlans,
 )
 from vdpad.service.endpoints import endpoint as endpoints
-from vdpad.service.endpoints.endpoint import UnixEndpoint
+from vdpad.service.endpoints import unix
+from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.virtio.split_ring import Region, lay_out
 from vdpad.wire.datagrams import AncillarySocket, Peer
 
@@ -140,7 +141,7 @@ async def test_so_many_large_replies_wait_for_room(
 
     full = [True]
     monkeypatch.setattr(AncillarySocket, "must_give_way", lambda *_: full[0])
-    monkeypatch.setattr(endpoints, "_REPLY_WAITS", GUARD)
+    monkeypatch.setattr(unix, "_REPLY_WAITS", GUARD)
     endpoint = UnixEndpoint(answer)
     await endpoint.listen(tmp_path / "vdpad.sock", 0o600, None)
     with Caller(tmp_path / "vdpad.sock") as caller:

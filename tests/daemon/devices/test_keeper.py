@@ -9,9 +9,9 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from vdpad.daemon.devices import keeper as kept_module
-from vdpad.daemon.devices import opening as held
-from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.devices import keeper as keeper_module
+from vdpad.daemon.devices import opening
+from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.devices import (
     DeviceKept,
@@ -60,11 +60,11 @@ def device(monkeypatch: pytest.MonkeyPatch) -> type[FakeDevice]:
 
     Device.may_open.set()
     Device.may_close.set()
-    monkeypatch.setattr(held, "VhostVdpaDevice", Device)
+    monkeypatch.setattr(opening, "VhostVdpaDevice", Device)
     return Device
 
 
-async def _bring_up(keeper: KeptDevices, migration: str = "vm-1") -> Any:
+async def _bring_up(keeper: DeviceKeeper, migration: str = "vm-1") -> Any:
     return await keeper.bring_up("vdpa0", NODE, frozenset(), migration)
 
 
@@ -75,7 +75,7 @@ async def _until(true: Callable[[], bool]) -> None:
 
 
 async def test_a_device_is_known_by_its_name_and_by_its_node(device: type[FakeDevice]) -> None:
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     kept = await _bring_up(keeper)
     assert keeper.named("vdpa0") is keeper.named(str(NODE)) is kept
     with pytest.raises(ApiError, match="it keeps: vdpa0"):
@@ -88,7 +88,7 @@ async def test_a_device_is_known_by_its_name_and_by_its_node(device: type[FakeDe
 
 async def test_the_loop_runs_while_a_device_comes_up(device: type[FakeDevice]) -> None:
     device.may_open.clear()
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     coming = asyncio.create_task(_bring_up(keeper))
     await asyncio.sleep(0)
     for call in (_bring_up(keeper, "vm-2"), keeper.close(keeper.named("vdpa0"))):
@@ -102,9 +102,9 @@ async def test_the_loop_runs_while_a_device_comes_up(device: type[FakeDevice]) -
 async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
     device.may_open.clear()
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     with pytest.raises(ApiError, match="to come up within") as caught:
         await _bring_up(keeper)
     assert caught.value.kind is Kind.TIMEOUT
@@ -119,10 +119,10 @@ async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
 async def test_a_device_that_fails_too_late_is_forgotten(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
     device.may_open.clear()
     device.refuses = DeviceRefused("no")
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     with pytest.raises(ApiError):
         await _bring_up(keeper)
     device.may_open.set()
@@ -132,7 +132,7 @@ async def test_a_device_that_fails_too_late_is_forgotten(
 
 async def test_cancellation_gives_the_device_back(device: type[FakeDevice]) -> None:
     device.may_open.clear()
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     coming = asyncio.create_task(_bring_up(keeper))
     await asyncio.sleep(0)
     coming.cancel()
@@ -145,8 +145,8 @@ async def test_cancellation_gives_the_device_back(device: type[FakeDevice]) -> N
 async def test_a_device_that_does_not_go(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
-    keeper = KeptDevices()
+    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
+    keeper = DeviceKeeper()
     kept = await _bring_up(keeper)
     device.may_close.clear()
     with pytest.raises(ApiError, match="to be given back within") as caught:
@@ -172,7 +172,7 @@ async def test_what_a_caller_is_told(
     device: type[FakeDevice], error: Exception, kind: Kind
 ) -> None:
     device.refuses = error
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     with pytest.raises(ApiError) as caught:
         await _bring_up(keeper)
     assert caught.value.kind is kind
@@ -180,7 +180,7 @@ async def test_what_a_caller_is_told(
 
 
 async def test_all_are_given_back_at_the_end(device: type[FakeDevice]) -> None:
-    keeper = KeptDevices()
+    keeper = DeviceKeeper()
     for number in range(3):
         await keeper.bring_up(f"vdpa{number}", Path(f"/dev/vhost-vdpa-{number}"), frozenset(), "vm")
     await keeper.stop()
@@ -192,7 +192,7 @@ async def test_all_are_given_back_at_the_end(device: type[FakeDevice]) -> None:
 
 async def test_that_a_device_is_kept_and_given_back_is_told(device: type[FakeDevice]) -> None:
     told: list[Event] = []
-    keeper = KeptDevices(told.append)
+    keeper = DeviceKeeper(told.append)
     named = ("vm-1", "vdpa0", str(NODE))
     kept = await _bring_up(keeper)
     assert told == [DeviceKept(*named)]
@@ -205,11 +205,11 @@ async def test_that_a_device_is_kept_and_given_back_is_told(device: type[FakeDev
 async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
     device.may_open.clear()
     device.refuses = DeviceRefused("no")
     told: list[Event] = []
-    keeper = KeptDevices(told.append)
+    keeper = DeviceKeeper(told.append)
     with pytest.raises(ApiError, match="come up"):
         await _bring_up(keeper)
     device.may_open.set()
@@ -220,10 +220,10 @@ async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
 async def test_that_a_device_is_not_given_back_at_the_end_is_told(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
     device.may_close.clear()
     told: list[Event] = []
-    keeper = KeptDevices(told.append)
+    keeper = DeviceKeeper(told.append)
     await _bring_up(keeper)
     await keeper.stop()
     device.may_close.set()
@@ -287,13 +287,13 @@ def stored_device(monkeypatch: pytest.MonkeyPatch) -> type[StoredDevice]:
 
     Device.may_open.set()
     Device.may_close.set()
-    monkeypatch.setattr(held, "VhostVdpaDevice", Device)
+    monkeypatch.setattr(opening, "VhostVdpaDevice", Device)
     return Device
 
 
-def _keeper(store: FakeStore, events: list[Event] | None = None) -> KeptDevices:
+def _keeper(store: FakeStore, events: list[Event] | None = None) -> DeviceKeeper:
     heard: list[Event] = [] if events is None else events
-    return KeptDevices(heard.append, cast("DescriptorStore", store))
+    return DeviceKeeper(heard.append, cast("DescriptorStore", store))
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -335,7 +335,7 @@ def _stored(name: str) -> Any:
         key=f"key of {name}",
         device=name,
         node=f"/dev/{name}",
-        migration="vm-1",
+        owner="vm-1",
         descriptors=None,
         geometry=None,
         features=None,
@@ -347,12 +347,11 @@ async def test_what_was_stored_is_kept_on_for_its_migration(
 ) -> None:
     class Adopted(stored_device):  # type: ignore[misc, valid-type]
         def __init__(self, path: Path, *_: object) -> None:
-            self.ring = SimpleNamespace(available=0 if path.name == "vdpa1" else 7)
+            self.is_unused = path.name == "vdpa1"
             if path.name == "vdpa2":
                 raise DeviceRefused("gone")
 
-    for module in (held, kept_module):
-        monkeypatch.setattr(module, "AdoptedDevice", Adopted)
+    monkeypatch.setattr(opening, "AdoptedDevice", Adopted)
     store = FakeStore(stored_device.told)
     store.stored = [_stored(name) for name in ("vdpa0", "vdpa1", "vdpa2")]
     events: list[Event] = []
@@ -363,7 +362,7 @@ async def test_what_was_stored_is_kept_on_for_its_migration(
         DeviceStillKept("vm-1", "vdpa1", "/dev/vdpa1"),
         DeviceLost("vm-1", "vdpa2", "/dev/vdpa2", "gone"),
     ]
-    assert [(kept.name, kept.migration, kept.is_untouched) for kept in adopted] == [
+    assert [(kept.name, kept.owner, kept.is_unused) for kept in adopted] == [
         ("vdpa0", "vm-1", False),
         ("vdpa1", "vm-1", True),
     ]
@@ -386,8 +385,8 @@ async def test_cancellation_as_the_device_comes_gives_it_back_too(
             coming.cancel()
         return done
 
-    monkeypatch.setattr(kept_module, "on_a_thread", at_once)
-    keeper = KeptDevices()
+    monkeypatch.setattr(keeper_module, "on_a_thread", at_once)
+    keeper = DeviceKeeper()
     coming = asyncio.create_task(_bring_up(keeper))
     await asyncio.wait([coming])
     await _until(lambda: keeper.get("vdpa0") is None)

@@ -82,7 +82,7 @@ def put(store: DescriptorStore, made_of: DeviceDescriptors, device: str = "vdpa0
     return store.put(
         device=device,
         node="/dev/vhost-vdpa-0",
-        migration="vm-1",
+        owner="vm-1",
         geometry=GEOMETRY,
         features=FEATURES,
         descriptors=made_of,
@@ -110,7 +110,7 @@ def test_a_device_comes_out_as_it_went_in(systemd: Systemd, made_of: DeviceDescr
         zip(("vdpa0", "a:strange.name"), keys, strict=True)
     )
     for each in found:
-        assert (each.node, each.migration) == ("/dev/vhost-vdpa-0", "vm-1")
+        assert (each.node, each.owner) == ("/dev/vhost-vdpa-0", "vm-1")
         assert (each.geometry, each.features) == (GEOMETRY, FEATURES)
         assert [count(fd) for fd in each.descriptors] == [0, 1, 2, 3]
         close(each)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.daemon.records.recording import COMMANDS, create, encoded, file_of, loaded, only, told
 from tests.daemon.support import Json, serving, software, vlans
-from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.faults import ApiError, Kind
@@ -208,9 +208,9 @@ def test_a_record_that_contradicts_itself_is_dropped(
 class Kept:
     """A device that an earlier daemon kept."""
 
-    def __init__(self, migration: str, *, is_untouched: bool) -> None:
-        self.migration = migration
-        self.is_untouched = is_untouched
+    def __init__(self, owner: str, *, is_unused: bool) -> None:
+        self.owner = owner
+        self.is_unused = is_unused
 
 
 async def test_of_kept_devices_those_that_have_nothing_of_a_guest_are_given_back(
@@ -226,10 +226,10 @@ async def test_of_kept_devices_those_that_have_nothing_of_a_guest_are_given_back
         record.close()
     records.close()
     adopted = [
-        Kept("vm-0", is_untouched=True),
-        Kept("vm-1", is_untouched=False),
-        Kept("vm-2", is_untouched=False),
-        Kept("vm-3", is_untouched=True),
+        Kept("vm-0", is_unused=True),
+        Kept("vm-1", is_unused=False),
+        Kept("vm-2", is_unused=False),
+        Kept("vm-3", is_unused=True),
     ]
     closed = []
 
@@ -239,7 +239,7 @@ async def test_of_kept_devices_those_that_have_nothing_of_a_guest_are_given_back
     async def close(_: object, kept: Kept) -> None:
         closed.append(kept)
 
-    monkeypatch.setattr(KeptDevices, "adopt", adopt)
-    monkeypatch.setattr(KeptDevices, "close", close)
+    monkeypatch.setattr(DeviceKeeper, "adopt", adopt)
+    monkeypatch.setattr(DeviceKeeper, "close", close)
     async with serving(tmp_path, records={"directory": tmp_path / "operations"}):
         assert closed == adopted[:1]

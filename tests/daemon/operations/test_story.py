@@ -24,7 +24,6 @@ from tests.daemon.support import (
     vlans,
 )
 from vdpad.daemon.daemon import Service
-from vdpad.daemon.events.daemon import FileNotWritten, SocketError
 from vdpad.daemon.events.operations import (
     Broken,
     Cancelled,
@@ -40,6 +39,7 @@ from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.events import announcing
 from vdpad.service.events.event import Event
+from vdpad.service.events.kinds import FileNotWritten, SocketError
 
 
 @asynccontextmanager

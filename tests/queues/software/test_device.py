@@ -15,8 +15,9 @@ from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareD
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
 from vdpad.virtio.commands import VlanAdd
+from vdpad.virtio.driver_ring import command_descriptors
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESCRIPTOR, command_descriptors
+from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESCRIPTOR
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]

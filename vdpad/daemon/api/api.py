@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import vdpad
+from vdpad.daemon.api.devices import all_devices
 from vdpad.daemon.api.params import (
     CheckParams,
     CommitParams,
@@ -31,9 +32,9 @@ from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
 from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
-from vdpad.daemon.targets.host import all_devices
 from vdpad.daemon.targets.interface import Terms
-from vdpad.daemon.targets.resolve import KINDS, Targets
+from vdpad.daemon.targets.resolve import Targets
+from vdpad.daemon.targets.target_params import KINDS
 from vdpad.queues.lent_queue import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
@@ -233,9 +234,9 @@ class Api:
 
     async def _release(self, call: _Call) -> object:
         device = call.params(ReleaseParams).device
-        kept = self._targets.kept.named(device)
-        self._operations.device_goes(kept.migration)
-        await self._targets.kept.close(kept)
+        kept = self._targets.keeper.named(device)
+        self._operations.device_goes(kept.owner)
+        await self._targets.keeper.close(kept)
         return {}
 
     def _wish(self, params: RestoreParams, call: _Call) -> Wish:

@@ -11,7 +11,7 @@ from typing import Any
 from vdpad.daemon.api.params import NAME
 from vdpad.daemon.events.requests import NotAllowed, Refused
 from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
-from vdpad.daemon.targets.resolve import KINDS
+from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
 
 _METHODS = ("prepare", "commit", "restore", "cancel", "release")

@@ -2,25 +2,25 @@
 
 A device is in here from the moment that a prepare asks for it until it is the kernel's again:
 
-    opening ──▶ up ──release, or its migration is given up──▶ closing ──▶ gone
+    opening ──▶ up ──release, or its owner gives it up──▶ closing ──▶ gone
        └────────────────it does not come up───────────────────────────────▲
 
-Only `KeptDevices.bring_up` puts one in, and what is in here no other migration gets. Opening and
+Only `DeviceKeeper.bring_up` puts one in, and what is in here no other owner gets. Opening and
 closing sleep in the device's driver for as long as it pleases, so each has a thread of its own: the
 event loop never waits in the kernel, and a driver that hangs holds up only its own device.
 
 Where there is a descriptor store, what is up has a copy there, and outlives the daemon: `adopt`
-puts it in again, up, for the migration that it was kept for. As a copy keeps the kernel from
+puts it in again, up, for the owner that it was kept for. As a copy keeps the kernel from
 resetting a device, giving it back is then a reset, the store's letting go, and our closing.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 
-from vdpad.daemon.devices.opening import Held, adopt_device, give_back, open_device
+from vdpad.daemon.devices.kept import KeptDevice, Phase
+from vdpad.daemon.devices.opening import Opened, adopt_device, give_back, open_device
 from vdpad.daemon.devices.store import DescriptorStore, Stored
 from vdpad.daemon.events.devices import (
     DeviceKept,
@@ -31,110 +31,18 @@ from vdpad.daemon.events.devices import (
     DeviceStillKept,
 )
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice
-from vdpad.queues.vhost_vdpa.device import DeviceRefused, VhostVdpaDevice
 from vdpad.queues.vhost_vdpa.node import VhostVdpaError
-from vdpad.restore.plan import Capabilities
-from vdpad.restore.program import largest_command
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.systemd.notify import Notifier
 from vdpad.service.threads import on_a_thread
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
 
 # How long a device may take to come up or to go, in seconds. Past it the request is answered, and
 # the device is given back once its driver lets go of the thread.
 _MOST_SECONDS = 10.0
 
 
-class Phase(Enum):
-    """Where a device is on its way."""
-
-    OPENING = auto()
-    UP = auto()
-    CLOSING = auto()
-
-
-class KeptDevice:
-    """A device and the migration that it is kept for; implements Destination while it is up."""
-
-    def __init__(self, keeper: "KeptDevices", name: str, node: Path, migration: str) -> None:
-        self._keeper = keeper
-        self.name = name
-        self.node = node
-        self.migration = migration
-        self.phase = Phase.OPENING
-        self._held: Held | None = None
-
-    @property
-    def named(self) -> tuple[str, str, str]:
-        """How events begin: the migration, the device, its node."""
-        return self.migration, self.name, str(self.node)
-
-    @property
-    def held(self) -> Held:
-        """The device and its key; only once it is up."""
-        assert self._held is not None
-        return self._held
-
-    @property
-    def device(self) -> VhostVdpaDevice | AdoptedDevice:
-        """The device; only once it is up."""
-        return self.held.device
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether it was adopted, and had not been sent anything."""
-        return isinstance(self.device, AdoptedDevice) and self.device.ring.available == 0
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it is between coming and going."""
-        return self.phase is Phase.UP
-
-    def came_up(self, held: Held) -> None:
-        """The device is there."""
-        self._held = held
-        self.phase = Phase.UP
-
-    @property
-    def geometry(self) -> RingGeometry:
-        """The CVQ's."""
-        return self.device.geometry
-
-    @property
-    def event_idx(self) -> bool:
-        """Whether RING_EVENT_IDX was negotiated."""
-        return self.device.event_idx
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """By the config space that was read after negotiation."""
-        return Capabilities.of(
-            self.device.features, self.device.config, largest_command(self.geometry)
-        )
-
-    def identity(self, fds: list[int]) -> object:
-        """The device itself; it needs no descriptors."""
-        return self.node
-
-    def open(self, fds: list[int]) -> ControlQueue:
-        """The CVQ, which stands ready since the bring-up."""
-        try:
-            return self.device.queue()
-        except DeviceRefused as error:
-            raise ApiError(Kind.DEVICE_BROKEN, f"{self.name}: {error}") from error
-
-    def done(self) -> None:
-        """Nothing: the device is kept until it is released."""
-
-    async def give_up(self) -> None:
-        """Gives the device back."""
-        await self._keeper.close(self)
-
-
-class KeptDevices:
+class DeviceKeeper:
     """All of them, by name."""
 
     def __init__(
@@ -166,9 +74,7 @@ class KeptDevices:
             )
         return kept
 
-    async def bring_up(
-        self, name: str, node: Path, guest: FeatureSet, migration: str
-    ) -> KeptDevice:
+    async def bring_up(self, name: str, node: Path, guest: FeatureSet, owner: str) -> KeptDevice:
         """Opens a device and brings it up for a guest with these features.
 
         On cancellation, or when it takes too long, the device is given back once its driver lets
@@ -179,8 +85,8 @@ class KeptDevices:
             NoControlQueue: the device does not offer CTRL_VQ.
         """
         self._refuse_another(name)
-        kept = self._all[name] = KeptDevice(self, name, node, migration)
-        await self._come_up(kept, partial(open_device, name, node, guest, migration, self._store))
+        kept = self._all[name] = KeptDevice(name, node, owner, self.close)
+        await self._open(kept, partial(open_device, name, node, guest, owner, self._store))
         self._announce(DeviceKept(*kept.named))
         return kept
 
@@ -194,10 +100,10 @@ class KeptDevices:
         return [kept for kept in adopted if kept is not None]
 
     async def _adopt(self, stored: Stored) -> KeptDevice | None:
-        kept = KeptDevice(self, stored.device, Path(stored.node), stored.migration)
+        kept = KeptDevice(stored.device, Path(stored.node), stored.owner, self.close)
         self._all[stored.device] = kept
         try:
-            await self._come_up(kept, partial(adopt_device, stored))
+            await self._open(kept, partial(adopt_device, stored))
         except (ApiError, VhostVdpaError) as error:
             self._announce(DeviceLost(*kept.named, str(error)))
             self._store.drop(stored.key)
@@ -205,8 +111,8 @@ class KeptDevices:
         self._announce(DeviceStillKept(*kept.named))
         return kept
 
-    async def _come_up(self, kept: KeptDevice, come: Callable[[], Held]) -> None:
-        opened = on_a_thread(come, f"open {kept.name}")
+    async def _open(self, kept: KeptDevice, opening: Callable[[], Opened]) -> None:
+        opened = on_a_thread(opening, f"open {kept.name}")
         try:
             await asyncio.wait([opened], timeout=_MOST_SECONDS)
         except asyncio.CancelledError:
@@ -216,7 +122,7 @@ class KeptDevices:
             self._let_go_of(kept, opened)
             raise _too_slow(kept.name, "come up")
         try:
-            kept.came_up(opened.result())
+            kept.is_open(*opened.result())
         except BaseException:
             del self._all[kept.name]
             raise
@@ -230,7 +136,9 @@ class KeptDevices:
         if not kept.is_up:
             raise self._on_its_way(kept)
         kept.phase = Phase.CLOSING
-        closed = on_a_thread(partial(give_back, kept.held, self._store), f"close {kept.name}")
+        closed = on_a_thread(
+            partial(give_back, kept.device, kept.store_key, self._store), f"close {kept.name}"
+        )
         closed.add_done_callback(lambda _: self._gone(kept))
         await asyncio.wait([closed], timeout=_MOST_SECONDS)
         if not closed.done():
@@ -263,28 +171,28 @@ class KeptDevices:
             raise self._on_its_way(kept)
         raise ApiError(
             Kind.BUSY,
-            f"vdpad keeps {name} for migration {kept.migration}; release the device first",
-            migration=kept.migration,
+            f"vdpad keeps {name} for migration {kept.owner}; release the device first",
+            migration=kept.owner,
         )
 
     def _on_its_way(self, kept: KeptDevice) -> ApiError:
         way = "brought up" if kept.phase is Phase.OPENING else "given back"
         return ApiError(
             Kind.BUSY,
-            f"{kept.name} is being {way} for migration {kept.migration}; try again in a moment",
-            migration=kept.migration,
+            f"{kept.name} is being {way} for migration {kept.owner}; try again in a moment",
+            migration=kept.owner,
         )
 
-    def _let_go_of(self, kept: KeptDevice, opened: "asyncio.Future[Held]") -> None:
+    def _let_go_of(self, kept: KeptDevice, opened: "asyncio.Future[Opened]") -> None:
         """Nobody waits for this bring-up any more."""
         kept.phase = Phase.CLOSING
         opened.add_done_callback(lambda late: self._close_late(kept, late))
 
-    def _close_late(self, kept: KeptDevice, opened: "asyncio.Future[Held]") -> None:
+    def _close_late(self, kept: KeptDevice, opened: "asyncio.Future[Opened]") -> None:
         if opened.cancelled() or opened.exception() is not None:
             del self._all[kept.name]
             return
-        closing = partial(give_back, opened.result(), self._store)
+        closing = partial(give_back, *opened.result(), self._store)
         closed = on_a_thread(closing, f"close {kept.name}")
         closed.add_done_callback(lambda _: self._gone(kept))
 

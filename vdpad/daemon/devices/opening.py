@@ -4,9 +4,10 @@ All of this sleeps in the device's driver for as long as that pleases, and runs 
 """
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from vdpad.daemon.devices.kept import Device
 from vdpad.daemon.devices.store import DescriptorStore, Stored
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.host.sysfs import holders_of
@@ -30,17 +31,17 @@ _KINDS: dict[type[Exception], Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A device, and what the store knows it by."""
+class Opened(NamedTuple):
+    """A device that is up."""
 
-    device: VhostVdpaDevice | AdoptedDevice
-    key: str | None
+    device: Device
+    store_key: str | None
+    """What the store knows it by; None where there is none."""
 
 
 def open_device(
-    name: str, node: Path, guest: FeatureSet, migration: str, store: DescriptorStore
-) -> Held:
+    name: str, node: Path, guest: FeatureSet, owner: str, store: DescriptorStore
+) -> Opened:
     """Opens a device, brings it up for a guest with these features, and stores it.
 
     Raises:
@@ -57,12 +58,12 @@ def open_device(
         kind = _KINDS.get(type(error), Kind.DEVICE_BROKEN)
         raise ApiError(kind, str(error)) from error
     if not store.is_there:
-        return Held(device, None)
+        return Opened(device, None)
     try:
         key = store.put(
             device=name,
             node=str(node),
-            migration=migration,
+            owner=owner,
             geometry=device.geometry,
             features=device.features,
             descriptors=device.descriptors(),
@@ -70,27 +71,27 @@ def open_device(
     except BaseException:
         device.close()
         raise
-    return Held(device, key)
+    return Opened(device, key)
 
 
-def adopt_device(stored: Stored) -> Held:
+def adopt_device(stored: Stored) -> Opened:
     """A device that an earlier daemon brought up.
 
     Raises:
         VhostVdpaError: the device is none any more.
     """
     device = AdoptedDevice(Path(stored.node), stored.descriptors, stored.geometry, stored.features)
-    return Held(device, stored.key)
+    return Opened(device, stored.key)
 
 
-def give_back(held: Held, store: DescriptorStore) -> None:
+def give_back(device: Device, store_key: str | None, store: DescriptorStore) -> None:
     """Resets a device and closes it, here and in the store."""
-    if held.key is not None:
+    if store_key is not None:
         # What refuses is reset all the same, by the last copy's closing.
         with contextlib.suppress(VhostVdpaError):
-            held.device.reset()
-        store.drop(held.key)
-    held.device.close()
+            device.reset()
+        store.drop(store_key)
+    device.close()
 
 
 def _busy(node: Path) -> ApiError:

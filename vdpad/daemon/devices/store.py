@@ -52,6 +52,7 @@ class _Description(BaseModel):
     device: Annotated[str, Field(min_length=1, max_length=255)]
     node: Annotated[str, Field(min_length=1, max_length=4096)]
     migration: Annotated[str, Field(min_length=1, max_length=128)]
+    """The owner."""
     geometry: RingGeometry
     features: Annotated[int, Field(ge=0, lt=1 << 64)]
 
@@ -64,7 +65,7 @@ class Stored:
     """What its names have in common."""
     device: str
     node: str
-    migration: str
+    owner: str
     geometry: RingGeometry
     features: FeatureSet
     descriptors: DeviceDescriptors
@@ -90,7 +91,7 @@ class DescriptorStore:
         *,
         device: str,
         node: str,
-        migration: str,
+        owner: str,
         geometry: RingGeometry,
         features: FeatureSet,
         descriptors: DeviceDescriptors,
@@ -100,7 +101,7 @@ class DescriptorStore:
         description = _Description(
             device=device,
             node=node,
-            migration=migration,
+            migration=owner,
             geometry=geometry,
             features=mask_of(features),
         )
@@ -151,7 +152,7 @@ def _stored(key: str, parts: dict[str, int]) -> Stored:
         key=key,
         device=said.device,
         node=said.node,
-        migration=said.migration,
+        owner=said.migration,
         geometry=said.geometry,
         features=bits_of(said.features),
         descriptors=DeviceDescriptors(**parts),

@@ -7,10 +7,9 @@ from typing import Any
 
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.operation import Operation, State, Wish
-from vdpad.daemon.operations.replayed import by_name
 from vdpad.daemon.targets.interface import Terms
 from vdpad.restore.plan import Incompatible, Plan, plan
-from vdpad.restore.program import encode
+from vdpad.restore.program import by_name, encode
 from vdpad.state.model import NetState
 from vdpad.state.problems import summary
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from vdpad.daemon.events.operations import Broken, Incomplete, Rejected, Replayed, Restored
 from vdpad.restore import replay
+from vdpad.restore.program import by_name
 from vdpad.restore.report import Line, Report
 from vdpad.virtio.commands import Command
 
@@ -14,11 +15,6 @@ _KINDS: Mapping[replay.Outcome, type[Replayed]] = {
     replay.Outcome.INCOMPLETE: Incomplete,
     replay.Outcome.BROKEN: Broken,
 }
-
-
-def by_name(commands: tuple[Command, ...]) -> Counter[str]:
-    """How many there are of each. To be counted when an operation is prepared: there is time."""
-    return Counter(command.NAME for command in commands)
 
 
 def replayed_event(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.host import sysfs, vdpa_netlink
@@ -21,8 +20,7 @@ from vdpad.host.vdpa import (
     VdpaDevice,
     VdpaError,
 )
-from vdpad.virtio.commands import format_mac
-from vdpad.virtio.features import FEATURES, FeatureSet
+from vdpad.virtio.features import FeatureSet
 
 _KINDS: dict[type[VdpaError], Kind] = {
     NotLoaded: Kind.NO_SUCH_DEVICE,
@@ -80,16 +78,6 @@ def _there() -> str:
     return f"this host's vDPA devices: {', '.join(sysfs.names()) or 'none'}"
 
 
-async def all_devices() -> list[dict[str, Any]]:
-    """The result of `devices`.
-
-    Raises:
-        ApiError: no-such-device: vdpa is not loaded; busy: netlink does not answer.
-    """
-    with host_errors():
-        return [_to_json(device, config) for device, config in await vdpa_netlink.everything()]
-
-
 async def one_device(name: str) -> tuple[VdpaDevice, VdpaConfig, FeatureSet]:
     """A network device, its config, and the features that it offers.
 
@@ -105,29 +93,3 @@ async def one_device(name: str) -> tuple[VdpaDevice, VdpaConfig, FeatureSet]:
             "(before 6.2); only `prepare`, which opens the device, can tell whether a state fits",
         )
     return device, config, config.features
-
-
-def _to_json(device: VdpaDevice, config: VdpaConfig | None) -> dict[str, Any]:
-    try:
-        node, driver = sysfs.node_of(device.name), sysfs.driver_of(device.name)
-    except NoSuchVdpaDevice:
-        node = driver = None  # removed since
-    return {
-        "name": device.name,
-        "mgmtdev": device.mgmtdev,
-        "driver": driver,
-        "node": None if node is None else str(node),
-        "features": FEATURES.names(sorted((config and config.features) or ())),
-        "config": None if config is None else _config_json(config),
-    }
-
-
-def _config_json(config: VdpaConfig) -> dict[str, Any]:
-    """What netlink tells of virtio_net_config, under the specification's names."""
-    told = {
-        "mac": config.mac and format_mac(config.mac),
-        "status": config.status,
-        "max_virtqueue_pairs": config.max_virtqueue_pairs,
-        "mtu": config.mtu,
-    }
-    return {name: value for name, value in told.items() if value is not None}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from vdpad.daemon.devices.keeper import KeptDevices
+from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Software
@@ -12,8 +12,6 @@ from vdpad.daemon.targets.software import SoftwareTarget
 from vdpad.daemon.targets.target_params import LentParams, Params, SoftwareParams, VhostVdpaParams
 from vdpad.daemon.targets.vhost_vdpa import VhostVdpaTarget
 from vdpad.service.events.announcing import Announce, log_event
-
-KINDS = ("software", "vhost-vdpa", "lent")
 
 
 class Targets:
@@ -26,7 +24,7 @@ class Targets:
         store: DescriptorStore | None = None,
     ) -> None:
         self._software = {each.name: SoftwareTarget(each, announce) for each in software}
-        self.kept = KeptDevices(announce, store)
+        self.keeper = DeviceKeeper(announce, store)
 
     def start(self) -> None:
         """Starts the software devices in the running loop."""
@@ -35,7 +33,7 @@ class Targets:
 
     async def stop(self) -> None:
         """Ends the software devices, and gives the kept ones back."""
-        await self.kept.stop()
+        await self.keeper.stop()
         for target in self._software.values():
             await target.stop()
 
@@ -50,7 +48,7 @@ class Targets:
             case LentParams():
                 return LentTarget.of(params)
             case VhostVdpaParams():
-                return VhostVdpaTarget(params, self.kept)
+                return VhostVdpaTarget(params, self.keeper)
             case SoftwareParams() if params.name in self._software:
                 return self._software[params.name]
         there = ", ".join(self._software) or "none"

@@ -2,7 +2,6 @@
 
 import json
 
-from vdpad.daemon.events.daemon import FileNotWritten
 from vdpad.daemon.settings import Software
 from vdpad.errors import why
 from vdpad.queues.control_queue import ControlQueue
@@ -12,6 +11,7 @@ from vdpad.queues.software.misbehaviour import Misbehaviour
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import largest_command
 from vdpad.service.events.announcing import Announce, log_event
+from vdpad.service.events.kinds import FileNotWritten
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
 

@@ -76,11 +76,14 @@ class LentParams(Params):
     ring: RingParams
 
 
-_KINDS: Mapping[str, type[Params]] = {
+_MODELS: Mapping[str, type[Params]] = {
     "software": SoftwareParams,
     "vhost-vdpa": VhostVdpaParams,
     "lent": LentParams,
 }
+
+KINDS = tuple(_MODELS)
+"""What a target may be, as the API names it."""
 
 # Which config keys each feature makes necessary.
 _NEEDED_CONFIG = {
@@ -100,9 +103,9 @@ def _parse(value: Any) -> Params:
     if not isinstance(value, dict):
         raise PydanticCustomError("target", "expected an object with a kind")
     kind = value.get("kind")
-    model = _KINDS.get(kind) if isinstance(kind, str) else None
+    model = _MODELS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        raise invalid((("kind",), "kind", f"expected one of {', '.join(_KINDS)}"))
+        raise invalid((("kind",), "kind", f"expected one of {', '.join(KINDS)}"))
     target = model.model_validate(value)
     if isinstance(target, LentParams):
         _require_config(target)

@@ -5,7 +5,8 @@
 
 from dataclasses import asdict, dataclass
 
-from vdpad.daemon.devices.keeper import KeptDevice, KeptDevices
+from vdpad.daemon.devices.keeper import DeviceKeeper
+from vdpad.daemon.devices.kept import KeptDevice
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.targets.host import Found, find, one_device
 from vdpad.daemon.targets.interface import Destination, Terms
@@ -47,7 +48,7 @@ class VhostVdpaTarget:
     """Implements Target."""
 
     params: VhostVdpaParams
-    kept: KeptDevices
+    keeper: DeviceKeeper
 
     async def look(self, guest: FeatureSet) -> Terms:
         """By netlink; for a device that is kept, by what was read when it came up."""
@@ -63,7 +64,7 @@ class VhostVdpaTarget:
         """Opens the device and keeps it."""
         found = self._find()
         try:
-            return await self.kept.bring_up(found.name, found.node, guest, migration)
+            return await self.keeper.bring_up(found.name, found.node, guest, migration)
         except NoControlQueue as error:
             raise _incompatible(guest, error) from error
 
@@ -75,7 +76,7 @@ class VhostVdpaTarget:
         return find(self.params.device, self.params.path)
 
     def _kept(self) -> KeptDevice | None:
-        return self.kept.get(self.params.device or self.params.path)
+        return self.keeper.get(self.params.device or self.params.path)
 
 
 def _terms(

@@ -24,8 +24,9 @@ from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.vhost_vdpa.device import DeviceDescriptors, DeviceRefused
 from vdpad.queues.vhost_vdpa.node import Node, VhostVdpaError
 from vdpad.virtio.config import pull_config
+from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import DriverRing, RingGeometry
+from vdpad.virtio.split_ring import RingGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ class AdoptedDevice:
     def event_idx(self) -> bool:
         """Whether RING_EVENT_IDX was negotiated."""
         return Feature.RING_EVENT_IDX in self.features
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether its owner had made nothing available on its CVQ."""
+        return self.ring.available == 0
 
     def queue(self) -> ControlQueue:
         """

@@ -28,8 +28,9 @@ from vdpad.queues.eventfds import Waiter
 from vdpad.queues.vhost_vdpa.memory import Layout, SharedMemory, plan_layout
 from vdpad.queues.vhost_vdpa.node import BackendFeature, Node, VhostVdpaError
 from vdpad.virtio.config import cvq_index, pull_config
+from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import TRANSPORT, Feature, FeatureSet
-from vdpad.virtio.split_ring import DriverRing, RingGeometry
+from vdpad.virtio.split_ring import RingGeometry
 
 _NET = 1  # virtio 1.4, 5 "Device Types"
 
@@ -153,6 +154,11 @@ class VhostVdpaDevice:
     def event_idx(self) -> bool:
         """Whether RING_EVENT_IDX was negotiated."""
         return Feature.RING_EVENT_IDX in self.features
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was made available on its CVQ since it came up."""
+        return self._ring.available_index == 0
 
     def queue(self) -> ControlQueue:
         """The CVQ, for one user at a time.

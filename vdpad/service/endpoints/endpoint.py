@@ -10,21 +10,18 @@ All that is here, but what a Unix socket's path is about, serves the UDP endpoin
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from asyncio_dgram.aio import DatagramServer, Protocol
 
-from vdpad.daemon.events.daemon import SocketError
 from vdpad.daemon.faults import ApiError, Kind
-from vdpad.service.endpoints.binding import bound_socket, inherited_socket, inode_of
 from vdpad.service.envelope import encode_reply
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.wire.datagrams import MAX_DATAGRAM, AncillarySocket, Peer
+from vdpad.service.events.kinds import SocketError
+from vdpad.wire.datagrams import Peer
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
@@ -39,14 +36,6 @@ _ANSWERED_AT_ONCE = 1024
 # 2 GiB. On average one may have 8 KiB, which a guest's state does not reach.
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 
-# How many more are answered at the end. Stops senders that go on from putting it off.
-_MOST_OF_THE_REST = 1024
-
-# How long a large reply waits for room in the send buffer, in seconds, how often it looks, and how
-# many may wait: each is up to 200 KiB. Room is what readers make, however slow.
-_REPLY_WAITS = 2.0
-_REPLY_LOOKS = 0.005
-_WAITING_REPLIES = 32
 
 _OVERLOADED = encode_reply(
     None,
@@ -191,79 +180,3 @@ class Endpoint:
     async def _send(self, reply: bytes, peer: Peer) -> None:
         assert self._stream is not None
         await self._stream.send(reply, cast("Any", peer))
-
-
-class UnixEndpoint(Endpoint):
-    """The Unix datagram socket."""
-
-    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
-        super().__init__(answer, announce)
-        self._waiting_replies = 0
-        self._socket: AncillarySocket | None = None
-        self._path: Path | None = None
-        self._inode: int | None = None
-
-    async def listen(self, path: Path, mode: int, group: str | None) -> None:
-        """Binds the socket and begins to answer.
-
-        Raises:
-            CannotListen: another daemon answers there, or the path, mode or group can't be had.
-        """
-        self._socket = bound_socket(path, mode, group)
-        await self._serve(self._socket)
-        self._path, self._inode = path, inode_of(path)
-
-    async def take_over(self, fd: int) -> Path:
-        """Begins to answer on a socket that was bound before; its file is not ours to remove.
-
-        Returns:
-            where it is bound.
-
-        Raises:
-            CannotListen: it is no Unix datagram socket with a path.
-        """
-        self._socket = inherited_socket(fd)
-        await self._serve(self._socket)
-        return Path(self._socket.getsockname())
-
-    @property
-    def replies_dropped(self) -> int:
-        """How many could not be sent."""
-        return 0 if self._socket is None else self._socket.replies_dropped
-
-    async def _stop_reading(self) -> None:
-        """Removes the socket, if it is ours, and answers what still stands in it."""
-        await super()._stop_reading()
-        if self._path is None:
-            return
-        if inode_of(self._path) == self._inode:
-            self._path.unlink(missing_ok=True)
-        self._read_the_rest()
-
-    def _read_the_rest(self) -> None:
-        """Takes what stands in the kernel's queue, which nobody will serve after us."""
-        assert self._socket is not None
-        # Who is connected could send on, and would never hear of it. So the kernel refuses it now.
-        self._socket.shutdown(socket.SHUT_RD)
-        with contextlib.suppress(OSError):
-            for _ in range(_MOST_OF_THE_REST):
-                self._answer_or_refuse(*self._socket.recvfrom(MAX_DATAGRAM))
-
-    async def _send(self, reply: bytes, peer: Peer) -> None:
-        await self._wait_for_room(len(reply))
-        await super()._send(reply, peer)
-
-    async def _wait_for_room(self, size: int) -> None:
-        """Returns when a reply of this size may go, or has waited long enough."""
-        assert self._socket is not None
-        if self._waiting_replies >= _WAITING_REPLIES:
-            return
-        self._waiting_replies += 1
-        try:
-            async with asyncio.timeout(_REPLY_WAITS):
-                while self._socket.must_give_way(size):  # noqa: ASYNC110
-                    await asyncio.sleep(_REPLY_LOOKS)
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting_replies -= 1

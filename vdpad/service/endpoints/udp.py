@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import vdpad
-from vdpad.daemon.events.daemon import DatagramsRefused, Listening
 from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Udp
 from vdpad.errors import why
@@ -27,7 +26,9 @@ from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.envelope import encode_reply
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.wire.datagrams import Peer, host_and_port
+from vdpad.service.events.kinds import DatagramsRefused, Listening
+from vdpad.wire.addresses import host_and_port
+from vdpad.wire.datagrams import Peer
 from vdpad.wire.keys import key_file, load_keys
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
 

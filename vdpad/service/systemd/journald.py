@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from functools import cache
 from typing import Any
 
-from vdpad.daemon.events.daemon import EntriesLost
+from vdpad.service.events.kinds import EntriesLost
 from vdpad.service.systemd.memfd import sealed_memfd
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"

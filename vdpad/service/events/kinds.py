@@ -1,0 +1,83 @@
+"""What any process of ours has to tell: its sockets, its files, its log."""
+
+import logging
+from dataclasses import dataclass
+
+from vdpad.service.events.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(Event):
+    """Requests are taken from now on."""
+
+    NAME = "listening"
+    MESSAGE_ID = "c815989955f0427091ec365307f1af6f"
+    socket: str
+    version: str
+
+    def sentence(self) -> str:
+        return f"vdpad {self.version} listens on {self.socket}"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketError(Event):
+    """The kernel reported an error on the socket."""
+
+    NAME = "socket-error"
+    MESSAGE_ID = "04b8086c6f054c5a833aa7ea3119d3e4"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    reason: str
+
+    def sentence(self) -> str:
+        return f"error on the socket: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileNotWritten(Event):
+    """A file that the settings ask for could not be written."""
+
+    NAME = "file-not-written"
+    MESSAGE_ID = "8e87a01c1df843fda58823c81d4aef16"
+    LEVEL = logging.WARNING
+    path: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.path} was not written: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsRefused(Event):
+    """Datagrams of other hosts were not let in."""
+
+    NAME = "datagrams-refused"
+    MESSAGE_ID = "ac571c3e614b42a8a58d0475c3f0e165"
+    LEVEL = logging.WARNING
+    datagrams: int
+    """Since this was told last."""
+    reasons: tuple[str, ...]
+    """Each with its number."""
+    last: str
+    """What was wrong with the last one."""
+    address: str
+    """That it came from, if the network is to be believed."""
+
+    def sentence(self) -> str:
+        return (
+            f"{self.datagrams} datagrams refused ({', '.join(self.reasons)}); the last from "
+            f"{self.address}: {self.last}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesLost(Event):
+    """The journal did not take entries, and takes some again."""
+
+    NAME = "entries-lost"
+    MESSAGE_ID = "a0d1036bed0b4af99046161f5b4fd96e"
+    LEVEL = logging.WARNING
+    lost: int
+
+    def sentence(self) -> str:
+        return f"{self.lost} log entries before this were lost: the journal did not take them"
