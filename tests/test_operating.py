@@ -17,7 +17,6 @@ from tests.daemon.kinds import KINDS
 from tests.test_man import PAGES
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.events.operations import Replayed, Restored
-from vdpad.daemon.faults import Kind
 from vdpad.daemon.metrics import Metrics, Sources
 from vdpad.daemon.operations import operations
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
@@ -26,6 +25,7 @@ from vdpad.restore.report import MAX_LINES
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.events import announcing
 from vdpad.service.events.event import UNLOGGED
+from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import COMMANDS
 from vdpad.wire import datagrams, keys, sealing
 

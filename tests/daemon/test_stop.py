@@ -32,11 +32,12 @@ from tests.daemon.targets.slow_target import SlowTarget
 from tests.daemon.udp_support import Remote, serving_udp
 from vdpad.daemon.daemon import Service, run
 from vdpad.daemon.devices.keeper import DeviceKeeper
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Settings
 from vdpad.service.endpoints.unix import UnixEndpoint
+from vdpad.service.envelope import OVERLOADED
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.systemd.notify import Inherited
 
 
@@ -89,7 +90,7 @@ async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) 
     # Its record is there by now, and is the next daemon's to read.
     records.close()
     for each in (first, second):
-        with pytest.raises(ApiError, match="stopping") as caught:
+        with pytest.raises(Refusal, match="stopping") as caught:
             await each
         assert caught.value.kind is Kind.OVERLOADED
     assert target.let_go == 1
@@ -165,7 +166,7 @@ async def test_what_comes_later_may_be_left_to_the_next_daemon(
         answered.append(data)
         return data
 
-    endpoint = UnixEndpoint(answer)
+    endpoint = UnixEndpoint(answer, OVERLOADED)
     await endpoint.listen(path, 0o600, None)
     with Caller(path) as caller:
         await caller.send(b"one")
@@ -189,7 +190,7 @@ async def test_who_asks_after_the_last_was_read_is_refused(tmp_path: Path) -> No
         await let_go.wait()
         return data
 
-    endpoint = UnixEndpoint(answer)
+    endpoint = UnixEndpoint(answer, OVERLOADED)
     await endpoint.listen(path, 0o600, None)
     with Caller(path) as caller, Caller(path) as late:
         late.socket.connect(str(path))

@@ -41,11 +41,13 @@ from tests.daemon.udp_support import (
     key_file,
     serving_udp,
 )
+from vdpad.daemon.api.api import Api
 from vdpad.daemon.configuration import BadSettings, load_settings
 from vdpad.errors import VdpadError
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.udp import UdpEndpoint
+from vdpad.service.envelope import OVERLOADED
 from vdpad.wire.datagrams import Peer
 from vdpad.wire.sealing import Reason
 
@@ -327,24 +329,27 @@ async def test_a_status_of_many_is_as_many_as_fit(remote: Remote) -> None:
 
 async def endpoint_of(stack: AsyncExitStack, answer: endpoints.Answer) -> UdpEndpoint:
     """An endpoint whose requests are answered by this."""
-    endpoint = UdpEndpoint(answer, [KEY], 30)
+    endpoint = UdpEndpoint(answer, OVERLOADED, [KEY], 30)
     await endpoint.listen("127.0.0.1", 0)
     stack.push_async_callback(endpoint.close)
     return endpoint
 
 
-async def test_a_reply_too_long_to_be_sealed_is_told() -> None:
-    async def answer(data: bytes, peer: Peer) -> bytes:
-        length: int = json.loads(data)["params"]["length"]
-        empty = json.dumps({"jsonrpc": "2.0", "id": 7, "result": ""}).encode()
-        return empty[:-2] + b"x" * (length - len(empty)) + empty[-2:]
+async def test_a_reply_too_long_to_be_sealed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = len(b'{"jsonrpc":"2.0","id":7,"result":""}')
+    lengths = [MAX_TEXT, MAX_TEXT + 1]
 
-    async with AsyncExitStack() as stack:
-        endpoint = await endpoint_of(stack, answer)
+    async def info(_api: Api, _call: object) -> str:
+        return "x" * (lengths.pop(0) - empty)
+
+    monkeypatch.setattr(Api, "_info", info)
+    async with serving_udp(tmp_path) as endpoint:
         with Remote(endpoint.address) as remote:
-            remote.send(request("info", 7, length=MAX_TEXT))
+            remote.send(request("info", 7))
             assert "result" in await remote.receive()
-            remote.send(request("info", 7, length=MAX_TEXT + 1))
+            remote.send(request("info", 7))
             reply = await remote.receive()
             assert reply["id"] == 7
             assert is_error(reply["error"], "internal")

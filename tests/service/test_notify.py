@@ -334,7 +334,7 @@ async def test_an_endpoint_that_took_a_socket_over_leaves_its_file(tmp_path: Pat
         return None
 
     path = tmp_path / "vdpad.sock"
-    endpoint = UnixEndpoint(nothing)
+    endpoint = UnixEndpoint(nothing, b"")
     assert await endpoint.take_over(bound(path).detach()) == path
     await endpoint.close()
     assert path.is_socket()

@@ -20,6 +20,7 @@ from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
 from vdpad.service.endpoints.unix import UnixEndpoint
+from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events.announcing import Announce, Announcer, EventLog
 from vdpad.service.events.kinds import Listening
 from vdpad.service.systemd import notify as systemd
@@ -59,7 +60,7 @@ class Service:
             settings.limits, settings.replay, self._records, announce, announce.soon
         )
         self.api = Api(settings, self._operations, self._targets, announce)
-        self._endpoint = UnixEndpoint(self.api.answer, announce)
+        self._endpoint = UnixEndpoint(self.api.answer, OVERLOADED, announce)
         self.udp: UdpEndpoint | None = None
         """Where other hosts may ask; None where that is not configured."""
         self._textfile = self._metrics(settings.metrics)
@@ -77,8 +78,7 @@ class Service:
             await self._adopt()
             path = await self._listen()
             if self._settings.udp.listen is not None:
-                # The cryptography takes time and memory, which a host without UDP need not spend.
-                from vdpad.service.endpoints.udp import serve_udp
+                from vdpad.daemon.between_hosts import serve_udp
 
                 self.udp = await serve_udp(self.api.answer, self._settings.udp, self.announce)
         except BaseException:

@@ -1,77 +1,66 @@
-"""The errors that the API answers with: docs/api.md, "Errors"."""
+"""What lower rooms raise, as the refusal that a caller is told: the one place that says so."""
 
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from vdpad.errors import VdpadError
+from vdpad.daemon.devices.opening import HeldElsewhere
+from vdpad.host.vdpa import (
+    NetlinkForbidden,
+    NetlinkStuck,
+    NoSuchVdpaDevice,
+    NotANetworkDevice,
+    NotLoaded,
+    VdpaError,
+)
+from vdpad.queues.lent_queue import BadLend
+from vdpad.queues.vhost_vdpa.memory import NoMemory
+from vdpad.queues.vhost_vdpa.node import (
+    MemoryLimit,
+    NodeBusy,
+    NoSuchNode,
+    NotPermitted,
+    VhostVdpaError,
+)
+from vdpad.restore.plan import DoesNotFit
+from vdpad.service.refusal import Kind, Refusal
 
+# By the nearest class that stands here.
+_KINDS: Mapping[type, Kind] = {
+    BadLend: Kind.BAD_LEND,
+    DoesNotFit: Kind.INCOMPATIBLE,
+    VhostVdpaError: Kind.DEVICE_BROKEN,
+    NoSuchNode: Kind.NO_SUCH_DEVICE,
+    NodeBusy: Kind.BUSY,
+    NotPermitted: Kind.NOT_ALLOWED,
+    MemoryLimit: Kind.NOT_ALLOWED,
+    NoMemory: Kind.OVERLOADED,
+    VdpaError: Kind.INTERNAL,
+    NotLoaded: Kind.NO_SUCH_DEVICE,
+    NoSuchVdpaDevice: Kind.NO_SUCH_DEVICE,
+    NotANetworkDevice: Kind.NO_SUCH_DEVICE,
+    NetlinkStuck: Kind.BUSY,
+    NetlinkForbidden: Kind.NOT_ALLOWED,
+}
 
-class Kind(StrEnum):
-    """What went wrong, by the name that `error.data.kind` gives."""
-
-    PARSE_ERROR = "parse-error"
-    INVALID_REQUEST = "invalid-request"
-    METHOD_NOT_FOUND = "method-not-found"
-    INVALID_PARAMS = "invalid-params"
-    INTERNAL = "internal"
-    INCOMPATIBLE = "incompatible"
-    CONFLICT = "conflict"
-    BUSY = "busy"
-    NO_SUCH_DEVICE = "no-such-device"
-    REJECTED = "rejected"
-    TIMEOUT = "timeout"
-    DEVICE_BROKEN = "device-broken"
-    NOT_ALLOWED = "not-allowed"
-    NO_SUCH_MIGRATION = "no-such-migration"
-    BAD_LEND = "bad-lend"
-    OVERLOADED = "overloaded"
-
-
-CODES = {
-    Kind.PARSE_ERROR: -32700,
-    Kind.INVALID_REQUEST: -32600,
-    Kind.METHOD_NOT_FOUND: -32601,
-    Kind.INVALID_PARAMS: -32602,
-    Kind.INTERNAL: -32603,
-    Kind.INCOMPATIBLE: -32001,
-    Kind.CONFLICT: -32002,
-    Kind.BUSY: -32003,
-    Kind.NO_SUCH_DEVICE: -32004,
-    Kind.REJECTED: -32005,
-    Kind.TIMEOUT: -32006,
-    Kind.DEVICE_BROKEN: -32007,
-    Kind.NOT_ALLOWED: -32008,
-    Kind.NO_SUCH_MIGRATION: -32009,
-    Kind.BAD_LEND: -32010,
-    Kind.OVERLOADED: -32011,
+# What goes with some of them, as docs/api.md has it.
+_DATA: Mapping[type, Callable[[Any], dict[str, Any]]] = {
+    BadLend: lambda error: {"reason": str(error)},
+    DoesNotFit: lambda error: {"problems": [asdict(each) for each in error.problems]},
+    HeldElsewhere: lambda error: {"holders": [asdict(each) for each in error.holders]},
 }
 
 
-class ApiError(VdpadError):
-    """An error as a caller gets it."""
-
-    def __init__(self, kind: Kind, message: str, **data: Any) -> None:
-        """
-        Args:
-            kind: names it for programs, and gives the code.
-            message: a sentence for people.
-            data: plain JSON values that go with this kind.
-        """
-        super().__init__(message)
-        self.kind = kind
-        self.data = data
-
-    def to_json(self) -> dict[str, Any]:
-        """The error object of a JSON-RPC reply."""
-        return {
-            "code": CODES[self.kind],
-            "message": str(self),
-            "data": {"kind": self.kind.value, **self.data},
-        }
+def refusal_of(error: BaseException) -> Refusal | None:
+    """The refusal that an error means to a caller; None for what is a fault of ours."""
+    if isinstance(error, Refusal):
+        return error
+    for each in type(error).__mro__:
+        if each in _KINDS:
+            return Refusal(_KINDS[each], str(error), **_data(error))
+    return None
 
 
-class SenderNotAllowed(ApiError):
-    """Whoever sent the request may not have it done."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Kind.NOT_ALLOWED, message)
+def _data(error: BaseException) -> dict[str, Any]:
+    make = _DATA.get(type(error))
+    return {} if make is None else make(error)

@@ -14,9 +14,10 @@ Pure. The order is the mechanism:
 Values are sent even where they equal a reset default, since devices' defaults differ.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from vdpad.errors import VdpadError
 from vdpad.state.model import CoalescingValues, NetState, RxModes
 from vdpad.state.overflow import opened_for_overflow
 from vdpad.state.problems import Problem
@@ -104,6 +105,14 @@ class Incompatible:
     """All the reasons why a device cannot be brought to a state; at least one."""
 
     problems: tuple[Problem, ...]
+
+
+class DoesNotFit(VdpadError):
+    """A state that a device cannot take."""
+
+    def __init__(self, why: str, problems: Iterable[Problem]) -> None:
+        super().__init__(f"the device cannot take this state: {why}")
+        self.problems = tuple(problems)
 
 
 def plan(state: NetState, capabilities: Capabilities) -> Plan | Incompatible:

@@ -8,13 +8,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from vdpad.daemon.faults import ApiError, Kind
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.wire import strict_json
 from vdpad.wire.datagrams import MAX_DATAGRAM, Peer
 
 # JSON-RPC sets no bound. Stops a reply from being as long as its request's id.
 _MAX_ID = 256
 _MAX_ID_NUMBER = 1 << 63
+
+CODES = {
+    Kind.PARSE_ERROR: -32700,
+    Kind.INVALID_REQUEST: -32600,
+    Kind.METHOD_NOT_FOUND: -32601,
+    Kind.INVALID_PARAMS: -32602,
+    Kind.INTERNAL: -32603,
+    Kind.INCOMPATIBLE: -32001,
+    Kind.CONFLICT: -32002,
+    Kind.BUSY: -32003,
+    Kind.NO_SUCH_DEVICE: -32004,
+    Kind.REJECTED: -32005,
+    Kind.TIMEOUT: -32006,
+    Kind.DEVICE_BROKEN: -32007,
+    Kind.NOT_ALLOWED: -32008,
+    Kind.NO_SUCH_MIGRATION: -32009,
+    Kind.BAD_LEND: -32010,
+    Kind.OVERLOADED: -32011,
+}
+"""JSON-RPC's own, and those of docs/api.md, "Errors"."""
 
 _ENVELOPE_KEYS = {"jsonrpc", "id", "method", "params"}
 
@@ -28,28 +48,48 @@ class Request:
     has_params: bool
 
 
-def encode_reply(request_id: str | int | None, reply: Mapping[str, object]) -> bytes:
-    """A JSON-RPC reply as a datagram."""
+def encode_result(request_id: str | int | None, result: object) -> bytes:
+    """The reply to a request that was done."""
+    return _encode(request_id, {"result": result})
+
+
+def encode_refusal(request_id: str | int | None, refusal: Refusal) -> bytes:
+    """The reply to one that was not."""
+    error = {
+        "code": CODES[refusal.kind],
+        "message": str(refusal),
+        "data": {"kind": refusal.kind.value, **refusal.data},
+    }
+    return _encode(request_id, {"error": error})
+
+
+def _encode(request_id: str | int | None, reply: Mapping[str, object]) -> bytes:
     whole = {"jsonrpc": "2.0", "id": request_id, **reply}
     return json.dumps(whole, separators=(",", ":")).encode()
+
+
+OVERLOADED = encode_refusal(
+    None, Refusal(Kind.OVERLOADED, "too many datagrams are waiting; try later")
+)
+"""The reply to a request that nobody has looked at."""
 
 
 def json_object(data: bytes, peer: Peer) -> dict[str, Any]:
     """What a datagram holds.
 
     Raises:
-        ApiError: parse-error, invalid-request.
+        Refusal: parse-error, invalid-request.
     """
     if peer.too_long:
-        raise ApiError(
+        raise Refusal(
             Kind.INVALID_REQUEST, f"expected at most {MAX_DATAGRAM} bytes, got a longer datagram"
         )
     try:
         message = strict_json.loads(data)
     except strict_json.NotJson as error:
-        raise ApiError(Kind.PARSE_ERROR, str(error)) from error
+        raise Refusal(Kind.PARSE_ERROR, str(error)) from error
     if not isinstance(message, dict):
-        raise ApiError(Kind.INVALID_REQUEST, "expected a single JSON-RPC object")
+        raise Refusal(Kind.INVALID_REQUEST, "expected a single JSON-RPC object")
     return message
 
 
@@ -57,11 +97,11 @@ def request_id_of(message: dict[str, Any]) -> str | int | None:
     """The id that a reply will carry.
 
     Raises:
-        ApiError: invalid-request.
+        Refusal: invalid-request.
     """
     request_id = message.get("id")
     if not _is_id(request_id):
-        raise ApiError(
+        raise Refusal(
             Kind.INVALID_REQUEST,
             f"id: expected a string of at most {_MAX_ID} characters, an integer or null",
         )
@@ -72,18 +112,18 @@ def request_of(message: dict[str, Any]) -> Request:
     """The envelope.
 
     Raises:
-        ApiError: invalid-request.
+        Refusal: invalid-request.
     """
     method = message.get("method")
     if message.get("jsonrpc") != "2.0":
-        raise ApiError(Kind.INVALID_REQUEST, 'jsonrpc: expected "2.0"')
+        raise Refusal(Kind.INVALID_REQUEST, 'jsonrpc: expected "2.0"')
     if not isinstance(method, str):
-        raise ApiError(Kind.INVALID_REQUEST, "method: expected a string")
+        raise Refusal(Kind.INVALID_REQUEST, "method: expected a string")
     if not isinstance(message.get("params", {}), dict):
-        raise ApiError(Kind.INVALID_REQUEST, "params: expected an object, as they go by name")
+        raise Refusal(Kind.INVALID_REQUEST, "params: expected an object, as they go by name")
     if message.keys() - _ENVELOPE_KEYS:
         there = ", ".join(sorted(_ENVELOPE_KEYS))
-        raise ApiError(Kind.INVALID_REQUEST, f"expected no keys but {there}")
+        raise Refusal(Kind.INVALID_REQUEST, f"expected no keys but {there}")
     return Request("id" in message, method, "params" in message)
 
 

@@ -25,6 +25,7 @@ from tests.daemon.support import (
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.endpoints import unix
 from vdpad.service.endpoints.unix import UnixEndpoint
+from vdpad.service.envelope import OVERLOADED
 from vdpad.virtio.split_ring import Region, lay_out
 from vdpad.wire.datagrams import AncillarySocket, Peer
 
@@ -59,7 +60,7 @@ class Held:
 
 
 async def listening(stack: AsyncExitStack, folder: Path, answer: Held) -> UnixEndpoint:
-    endpoint = UnixEndpoint(answer)
+    endpoint = UnixEndpoint(answer, OVERLOADED)
     await endpoint.listen(folder / "vdpad.sock", 0o600, None)
     stack.push_async_callback(endpoint.close)
     stack.callback(answer.go.set)
@@ -142,7 +143,7 @@ async def test_so_many_large_replies_wait_for_room(
     full = [True]
     monkeypatch.setattr(AncillarySocket, "must_give_way", lambda *_: full[0])
     monkeypatch.setattr(unix, "_REPLY_WAITS", GUARD)
-    endpoint = UnixEndpoint(answer)
+    endpoint = UnixEndpoint(answer, OVERLOADED)
     await endpoint.listen(tmp_path / "vdpad.sock", 0o600, None)
     with Caller(tmp_path / "vdpad.sock") as caller:
         for _ in range(40):

@@ -21,10 +21,12 @@ from vdpad.daemon.events.devices import (
     DeviceReleased,
     DeviceStillKept,
 )
-from vdpad.daemon.faults import ApiError, Kind
+from vdpad.daemon.faults import refusal_of
+from vdpad.errors import VdpadError
 from vdpad.queues.vhost_vdpa.device import DeviceRefused
 from vdpad.queues.vhost_vdpa.node import MemoryLimit, NodeBusy, NoSuchNode, NotPermitted
 from vdpad.service.events.event import Event
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.features import FeatureSet
 
 NODE = Path("/dev/vhost-vdpa-0")
@@ -78,11 +80,11 @@ async def test_a_device_is_known_by_its_name_and_by_its_node(device: type[FakeDe
     keeper = DeviceKeeper()
     kept = await _bring_up(keeper)
     assert keeper.named("vdpa0") is keeper.named(str(NODE)) is kept
-    with pytest.raises(ApiError, match="it keeps: vdpa0"):
+    with pytest.raises(Refusal, match="it keeps: vdpa0"):
         keeper.named("vdpa1")
     await keeper.close(kept)
     assert device.closed == 1
-    with pytest.raises(ApiError, match="it keeps: none"):
+    with pytest.raises(Refusal, match="it keeps: none"):
         keeper.named("vdpa0")
 
 
@@ -92,7 +94,7 @@ async def test_the_loop_runs_while_a_device_comes_up(device: type[FakeDevice]) -
     coming = asyncio.create_task(_bring_up(keeper))
     await asyncio.sleep(0)
     for call in (_bring_up(keeper, "vm-2"), keeper.close(keeper.named("vdpa0"))):
-        with pytest.raises(ApiError, match="being brought up for migration vm-1") as caught:
+        with pytest.raises(Refusal, match="being brought up for migration vm-1") as caught:
             await call
         assert caught.value.kind is Kind.BUSY
     device.may_open.set()
@@ -105,10 +107,10 @@ async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
     monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
     device.may_open.clear()
     keeper = DeviceKeeper()
-    with pytest.raises(ApiError, match="to come up within") as caught:
+    with pytest.raises(Refusal, match="to come up within") as caught:
         await _bring_up(keeper)
     assert caught.value.kind is Kind.TIMEOUT
-    with pytest.raises(ApiError, match="being given back"):
+    with pytest.raises(Refusal, match="being given back"):
         await _bring_up(keeper, "vm-2")
     device.may_open.set()
     await _until(lambda: keeper.get("vdpa0") is None)
@@ -123,7 +125,7 @@ async def test_a_device_that_fails_too_late_is_forgotten(
     device.may_open.clear()
     device.refuses = DeviceRefused("no")
     keeper = DeviceKeeper()
-    with pytest.raises(ApiError):
+    with pytest.raises(Refusal):
         await _bring_up(keeper)
     device.may_open.set()
     await _until(lambda: keeper.get("vdpa0") is None)
@@ -149,10 +151,10 @@ async def test_a_device_that_does_not_go(
     keeper = DeviceKeeper()
     kept = await _bring_up(keeper)
     device.may_close.clear()
-    with pytest.raises(ApiError, match="to be given back within") as caught:
+    with pytest.raises(Refusal, match="to be given back within") as caught:
         await keeper.close(kept)
     assert caught.value.kind is Kind.TIMEOUT
-    with pytest.raises(ApiError, match="being given back"):
+    with pytest.raises(Refusal, match="being given back"):
         await keeper.close(kept)
     device.may_close.set()
     await _until(lambda: keeper.get("vdpa0") is None)
@@ -173,9 +175,11 @@ async def test_what_a_caller_is_told(
 ) -> None:
     device.refuses = error
     keeper = DeviceKeeper()
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(VdpadError) as caught:
         await _bring_up(keeper)
-    assert caught.value.kind is kind
+    refusal = refusal_of(caught.value)
+    assert refusal is not None
+    assert refusal.kind is kind
     assert keeper.get("vdpa0") is None
 
 
@@ -210,7 +214,7 @@ async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
     device.refuses = DeviceRefused("no")
     told: list[Event] = []
     keeper = DeviceKeeper(told.append)
-    with pytest.raises(ApiError, match="come up"):
+    with pytest.raises(Refusal, match="come up"):
         await _bring_up(keeper)
     device.may_open.set()
     await _until(lambda: len(keeper) == 0)
@@ -368,7 +372,7 @@ async def test_what_was_stored_is_kept_on_for_its_migration(
     ]
     assert stored_device.told == ["drop key of vdpa2"]
     assert keeper.get("vdpa2") is None
-    with pytest.raises(ApiError, match="keeps vdpa0 for migration vm-1"):
+    with pytest.raises(Refusal, match="keeps vdpa0 for migration vm-1"):
         await _bring_up(keeper, "vm-2")
     await keeper.close(keeper.named("/dev/vdpa0"))
     assert stored_device.told[1:] == ["reset", "drop key of vdpa0", "close"]

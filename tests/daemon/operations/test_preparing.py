@@ -6,12 +6,12 @@ import time
 import pytest
 
 from tests.daemon.support import HASH_REPORT, Json, vlans
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Software
 from vdpad.daemon.targets.software import SoftwareTarget
+from vdpad.restore.plan import DoesNotFit
 from vdpad.state.model import NetState
 
 
@@ -46,9 +46,9 @@ def wish(target: Counting, state: Json) -> Wish:
 
 
 async def test_where_the_state_does_not_fit(operations: Operations, target: Counting) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(DoesNotFit) as caught:
         await operations.prepare(wish(target, HASH_REPORT))
-    assert caught.value.kind is Kind.INCOMPATIBLE
+    assert [each.path for each in caught.value.problems]
     assert target.given_up == 1
     assert operations.newest_first() == []
 

@@ -14,7 +14,6 @@ from tests.daemon.support import Json, serving, software, vlans
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import Records
@@ -25,6 +24,7 @@ from vdpad.restore.program import Program
 from vdpad.restore.progress import ANSWERED
 from vdpad.restore.replay import Outcome
 from vdpad.service.events.event import Event
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 
@@ -110,7 +110,7 @@ def test_what_was_interrupted_in_its_commit_stays_failed(tmp_path: Path) -> None
         before = operations.get("vm-1")
     with recalled(tmp_path) as (operations, _):
         operation = operations.get("vm-1")
-        with pytest.raises(ApiError, match="in the middle of this commit") as caught:
+        with pytest.raises(Refusal, match="in the middle of this commit") as caught:
             operations.begin("vm-1", [], None).outcome()
         assert caught.value.kind is Kind.INTERNAL
     assert (operation.to_json(), operation.failure) == (before.to_json(), before.failure)

@@ -8,10 +8,10 @@ import pytest
 from tests.daemon.lending import held
 from tests.daemon.support import Caller, Json, is_error, is_report, serving, software, vlans
 from tests.daemon.targets.slow_target import SlowTarget
-from vdpad.daemon.faults import ApiError
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay
+from vdpad.service.refusal import Refusal
 
 
 def wish(migration: str, state: Json) -> Json:
@@ -57,7 +57,7 @@ async def test_what_is_being_prepared_counts() -> None:
         for number in range(2)
     ]
     await slow_to_come.until_asked(2)
-    with pytest.raises(ApiError, match="2 operations are prepared or committing"):
+    with pytest.raises(Refusal, match="2 operations are prepared or committing"):
         await operations.prepare(slow_to_come.wish("vm-3"))
     await operations.stop()
     await asyncio.gather(*preparing, return_exceptions=True)
@@ -73,7 +73,7 @@ async def test_what_is_being_prepared_counts_as_kept(tmp_path: Path) -> None:
         for number in range(3)
     ]
     await slow_to_come.until_asked(3)
-    with pytest.raises(ApiError, match="operations_kept"):
+    with pytest.raises(Refusal, match="operations_kept"):
         await operations.prepare(slow_to_come.wish("vm-3"))
     await operations.stop()
     await asyncio.gather(*preparing, return_exceptions=True)

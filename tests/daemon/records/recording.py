@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from tests.support.batches import mixed
-from vdpad.daemon.faults import Kind
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.file import Found, Record, Stage
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, report
+from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import ACK_OK, Command
 from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
 

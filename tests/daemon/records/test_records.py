@@ -20,12 +20,12 @@ from tests.daemon.records.recording import (
     told,
 )
 from tests.support.batches import vlans
-from vdpad.daemon.faults import Kind
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Ending, ending
 from vdpad.daemon.records.file import MAX_RECORD, BadRecord, Stage, decode_record
 from vdpad.restore.progress import ANSWERED, DOORBELLS
 from vdpad.restore.replay import Outcome
+from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 
 # --- what is written is what is read ---

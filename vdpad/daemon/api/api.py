@@ -2,8 +2,9 @@
 
 What comes in is checked in this order, and the first thing that is wrong is answered: size, UTF-8
 and JSON (no duplicate keys), JSON-RPC's envelope, the method's name, whether the sender may speak,
-the parameters. Any exception that is not an ApiError is our own fault and is answered as internal,
-with its traceback in the journal and nothing of it in the reply.
+the parameters. An exception that is no refusal (faults.py) is our own fault and is answered as
+internal, with its traceback in the journal and nothing of it in the reply. Instead of a reply that
+is longer than its way takes, one goes out that says so.
 """
 
 import json
@@ -26,9 +27,9 @@ from vdpad.daemon.api.params import (
     StatusParams,
     parse_params,
 )
-from vdpad.daemon.api.refusals import refusal
+from vdpad.daemon.api.refused import SenderNotAllowed, refused_event
 from vdpad.daemon.events.requests import InternalError
-from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
+from vdpad.daemon.faults import refusal_of
 from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
@@ -39,9 +40,17 @@ from vdpad.queues.lent_queue import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
 from vdpad.restore.report import MAX_LINES
-from vdpad.service.envelope import Request, encode_reply, json_object, request_id_of, request_of
+from vdpad.service.envelope import (
+    Request,
+    encode_refusal,
+    encode_result,
+    json_object,
+    request_id_of,
+    request_of,
+)
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.event import CALLER
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.wire.datagrams import MAX_DESCRIPTORS, Peer
 
 API_VERSION = 1
@@ -61,7 +70,7 @@ class _Call:
         """The typed parameters.
 
         Raises:
-            ApiError: invalid-params.
+            Refusal: invalid-params.
         """
         return parse_params(model, self.data, has_params=self.has_params)
 
@@ -114,26 +123,24 @@ class Api:
             request_id = request_id_of(message)
             request = request_of(message)
             wants_reply = request.wants_reply
-            result = await self._call(request, data, peer, began_ns)
-            reply: dict[str, object] = {"result": result}
+            reply = encode_result(request_id, await self._call(request, data, peer, began_ns))
             self._count(message, "ok")
-        except ApiError as error:
-            reply = self._refused(message, error)
-        except BadLend as error:
-            reply = self._refused(message, ApiError(Kind.BAD_LEND, str(error), reason=str(error)))
+            if len(reply) > peer.limit:
+                reply = encode_refusal(request_id, _too_long(len(reply), peer))
         except Exception as error:
-            self._count(message, Kind.INTERNAL.value)
-            self._announce(InternalError(peer.pid, error))
-            fault = ApiError(Kind.INTERNAL, "the daemon failed; its journal says how")
-            reply = {"error": fault.to_json()}
-        return encode_reply(request_id, reply) if wants_reply else None
+            reply = encode_refusal(request_id, self._refused(message, peer, error))
+        return reply if wants_reply else None
 
-    def _refused(self, message: dict[str, Any], error: ApiError) -> dict[str, object]:
-        self._count(message, error.kind.value)
-        event = refusal(message, error)
-        if event is not None:
+    def _refused(self, message: dict[str, Any], peer: Peer, error: Exception) -> Refusal:
+        """What the caller is told of an error, which is counted and announced."""
+        refusal = refusal_of(error)
+        if refusal is None:
+            self._announce(InternalError(peer.pid, error))
+            refusal = Refusal(Kind.INTERNAL, "the daemon failed; its journal says how")
+        elif (event := refused_event(message, refusal)) is not None:
             self._announce(event)
-        return {"error": error.to_json()}
+        self._count(message, refusal.kind.value)
+        return refusal
 
     def _count(self, message: dict[str, Any], result: str) -> None:
         method = message.get("method")
@@ -144,7 +151,7 @@ class Api:
         method = self._methods.get(request.method)
         if method is None:
             there = ", ".join(self._methods)
-            raise ApiError(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
+            raise Refusal(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
         allowed = self._settings.allowed_uids
         # Between hosts there are no uids: whoever has a key may speak.
         if allowed is not None and not peer.sealed and peer.uid not in allowed:
@@ -250,6 +257,19 @@ class Api:
 
 
 # --- results ---
+
+
+def _too_long(size: int, peer: Peer) -> Refusal:
+    """What is said instead of a reply that its way does not take.
+
+    Not overloaded, as trying later would not help; what was asked for has been done.
+    """
+    elsewhere = ", or over the Unix socket" if peer.sealed else ""
+    return Refusal(
+        Kind.INTERNAL,
+        f"the request was carried out, but its reply has {size} bytes, and {peer.limit} can be "
+        f"sent; ask for less{elsewhere}",
+    )
 
 
 def _compatible(planned: Plan, terms: Terms) -> dict[str, object]:

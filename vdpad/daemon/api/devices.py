@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from vdpad.daemon.targets.host import host_errors
 from vdpad.host import sysfs, vdpa_netlink
 from vdpad.host.vdpa import NoSuchVdpaDevice, VdpaConfig, VdpaDevice
 from vdpad.virtio.commands import format_mac
@@ -13,10 +12,9 @@ async def all_devices() -> list[dict[str, Any]]:
     """The result of `devices`.
 
     Raises:
-        ApiError: no-such-device: vdpa is not loaded; busy: netlink does not answer.
+        VdpaError: by a subclass: vdpa is not loaded, or netlink does not answer.
     """
-    with host_errors():
-        return [_to_json(device, config) for device, config in await vdpa_netlink.everything()]
+    return [_to_json(device, config) for device, config in await vdpa_netlink.everything()]
 
 
 def _to_json(device: VdpaDevice, config: VdpaConfig | None) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import MAX_DEADLINE_MS
 from vdpad.daemon.targets.target_params import DeviceName, Params, TargetParams
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
@@ -97,7 +97,7 @@ def parse_params(model: type[P], data: bytes, *, has_params: bool) -> P:
         has_params: whether the request has any.
 
     Raises:
-        ApiError: invalid-params, with all problems.
+        Refusal: invalid-params, with all problems.
     """
     try:
         if not has_params:
@@ -105,6 +105,6 @@ def parse_params(model: type[P], data: bytes, *, has_params: bool) -> P:
         return cast("P", _ENVELOPES[model].model_validate_json(data).params)
     except ValidationError as error:
         problems = problems_of(error, below=1 if has_params else 0)
-        raise ApiError(
+        raise Refusal(
             Kind.INVALID_PARAMS, summary(problems), problems=[asdict(each) for each in problems]
         ) from error

@@ -30,9 +30,9 @@ from vdpad.daemon.events.devices import (
     DeviceReleased,
     DeviceStillKept,
 )
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.queues.vhost_vdpa.node import VhostVdpaError
 from vdpad.service.events.announcing import Announce, log_event
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.systemd.notify import Notifier
 from vdpad.service.threads import on_a_thread
 from vdpad.virtio.features import FeatureSet
@@ -64,12 +64,12 @@ class DeviceKeeper:
         """The same, for a caller who says that it is kept.
 
         Raises:
-            ApiError: no-such-device.
+            Refusal: no-such-device.
         """
         kept = self.get(device)
         if kept is None:
             there = ", ".join(self._all) or "none"
-            raise ApiError(
+            raise Refusal(
                 Kind.NO_SUCH_DEVICE, f"vdpad keeps no device of this name; it keeps: {there}"
             )
         return kept
@@ -81,7 +81,7 @@ class DeviceKeeper:
         go of it; until then it counts as kept.
 
         Raises:
-            ApiError: busy, no-such-device, not-allowed, overloaded, device-broken, timeout.
+            Refusal: busy, no-such-device, not-allowed, overloaded, device-broken, timeout.
             NoControlQueue: the device does not offer CTRL_VQ.
         """
         self._refuse_another(name)
@@ -104,7 +104,7 @@ class DeviceKeeper:
         self._all[stored.device] = kept
         try:
             await self._open(kept, partial(adopt_device, stored))
-        except (ApiError, VhostVdpaError) as error:
+        except (Refusal, VhostVdpaError) as error:
             self._announce(DeviceLost(*kept.named, str(error)))
             self._store.drop(stored.key)
             return None
@@ -131,7 +131,7 @@ class DeviceKeeper:
         """Gives a device back to the kernel, which resets it. Cancellation does not stop that.
 
         Raises:
-            ApiError: busy: it is on its way up or out; timeout: it does not go.
+            Refusal: busy: it is on its way up or out; timeout: it does not go.
         """
         if not kept.is_up:
             raise self._on_its_way(kept)
@@ -169,15 +169,15 @@ class DeviceKeeper:
             return
         if not kept.is_up:
             raise self._on_its_way(kept)
-        raise ApiError(
+        raise Refusal(
             Kind.BUSY,
             f"vdpad keeps {name} for migration {kept.owner}; release the device first",
             migration=kept.owner,
         )
 
-    def _on_its_way(self, kept: KeptDevice) -> ApiError:
+    def _on_its_way(self, kept: KeptDevice) -> Refusal:
         way = "brought up" if kept.phase is Phase.OPENING else "given back"
-        return ApiError(
+        return Refusal(
             Kind.BUSY,
             f"{kept.name} is being {way} for migration {kept.owner}; try again in a moment",
             migration=kept.owner,
@@ -201,8 +201,8 @@ class DeviceKeeper:
         self._announce(DeviceReleased(*kept.named))
 
 
-def _too_slow(name: str, what: str) -> ApiError:
-    return ApiError(
+def _too_slow(name: str, what: str) -> Refusal:
+    return Refusal(
         Kind.TIMEOUT,
         f"expected {name} to {what} within {_MOST_SECONDS:.0f} s, its driver still holds it; the "
         "kernel's log may say why. It is given back when the driver lets go",

@@ -5,7 +5,6 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.vhost_vdpa.device import DeviceRefused
 from vdpad.restore.plan import Capabilities
@@ -143,7 +142,7 @@ class KeptDevice:
         try:
             return self.device.queue()
         except DeviceRefused as error:
-            raise ApiError(Kind.DEVICE_BROKEN, f"{self.name}: {error}") from error
+            raise DeviceRefused(f"{self.name}: {error}") from error
 
     def done(self) -> None:
         """Nothing: the device is kept until it is released."""

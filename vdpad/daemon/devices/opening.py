@@ -4,31 +4,32 @@ All of this sleeps in the device's driver for as long as that pleases, and runs 
 """
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vdpad.daemon.devices.kept import Device
 from vdpad.daemon.devices.store import DescriptorStore, Stored
-from vdpad.daemon.faults import ApiError, Kind
-from vdpad.host.sysfs import holders_of
+from vdpad.host.sysfs import Holder, holders_of
 from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice
-from vdpad.queues.vhost_vdpa.device import NoControlQueue, VhostVdpaDevice
-from vdpad.queues.vhost_vdpa.memory import NoMemory
+from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
 from vdpad.queues.vhost_vdpa.node import (
-    MemoryLimit,
     NodeBusy,
-    NoSuchNode,
-    NotPermitted,
     VhostVdpaError,
 )
 from vdpad.virtio.features import FeatureSet
 
-_KINDS: dict[type[Exception], Kind] = {
-    NoSuchNode: Kind.NO_SUCH_DEVICE,
-    NotPermitted: Kind.NOT_ALLOWED,
-    MemoryLimit: Kind.NOT_ALLOWED,
-    NoMemory: Kind.OVERLOADED,
-}
+
+class HeldElsewhere(NodeBusy):
+    """Another process has the device."""
+
+    def __init__(self, node: Path, holders: Sequence[Holder]) -> None:
+        named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
+        super().__init__(
+            f"{named or 'another process'} has {node}; only one can, and closing it resets the "
+            "device"
+        )
+        self.holders = holders
 
 
 class Opened(NamedTuple):
@@ -45,18 +46,14 @@ def open_device(
     """Opens a device, brings it up for a guest with these features, and stores it.
 
     Raises:
-        ApiError: what the caller is told.
-        NoControlQueue: passed on.
+        HeldElsewhere: another process has it.
+        VhostVdpaError: by a subclass that says why it does not come up.
+        NoMemory: for the rings.
     """
     try:
         device = VhostVdpaDevice(node, guest)
-    except NoControlQueue:
-        raise
     except NodeBusy as error:
-        raise _busy(node) from error
-    except (VhostVdpaError, NoMemory) as error:
-        kind = _KINDS.get(type(error), Kind.DEVICE_BROKEN)
-        raise ApiError(kind, str(error)) from error
+        raise HeldElsewhere(node, holders_of(node)) from error
     if not store.is_there:
         return Opened(device, None)
     try:
@@ -92,13 +89,3 @@ def give_back(device: Device, store_key: str | None, store: DescriptorStore) -> 
             device.reset()
         store.drop(store_key)
     device.close()
-
-
-def _busy(node: Path) -> ApiError:
-    holders = holders_of(node)
-    named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
-    return ApiError(
-        Kind.BUSY,
-        f"{named or 'another process'} has {node}; only one can, and closing it resets the device",
-        holders=[{"pid": each.pid, "command": each.command} for each in holders],
-    )

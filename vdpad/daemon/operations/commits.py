@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 
 from vdpad.daemon.events.operations import CommitFailed, Committing
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.collector import no_collection
 from vdpad.daemon.operations.operation import Operation, State
@@ -18,6 +17,7 @@ from vdpad.daemon.settings import Replay
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.replay import replay
 from vdpad.service.events.announcing import Announce
+from vdpad.service.refusal import Kind, Refusal
 
 # How long a request that stops no guest gives way to commits, in seconds. Longer than a commit
 # takes on a device that works; a device that does not must hold nobody up.
@@ -58,7 +58,7 @@ class Commits:
         """Opens the control queue of a prepared operation and lets the commit's task begin.
 
         Raises:
-            ApiError: busy: another commit has the device; what the target raises.
+            Refusal: busy: another commit has the device; what the target raises.
             BadLend: the operation stays prepared.
         """
         destination, record = operation.destination, operation.record
@@ -67,7 +67,7 @@ class Commits:
         identity = destination.identity(fds)
         holder = self._in_use.get(identity)
         if holder is not None:
-            raise ApiError(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
+            raise Refusal(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
         queue = destination.open(fds)
         self._in_use[identity] = operation.migration
         self._none.clear()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.records.file import Record
 from vdpad.daemon.targets.interface import Destination, Target
 from vdpad.restore.program import Program
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, report
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.state.model import NetState
 
 _FAILURES = {
@@ -123,14 +123,14 @@ class Operation:
         """What its commit came to.
 
         Raises:
-            ApiError: it failed; with the report, where there is one.
+            Refusal: it failed; with the report, where there is one.
         """
         if self.failure is None:
             assert self.report is not None
             return self.report
         kind, message = self.failure
         data = {} if self.report is None else {"report": self.report.to_json()}
-        raise ApiError(kind, message, **data)
+        raise Refusal(kind, message, **data)
 
     def to_json(self) -> dict[str, Any]:
         """The API's Operation."""

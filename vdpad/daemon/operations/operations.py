@@ -23,7 +23,6 @@ from collections import Counter
 from itertools import islice
 
 from vdpad.daemon.events.operations import Cancelled, Prepared
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.commits import Commits
 from vdpad.daemon.operations.operation import ENDED, Operation, State, Wish
@@ -33,6 +32,7 @@ from vdpad.daemon.settings import Limits, Replay
 from vdpad.restore.program import Program
 from vdpad.restore.report import Report
 from vdpad.service.events.announcing import Announce, log_event
+from vdpad.service.refusal import Kind, Refusal
 
 # Requests that wait for one commit. Stops its repetitions from filling memory and descriptors.
 _MOST_WAITING = 8
@@ -82,7 +82,7 @@ class Operations:
         On cancellation the device is let go of, and nothing is recorded.
 
         Raises:
-            ApiError: incompatible, conflict, overloaded; what the target raises.
+            Refusal: incompatible, conflict, overloaded; what the target raises.
         """
         digest = wish.digest()
         while (earlier := self._preparing.get(wish.migration)) is not None:
@@ -118,18 +118,18 @@ class Operations:
             deadline_ms: for the whole replay; None for the configured one.
 
         Raises:
-            ApiError: no-such-migration (or the daemon ended it before its commit), busy, conflict
+            Refusal: no-such-migration (or the daemon ended it before its commit), busy, conflict
                 (it was cancelled).
             BadLend: the operation stays prepared.
         """
         operation = self.get(migration)
         if operation.renewable:
-            raise ApiError(
+            raise Refusal(
                 Kind.NO_SUCH_MIGRATION,
                 "the daemon ended before this commit, and nothing was sent; prepare the same again",
             )
         if operation.state is State.CANCELLED:
-            raise ApiError(
+            raise Refusal(
                 Kind.CONFLICT,
                 "this migration was cancelled; prepare the state under another name",
                 digest=operation.digest,
@@ -144,11 +144,11 @@ class Operations:
         Cancellation of the caller leaves the commit running.
 
         Raises:
-            ApiError: rejected, timeout, device-broken; overloaded: many wait for it already.
+            Refusal: rejected, timeout, device-broken; overloaded: many wait for it already.
         """
         if operation.commit is not None:
             if operation.waiting >= _MOST_WAITING:
-                raise ApiError(
+                raise Refusal(
                     Kind.OVERLOADED, "many requests wait for this commit; ask for its status"
                 )
             operation.waiting += 1
@@ -162,11 +162,11 @@ class Operations:
         """The operation of a migration.
 
         Raises:
-            ApiError: no-such-migration.
+            Refusal: no-such-migration.
         """
         operation = self._all.get(migration)
         if operation is None:
-            raise ApiError(
+            raise Refusal(
                 Kind.NO_SUCH_MIGRATION, "nothing was prepared for this migration, or long ago"
             )
         return operation
@@ -189,7 +189,7 @@ class Operations:
         """Cancels a prepared operation and lets go of its device; one that has ended stays.
 
         Raises:
-            ApiError: no-such-migration; busy: its commit runs, and commands cannot be called back.
+            Refusal: no-such-migration; busy: its commit runs, and commands cannot be called back.
         """
         operation = self.get(migration)
         if self._cancelled_now(operation):
@@ -201,7 +201,7 @@ class Operations:
         """The device that this migration has is about to be released: no commit will come.
 
         Raises:
-            ApiError: busy: its commit runs.
+            Refusal: busy: its commit runs.
         """
         operation = self._all.get(migration)
         if operation is not None:
@@ -236,10 +236,10 @@ class Operations:
         """Cancels what is prepared, and says whether it was.
 
         Raises:
-            ApiError: busy.
+            Refusal: busy.
         """
         if operation.state is State.COMMITTING:
-            raise ApiError(
+            raise Refusal(
                 Kind.BUSY,
                 "its commit is running; it ends by its deadline, `status` then tells how",
                 migration=operation.migration,
@@ -255,7 +255,7 @@ class Operations:
     async def _prepare_anew(self, wish: Wish, digest: str) -> Operation:
         """
         Raises:
-            ApiError: overloaded: the daemon's end cut it short; else as prepared.
+            Refusal: overloaded: the daemon's end cut it short; else as prepared.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -283,7 +283,7 @@ class Operations:
         """Forgets the oldest that have ended, where there are as many as may be.
 
         Raises:
-            ApiError: overloaded.
+            Refusal: overloaded.
         """
         unended = [each for each in self._all.values() if each.state not in ENDED]
         active = len(unended) + len(self._preparing)
@@ -298,7 +298,7 @@ class Operations:
             )
         too_many = len(self._all) + len(self._preparing) + 1 - self._limits.operations_kept
         if self._forget_ended(too_many) < too_many:
-            raise ApiError(
+            raise Refusal(
                 Kind.OVERLOADED,
                 "all records are of operations that have not ended yet (limits.operations_kept)",
             )
@@ -313,26 +313,26 @@ class Operations:
         return len(forgotten)
 
 
-def _has_too_much(what: str, limit: str, unended: list[Operation]) -> ApiError:
+def _has_too_much(what: str, limit: str, unended: list[Operation]) -> Refusal:
     """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
     oldest = next((each.migration for each in unended if each.state is State.PREPARED), None)
     prepared = "" if oldest is None else f"; {oldest} was prepared first"
-    return ApiError(
+    return Refusal(
         Kind.OVERLOADED,
         f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
         f"what is prepared{prepared}",
     )
 
 
-def _is_stopping() -> ApiError:
-    return ApiError(
+def _is_stopping() -> Refusal:
+    return Refusal(
         Kind.OVERLOADED, "the daemon is stopping and takes on nothing more; ask the next one"
     )
 
 
 def _refuse_another(known: str, digest: str) -> None:
     if known != digest:
-        raise ApiError(
+        raise Refusal(
             Kind.CONFLICT,
             "this migration is known with another state or target; give it another name",
             digest=known,

@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.operations.operation import Operation, State, Wish
 from vdpad.daemon.targets.interface import Terms
-from vdpad.restore.plan import Incompatible, Plan, plan
+from vdpad.restore.plan import DoesNotFit, Incompatible, Plan, plan
 from vdpad.restore.program import by_name, encode
 from vdpad.state.model import NetState
 from vdpad.state.problems import summary
@@ -28,7 +27,7 @@ async def prepared(wish: Wish, digest: str) -> Operation:
     """The operation for a wish, its device up. On cancellation the device is let go of.
 
     Raises:
-        ApiError: incompatible; what the target raises.
+        DoesNotFit; what the target raises.
     """
     destination = await wish.target.bring_up(wish.state.features, wish.migration)
     try:
@@ -83,13 +82,9 @@ def _plan_or_refuse(state: NetState, terms: Terms) -> Plan:
     """The plan of a state for a device.
 
     Raises:
-        ApiError: incompatible, with all problems.
+        DoesNotFit: with all problems.
     """
     planned = plan(state, terms.capabilities)
     if isinstance(planned, Incompatible):
-        raise ApiError(
-            Kind.INCOMPATIBLE,
-            f"the device cannot take this state: {summary(planned.problems)}",
-            problems=[asdict(each) for each in planned.problems],
-        )
+        raise DoesNotFit(summary(planned.problems), planned.problems)
     return planned

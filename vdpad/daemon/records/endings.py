@@ -8,10 +8,10 @@ Where it had not, nothing was sent, and the same may be prepared again.
 
 from dataclasses import dataclass, replace
 
-from vdpad.daemon.faults import Kind
 from vdpad.daemon.records.file import BadRecord, Found, Stage
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, report
+from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import Command, DecodeError, decode_command
 
 

@@ -19,11 +19,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from vdpad.daemon.faults import Kind
 from vdpad.errors import VdpadError
 from vdpad.restore.program import Program
 from vdpad.restore.progress import WORDS, Progress
 from vdpad.restore.report import Report
+from vdpad.service.refusal import Kind
 from vdpad.state.problems import invalid, problems_of, summary
 from vdpad.virtio.commands import ACK_NONE
 

@@ -1,43 +1,15 @@
-"""The vDPA devices of this host, as the API tells of them: docs/api.md, "devices".
+"""The vDPA devices of this host, as the API tells of them: docs/api.md, "devices"."""
 
-What netlink and sysfs refuse becomes an ApiError here, and nowhere else.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.host import sysfs, vdpa_netlink
 from vdpad.host.vdpa import (
-    NetlinkForbidden,
-    NetlinkStuck,
-    NoSuchVdpaDevice,
-    NotANetworkDevice,
-    NotLoaded,
     VdpaConfig,
     VdpaDevice,
-    VdpaError,
 )
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.features import FeatureSet
-
-_KINDS: dict[type[VdpaError], Kind] = {
-    NotLoaded: Kind.NO_SUCH_DEVICE,
-    NoSuchVdpaDevice: Kind.NO_SUCH_DEVICE,
-    NotANetworkDevice: Kind.NO_SUCH_DEVICE,
-    NetlinkStuck: Kind.BUSY,
-    NetlinkForbidden: Kind.NOT_ALLOWED,
-}
-
-
-@contextmanager
-def host_errors() -> Iterator[None]:
-    """Turns the host's refusals into what a caller is told."""
-    try:
-        yield
-    except VdpaError as error:
-        raise ApiError(_KINDS.get(type(error), Kind.INTERNAL), str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +24,21 @@ def find(name: str, path: str) -> Found:
     """The device that a request names, by one of the two.
 
     Raises:
-        ApiError: no-such-device.
+        Refusal: there is none of this name or path.
+        VdpaError: sysfs does not tell.
     """
-    with host_errors():
-        found = name or sysfs.name_of_node(Path(path))
-        if found is None:
-            raise ApiError(
-                Kind.NO_SUCH_DEVICE,
-                "expected the path of a vhost-vdpa device's node, such as /dev/vhost-vdpa-0, that "
-                "this process sees (a service wants the drop-in vhost-vdpa.conf for that); "
-                f"{_there()}",
-            )
-        node = sysfs.node_of(found)
+    found = name or sysfs.name_of_node(Path(path))
+    if found is None:
+        raise Refusal(
+            Kind.NO_SUCH_DEVICE,
+            "expected the path of a vhost-vdpa device's node, such as /dev/vhost-vdpa-0, that "
+            "this process sees (a service wants the drop-in vhost-vdpa.conf for that); "
+            f"{_there()}",
+        )
+    node = sysfs.node_of(found)
     if node is None:
         driver = sysfs.driver_of(found) or "no driver"
-        raise ApiError(
+        raise Refusal(
             Kind.NO_SUCH_DEVICE,
             f"expected a device with the driver vhost_vdpa, this one has {driver}; bind it "
             "(docs/devices.md)",
@@ -82,12 +54,12 @@ async def one_device(name: str) -> tuple[VdpaDevice, VdpaConfig, FeatureSet]:
     """A network device, its config, and the features that it offers.
 
     Raises:
-        ApiError: no-such-device, busy.
+        VdpaError: by a subclass that says why it cannot be told.
+        Refusal: the kernel does not tell what the device offers.
     """
-    with host_errors():
-        device, config = await vdpa_netlink.network_device(name)
+    device, config = await vdpa_netlink.network_device(name)
     if config.features is None:
-        raise ApiError(
+        raise Refusal(
             Kind.INTERNAL,
             "expected the kernel to tell the features that the device offers, it does not "
             "(before 6.2); only `prepare`, which opens the device, can tell whether a state fits",

@@ -50,7 +50,7 @@ class Destination(Terms, Protocol):
 
         Raises:
             BadLend: the descriptors or the ring cannot be used.
-            ApiError: the device cannot be used.
+            VdpadError: the device cannot be used.
         """
 
     def done(self) -> None:
@@ -67,12 +67,12 @@ class Target(Protocol):
         """What the device takes for a guest with these features. Touches no device.
 
         Raises:
-            ApiError: there is none, or nobody knows.
+            VdpadError: there is none, or nobody knows.
         """
 
     async def bring_up(self, guest: FeatureSet, migration: str) -> Destination:
         """The device, made ready for a guest with these features.
 
         Raises:
-            ApiError: it cannot be had.
+            VdpadError: it cannot be had.
         """

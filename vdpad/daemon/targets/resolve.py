@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.store import DescriptorStore
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.settings import Software
 from vdpad.daemon.targets.interface import Target
 from vdpad.daemon.targets.lent import LentTarget
@@ -12,6 +11,7 @@ from vdpad.daemon.targets.software import SoftwareTarget
 from vdpad.daemon.targets.target_params import LentParams, Params, SoftwareParams, VhostVdpaParams
 from vdpad.daemon.targets.vhost_vdpa import VhostVdpaTarget
 from vdpad.service.events.announcing import Announce, log_event
+from vdpad.service.refusal import Kind, Refusal
 
 
 class Targets:
@@ -41,7 +41,7 @@ class Targets:
         """The target that a request means.
 
         Raises:
-            ApiError: no-such-device.
+            Refusal: no-such-device.
             BadLend: the geometry makes no sense.
         """
         match params:
@@ -52,4 +52,4 @@ class Targets:
             case SoftwareParams() if params.name in self._software:
                 return self._software[params.name]
         there = ", ".join(self._software) or "none"
-        raise ApiError(Kind.NO_SUCH_DEVICE, f"no software device has this name; there are: {there}")
+        raise Refusal(Kind.NO_SUCH_DEVICE, f"no software device has this name; there are: {there}")

@@ -3,18 +3,17 @@
 `look` goes by netlink and touches no device; `bring_up` opens it, and from then on it is kept.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.kept import KeptDevice
-from vdpad.daemon.faults import ApiError, Kind
 from vdpad.daemon.targets.host import Found, find, one_device
 from vdpad.daemon.targets.interface import Destination, Terms
 from vdpad.daemon.targets.target_params import VhostVdpaParams
 from vdpad.host.vdpa import VdpaConfig
 from vdpad.queues.vhost_vdpa.device import NoControlQueue, to_negotiate
 from vdpad.queues.vhost_vdpa.memory import control_geometry
-from vdpad.restore.plan import Capabilities, missing_features
+from vdpad.restore.plan import Capabilities, DoesNotFit, missing_features
 from vdpad.restore.program import largest_command
 from vdpad.virtio.config import HashType, NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
@@ -66,7 +65,7 @@ class VhostVdpaTarget:
         try:
             return await self.keeper.bring_up(found.name, found.node, guest, migration)
         except NoControlQueue as error:
-            raise _incompatible(guest, error) from error
+            raise DoesNotFit(str(error), missing_features(guest, error.offered)) from error
 
     def _find(self) -> Found:
         """The device by sysfs; one that is kept by what it was when it was opened."""
@@ -93,13 +92,4 @@ def _net_config(config: VdpaConfig) -> NetConfig:
         rss_max_key_size=_NOT_TOLD.rss_max_key_size,
         rss_max_indirection_table_length=_NOT_TOLD.rss_max_indirection_table_length,
         supported_hash_types=_NOT_TOLD.supported_hash_types,
-    )
-
-
-def _incompatible(guest: FeatureSet, error: NoControlQueue) -> ApiError:
-    problems = list(missing_features(guest, error.offered))
-    return ApiError(
-        Kind.INCOMPATIBLE,
-        f"the device cannot take this state: {error}",
-        problems=[asdict(each) for each in problems],
     )

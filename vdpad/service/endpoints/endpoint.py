@@ -2,8 +2,8 @@
 
 Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting.
 Between the socket and the tasks stands a bounded queue, and the tasks are bounded too, in number
-and by the bytes of their datagrams; what does not fit is answered `overloaded` by a constant,
-without being looked at. A datagram's descriptors are closed when it has been answered, whatever
+and by the bytes of their datagrams; what does not fit is answered by a constant, without being
+looked at. A datagram's descriptors are closed when it has been answered, whatever
 happened.
 
 All that is here, but what a Unix socket's path is about, serves the UDP endpoint too (udp.py).
@@ -17,8 +17,6 @@ from typing import Any, cast
 
 from asyncio_dgram.aio import DatagramServer, Protocol
 
-from vdpad.daemon.faults import ApiError, Kind
-from vdpad.service.envelope import encode_reply
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import SocketError
 from vdpad.wire.datagrams import Peer
@@ -37,12 +35,6 @@ _ANSWERED_AT_ONCE = 1024
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
-_OVERLOADED = encode_reply(
-    None,
-    {"error": ApiError(Kind.OVERLOADED, "too many datagrams are waiting; try later").to_json()},
-)
-
-
 class _BoundedProtocol(Protocol):
     """asyncio-dgram's protocol, but a full queue refuses instead of growing."""
 
@@ -51,10 +43,12 @@ class _BoundedProtocol(Protocol):
         received: asyncio.Queue[Any],
         errors: asyncio.Queue[Any],
         drained: asyncio.Event,
+        overloaded: bytes,
         announce: Announce,
     ) -> None:
         super().__init__(received, errors, drained)
         self._received = received
+        self._overloaded = overloaded
         self._announce = announce
         self._sender: asyncio.DatagramTransport | None = None
         self.refused = 0
@@ -70,11 +64,11 @@ class _BoundedProtocol(Protocol):
             self.refuse(addr)
 
     def refuse(self, peer: Peer) -> None:
-        """Answers `overloaded`, and counts it."""
+        """Says that there is no room for it, and counts it."""
         self.refused += 1
         peer.close_fds()
         if self._sender is not None:
-            self._sender.sendto(_OVERLOADED, cast("Any", peer))
+            self._sender.sendto(self._overloaded, cast("Any", peer))
 
     def error_received(self, exc: Exception) -> None:
         # The stream would raise it out of somebody else's recv.
@@ -87,8 +81,15 @@ class _BoundedProtocol(Protocol):
 class Endpoint:
     """A datagram socket whose `recvfrom` gives Peers and whose `sendto` takes them."""
 
-    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
+    def __init__(self, answer: Answer, overloaded: bytes, announce: Announce = log_event) -> None:
+        """
+        Args:
+            answer: gives the reply to a datagram.
+            overloaded: the reply to one that there is no room for.
+            announce: told of the socket's errors.
+        """
         self._answer = answer
+        self._overloaded = overloaded
         self._announce = announce
         self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +130,9 @@ class Endpoint:
         errors: asyncio.Queue[Any] = asyncio.Queue()
         drained = asyncio.Event()
         self._transport, self._protocol = await loop.create_datagram_endpoint(
-            lambda: _BoundedProtocol(self._received, errors, drained, self._announce),
+            lambda: _BoundedProtocol(
+                self._received, errors, drained, self._overloaded, self._announce
+            ),
             sock=endpoint,
         )
         self._stream = DatagramServer(self._transport, self._received, errors, drained)

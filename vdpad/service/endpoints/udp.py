@@ -11,25 +11,18 @@ again: operations are recorded, so that nothing is done twice.
 """
 
 import asyncio
-import json
 import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import vdpad
-from vdpad.daemon.faults import ApiError, Kind
-from vdpad.daemon.settings import Udp
 from vdpad.errors import why
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.endpoint import Answer, Endpoint
-from vdpad.service.envelope import encode_reply
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.service.events.kinds import DatagramsRefused, Listening
-from vdpad.wire.addresses import host_and_port
+from vdpad.service.events.kinds import DatagramsRefused
 from vdpad.wire.datagrams import Peer
-from vdpad.wire.keys import key_file, load_keys
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
 
 # How often the log may tell of datagrams that were not let in, in seconds. Stops a flood of them
@@ -40,7 +33,7 @@ _TOLD_EVERY = 10.0
 _RECEIVE_BUFFER = 4 * 1024 * 1024
 
 
-class Refusals:
+class RefusedDatagrams:
     """Datagrams that were not let in: counted, and told of now and then."""
 
     def __init__(self, announce: Announce) -> None:
@@ -75,7 +68,7 @@ class SealedSocket(socket.socket):
     def __init__(self, family: int, gate: Gate, announce: Announce) -> None:
         super().__init__(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.gate = gate
-        self.refusals = Refusals(announce)
+        self.refused = RefusedDatagrams(announce)
         self.replies_dropped = 0
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
@@ -90,7 +83,7 @@ class SealedSocket(socket.socket):
             if is_reply(text):
                 raise NotOpened(Reason.REFLECTED, "a reply, which is not what a daemon is sent")
         except NotOpened as error:
-            self.refusals.note(error, address)
+            self.refused.note(error, address)
             raise BlockingIOError from None
         return text, Peer(address, sealed=True, limit=MAX_TEXT)
 
@@ -108,9 +101,14 @@ class UdpEndpoint(Endpoint):
     """The UDP socket."""
 
     def __init__(
-        self, answer: Answer, keys: Sequence[bytes], ttl_s: int, announce: Announce = log_event
+        self,
+        answer: Answer,
+        overloaded: bytes,
+        keys: Sequence[bytes],
+        ttl_s: int,
+        announce: Announce = log_event,
     ) -> None:
-        super().__init__(answer, announce)
+        super().__init__(answer, overloaded, announce)
         self._gate = Gate(Sealer(keys), ttl_s)
         self._socket: SealedSocket | None = None
         self._under_way: set[tuple[Any, bytes]] = set()
@@ -139,7 +137,7 @@ class UdpEndpoint(Endpoint):
     @property
     def refused(self) -> Counter[Reason]:
         """How many datagrams were not let in, by reason."""
-        return Counter() if self._socket is None else self._socket.refusals.counts.copy()
+        return Counter() if self._socket is None else self._socket.refused.counts.copy()
 
     @property
     def replies_dropped(self) -> int:
@@ -154,7 +152,7 @@ class UdpEndpoint(Endpoint):
         """Ends reading, waits for the replies under way, and closes the socket."""
         await super().close()
         if self._socket is not None:
-            self._socket.refusals.tell()
+            self._socket.refused.tell()
 
     async def _reply(self, data: bytes, peer: Peer) -> None:
         request = (peer.address, data)
@@ -165,26 +163,6 @@ class UdpEndpoint(Endpoint):
             await super()._reply(data, peer)
         finally:
             self._under_way.discard(request)
-
-    async def _send(self, reply: bytes, peer: Peer) -> None:
-        await super()._send(reply if len(reply) <= MAX_TEXT else _too_long(reply), peer)
-
-
-async def serve_udp(answer: Answer, settings: Udp, announce: Announce = log_event) -> UdpEndpoint:
-    """The endpoint as it is configured, listening. Only where `listen` is set.
-
-    Raises:
-        BadKeys: the keys cannot be had.
-        CannotListen: the address cannot be had.
-    """
-    assert settings.listen is not None
-    assert settings.key_file is not None
-    keys = load_keys(key_file(settings.key_file))
-    endpoint = UdpEndpoint(answer, keys, settings.ttl_s, announce)
-    await endpoint.listen(*host_and_port(settings.listen))
-    host, port = endpoint.address
-    announce(Listening(f"udp {host} port {port}", vdpad.__version__))
-    return endpoint
 
 
 async def _bound_socket(host: str, port: int, gate: Gate, announce: Announce) -> SealedSocket:
@@ -206,16 +184,3 @@ async def _bound_socket(host: str, port: int, gate: Gate, announce: Announce) ->
         endpoint.close()
         raise CannotListen(f"{place}: {why(error)}") from error
     return endpoint
-
-
-def _too_long(reply: bytes) -> bytes:
-    """What is said instead of a reply that no sealed datagram takes.
-
-    Not overloaded, as trying later would not help; what was asked for has been done.
-    """
-    error = ApiError(
-        Kind.INTERNAL,
-        f"the request was carried out, but its reply has {len(reply)} bytes, and {MAX_TEXT} can be "
-        "sealed; ask for less, or over the Unix socket",
-    )
-    return encode_reply(json.loads(reply)["id"], {"error": error.to_json()})

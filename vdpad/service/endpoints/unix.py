@@ -28,8 +28,8 @@ _WAITING_REPLIES = 32
 class UnixEndpoint(Endpoint):
     """The Unix datagram socket."""
 
-    def __init__(self, answer: Answer, announce: Announce = log_event) -> None:
-        super().__init__(answer, announce)
+    def __init__(self, answer: Answer, overloaded: bytes, announce: Announce = log_event) -> None:
+        super().__init__(answer, overloaded, announce)
         self._waiting_replies = 0
         self._socket: AncillarySocket | None = None
         self._path: Path | None = None

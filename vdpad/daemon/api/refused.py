@@ -10,9 +10,17 @@ from typing import Any
 
 from vdpad.daemon.api.params import NAME
 from vdpad.daemon.events.requests import NotAllowed, Refused
-from vdpad.daemon.faults import ApiError, Kind, SenderNotAllowed
 from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
+from vdpad.service.refusal import Kind, Refusal
+
+
+class SenderNotAllowed(Refusal):
+    """Whoever sent the request may not have it done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Kind.NOT_ALLOWED, message)
+
 
 _METHODS = ("prepare", "commit", "restore", "cancel", "release")
 
@@ -22,7 +30,7 @@ _NAME = re.compile(NAME)
 _NOT_IN_ORDER = "its parameters are not in order; the caller was told where"
 
 
-def refusal(message: dict[str, Any], error: ApiError) -> Event | None:
+def refused_event(message: dict[str, Any], error: Refusal) -> Event | None:
     """The event for a request that was answered with an error, if there is to be one.
 
     Args:
