@@ -42,7 +42,7 @@ def send_one_by_one(programs: list[Program], queue: ControlQueue) -> OneByOne:
         ring.buffers[: len(bank.buffers)] = bank.buffers
         assert bank.descriptors is not None
         ring.descriptors[: len(bank.descriptors)] = bank.descriptors
-        ring.place(start + at, bank.region.heads[:2])
+        ring.place(start + at, bank.segment.heads[:2])
         ring.publish(start + at + 1)
         queue.kick()
         while not ring.returned_since(start + at):

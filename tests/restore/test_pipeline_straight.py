@@ -149,5 +149,6 @@ def test_it_can_be_taken_up_again_at_any_bank(start_index: int, banks_before: in
             pipeline.publish(ring_anyway=True)
         assert pipeline.run_straight(0, 1 << 63)
         # The last ones have nothing to be replaced by.
-        assert not pipeline.waiting or len(program.banks[-1].heads) < len(program.banks[0].heads)
+        first, last = program.banks[0], program.banks[-1]
+        assert not pipeline.unpublished or len(last.heads) < len(first.heads)
         pipeline.close()

@@ -83,7 +83,7 @@ def _in_flight_together(program: Program) -> Iterator[list[Placed]]:
     memory = _Memory(program.geometry)
     recent: list[list[Placed]] = []
     for bank in program.banks:
-        recent = [*recent, memory.copy(bank)][-len(program.regions) :]
+        recent = [*recent, memory.copy(bank)][-len(program.segments) :]
         yield [placed for each in recent for placed in each]
 
 
@@ -170,7 +170,7 @@ def test_a_command_of_about_half_the_buffers_goes_into_half_or_all_of_them(event
 @with_and_without_event_idx
 def test_no_commands_make_no_banks(event_idx: bool) -> None:
     program = encode((), _geometry(8, 100), event_idx=event_idx)
-    assert (program.banks, program.regions, program.most_doorbells) == ((), (), 0)
+    assert (program.banks, program.segments, program.most_doorbells) == ((), (), 0)
 
 
 # --- banks ---

@@ -1,9 +1,9 @@
 """The pipeline: a program's banks go into the ring, and what the device returns is matched to them.
 
-States of a bank: waiting in the program → published (the device's) → returned whole, its acks read.
-Banks are published in their order, each once its region is free. Only `publish` and `run_straight`
-give memory to the device, and only they and `collect` take it back; between the two nothing of a
-bank is touched.
+States of a bank: unpublished (in the program) → published (the device's) → returned whole, its
+acks read. Banks are published in their order, each once its segment is free. Only `publish` and
+`run_straight` give memory to the device, and only they and `collect` take it back; between the two
+nothing of a bank is touched.
 
 What the device returns is matched in one of two modes:
 
@@ -29,7 +29,7 @@ from functools import partial
 from itertools import cycle
 from typing import NamedTuple
 
-from vdpad.restore.program import Bank, Program, Region
+from vdpad.restore.program import Bank, Program, Segment
 from vdpad.restore.progress import ANSWERED, DOORBELLS, Progress
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.driver_ring import DriverRing
@@ -64,7 +64,7 @@ class _Turns:
     """Commands of a full bank."""
     full: int
     """So many banks are full: all, or all but the last."""
-    regions: int
+    segments: int
     spots: tuple[_Spot, ...]
     """By a bank's number modulo how many there are, a power of two."""
     all_ok: bytes
@@ -72,15 +72,15 @@ class _Turns:
     """What the spots read, to be released."""
 
     def fit(self, returned: int, following: int) -> bool:
-        """Whether each region's full bank is in flight, and none of them came back in part."""
-        oldest = following - self.regions
+        """Whether each segment's full bank is in flight, and none of them came back in part."""
+        oldest = following - self.segments
         return oldest >= 0 and following < self.full and returned == oldest * self.slots
 
     def after(self, oldest: int) -> Iterator[tuple[Bank, _Spot]]:
         """Each full bank that follows those in flight, and the spot of the bank it replaces."""
         first = oldest % len(self.spots)
         spots = self.spots[first:] + self.spots[:first]
-        return zip(self.banks[oldest + self.regions : self.full], cycle(spots), strict=False)
+        return zip(self.banks[oldest + self.segments : self.full], cycle(spots), strict=False)
 
     def close(self) -> None:
         """Lets go of the ring's memory."""
@@ -92,21 +92,21 @@ def _turns(program: Program, ring: DriverRing, start: int) -> _Turns | None:
     """Where this program's full banks come back; None where they are not all full."""
     if not program.heads_in_ring:
         return None
-    regions, slots = program.regions, program.regions[0].slots
+    segments, slots = program.segments, program.segments[0].slots
     views: list[memoryview] = []
     spots = []
     for turn in range(ring.size // slots):
-        region = regions[turn % len(regions)]
+        segment = segments[turn % len(segments)]
         begin = (start + turn * slots) % ring.size
-        acks = ring.buffers[region.buffers_at : region.buffers_at + slots]
+        acks = ring.buffers[segment.buffers_at : segment.buffers_at + slots]
         used = ring.used_bytes[begin * USED_ELEMENT.size : (begin + slots) * USED_ELEMENT.size]
         views += [acks, used]
-        in_one = len(used) == len(region.completions)
+        in_one = len(used) == len(segment.completions)
         read = used.tobytes if in_one else partial(ring.used_elements, begin, slots)
-        spots.append(_Spot(read, region.completions, acks.tobytes))
+        spots.append(_Spot(read, segment.completions, acks.tobytes))
     full = sum(bank.count == slots for bank in program.banks)
     all_ok = bytes([ACK_OK]) * slots
-    return _Turns(program.banks, slots, full, len(regions), tuple(spots), all_ok, tuple(views))
+    return _Turns(program.banks, slots, full, len(segments), tuple(spots), all_ok, tuple(views))
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class _ById:
     def add(self, bank: Bank, returned: int = 0) -> None:
         """A published bank, of which the first so many commands are back already."""
         for slot in range(returned, bank.count):
-            self.index_of[bank.region.first_head + 2 * slot] = bank.first + slot
+            self.index_of[bank.segment.first_head + 2 * slot] = bank.first + slot
         self.left[bank.first] = bank.count - returned
 
 
@@ -157,7 +157,7 @@ class Pipeline:
         self._returned = 0
         """Commands that came back, ever."""
         self._flight: deque[Bank] = deque()
-        self._free: list[Region] = list(program.regions)
+        self._free: list[Segment] = list(program.segments)
         self._by_id: _ById | None = None
         self.rejected: list[int] = []
         """Acked ERR, by index in the program."""
@@ -175,7 +175,7 @@ class Pipeline:
             self._turns = None
 
     @property
-    def waiting(self) -> bool:
+    def unpublished(self) -> bool:
         """Whether there are banks that were not published yet."""
         return self._next < len(self._program.banks)
 
@@ -197,11 +197,11 @@ class Pipeline:
     # --- towards the device ---
 
     def publish(self, *, ring_anyway: bool = False) -> None:
-        """Publishes the next banks whose regions are free, all with one store and one look."""
+        """Publishes the next banks whose segments are free, all with one store and one look."""
         old = self._start + self._published
-        while self.waiting and (bank := self._program.banks[self._next]).region in self._free:
+        while self.unpublished and (bank := self._program.banks[self._next]).segment in self._free:
             self._next += 1
-            self._free.remove(bank.region)
+            self._free.remove(bank.segment)
             self._copy(bank)
             self._flight.append(bank)
             self._published += bank.count
@@ -238,12 +238,12 @@ class Pipeline:
         turns = self._turns
         if turns is None or self._by_id is not None or not turns.fit(self._returned, self._next):
             return False
-        slots, regions, mask = turns.slots, turns.regions, INDEX_MASK
-        all_ok, ahead_at_most = turns.all_ok, slots * (regions - 1)
+        slots, segments, mask = turns.slots, turns.segments, INDEX_MASK
+        all_ok, ahead_at_most = turns.all_ok, slots * (segments - 1)
         ring, event_idx = self._ring, self._ring.event_idx
         buffers, available_words, used_words = ring.buffers, ring.available_words, ring.used_words
         fenced, fence, kick, doorbells = not ordered_without_fence, full_fence, self._kick, 0
-        oldest, before = self._next - regions, self._returned
+        oldest, before = self._next - segments, self._returned
         start, words = self._start, self._progress.words
         back = start + (oldest + 1) * slots
         published = (self._start + self._published) & mask
@@ -279,7 +279,7 @@ class Pipeline:
                 break
         self.doorbells += doorbells
         self._returned = oldest * slots
-        self._next = oldest + regions
+        self._next = oldest + segments
         self._published = self._next * slots
         self._flight = deque(self._program.banks[oldest : self._next])
         return self._returned > before
@@ -366,13 +366,13 @@ class Pipeline:
         return by_id
 
     def _retire(self, bank: Bank) -> None:
-        """Reads a returned bank's acks and frees its region.
+        """Reads a returned bank's acks and frees its segment.
 
         Raises:
             DeviceFault: an ack is neither OK nor ERR.
         """
         self._flight.remove(bank)
-        self._free.append(bank.region)
+        self._free.append(bank.segment)
         acks = self._acks(bank)
         self._progress.acks[bank.first : bank.end] = acks
         if acks.count(ACK_OK) != len(acks):
@@ -416,5 +416,5 @@ class Pipeline:
             yield from range(max(0, self._returned - bank.first), bank.count)
         else:
             for slot in range(bank.count):
-                if bank.region.first_head + 2 * slot in self._by_id.index_of:
+                if bank.segment.first_head + 2 * slot in self._by_id.index_of:
                     yield slot

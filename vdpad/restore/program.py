@@ -1,13 +1,13 @@
 """The program: a plan encoded into what will be copied into the ring.
 
 The ring's descriptors are used in pairs, one pair a command: its bytes, and one ack byte. Pairs
-and buffers are divided into *regions*: two halves where RING_EVENT_IDX lets a device be fed without
-a doorbell each time, else one that takes all (docs/benchmarks.md). The
-commands are cut into *banks*, as many as a region takes at a time; bank k goes to region k modulo
-the number of regions, once the bank before it there has come back whole.
+and buffers are divided into *segments*: two halves where RING_EVENT_IDX lets a device be fed
+without a doorbell each time, else one that takes all (docs/benchmarks.md). The commands are cut
+into *banks*, as many as a segment takes at a time; bank k goes to segment k modulo the number of
+segments, once the bank before it there has come back whole.
 
 A bank is ready to be copied: `buffers` holds its acks, pre-filled, and then its commands, so one
-slice copy both sends and re-arms; `descriptors` is None where the region's descriptors already say
+slice copy both sends and re-arms; `descriptors` is None where the segment's descriptors already say
 the same, which they do through a run of equally long commands such as VLAN_ADD.
 """
 
@@ -34,7 +34,7 @@ _A_BYTE_OF_TABLES = 26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Region:
+class Segment:
     """A part of the ring's descriptors and buffers, filled with one bank at a time."""
 
     first_head: int
@@ -58,7 +58,7 @@ class Bank:
     first: int
     """Index of its first command in the program."""
     count: int
-    region: Region
+    segment: Segment
     buffers: bytes
     """Acks, then commands."""
     buffers_at: slice
@@ -85,13 +85,13 @@ class Program:
 
     commands: tuple[Command, ...]
     banks: tuple[Bank, ...]
-    regions: tuple[Region, ...]
+    segments: tuple[Segment, ...]
     """Empty where there are no commands."""
     geometry: RingGeometry
     event_idx: bool
     heads_in_ring: bytes
     """What all of the available ring can hold from the start on, le16 each, so that publishing is
-    no more than its index; empty where a bank is not as full as its region, which shifts those
+    no more than its index; empty where a bank is not as full as its segment, which shifts those
     after it."""
     lengths: tuple[int, ...]
     """Bytes of each command."""
@@ -99,19 +99,19 @@ class Program:
     @property
     def most_doorbells(self) -> int:
         """How often a replay rings at the most: the first banks share one doorbell."""
-        return len(self.banks) - min(len(self.banks), len(self.regions)) + bool(self.banks)
+        return len(self.banks) - min(len(self.banks), len(self.segments)) + bool(self.banks)
 
     @property
     def most_in_flight(self) -> int:
         """How many commands the device may have at a time."""
-        return min(len(self.commands), sum(region.slots for region in self.regions))
+        return min(len(self.commands), sum(segment.slots for segment in self.segments))
 
     @property
     def memory(self) -> int:
         """About how many bytes of memory it takes."""
         # There is at most one of each kind, so their lengths are as good as all of them.
         tables = sum(length for length in set(self.lengths) if length > _LARGEST_FIXED)
-        rings = sum(len(each.heads) + len(each.completions) for each in self.regions)
+        rings = sum(len(each.heads) + len(each.completions) for each in self.segments)
         images = sum(len(each.descriptors or b"") for each in self.banks)
         parts = _A_BANK * len(self.banks) + _A_COMMAND * len(self.commands)
         return parts + _A_BYTE_OF_TABLES * tables + rings + images + len(self.heads_in_ring)
@@ -159,33 +159,33 @@ def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: 
         raise BadGeometry(
             f"ring.buffers: expected room for {largest} bytes, got {geometry.buffers.size}"
         )
-    regions = _regions(geometry, largest, event_idx=event_idx) if payloads else ()
-    banks = tuple(_banks(payloads, regions, geometry.buffers.iova))
-    heads_in_ring = _heads_in_ring(banks, regions, geometry.size)
+    segments = _segments(geometry, largest, event_idx=event_idx) if payloads else ()
+    banks = tuple(_banks(payloads, segments, geometry.buffers.iova))
+    heads_in_ring = _heads_in_ring(banks, segments, geometry.size)
     lengths = tuple(map(len, payloads))
-    return Program(commands, banks, regions, geometry, event_idx, heads_in_ring, lengths)
+    return Program(commands, banks, segments, geometry, event_idx, heads_in_ring, lengths)
 
 
-def _heads_in_ring(banks: tuple[Bank, ...], regions: tuple[Region, ...], size: int) -> bytes:
-    if any(bank.count < bank.region.slots for bank in banks[:-1]):
+def _heads_in_ring(banks: tuple[Bank, ...], segments: tuple[Segment, ...], size: int) -> bytes:
+    if any(bank.count < bank.segment.slots for bank in banks[:-1]):
         return b""
-    heads = b"".join(region.heads for region in regions)
-    # The regions' commands come round twice in a ring, as each takes two descriptors.
+    heads = b"".join(segment.heads for segment in segments)
+    # The segments' commands come round twice in a ring, as each takes two descriptors.
     return heads * (2 * size // len(heads)) if heads else b""
 
 
-def _regions(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple[Region, ...]:
+def _segments(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple[Segment, ...]:
     slots = geometry.size // _DESCRIPTORS_A_COMMAND
     room = geometry.buffers.size
     if event_idx and slots > 1 and largest + _ACK <= room // 2:
-        return tuple(_region(half, slots // 2, room // 2) for half in range(2))
-    return (_region(0, slots, room),)
+        return tuple(_segment(half, slots // 2, room // 2) for half in range(2))
+    return (_segment(0, slots, room),)
 
 
-def _region(number: int, slots: int, room: int) -> Region:
+def _segment(number: int, slots: int, room: int) -> Segment:
     first_head = number * slots * _DESCRIPTORS_A_COMMAND
     heads = range(first_head, first_head + slots * _DESCRIPTORS_A_COMMAND, _DESCRIPTORS_A_COMMAND)
-    return Region(
+    return Segment(
         first_head=first_head,
         slots=slots,
         buffers_at=number * room,
@@ -195,61 +195,63 @@ def _region(number: int, slots: int, room: int) -> Region:
     )
 
 
-def _banks(payloads: list[bytes], regions: tuple[Region, ...], buffers_iova: int) -> Iterator[Bank]:
+def _banks(
+    payloads: list[bytes], segments: tuple[Segment, ...], buffers_iova: int
+) -> Iterator[Bank]:
     images: dict[tuple[int, tuple[int, ...]], bytes] = {}
     in_place: dict[int, bytes] = {}
     first = number = 0
     while first < len(payloads):
-        region = regions[number % len(regions)]
-        taken = payloads[first : first + _fitting(payloads, first, region)]
+        segment = segments[number % len(segments)]
+        taken = payloads[first : first + _fitting(payloads, first, segment)]
         lengths = tuple(map(len, taken))
-        key = (region.first_head, lengths)
+        key = (segment.first_head, lengths)
         if key not in images:
-            images[key] = _descriptors(region, lengths, buffers_iova)
+            images[key] = _descriptors(segment, lengths, buffers_iova)
         image = images[key]
-        unchanged = in_place.get(region.first_head, b"").startswith(image)
+        unchanged = in_place.get(segment.first_head, b"").startswith(image)
         if not unchanged:
-            in_place[region.first_head] = image
-        yield _bank(first, taken, region, None if unchanged else image)
+            in_place[segment.first_head] = image
+        yield _bank(first, taken, segment, None if unchanged else image)
         first += len(taken)
         number += 1
 
 
-def _bank(first: int, taken: list[bytes], region: Region, descriptors: bytes | None) -> Bank:
+def _bank(first: int, taken: list[bytes], segment: Segment, descriptors: bytes | None) -> Bank:
     count = len(taken)
     buffers = bytes([ACK_NONE]) * count + b"".join(taken)
-    start = region.first_head * DESCRIPTOR.size
+    start = segment.first_head * DESCRIPTOR.size
     return Bank(
         first=first,
         count=count,
-        region=region,
+        segment=segment,
         buffers=buffers,
-        buffers_at=slice(region.buffers_at, region.buffers_at + len(buffers)),
-        acks_at=slice(region.buffers_at, region.buffers_at + count),
+        buffers_at=slice(segment.buffers_at, segment.buffers_at + len(buffers)),
+        acks_at=slice(segment.buffers_at, segment.buffers_at + count),
         descriptors=descriptors,
         descriptors_at=slice(start, start + len(descriptors or b"")),
-        heads=region.heads[: 2 * count],
-        completions=region.completions[: USED_ELEMENT.size * count],
+        heads=segment.heads[: 2 * count],
+        completions=segment.completions[: USED_ELEMENT.size * count],
     )
 
 
-def _fitting(payloads: list[bytes], first: int, region: Region) -> int:
-    """How many of the payloads from first on a region takes: at least one."""
+def _fitting(payloads: list[bytes], first: int, segment: Segment) -> int:
+    """How many of the payloads from first on a segment takes: at least one."""
     count = room_taken = 0
-    for payload in payloads[first : first + region.slots]:
+    for payload in payloads[first : first + segment.slots]:
         room_taken += len(payload) + _ACK
-        if room_taken > region.buffers_size:
+        if room_taken > segment.buffers_size:
             break
         count += 1
     return count
 
 
-def _descriptors(region: Region, lengths: tuple[int, ...], buffers_iova: int) -> bytes:
-    acks_at = buffers_iova + region.buffers_at
+def _descriptors(segment: Segment, lengths: tuple[int, ...], buffers_iova: int) -> bytes:
+    acks_at = buffers_iova + segment.buffers_at
     address = acks_at + len(lengths)
     chains = []
     for slot, length in enumerate(lengths):
-        head = region.first_head + slot * _DESCRIPTORS_A_COMMAND
+        head = segment.first_head + slot * _DESCRIPTORS_A_COMMAND
         chains.append((head, address, length, acks_at + slot))
         address += length
     return command_descriptors(chains)

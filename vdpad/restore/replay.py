@@ -130,7 +130,7 @@ class _Replay:
             DeviceFault: the device broke a rule.
         """
         pipeline = self._pipeline
-        if not pipeline.waiting:
+        if not pipeline.unpublished:
             return
         self._ring.ask_for_no_interrupt(pipeline.index)
         pipeline.publish(ring_anyway=True)
@@ -146,7 +146,7 @@ class _Replay:
             if pipeline.arrived() < wanted:
                 await self._wait_for(wanted)
             pipeline.collect()
-            if pipeline.waiting:
+            if pipeline.unpublished:
                 pipeline.publish()
 
     async def _wait_for(self, wanted: int) -> None:
@@ -193,7 +193,7 @@ class _Replay:
             pipeline.collect()
         except DeviceFault as error:
             return Outcome.BROKEN, str(error)
-        done = not pipeline.in_flight and not pipeline.waiting
+        done = not pipeline.in_flight and not pipeline.unpublished
         return (Outcome.RESTORED if done else Outcome.INCOMPLETE), ""
 
     def finish(self, outcome: Outcome, fault: str, elapsed_ns: int) -> Replayed:
