@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.daemon.kinds import KINDS
 from tests.test_man import PAGES
 from vdpad.daemon.configuration import load_settings
-from vdpad.daemon.events.operations import Replayed, Restored
+from vdpad.daemon.events.operations import ReplayEnded, Restored
 from vdpad.daemon.metrics import Metrics, Sources
 from vdpad.daemon.operations import operations
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
@@ -81,7 +81,7 @@ def test_the_fields_of_a_replay_s_end_are_told() -> None:
     told = {name for first, _ in rows("field", "what") for name in quoted(first)}
     logged = {
         f"VDPAD_{field.name.upper()}"
-        for field in dataclasses.fields(Replayed)
+        for field in dataclasses.fields(ReplayEnded)
         if field.metadata != UNLOGGED
     }
     assert logged - {"VDPAD_FAULT"} <= told  # that is one of `broken` only

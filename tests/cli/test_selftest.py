@@ -2,7 +2,7 @@
 
 import pytest
 
-from vdpad.cli.selftest import Answer, _acks, _carried_over, _findings, candidates
+from vdpad.cli.selftest import CommandOutcome, _acks, _carried_over, _findings, candidates
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.virtio.commands import COMMANDS, AnnounceAck, CoalVqGet, MacAddrSet, VlanAdd
 from vdpad.virtio.config import HashType, NetConfig
@@ -47,7 +47,7 @@ def test_a_device_without_an_address_gets_a_local_one() -> None:
     ],
 )
 def test_findings(alone: int | None, in_batch: int | None, said: str | None) -> None:
-    found = list(_findings([Answer(SENT, alone, 1.0, in_batch)]))
+    found = list(_findings([CommandOutcome(SENT, alone, 1.0, in_batch)]))
     assert found == ([] if said is None else found)
     assert len(found) == (said is not None)
     assert all(said is not None and said in each for each in found)

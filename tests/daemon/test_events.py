@@ -20,7 +20,7 @@ from tests.daemon.support import ROOT, until
 from tests.service.fake_journal import NAME
 from vdpad.daemon.events import daemon, operations, requests
 from vdpad.daemon.events.daemon import Stopped
-from vdpad.daemon.events.requests import Refused
+from vdpad.daemon.events.requests import RequestRefused
 from vdpad.service.events import announcing
 from vdpad.service.events.announcing import Announcer, EventLog, log_event
 from vdpad.service.events.event import CALLER, UNLOGGED, Event, fields_of
@@ -85,7 +85,7 @@ def test_a_sentence_is_a_line_that_tells_of_its_event(kind: type[Event]) -> None
 
 
 def test_what_is_empty_is_left_out_and_zero_is_not() -> None:
-    event = Refused(method="prepare", error="busy", reason="")
+    event = RequestRefused(method="prepare", error="busy", reason="")
     assert fields_of(event) == {"method": "prepare", "error": "busy"}
     assert fields_of(daemon.Stopping(0)) == {"committing": 0}
 
@@ -252,7 +252,7 @@ def test_what_clients_bring_about_at_will_does_not_fill_the_journal(
 ) -> None:
     times = [0.0]
     heard = EventLog(_clock(times))
-    refused = Refused(method="prepare", error="busy", reason="it is")
+    refused = RequestRefused(method="prepare", error="busy", reason="it is")
     for _ in range(1000):
         heard(refused)
     assert len(logged) == 100

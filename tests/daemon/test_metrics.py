@@ -283,10 +283,10 @@ def test_every_outcome_of_an_operation_has_a_series_from_the_start() -> None:
 def test_nobody_waits_for_the_library_who_wants_no_metrics(tmp_path: Path) -> None:
     program = (
         "import sys, asyncio; from vdpad.daemon.daemon import Service; "
-        "from vdpad.daemon.settings import Settings, Metrics; "
+        "from vdpad.daemon.settings import Settings, MetricsSettings; "
         "import vdpad.cli.vdpad; Service(Settings()); "
         "assert 'prometheus_client' not in sys.modules; "
-        "Service(Settings(metrics=Metrics(textfile='/run/vdpad.prom'))); "
+        "Service(Settings(metrics=MetricsSettings(textfile='/run/vdpad.prom'))); "
         "assert 'prometheus_client' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)

@@ -18,8 +18,8 @@ from tests.host import kernel
 from vdpad.host import vdpa_exchange
 from vdpad.host.vdpa_exchange import (
     Attributes,
-    Command,
     Odd,
+    VdpaCommand,
     VdpaMessage,
     VdpaSocket,
     fault_of,
@@ -32,7 +32,7 @@ from vdpad.host.vdpa_exchange import (
 
 
 def test_a_request_is_built_as_the_kernel_reads_it() -> None:
-    request = push_request(Command.DEV_VSTATS_GET, {"DEV_NAME": "sim0", "DEV_QUEUE_INDEX": 3})
+    request = push_request(VdpaCommand.DEV_VSTATS_GET, {"DEV_NAME": "sim0", "DEV_QUEUE_INDEX": 3})
     request["header"]["type"] = kernel.FAMILY
     request.encode()
     body = bytes([7, 1, 0, 0]) + kernel.text(4, "sim0") + kernel.u32(17, 3)
@@ -41,7 +41,7 @@ def test_a_request_is_built_as_the_kernel_reads_it() -> None:
 
 
 def test_a_string_is_sent_with_its_nul() -> None:
-    request = push_request(Command.DEV_GET, {"DEV_NAME": "vdpa"})
+    request = push_request(VdpaCommand.DEV_GET, {"DEV_NAME": "vdpa"})
     request.encode()
     assert bytes(request.data[20:]) == b"\x09\x00\x04\x00vdpa\0\0\0\0"
 
@@ -202,7 +202,7 @@ def _answer(kernel_end: socket.socket, answers: Answers) -> None:
 
 def test_a_device_and_then_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(command: int, sequence: int) -> list[bytes]:
-        assert command == Command.DEV_GET
+        assert command == VdpaCommand.DEV_GET
         one = kernel.with_sequence(kernel.DEV_GET, sequence)
         if len(asked) == 0:
             asked.append(command)
@@ -235,7 +235,7 @@ def test_a_refusal_without_words_has_the_system_s(monkeypatch: pytest.MonkeyPatc
 
 def test_an_odd_reply_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(command: int, sequence: int) -> list[bytes]:
-        if command == Command.DEV_GET:
+        if command == VdpaCommand.DEV_GET:
             return [kernel.message(kernel.u16(5, 1), sequence=sequence)]
         return [kernel.with_sequence(kernel.DEV_CONFIG_GET, sequence)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.descriptors import no_descriptor_left
 from vdpad.errors import VdpadError
-from vdpad.queues.eventfds import NotAnEventfd, Notifier, Waiter, check_eventfd
+from vdpad.queues.eventfds import EventfdSender, NotAnEventfd, Waiter, check_eventfd
 
 FULL = (1 << 64) - 2
 """All that an eventfd's counter takes."""
@@ -100,23 +100,23 @@ def test_looking_leaves_no_descriptor_open(eventfd: int) -> None:
 
 
 def test_each_notification_adds_one(eventfd: int) -> None:
-    notify = Notifier(eventfd)
+    send = EventfdSender(eventfd)
     for _ in range(3):
-        notify()
+        send()
     assert _count(eventfd) == 3
 
 
 def test_a_full_eventfd_does_not_block_the_sender_and_stays_full(eventfd: int) -> None:
     os.eventfd_write(eventfd, FULL)
-    Notifier(eventfd)()  # would block for ever
+    EventfdSender(eventfd)()  # would block for ever
     assert _count(eventfd) == FULL
 
 
 def test_one_below_full_is_filled(eventfd: int) -> None:
     os.eventfd_write(eventfd, FULL - 1)
-    notify = Notifier(eventfd)
-    notify()
-    notify()
+    send = EventfdSender(eventfd)
+    send()
+    send()
     assert _count(eventfd) == FULL
 
 
@@ -124,7 +124,7 @@ def test_one_below_full_is_filled(eventfd: int) -> None:
 def test_a_notifier_leaves_the_flags_that_it_shares_with_others_alone(flags: int) -> None:
     fd = os.eventfd(0, flags)
     try:
-        Notifier(fd)()
+        EventfdSender(fd)()
         assert os.get_blocking(fd) is not bool(flags)
     finally:
         os.close(fd)

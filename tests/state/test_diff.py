@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.states import SAMPLE, net_state, net_states
-from vdpad.state.diff import Difference, Kind, differences
+from vdpad.state.diff import Difference, DifferenceKind, differences
 from vdpad.state.model import NetState
 
-FIRST, SECOND, CHANGED = Kind.ONLY_FIRST, Kind.ONLY_SECOND, Kind.CHANGED
+FIRST, SECOND, CHANGED = DifferenceKind
 UNICAST = [f"52:54:00:00:00:{at:02x}" for at in range(20)]
 MULTICAST = [f"01:00:5e:00:00:{at:02x}" for at in range(3)]
 
 
-def _told(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Kind, str]]:
+def _told(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, DifferenceKind, str]]:
     found = differences(net_state(**first), net_state(**second))
     return [(each.path, each.kind, each.what) for each in found]
 
@@ -145,7 +145,7 @@ def _values(packets: int, usecs: int) -> dict[str, int]:
     ],
 )
 def test_each_part_by_name(
-    first: dict[str, Any], second: dict[str, Any], told: list[tuple[str, Kind, str]]
+    first: dict[str, Any], second: dict[str, Any], told: list[tuple[str, DifferenceKind, str]]
 ) -> None:
     assert _told(first, second) == told
 
@@ -176,7 +176,7 @@ _MIRROR = {FIRST: SECOND, SECOND: FIRST, CHANGED: CHANGED}
 
 @given(net_states(), net_states())
 def test_the_other_way_round_it_is_the_same(a: NetState, b: NetState) -> None:
-    def where(found: list[Difference], mirrored: bool) -> list[tuple[str, Kind]]:
+    def where(found: list[Difference], mirrored: bool) -> list[tuple[str, DifferenceKind]]:
         return sorted((d.path, _MIRROR[d.kind] if mirrored else d.kind) for d in found)
 
     assert where(differences(a, b), False) == where(differences(b, a), True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vdpad.cli.failures import NoState, Usage
+from vdpad.cli.failures import InvalidState, Usage
 from vdpad.cli.show import printable
 from vdpad.cli.transport import client_of
 from vdpad.errors import why
@@ -19,7 +19,7 @@ def ask(arguments: argparse.Namespace) -> Any:
     """The daemon's result.
 
     Raises:
-        Usage, NoState: a state or a target that cannot be used.
+        Usage, InvalidState: a state or a target that cannot be used.
         BadTransport, BadAddress, BadKeys: no way to ask.
         Refused, Unreachable, CannotSend: as the client raises them.
     """
@@ -53,8 +53,8 @@ def _state(name: str, device: str | None) -> dict[str, Any]:
     found = found_in(name, device)
     try:
         state = state_of(found, name)
-    except NoState as error:
-        raise NoState(str(error), [_below_state(each) for each in error.problems]) from None
+    except InvalidState as error:
+        raise InvalidState(str(error), [_below_state(each) for each in error.problems]) from None
     for remark in remarks(found):
         print(f"vdpactl: {printable(f'{name}: {remark}')}", file=sys.stderr)
     return native.plain(state)

@@ -14,7 +14,7 @@ class QmpError(VdpadError):
     """QEMU does not answer, or not as QMP has it."""
 
 
-class NoState(Usage):
+class InvalidState(Usage):
     """A file or a device whose settings are no valid state: all reasons why not."""
 
     def __init__(self, message: str, problems: Sequence[dict[str, Any]]) -> None:

@@ -97,7 +97,7 @@ def _all_kinds(features: FeatureSet, config: NetConfig) -> Iterator[Command]:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandOutcome:
     """What came of one command; the times are in microseconds."""
 
     command: Command
@@ -114,7 +114,7 @@ class SelfTest:
     node: Path
     features: FeatureSet
     ring_size: int
-    answers: tuple[Answer, ...]
+    answers: tuple[CommandOutcome, ...]
     alone_us: float
     """The sum."""
     batch_us: float
@@ -196,7 +196,7 @@ async def _run(node: Path) -> SelfTest:
         behind = await _send(device, *commands[:1], NoSuchClass())
 
     answers = tuple(
-        Answer(command, _acks(sent, 1)[0], sent.elapsed_ns / 1000, ack)
+        CommandOutcome(command, _acks(sent, 1)[0], sent.elapsed_ns / 1000, ack)
         for command, sent, ack in zip(commands, alone, _acks(batch, len(commands)), strict=True)
     )
     findings = (
@@ -250,7 +250,7 @@ def _acks(sent: Replayed, count: int) -> list[int | None]:
     ]
 
 
-def _findings(answers: Sequence[Answer]) -> Iterator[str]:
+def _findings(answers: Sequence[CommandOutcome]) -> Iterator[str]:
     for each in answers:
         name = f"{each.command.NAME} {each.command.arguments()}".strip()
         if each.alone is None or each.in_batch is None:

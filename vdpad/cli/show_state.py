@@ -18,7 +18,7 @@ _FORMATS = {
     "device-parts": "virtio device parts",
 }
 
-Line = tuple[str, str]
+Row = tuple[str, str]
 """A label and what stands behind it."""
 
 
@@ -62,7 +62,7 @@ def _file(result: Json) -> str:
 
 
 def _device(found: Json) -> str:
-    lines: list[Line] = []
+    lines: list[Row] = []
     if found["state"] is not None:
         lines.extend(_state(found["state"]))
     lines.extend(found["about"].items())
@@ -78,7 +78,7 @@ def _device(found: Json) -> str:
 # --- a state, part by part ---
 
 
-def _state(state: Json) -> Iterator[Line]:
+def _state(state: Json) -> Iterator[Row]:
     yield "features", ", ".join(state["features"]) or "none"
     if "mac" in state:
         yield "mac", state["mac"]
@@ -128,7 +128,7 @@ def _reach(rx: Json, closing: str, opening: str, normal: str) -> str:
     return f"all ({opening})" if rx.get(opening) else normal
 
 
-def _mac_table(table: Json) -> Iterator[Line]:
+def _mac_table(table: Json) -> Iterator[Row]:
     for half in ("unicast", "multicast"):
         addresses = table[half]
         told = wording.count(len(addresses), "address", "addresses")
@@ -144,7 +144,7 @@ def _vlans(entries: Sequence[Any]) -> str:
     return f"{wording.count(ids, 'id')}{': ' if entries else ''}{wording.ranges(entries)}"
 
 
-def _rss(rss: Json) -> Iterator[Line]:
+def _rss(rss: Json) -> Iterator[Row]:
     table = rss["indirection_table"]
     queues = sorted(set(table))
     yield "rss", ", ".join(rss["hash_types"]) or "no hash types"
@@ -161,7 +161,7 @@ def _rss(rss: Json) -> Iterator[Line]:
     yield "rss key", rss["key"]
 
 
-def _coalescing(coalescing: Json) -> Iterator[Line]:
+def _coalescing(coalescing: Json) -> Iterator[Row]:
     for direction in ("rx", "tx"):
         if direction in coalescing:
             yield f"coalesce {direction}", _moderation(coalescing[direction])

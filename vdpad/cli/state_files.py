@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vdpad.cli.failures import NoState, Usage
+from vdpad.cli.failures import InvalidState, Usage
 from vdpad.errors import why
 from vdpad.state.formats import native, recognise
 from vdpad.state.formats.recognise import Reading
@@ -59,11 +59,11 @@ def state_of(found: Found, name: str) -> NetState:
     """The state that was found.
 
     Raises:
-        NoState: there is none.
+        InvalidState: there is none.
     """
     if found.state is None:
         which = f"{name}, {found.device}" if found.device else name
-        raise NoState(f"{which}: no valid state", [asdict(each) for each in found.problems])
+        raise InvalidState(f"{which}: no valid state", [asdict(each) for each in found.problems])
     return found.state
 
 

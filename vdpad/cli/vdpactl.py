@@ -16,7 +16,7 @@ from typing import Any
 import vdpad
 from vdpad.cli import show, transport
 from vdpad.cli.ask import ask
-from vdpad.cli.failures import NoState, QmpError, Usage
+from vdpad.cli.failures import InvalidState, QmpError, Usage
 from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
 from vdpad.errors import VdpadError
 from vdpad.methods import CannotSend
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         result = arguments.run(arguments)
-    except NoState as error:
+    except InvalidState as error:
         _show_refusal(_as_refusal(error), as_json=arguments.json)
         return USAGE
     except Refused as error:
@@ -85,7 +85,7 @@ def _exit_code(error: VdpadError) -> int:
     return UNREACHABLE if isinstance(error, Unreachable | QmpError) else FAILED
 
 
-def _as_refusal(error: NoState) -> Refused:
+def _as_refusal(error: InvalidState) -> Refused:
     """What the daemon would have said to such a state."""
     data = {"kind": "invalid-params", "problems": error.problems}
     return Refused(-32602, str(error), data)

@@ -15,7 +15,7 @@ from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Sto
 from vdpad.daemon.operations.operation import State
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
-from vdpad.daemon.settings import MAX_DEADLINE_MS, Metrics, Settings
+from vdpad.daemon.settings import MAX_DEADLINE_MS, MetricsSettings, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
@@ -138,7 +138,7 @@ class Service:
         ]
         await keeper.close_all(untouched)
 
-    def _metrics(self, settings: Metrics) -> Textfile | None:
+    def _metrics(self, settings: MetricsSettings) -> Textfile | None:
         if settings.textfile is None:
             return None
         # Here, since it takes 55 ms that nobody else should wait for.

@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vdpad.daemon.events.operations import Ended, Prepared, Replayed
+from vdpad.daemon.events.operations import Ended, Prepared, ReplayEnded
 from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
 
@@ -98,14 +98,14 @@ class Metrics:
     def heard(self, event: Event) -> None:
         """Counts an event."""
         match event:
-            case Replayed():
+            case ReplayEnded():
                 self._count_replay(event)
             case Prepared():
                 self._prepare.labels(event.target).observe(event.prepare_us / 1e6)
         if isinstance(event, Ended):
             self._ended.labels(event.outcome, event.target).inc()
 
-    def _count_replay(self, event: Replayed) -> None:
+    def _count_replay(self, event: ReplayEnded) -> None:
         self._commit.labels(event.target).observe(event.commit_us / 1e6)
         self._doorbells.labels(event.target).inc(event.doorbells)
         for (command, ack), count in event.acks.items():

@@ -132,7 +132,7 @@ def _for_the_collector(path: Path) -> Path:
     return path
 
 
-class Metrics(_Settings):
+class MetricsSettings(_Settings):
     """Metrics for Prometheus, through node_exporter's textfile collector."""
 
     textfile: Annotated[Path, AfterValidator(_for_the_collector)] | None = None
@@ -206,7 +206,7 @@ class Settings(_Settings):
     replay: Replay = Replay()
     records: Recording = Recording()
     udp: Udp = Udp()
-    metrics: Metrics = Metrics()
+    metrics: MetricsSettings = MetricsSettings()
     software: tuple[Software, ...] = (Software(name="sim0"),)
     """Software devices; one named sim0 unless something else is configured."""
 

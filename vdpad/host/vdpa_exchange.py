@@ -32,7 +32,7 @@ _VERSION = 1
 Attributes = list[tuple[str, int | str]]
 
 
-class Command(IntEnum):
+class VdpaCommand(IntEnum):
     """enum vdpa_command: those that only ask."""
 
     MGMTDEV_GET = 2
@@ -97,7 +97,7 @@ class VdpaSocket(AsyncGenericNetlinkSocket):  # type: ignore[misc]
         return self
 
     async def exchange(
-        self, command: Command, attributes: dict[str, int | str]
+        self, command: VdpaCommand, attributes: dict[str, int | str]
     ) -> list[Attributes]:
         """The kernel's replies to one command: about one device, or without attributes about all.
 
@@ -113,7 +113,7 @@ class VdpaSocket(AsyncGenericNetlinkSocket):  # type: ignore[misc]
         return [pull_reply(each) async for each in replies]
 
 
-def push_request(command: Command, attributes: dict[str, int | str]) -> VdpaMessage:
+def push_request(command: VdpaCommand, attributes: dict[str, int | str]) -> VdpaMessage:
     """A request, not yet encoded."""
     message = VdpaMessage()
     message["cmd"] = command
@@ -159,7 +159,7 @@ def fault_of(error: Exception) -> dict[str, Any]:
 async def _answer(socket: VdpaSocket, line: str) -> dict[str, Any]:
     command, attributes = json.loads(line)
     try:
-        return {"replies": await socket.exchange(Command[command], attributes)}
+        return {"replies": await socket.exchange(VdpaCommand[command], attributes)}
     except Exception as error:
         return fault_of(error)
 

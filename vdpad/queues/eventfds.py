@@ -39,7 +39,7 @@ def check_eventfd(fd: int, what: str) -> None:
         raise NotAnEventfd(f"expected an eventfd as the {what}, got another kind of descriptor")
 
 
-class Notifier:
+class EventfdSender:
     """The sending side: our doorbell, or a device's interrupt."""
 
     def __init__(self, fd: int) -> None:

@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
-from vdpad.queues.eventfds import Notifier, Waiter, check_eventfd
+from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.split_ring import RingGeometry
 
@@ -111,7 +111,7 @@ class LentQueue:
         try:
             check_eventfd(descriptors.kick, "kick")
             check_eventfd(descriptors.call, "call")
-            self._kick = Notifier(descriptors.kick)
+            self._kick = EventfdSender(descriptors.kick)
             self._map = _map(descriptors.memory, geometry.memory.size)
             self._view = memoryview(self._map)
             self._ring = DriverRing(self._view, geometry, event_idx=event_idx)

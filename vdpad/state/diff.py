@@ -28,7 +28,7 @@ from vdpad.virtio.features import FEATURES
 T = TypeVar("T")
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """In what way two states differ at a path."""
 
     ONLY_FIRST = "only-first"
@@ -43,7 +43,7 @@ class Difference:
 
     path: str
     """Where in the states, dotted: "rss.indirection_table"."""
-    kind: Kind
+    kind: DifferenceKind
     what: str
     """What only one has, or both values, for people."""
 
@@ -87,18 +87,23 @@ def _mac_table(path: str, a: MacTable, b: MacTable) -> Differences:
 def _addresses(path: str, a: tuple[bytes, ...], b: tuple[bytes, ...]) -> Differences:
     first, second = dict.fromkeys(a), dict.fromkeys(b)
     if a != b and first.keys() == second.keys():
-        yield Difference(path, Kind.CHANGED, "the same addresses in another order")
-    yield from _only(path, [each for each in a if each not in second], Kind.ONLY_FIRST)
-    yield from _only(path, [each for each in b if each not in first], Kind.ONLY_SECOND)
+        yield Difference(path, DifferenceKind.CHANGED, "the same addresses in another order")
+    yield from _only(path, [each for each in a if each not in second], DifferenceKind.ONLY_FIRST)
+    yield from _only(path, [each for each in b if each not in first], DifferenceKind.ONLY_SECOND)
 
 
-def _only(path: str, addresses: Sequence[bytes], kind: Kind) -> Differences:
+def _only(path: str, addresses: Sequence[bytes], kind: DifferenceKind) -> Differences:
     if addresses:
         yield Difference(path, kind, wording.some([format_mac(each) for each in addresses]))
 
 
 def _vlans(path: str, a: tuple[int, ...], b: tuple[int, ...]) -> Differences:
-    for kind, ids in ((Kind.ONLY_FIRST, set(a) - set(b)), (Kind.ONLY_SECOND, set(b) - set(a))):
+    first, second = set(a), set(b)
+    only = {
+        DifferenceKind.ONLY_FIRST: first - second,
+        DifferenceKind.ONLY_SECOND: second - first,
+    }
+    for kind, ids in only.items():
         if ids:
             told = f"{wording.count(len(ids), 'id')}: {wording.ranges(runs(sorted(ids)))}"
             yield Difference(path, kind, told)
@@ -152,26 +157,26 @@ def _part(
     if a is not None and b is not None:
         yield from compare(path, a, b)
     elif a is not None or b is not None:
-        kind = Kind.ONLY_SECOND if a is None else Kind.ONLY_FIRST
+        kind = DifferenceKind.ONLY_SECOND if a is None else DifferenceKind.ONLY_FIRST
         yield Difference(path, kind, "the whole part")
 
 
 def _value(path: str, a: T | None, b: T | None, show: Callable[[T], str] = str) -> Differences:
     """A value that both may have."""
     if a is None and b is not None:
-        yield Difference(path, Kind.ONLY_SECOND, show(b))
+        yield Difference(path, DifferenceKind.ONLY_SECOND, show(b))
     elif a is not None and b is None:
-        yield Difference(path, Kind.ONLY_FIRST, show(a))
+        yield Difference(path, DifferenceKind.ONLY_FIRST, show(a))
     elif a is not None and b is not None and a != b:
-        yield Difference(path, Kind.CHANGED, _both(show(a), show(b)))
+        yield Difference(path, DifferenceKind.CHANGED, _both(show(a), show(b)))
 
 
 def _names(path: str, a: frozenset[int], b: frozenset[int], names: BitNames) -> Differences:
     """A set of named bits."""
     if a - b:
-        yield Difference(path, Kind.ONLY_FIRST, names.sentence(a - b))
+        yield Difference(path, DifferenceKind.ONLY_FIRST, names.sentence(a - b))
     if b - a:
-        yield Difference(path, Kind.ONLY_SECOND, names.sentence(b - a))
+        yield Difference(path, DifferenceKind.ONLY_SECOND, names.sentence(b - a))
 
 
 def _row(
@@ -180,14 +185,14 @@ def _row(
     """A row of entries, of which the place matters."""
     if len(a) != len(b):
         lengths = _both(*(wording.count(len(row), one, many) for row in (a, b)))
-        yield Difference(path, Kind.CHANGED, lengths)
+        yield Difference(path, DifferenceKind.CHANGED, lengths)
         return
     differing = [at for at in range(len(a)) if a[at] != b[at]]
     if differing:
         at = differing[0]
         first = f"the first is {one} {at}, {_both(show(a[at]), show(b[at]))}"
         what = f"{len(differing)} of {wording.count(len(a), one, many)}; {first}"
-        yield Difference(path, Kind.CHANGED, what)
+        yield Difference(path, DifferenceKind.CHANGED, what)
 
 
 def _both(first: str, second: str) -> str:

@@ -25,7 +25,7 @@ from vdpad.state.fields import (
     Vlans,
     is_multicast,
 )
-from vdpad.state.problems import invalid
+from vdpad.state.problems import InvalidPart, invalid
 from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, MAX_QUEUE_PAIRS, offloads_of
 from vdpad.virtio.features import REQUIRES, Feature
@@ -35,9 +35,6 @@ _MAX_TABLE = 65536
 
 QueuePairs = Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)]
 QueueIndex = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
-
-Fault = tuple[tuple[str | int, ...], str, str]
-"""Where below the part, a code, a sentence."""
 
 
 class Part(BaseModel):
@@ -51,7 +48,7 @@ class Part(BaseModel):
             raise invalid(*faults)
         return self
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[InvalidPart]:
         """What is wrong with the part as a whole."""
         return iter(())
 
@@ -78,12 +75,12 @@ class MacTable(Part):
     unicast_overflow: bool = False
     multicast_overflow: bool = False
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[InvalidPart]:
         yield from _table_faults("unicast", self.unicast, multicast=False)
         yield from _table_faults("multicast", self.multicast, multicast=True)
 
 
-def _table_faults(name: str, macs: tuple[bytes, ...], *, multicast: bool) -> Iterator[Fault]:
+def _table_faults(name: str, macs: tuple[bytes, ...], *, multicast: bool) -> Iterator[InvalidPart]:
     seen: set[bytes] = set()
     for at, mac in enumerate(macs):
         if is_multicast(mac) is not multicast:
@@ -103,7 +100,7 @@ class Rss(Part):
     max_tx_queues: QueuePairs
     key: Key
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[InvalidPart]:
         length = len(self.indirection_table)
         if length & (length - 1):
             yield (
@@ -122,7 +119,7 @@ class HashReport(Part):
     hash_types: HashTypeNames
     key: Key
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[InvalidPart]:
         if self.hash_types and not self.key:
             names = HASH_TYPES.sentence(self.hash_types)
             yield ("key",), "empty", f"expected a key to hash {names} with, got an empty one"
@@ -159,7 +156,7 @@ class NetState(Part):
     guest_offloads: Annotated[OffloadNames | None, OrAbsent()] = None
     coalescing: Annotated[Coalescing | None, OrAbsent()] = None
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[InvalidPart]:
         yield from self._feature_faults()
         yield from self._ungated_faults()
         yield from self._mac_faults()
@@ -207,24 +204,24 @@ class NetState(Part):
         if coalescing.queues is not None:
             yield ("coalescing", "queues"), (Feature.VQ_NOTF_COAL,)
 
-    def _feature_faults(self) -> Iterator[Fault]:
+    def _feature_faults(self) -> Iterator[InvalidPart]:
         for feature, wanted in REQUIRES.items():
             if feature in self.features and not self.features.intersection(wanted):
                 either = " or ".join(each.name for each in wanted)
                 yield ("features",), "needs-feature", f"{feature.name} needs {either}"
 
-    def _ungated_faults(self) -> Iterator[Fault]:
+    def _ungated_faults(self) -> Iterator[InvalidPart]:
         for path, wanted in self.needs():
             if not self.features.intersection(wanted):
                 either = " or ".join(each.name for each in wanted)
                 yield path, "needs-feature", f"expected {either} among the state's features"
 
-    def _mac_faults(self) -> Iterator[Fault]:
+    def _mac_faults(self) -> Iterator[InvalidPart]:
         if self.mac is not None and (is_multicast(self.mac) or not any(self.mac)):
             got = format_mac(self.mac)
             yield ("mac",), "not-unicast", f"expected a unicast address that is not zero, got {got}"
 
-    def _queue_faults(self) -> Iterator[Fault]:
+    def _queue_faults(self) -> Iterator[InvalidPart]:
         if self.rss is None:
             if self.queue_pairs is not None and self.queue_pairs > 1:
                 yield from self._unset_pairs_faults()
@@ -242,11 +239,11 @@ class NetState(Part):
             )
         yield from self.rss_queue_faults(self.queue_pairs)
 
-    def _unset_pairs_faults(self) -> Iterator[Fault]:
+    def _unset_pairs_faults(self) -> Iterator[InvalidPart]:
         if Feature.MQ not in self.features:
             yield ("queue_pairs",), "needs-feature", "without MQ only rss sets the queue pairs"
 
-    def rss_queue_faults(self, pairs: int) -> Iterator[Fault]:
+    def rss_queue_faults(self, pairs: int) -> Iterator[InvalidPart]:
         """Where RSS names a receive queue that so many pairs do not have."""
         if self.rss is None:
             return
@@ -266,7 +263,7 @@ class NetState(Part):
                 f"receive queue {self.rss.unclassified_queue} is not among queues 0 … {pairs - 1}",
             )
 
-    def _offload_faults(self) -> Iterator[Fault]:
+    def _offload_faults(self) -> Iterator[InvalidPart]:
         missing = (self.guest_offloads or frozenset()) - offloads_of(self.features)
         if missing:
             names = GUEST_OFFLOADS.sentence(missing)

@@ -24,8 +24,12 @@ class Problem:
     """A sentence for people."""
 
 
-def invalid(*problems: tuple[tuple[str | int, ...], str, str]) -> ValidationError:
-    """The error that a validator raises to name places below its own: (location, code, message)."""
+InvalidPart = tuple[tuple[str | int, ...], str, str]
+"""Where below what is validated, a code, a sentence."""
+
+
+def invalid(*problems: InvalidPart) -> ValidationError:
+    """The error that a validator raises to name places below its own."""
     return ValidationError.from_exception_data(
         "state",
         [

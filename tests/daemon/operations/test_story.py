@@ -34,7 +34,7 @@ from vdpad.daemon.events.operations import (
     Rejected,
     Restored,
 )
-from vdpad.daemon.events.requests import InternalError, NotAllowed, Refused
+from vdpad.daemon.events.requests import InternalError, NotAllowed, RequestRefused
 from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.events import announcing
@@ -265,7 +265,7 @@ async def test_what_a_device_cannot_take_is_told_with_all_reasons(tmp_path: Path
     async with telling(tmp_path) as (caller, told):
         error = await caller.error("prepare", **wish(state=state))
     (refused,) = told
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RequestRefused)
     assert (refused.migration, refused.method) == ("vm-7", "prepare")
     assert (refused.target, refused.device) == ("software", "sim0")
     assert (refused.error, refused.reason) == ("incompatible", error["message"])
@@ -281,7 +281,7 @@ async def test_who_has_the_device_is_told(tmp_path: Path) -> None:
         await caller.send(request("commit", "vm-8", migration="vm-8"))
         await caller.error("commit", migration="vm-9")
         refused = told[-1]
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, RequestRefused)
         assert (refused.migration, refused.error) == ("vm-9", "busy")
         assert "vm-8" in refused.reason
         assert (await caller.receive())["result"]["outcome"] == "restored"
@@ -292,8 +292,8 @@ async def test_what_was_lent_badly_is_told(tmp_path: Path) -> None:
         await caller.result("prepare", **wish(target=lender.target))
         error = await caller.error("commit", migration="vm-7")
         assert (told[-1], type(told[-1])) == (
-            Refused("commit", "bad-lend", error["message"], migration="vm-7"),
-            Refused,
+            RequestRefused("commit", "bad-lend", error["message"], migration="vm-7"),
+            RequestRefused,
         )
 
 
@@ -318,7 +318,7 @@ async def test_nothing_that_a_sender_made_up_is_told(tmp_path: Path) -> None:
         await caller.error("prepare", migration="vm-7", target=[forged])
     assert len(told) == 5
     assert "forged" not in repr(told)
-    assert [each.migration for each in told if isinstance(each, Refused)] == [
+    assert [each.migration for each in told if isinstance(each, RequestRefused)] == [
         *("", "vm-7", "", "", "vm-7"),
     ]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.support.batches import mixed
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.file import Found, Record, Stage
+from vdpad.daemon.records.file import Record, Stage, StoredRecord
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, report
@@ -44,7 +44,7 @@ def told(outcome: Outcome = Outcome.REJECTED, rejected: tuple[int, ...] = (3,)) 
     return report("vm-1", COMMANDS, replayed, widened=("wide",), prepare_us=42)
 
 
-def loaded(folder: Path) -> list[Found]:
+def loaded(folder: Path) -> list[StoredRecord]:
     """What the next daemon finds."""
     records = Records(folder)
     try:
@@ -53,7 +53,7 @@ def loaded(folder: Path) -> list[Found]:
         records.close()
 
 
-def only(folder: Path) -> Found:
+def only(folder: Path) -> StoredRecord:
     """The same, where that is one record."""
     (found,) = loaded(folder)
     return found

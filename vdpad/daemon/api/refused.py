@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from vdpad.daemon.api.params import NAME
-from vdpad.daemon.events.requests import NotAllowed, Refused
+from vdpad.daemon.events.requests import NotAllowed, RequestRefused
 from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
 from vdpad.service.refusal import Kind, Refusal
@@ -48,7 +48,7 @@ def refused_event(message: dict[str, Any], error: Refusal) -> Event | None:
     invalid = error.kind is Kind.INVALID_PARAMS
     problems = () if invalid else error.data.get("problems", ())
     target = _object(params.get("target"))
-    return Refused(
+    return RequestRefused(
         method=method,
         error=error.kind.value,
         reason=_NOT_IN_ORDER if invalid else str(error),

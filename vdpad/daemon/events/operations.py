@@ -68,7 +68,7 @@ class Ended(OfOperation):
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed(Ended):
+class ReplayEnded(Ended):
     """A replay has come to its end, and this is what it came to."""
 
     commands: int
@@ -92,7 +92,7 @@ class Replayed(Ended):
 
 
 @dataclass(frozen=True, slots=True)
-class Restored(Replayed):
+class Restored(ReplayEnded):
     """Every command was acked OK."""
 
     NAME = "restored"
@@ -106,7 +106,7 @@ class Restored(Replayed):
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected(Replayed):
+class Rejected(ReplayEnded):
     """The device refused commands."""
 
     NAME = "rejected"
@@ -121,7 +121,7 @@ class Rejected(Replayed):
 
 
 @dataclass(frozen=True, slots=True)
-class Incomplete(Replayed):
+class Incomplete(ReplayEnded):
     """The deadline came before the device had answered."""
 
     NAME = "incomplete"
@@ -138,7 +138,7 @@ class Incomplete(Replayed):
 
 
 @dataclass(frozen=True, slots=True)
-class Broken(Replayed):
+class Broken(ReplayEnded):
     """The device did what no device may."""
 
     NAME = "broken"

@@ -7,7 +7,7 @@ from vdpad.service.events.event import Event
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Event):
+class RequestRefused(Event):
     """A request that would have done something was answered with an error."""
 
     NAME = "refused"

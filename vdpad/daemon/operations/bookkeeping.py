@@ -16,7 +16,7 @@ from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operations.operation import Operation, State
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Ending, ending
-from vdpad.daemon.records.file import BadRecord, Found, Record, Stage
+from vdpad.daemon.records.file import BadRecord, Record, Stage, StoredRecord
 from vdpad.restore.program import Program
 from vdpad.service.events.announcing import Announce
 
@@ -73,7 +73,7 @@ class Bookkeeping:
                 self._tell_once(operation, found, end)
             yield operation
 
-    def _tell_once(self, operation: Operation, found: Found, end: Ending) -> None:
+    def _tell_once(self, operation: Operation, found: StoredRecord, end: Ending) -> None:
         told = operation.report
         assert told is not None
         stage = State.PREPARED if found.stage is Stage.PREPARED else State.COMMITTING
@@ -174,7 +174,7 @@ def _stage_of(operation: Operation) -> Stage:
     return Stage.STOPPED if operation.renewable else Stage.CANCELLED
 
 
-def _recalled(found: Found, end: Ending) -> Operation:
+def _recalled(found: StoredRecord, end: Ending) -> Operation:
     body = found.body
     return Operation(
         migration=body.migration,

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from vdpad.daemon.events.operations import Broken, Incomplete, Rejected, Replayed, Restored
+from vdpad.daemon.events.operations import Broken, Incomplete, Rejected, ReplayEnded, Restored
 from vdpad.restore import replay
 from vdpad.restore.program import by_name
 from vdpad.restore.report import Line, Report
 from vdpad.virtio.commands import Command
 
-_KINDS: Mapping[replay.Outcome, type[Replayed]] = {
+_KINDS: Mapping[replay.Outcome, type[ReplayEnded]] = {
     replay.Outcome.RESTORED: Restored,
     replay.Outcome.REJECTED: Rejected,
     replay.Outcome.INCOMPLETE: Incomplete,
@@ -23,7 +23,7 @@ def replayed_event(
     planned: Counter[str],
     replayed: replay.Replayed,
     report: Report,
-) -> Replayed:
+) -> ReplayEnded:
     """What is told of a replay.
 
     Args:

@@ -38,9 +38,9 @@ from vdpad.daemon.records.file import (
     MAX_RECORD,
     BadRecord,
     Body,
-    Found,
     Record,
     Stage,
+    StoredRecord,
     decode_record,
     encode_record,
     in_memory,
@@ -84,7 +84,7 @@ class Records:
 
     # --- what was ---
 
-    def load(self) -> list[Found]:
+    def load(self) -> list[StoredRecord]:
         """All records, oldest first; what is none is removed and told."""
         if self._directory is None:
             return []
@@ -93,7 +93,7 @@ class Records:
             self._next = found[-1].body.sequence + 1
         return found
 
-    def _read_all(self) -> Iterator[Found]:
+    def _read_all(self) -> Iterator[StoredRecord]:
         assert self._directory is not None
         for name in os.listdir(self._directory):
             if _UNFINISHED.fullmatch(name):
@@ -234,7 +234,7 @@ def _write(name: str, directory: int, whole: bytes, *, changing: int = 0) -> mma
     return mapped
 
 
-def _read(name: str, directory: int) -> Found:
+def _read(name: str, directory: int) -> StoredRecord:
     """A record by its file.
 
     Raises:

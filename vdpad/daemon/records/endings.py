@@ -8,7 +8,7 @@ Where it had not, nothing was sent, and the same may be prepared again.
 
 from dataclasses import dataclass, replace
 
-from vdpad.daemon.records.file import BadRecord, Found, Stage
+from vdpad.daemon.records.file import BadRecord, Stage, StoredRecord
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, report
 from vdpad.service.refusal import Kind
@@ -27,7 +27,7 @@ class Ending:
     """It was the daemon that ended it, before anything was sent."""
 
 
-def ending(found: Found) -> Ending:
+def ending(found: StoredRecord) -> Ending:
     """How the operation of a record ended.
 
     Raises:
@@ -54,7 +54,7 @@ def ending(found: Found) -> Ending:
     raise BadRecord("it has failed, and does not say how")
 
 
-def _interrupted(found: Found) -> Report:
+def _interrupted(found: StoredRecord) -> Report:
     known = found.progress.known()
     return _report(
         found,
@@ -69,14 +69,14 @@ def _interrupted(found: Found) -> Report:
     )
 
 
-def _restored(found: Found) -> Report:
+def _restored(found: StoredRecord) -> Report:
     told = found.body.report or _restored_by_its_acks(found)
     if told is None or told.outcome is not Outcome.RESTORED:
         raise BadRecord("it says that all was restored, and nothing else in it does")
     return told
 
 
-def _restored_by_its_acks(found: Found) -> Report | None:
+def _restored_by_its_acks(found: StoredRecord) -> Report | None:
     known = found.progress.known()
     all_there = len(found.progress.acks) == found.body.commands
     if not all_there or known.rejected or known.unanswered:
@@ -94,7 +94,7 @@ def _restored_by_its_acks(found: Found) -> Report | None:
     )
 
 
-def _report(found: Found, replayed: Replayed) -> Report:
+def _report(found: StoredRecord, replayed: Replayed) -> Report:
     body = found.body
     return report(
         body.migration,
@@ -108,7 +108,7 @@ def _report(found: Found, replayed: Replayed) -> Report:
 class _Commands:
     """The commands of a record, of which a report names a few."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: StoredRecord) -> None:
         self._found = found
 
     def __len__(self) -> int:

@@ -91,7 +91,7 @@ class Body(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredRecord:
     """A record of an earlier daemon."""
 
     body: Body
@@ -162,7 +162,7 @@ def encode_record(body: Body, stage: Stage, program: Program | None = None) -> b
     return b"".join((head, _MARK.pack(stage, *_NOTHING_YET), acks, text, commands))
 
 
-def decode_record(whole: bytes) -> Found:
+def decode_record(whole: bytes) -> StoredRecord:
     """A record from the bytes of its file.
 
     Raises:
@@ -191,7 +191,7 @@ def decode_record(whole: bytes) -> Found:
     _check_mark(stage, words, acks)
     if next_index > 0xFFFF or commit_us >= 1 << 53:
         raise BadRecord("its restore makes no sense")
-    return Found(body, Stage(stage), progress, whole[commands_at:], commit_us, next_index)
+    return StoredRecord(body, Stage(stage), progress, whole[commands_at:], commit_us, next_index)
 
 
 def _check_mark(stage: int, words: list[int], acks: int) -> None:

@@ -13,14 +13,14 @@ from vdpad.virtio.features import FeatureSet
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DeviceNode:
     """A device that vhost_vdpa drives."""
 
     name: str
     node: Path
 
 
-def find(name: str, path: str) -> Found:
+def find(name: str, path: str) -> DeviceNode:
     """The device that a request names, by one of the two.
 
     Raises:
@@ -43,7 +43,7 @@ def find(name: str, path: str) -> Found:
             f"expected a device with the driver vhost_vdpa, this one has {driver}; bind it "
             "(docs/devices.md)",
         )
-    return Found(found, node)
+    return DeviceNode(found, node)
 
 
 def _there() -> str:

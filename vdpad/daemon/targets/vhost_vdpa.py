@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.kept import KeptDevice
-from vdpad.daemon.targets.host import Found, find, one_device
+from vdpad.daemon.targets.host import DeviceNode, find, one_device
 from vdpad.daemon.targets.interface import Destination, Terms
 from vdpad.daemon.targets.target_params import VhostVdpaParams
 from vdpad.host.vdpa import VdpaConfig
@@ -67,11 +67,11 @@ class VhostVdpaTarget:
         except NoControlQueue as error:
             raise DoesNotFit(str(error), missing_features(guest, error.offered)) from error
 
-    def _find(self) -> Found:
+    def _find(self) -> DeviceNode:
         """The device by sysfs; one that is kept by what it was when it was opened."""
         kept = self._kept()
         if kept is not None:
-            return Found(kept.name, kept.node)
+            return DeviceNode(kept.name, kept.node)
         return find(self.params.device, self.params.path)
 
     def _kept(self) -> KeptDevice | None:

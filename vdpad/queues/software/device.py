@@ -13,7 +13,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from vdpad.queues.eventfds import Notifier, Waiter
+from vdpad.queues.eventfds import EventfdSender, Waiter
 from vdpad.queues.lent_queue import LentDescriptors
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.queues.software.net import NetDevice
@@ -83,7 +83,7 @@ class SoftwareDevice:
         self._view = memoryview(self._map)
         self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._notify = Notifier(self._call)
+        self._notify = EventfdSender(self._call)
         self._random = random.Random(0)  # noqa: S311
         self._kicked = Waiter(self._kick)
         self._task: asyncio.Task[None] | None = None
