@@ -26,6 +26,8 @@ from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket
 
+from vdpad.errors import VdpadError
+
 FAMILY = "vdpa"
 _VERSION = 1
 
@@ -41,7 +43,7 @@ class VdpaCommand(IntEnum):
     DEV_VSTATS_GET = 7
 
 
-class Odd(Exception):
+class Odd(VdpadError):
     """A reply that is not built as vdpa's are."""
 
 

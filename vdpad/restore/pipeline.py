@@ -29,6 +29,7 @@ from functools import partial
 from itertools import cycle
 from typing import NamedTuple
 
+from vdpad.errors import VdpadError
 from vdpad.restore.program import Bank, Program, Segment
 from vdpad.restore.progress import ANSWERED, DOORBELLS, Progress
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
@@ -43,7 +44,7 @@ _LOOKS = 32
 _BANKS_A_CLOCK = 8
 
 
-class DeviceFault(Exception):
+class DeviceFault(VdpadError):
     """What the device did that no device may."""
 
 

@@ -95,6 +95,10 @@ class NotOpened(VdpadError):
         self.reason = reason
 
 
+class CannotSeal(VdpadError, ValueError):
+    """A text that is too long for a datagram."""
+
+
 class Sealer:
     """Seals with the first of some keys, and opens with any."""
 
@@ -109,10 +113,10 @@ class Sealer:
         """A token of a text, another one each time.
 
         Raises:
-            ValueError: longer than MAX_TEXT.
+            CannotSeal: longer than MAX_TEXT.
         """
         if len(text) > MAX_TEXT:
-            raise ValueError(f"expected at most {MAX_TEXT} bytes to seal, got {len(text)}")
+            raise CannotSeal(f"expected at most {MAX_TEXT} bytes to seal, got {len(text)}")
         return self._keys.encrypt(text)
 
     def open(self, token: bytes) -> bytes:

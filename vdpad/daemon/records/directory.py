@@ -45,7 +45,7 @@ from vdpad.daemon.records.file import (
     encode_record,
     in_memory,
 )
-from vdpad.errors import VdpadError, why
+from vdpad.errors import NotWritten, VdpadError, why
 from vdpad.restore.program import Program
 from vdpad.service.events.announcing import Announce, log_event
 
@@ -215,13 +215,13 @@ def _name(migration: str) -> str:
 def _write(name: str, directory: int, whole: bytes, *, changing: int = 0) -> mmap.mmap | None:
     """Puts a file in its place at once, and maps so many bytes of its beginning."""
     if len(whole) > MAX_RECORD:
-        raise OSError(errno.EFBIG, f"expected at most {MAX_RECORD} bytes, got {len(whole)}")
+        raise NotWritten(errno.EFBIG, f"expected at most {MAX_RECORD} bytes, got {len(whole)}")
     new = f".{name.partition('.')[0]}.new"
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(new, flags, 0o600, dir_fd=directory)
     try:
         if os.write(fd, whole) != len(whole):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise NotWritten(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # In place at once, so that the commit's first store meets no page fault.
         mapped = mmap.mmap(fd, changing, _IN_PLACE) if changing else None
         os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vdpad.errors import VdpadError
 from vdpad.virtio.commands import (
     ACK_ERR,
     ACK_OK,
@@ -44,7 +45,7 @@ _VLANS = 4096
 _CLASS_MQ = 4
 
 
-class _Refused(Exception):
+class _Refused(VdpadError):
     """The command is acked ERR."""
 
 

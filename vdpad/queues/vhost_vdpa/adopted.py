@@ -26,7 +26,7 @@ from vdpad.queues.vhost_vdpa.node import Node, VhostVdpaError
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import BadGeometry, RingGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _words(memory: int, geometry: RingGeometry) -> RingWords:
     geometry.check()
     size = geometry.memory.size
     if os.fstat(memory).st_size < size:
-        raise ValueError(f"expected {size} bytes, got {os.fstat(memory).st_size}")
+        raise BadGeometry(f"expected {size} bytes, got {os.fstat(memory).st_size}")
     with mmap.mmap(memory, size) as mapped, memoryview(mapped) as view:
         ring = DriverRing(view, geometry, event_idx=False)
         try:

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 
+from vdpad.errors import NotWritten
+
 # include/uapi/linux/fcntl.h; journald demands all of them.
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -17,11 +19,12 @@ def sealed_memfd(name: str, data: bytes) -> int:
 
     Raises:
         OSError: there is no memory or no descriptor for it.
+        NotWritten: there is too little memory.
     """
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         if os.write(fd, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise NotWritten(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)

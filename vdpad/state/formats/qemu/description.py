@@ -8,7 +8,7 @@ then holds each section's length against its footer.
 Only lengths are kept: each object is folded into them as soon as it has been read, since the text
 of a large machine has megabytes, and a tree of it would have ten times as many.
 
-Source: QEMU's docs/devel/migration/main.rst; the JSON as observed (facts/qemu.md).
+Source: QEMU's docs/devel/migration/main.rst; the JSON as observed on Debian's QEMUs.
 """
 
 import json
@@ -29,6 +29,8 @@ _HEADER = len(_MARK) + 4
 _CONTROL_BYTES = [bytes([code]) for code in range(0x20)]
 # A subsection's mark, the length of its name, and its version.
 _SUBSECTION_HEADER = 1 + 1 + 4
+
+_WHERE = "the description of the devices at the stream's end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,11 @@ def description_in(tail: bytes) -> Description:
     try:
         whole = json.loads(tail[start:].decode("ascii"), object_hook=_fold)
         devices = {(each.name, each.instance): each for each in whole["devices"]}
+    except FormatError as error:
+        raise FormatError(f"{_WHERE}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
-            "the description of the devices at the stream's end: expected QEMU's JSON, got "
-            f"{type(error).__name__}: {str(error)[:100]}"
+            f"{_WHERE}: expected QEMU's JSON, got {type(error).__name__}: {str(error)[:100]}"
         ) from error
     return Description(len(tail) - start, MappingProxyType(devices))
 
@@ -122,11 +125,11 @@ def _fold(value: dict[str, Any]) -> Any:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected a name, got {type(value).__name__}")
+        raise FormatError(f"expected a name, got {type(value).__name__}")
     return value
 
 
 def _count(value: Any, least: int = 0) -> int:
     if type(value) is not int or not least <= value < 1 << 40:
-        raise TypeError(f"expected a number of bytes, got {str(value)[:40]}")
+        raise FormatError(f"expected a number of bytes, got {str(value)[:40]}")
     return value
