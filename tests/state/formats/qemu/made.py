@@ -1,7 +1,7 @@
 """Migration streams put together by hand, for what a real QEMU will not write on demand.
 
-Written from facts/qemu.md, and not from vdpad's reader. That real streams look like this is for
-tests/qemu and the recorded streams to show.
+Written from what QEMU's streams were seen to hold, and not from vdpad's reader. That real streams
+look like this is for tests/qemu and the recorded streams to show.
 """
 
 from __future__ import annotations

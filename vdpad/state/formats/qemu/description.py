@@ -8,7 +8,7 @@ then holds each section's length against its footer.
 Only lengths are kept: each object is folded into them as soon as it has been read, since the text
 of a large machine has megabytes, and a tree of it would have ten times as many.
 
-Source: QEMU's docs/devel/migration/main.rst; the JSON as observed on Debian's QEMUs.
+Source: QEMU's docs/devel/migration/main.rst; the JSON as observed (tests/qemu).
 """
 
 import json

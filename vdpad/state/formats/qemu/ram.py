@@ -8,7 +8,7 @@ memory, so nothing in it may be believed, and nothing has to be.
 Two migration capabilities change the list of blocks without a flag, and the stream's configuration
 tells them. With mapped-ram the pages stand at fixed places, in one run behind each block's entry.
 
-Source: the layout of QEMU's migration/ram.c as observed (facts/qemu.md, tests/qemu, tests/guest).
+Source: the layout of QEMU's migration/ram.c as observed (tests/qemu, tests/guest).
 """
 
 from dataclasses import dataclass

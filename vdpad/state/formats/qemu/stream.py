@@ -9,7 +9,7 @@ follows is held, which is little once the memory has passed.
 Nothing is searched for: the walk goes from byte to byte, a section that is not known stops it, and
 a section is believed only when its footer stands where its length says.
 
-Source: QEMU's migration/savevm.c as observed (facts/qemu.md). tests/qemu walks streams of every
+Source: QEMU's migration/savevm.c as observed. tests/qemu walks streams of every
 version that Debian has to their last byte.
 """
 
