@@ -1,135 +1,171 @@
-"""Imports go one way: virtio ← state ← restore ← daemon ← cli, as design.md and vdpad/__init__ say.
+"""Imports go one way, as the table in docs/architecture.md says; support/law.py reads it."""
 
-Every module of the package is parsed, whether or not a test imports it.
-"""
-
-import ast
-from collections.abc import Iterator
+import re
+import tomllib
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-import vdpad
+from tests.support.law import (
+    IMPORTS,
+    LAW,
+    Import,
+    Row,
+    backward,
+    homeless,
+    imports_of,
+    law_of,
+    place_of,
+    row_of,
+    strays,
+)
+from tests.support.package import PACKAGE, PATHS
 
-PACKAGE = Path(vdpad.__file__).parent
+ROOT = Path(__file__).parents[1]
 
-# Of vdpad, each room may import only these; whoever is not listed here has no such rule.
-MAY_IMPORT = {
-    "vdpad.errors": set[str](),
-    "vdpad.wire.strict_json": {"vdpad.errors"},
-    "vdpad.wire.keys": {"vdpad.errors"},
-    "vdpad.wire.sealing": {"vdpad.errors"},
-    "vdpad.virtio": {"vdpad.virtio", "vdpad.errors"},
-    "vdpad.state": {"vdpad.state", "vdpad.virtio", "vdpad.errors", "vdpad.wire.strict_json"},
-    "vdpad.queues": {"vdpad.queues", "vdpad.virtio", "vdpad.errors"},
-    "vdpad.restore": {
-        "vdpad.restore",
-        "vdpad.state",
-        "vdpad.virtio",
-        "vdpad.errors",
-        "vdpad.queues.control_queue",
-    },
-    "vdpad.host": {"vdpad.host", "vdpad.virtio", "vdpad.errors"},
-}
-MAY_NOT_IMPORT = {
-    "vdpad.daemon": {"vdpad.cli", "vdpad.client"},
-    "vdpad.client": {"vdpad.cli", "vdpad.daemon", "vdpad.restore", "vdpad.queues"},
-    "vdpad.virtio": {"asyncio", "pydantic", "pydantic_core", "socket"},
-}
+# --- the package ---
 
 
-class Import(NamedTuple):
-    """That one module imports another, or something in it."""
-
-    importer: str
-    line: int
-    imported: str
-
-    def __str__(self) -> str:
-        return f"{self.importer}, line {self.line}: {self.imported}"
+def test_every_module_lies_in_a_room() -> None:
+    assert homeless(PATHS) == []
 
 
-def _within(module: str, room: str) -> bool:
-    return module == room or module.startswith(f"{room}.")
+def test_every_import_is_within_the_law() -> None:
+    assert strays(IMPORTS) == []
 
 
-def _module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def test_a_room_is_told_to_import_only_those_before_it() -> None:
+    assert backward(LAW) == []
 
 
-MODULES = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+@pytest.mark.parametrize("room", [room for row in LAW for room in row.rooms])
+def test_every_room_is_there(room: str) -> None:
+    assert (PACKAGE / room).exists()
+    assert (PACKAGE / room).is_dir() == room.endswith("/")
 
 
-def _imports_of(module: str, path: Path) -> Iterator[Import]:
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(module, node.lineno, alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            yield from _imports_from(module, path, node)
+@pytest.mark.parametrize(
+    ("row", "name"), [(row, name) for row in LAW for name in row.knows], ids=str
+)
+def test_who_may_know_of_others_does(row: Row, name: str) -> None:
+    assert any(
+        row_of(each.importer) == row and each.imported.partition(".")[0] == name for each in IMPORTS
+    )
 
 
-def _imports_from(module: str, path: Path, node: ast.ImportFrom) -> Iterator[Import]:
-    base = node.module or ""
-    if node.level:
-        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-        base = ".".join((*parents, base)).rstrip(".")
-    for alias in node.names:
-        # `from vdpad.queues import control_queue` imports a module, not a name in one.
-        below = f"{base}.{alias.name}"
-        yield Import(module, node.lineno, below if below in MODULES else base)
+def test_the_law_knows_all_that_is_installed_for_vdpad() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {re.split(r"[<>=]", each)[0].replace("-", "_") for each in project["dependencies"]}
+    assert named <= {name for row in LAW for name in row.knows}
 
 
-IMPORTS = [each for name, path in MODULES.items() for each in _imports_of(name, path)]
+# --- that it would be found ---
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_those_before_it(room: str) -> None:
-    strays = [
-        str(each)
-        for each in IMPORTS
-        if _within(each.importer, room)
-        and _within(each.imported, "vdpad")
-        and not any(_within(each.imported, allowed) for allowed in MAY_IMPORT[room])
-    ]
-    assert strays == []
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("vdpad.virtio.commands", "asyncio"),
+        ("vdpad.virtio.commands", "socket"),
+        ("vdpad.virtio.commands", "pydantic"),
+        ("vdpad.virtio.commands", "pydantic_core"),
+        ("vdpad.virtio.commands", "vdpad.state.model"),
+        ("vdpad.wire.keys", "cryptography.fernet"),
+        ("vdpad.wire.keys", "vdpad.wire.sealing"),
+        ("vdpad.state.model", "vdpad.queues.control_queue"),
+        ("vdpad.state.model", "vdpad.wire.datagrams"),
+        ("vdpad.queues.lent_queue", "vdpad.state.model"),
+        ("vdpad.restore.plan", "vdpad.queues.lent_queue"),
+        ("vdpad.restore.plan", "vdpad.daemon.settings"),
+        ("vdpad.host.vdpa", "vdpad.queues.control_queue"),
+        ("vdpad.queues.vhost_vdpa.node", "pyroute2"),
+        ("vdpad.service.endpoints.unix", "vdpad.service.envelope"),
+        ("vdpad.service.envelope", "asyncio_dgram"),
+        ("vdpad.service.envelope", "vdpad.state.model"),
+        ("vdpad.client", "vdpad.daemon.settings"),
+        ("vdpad.client", "vdpad.restore.report"),
+        ("vdpad.daemon.events.devices", "vdpad.daemon.records.file"),
+        ("vdpad.daemon.records.file", "vdpad.daemon.devices.keeper"),
+        ("vdpad.daemon.devices.keeper", "vdpad.daemon.targets.resolve"),
+        ("vdpad.daemon.targets.resolve", "vdpad.daemon.operations.operation"),
+        ("vdpad.daemon.operations.operations", "vdpad.daemon.faults"),
+        ("vdpad.daemon.operations.operations", "vdpad.daemon.api.api"),
+        ("vdpad.daemon.faults", "vdpad.daemon.api.api"),
+        ("vdpad.daemon.api.api", "vdpad.daemon.daemon"),
+        ("vdpad.daemon.api.api", "prometheus_client"),
+        ("vdpad.daemon.daemon", "vdpad.cli.vdpad"),
+        ("vdpad.daemon.daemon", "vdpad.client"),
+        ("vdpad.cli.vdpactl", "vdpad.daemon.settings"),
+        ("vdpad.cli.vdpactl", "vdpad.cli.selftest"),
+        ("vdpad.service.events.kinds", "vdpad.service.log"),
+        ("vdpad.cli.vdpactl", "a_package_that_no_row_names"),
+    ],
+)
+def test_an_import_against_the_law_is_found(importer: str, imported: str) -> None:
+    assert importer in PATHS
+    against = Import(importer, 7, imported)
+    assert strays([against]) == [f"{importer}, line 7: {imported}"]
 
 
-@pytest.mark.parametrize("room", MAY_NOT_IMPORT)
-def test_a_room_does_not_import_what_it_must_not_know(room: str) -> None:
-    strays = [
-        str(each)
-        for each in IMPORTS
-        if _within(each.importer, room)
-        and any(_within(each.imported, forbidden) for forbidden in MAY_NOT_IMPORT[room])
-    ]
-    assert strays == []
+@pytest.mark.parametrize("place", ["novel.py", "daemon/novel.py", "novel/part.py"])
+def test_a_module_in_no_room_is_found(place: str) -> None:
+    module = f"vdpad.{place.removesuffix('.py').replace('/', '.')}"
+    assert place_of(module) == place
+    assert homeless([module]) == [module]
 
 
-def test_nothing_imports_the_command_line() -> None:
-    strays = [
-        str(each)
-        for each in IMPORTS
-        if _within(each.imported, "vdpad.cli") and not _within(each.importer, "vdpad.cli")
-    ]
-    assert strays == []
+LITTLE_LAW = """
+| room | what it is for | may import | and of others |
+|---|---|---|---|
+| `low/` | below | | |
+| `mid/part.py` | a part of its own | `low/` | `mmap` |
+| `mid/` | between | {} | |
+| `high.py`, `higher.py` | above | `low/`, `mid/` | |
+
+Below the table.
+"""
 
 
-def test_only_the_host_s_room_knows_pyroute2() -> None:
-    strays = [
-        str(each)
-        for each in IMPORTS
-        if _within(each.imported, "pyroute2") and not _within(each.importer, "vdpad.host")
-    ]
-    assert strays == []
+@pytest.mark.parametrize(
+    ("may_import", "found"),
+    [
+        ("`low/`", []),
+        ("`low/`, `mid/part.py`", []),
+        ("`high.py`", ["mid/: high.py"]),
+        ("`nowhere/`", ["mid/: nowhere/"]),
+    ],
+)
+def test_a_law_that_goes_backward_is_found(may_import: str, found: list[str]) -> None:
+    assert backward(law_of(LITTLE_LAW.format(may_import))) == found
 
 
-def test_only_the_metrics_know_prometheus_client() -> None:
-    knowing = {each.importer for each in IMPORTS if _within(each.imported, "prometheus_client")}
-    assert knowing == {"vdpad.daemon.metrics"}
+@pytest.mark.parametrize(
+    ("importer", "line", "stray"),
+    [
+        ("mid.other", "import vdpad.low.thing", False),
+        ("mid.other", "from vdpad.mid.another import name", False),
+        ("mid.other", "from vdpad.mid.part import name", True),
+        ("mid.other", "import json", False),
+        ("mid.other", "import mmap", True),
+        ("mid.part", "import mmap", False),
+        ("mid.part", "from vdpad.mid.other import name", True),
+        ("mid.other", "from vdpad.high import name", True),
+        ("low.thing", "def f():\n    from vdpad.mid.part import name", True),
+        ("high", "import vdpad.higher", False),
+        ("high", "import vdpad.mid.part as part", False),
+        ("higher", "from vdpad import nothing", True),
+    ],
+)
+def test_what_stands_in_a_file_is_held_against_the_table(
+    importer: str, line: str, stray: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(line)
+    found = list(imports_of(f"vdpad.{importer}", path))
+    assert len(strays(found, law_of(LITTLE_LAW.format("`low/`")))) == stray
+
+
+# --- how imports are read ---
 
 
 @pytest.mark.parametrize(
@@ -155,4 +191,4 @@ def test_the_reader_of_imports_finds_those_that_are_there(importer: str, importe
 def test_every_form_of_import_is_read(line: str, imported: str, tmp_path: Path) -> None:
     path = tmp_path / "replay.py"
     path.write_text(line)
-    assert [each.imported for each in _imports_of("vdpad.restore.replay", path)] == [imported]
+    assert [each.imported for each in imports_of("vdpad.restore.replay", path)] == [imported]

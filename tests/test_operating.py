@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.kinds import KINDS
+from tests.support.pages import quoted, table
 from tests.test_man import PAGES
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.events.operations import ReplayEnded, Restored
@@ -37,17 +38,8 @@ _NEVER_SENT = {"VLAN_DEL", "ANNOUNCE_ACK", "NOTF_COAL_VQ_GET", "HASH_TUNNEL_SET"
 
 
 def rows(*headings: str) -> list[list[str]]:
-    """The cells of the one table with these columns."""
-    head = f"| {' | '.join(headings)} |\n"
-    assert PAGE.count(head) == 1, headings
-    _, _, below = PAGE.partition(head)
-    lines = below.partition("\n\n")[0].splitlines()[1:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def quoted(text: str) -> list[str]:
-    """What stands in backticks."""
-    return re.findall(r"`([^`]+)`", text)
+    """The cells of the page's one table with these columns."""
+    return table(PAGE, *headings)
 
 
 # --- tables ---
@@ -250,8 +242,8 @@ def test_the_settings_that_are_commented_out_can_be_used(tmp_path: Path) -> None
     assert settings.udp.listen
     assert settings.access["commit"].groups
     # Nothing that can be set is missing.
-    for table, model in _tables(tomllib.loads(everything), settings):
-        assert table.keys() == type(model).model_fields.keys()
+    for each, model in _tables(tomllib.loads(everything), settings):
+        assert each.keys() == type(model).model_fields.keys()
 
 
 def _tables(table: dict[str, Any], model: Any) -> Iterator[tuple[dict[str, Any], Any]]:
