@@ -5,6 +5,8 @@ came, and what to do; the room that knows the fault defines the subclass. The fe
 protocols or pydantic's ask for by type, and why, are in tests/test_errors.py, which holds this.
 """
 
+__all__ = ["VdpadError"]
+
 
 class VdpadError(Exception):
     """Anything that vdpad raises on purpose."""

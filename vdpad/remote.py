@@ -22,9 +22,27 @@ from types import TracebackType
 from typing import Any, Self
 
 from vdpad.errors import why
-from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Unreachable, result_of
+from vdpad.methods import (
+    DEFAULT_TIMEOUT,
+    CannotSend,
+    Methods,
+    Refused,
+    Unreachable,
+    result_of,
+)
 from vdpad.wire.addresses import DEFAULT_PORT
+from vdpad.wire.keys import BadKeys, load_keys
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, NotOpened, Sealer
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "BadKeys",
+    "CannotSend",
+    "Refused",
+    "RemoteClient",
+    "Unreachable",
+    "load_keys",
+]
 
 # How long to wait for a reply before asking again, in seconds: above a round trip between hosts and
 # a commit that goes well; doubled each time, so that a daemon with much to do is not given more.

@@ -15,6 +15,8 @@ from vdpad.errors import VdpadError
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem, problems_of
 
+__all__ = ["FormatError", "Found", "Missing"]
+
 
 class FormatError(VdpadError, ValueError):
     """Bytes that are not of the format: where, what was expected, and what came."""

@@ -30,6 +30,8 @@ from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, MAX_QUEUE_PAIRS, offloads_of
 from vdpad.virtio.features import REQUIRES, Feature
 
+__all__ = ["Coalescing", "CoalescingValues", "HashReport", "MacTable", "NetState", "Rss", "RxModes"]
+
 # virtio 1.4, 5.1.6.5.7: the table's length travels as a 16-bit mask.
 _MAX_TABLE = 65536
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+__all__ = ["Problem"]
+
 # A path may hold keys that the sender made up. Stops one request from filling logs and replies.
 _MAX_PATH = 200
 _MAX_MESSAGE = 300

@@ -59,6 +59,8 @@ from vdpad.virtio.commands import (
 from vdpad.virtio.config import GUEST_OFFLOADS, offloads_of
 from vdpad.virtio.features import FeatureSet
 
+__all__ = ["NoState", "Recorder"]
+
 _CLASS_MQ = 4
 # virtio 1.4, 5.1.2: receive queues have even indices, transmit queues odd ones.
 _PARITY = {CoalRxSet: 0, CoalTxSet: 1}

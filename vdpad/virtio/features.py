@@ -10,6 +10,8 @@ from enum import IntEnum
 
 from vdpad.virtio.bits import BitNames
 
+__all__ = ["Feature"]
+
 
 class Feature(IntEnum):
     """A feature and its bit number."""

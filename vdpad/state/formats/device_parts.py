@@ -34,6 +34,8 @@ from vdpad.virtio.commands import COMMANDS, AnnounceAck, Command, DecodeError, M
 from vdpad.virtio.device_parts import DevicePart, PartError, PartType, pull_parts, push_part
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 
+__all__ = ["Encoded", "decode", "encode"]
+
 _FEATURE_WORD = 64
 _VQ_CFG = struct.Struct("<HHH26x")
 

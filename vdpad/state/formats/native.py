@@ -14,6 +14,8 @@ from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of
 from vdpad.wire import strict_json
 
+__all__ = ["MAX_SIZE", "decode", "encode", "plain"]
+
 MAX_SIZE = 4 * 1024 * 1024
 """In bytes. The longest RSS table there is takes 0.5 MiB, and a MAC table of 65536 addresses 1.4.
 Stops a file or a pipe without an end from filling memory."""

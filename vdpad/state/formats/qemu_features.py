@@ -17,6 +17,8 @@ from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.bits import bits_of
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 
+__all__ = ["guest_features"]
+
 _MISNAMED = {
     "VIRTIO_NET_F_GUEST_USO4: Driver can receive USOv6": Feature.GUEST_USO6,
     "VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO: Driver can receive GSO over UDP tunnel packets requiring "

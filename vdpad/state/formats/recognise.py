@@ -16,6 +16,8 @@ from vdpad.state.found import FormatError, Found
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+__all__ = ["DEVICE_PARTS", "NATIVE", "QEMU_STREAM", "Reading", "read"]
+
 NATIVE = "native"
 QEMU_STREAM = "qemu-stream"
 DEVICE_PARTS = "device-parts"

@@ -21,6 +21,8 @@ from vdpad.state.mac_lists import MacLists, mac_lists
 from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.features import Feature, FeatureSet
 
+__all__ = ["RxFilter", "found_in", "rx_filters"]
+
 _EVERY_VLAN = 4096
 _UNTOLD = "QMP does not tell it; a migration stream does"
 _NEVER_TOLD = "QEMU tells it nowhere"
