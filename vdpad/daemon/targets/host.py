@@ -1,13 +1,10 @@
-"""The vDPA devices of this host, as the API tells of them: docs/api.md, "devices"."""
+"""A target's device among the vDPA devices of this host, and what the kernel tells of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from vdpad.host import sysfs, vdpa_netlink
-from vdpad.host.vdpa import (
-    VdpaConfig,
-    VdpaDevice,
-)
+from vdpad.host.vdpa import VdpaConfig, VdpaDevice
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.features import FeatureSet
 
