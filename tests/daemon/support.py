@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.support.descriptors import open_descriptors as open_descriptors
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
 from vdpad.wire.datagrams import AncillarySocket
@@ -193,11 +194,6 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Path]:
     finally:
         async with asyncio.timeout(GUARD):
             await service.stop()
-
-
-def open_descriptors() -> dict[str, str]:
-    """This process's open descriptors."""
-    return _descriptors(Path("/proc/self/fd"))
 
 
 def _descriptors(folder: Path) -> dict[str, str]:

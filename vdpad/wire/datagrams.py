@@ -10,19 +10,19 @@ The limits on what comes in stand here, each with the attack that it stops.
 
 import array
 import fcntl
-import os
 import socket
 import struct
 import termios
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
 
 # docs/api.md: "At most 200 KiB". Stops memory and parsing time from being the sender's choice.
 MAX_DATAGRAM = 200 * 1024
 
-# A lent target has 3. Stops a sender from filling our descriptor table with one datagram; the
-# kernel closes what does not fit the buffer, and says so with MSG_CTRUNC.
+# A lent target has 3. Stops a sender from filling our descriptor table: of a datagram with more
+# none is kept. There is room to receive all (descriptors.py says why).
 MAX_DESCRIPTORS = 3
 
 # Replies that a client does not read are charged to the daemon's one socket, from which all others
@@ -33,9 +33,8 @@ _SMALL_REPLY = 8 * 1024
 _SO_SNDBUFFORCE = 32
 
 
-_INT = array.array("i").itemsize
 _UCRED = struct.Struct("iII")
-_CONTROL_SIZE = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
+_CONTROL_SIZE = socket.CMSG_SPACE(_UCRED.size) + RIGHTS_SIZE
 
 
 @dataclass(slots=True)
@@ -49,7 +48,7 @@ class Peer:
     gid: int = -1
     fds: list[int] = field(default_factory=list)
     too_many_fds: bool = False
-    """More descriptors came than MAX_DESCRIPTORS; which of them arrived means nothing."""
+    """More descriptors came than MAX_DESCRIPTORS, or than could be opened here; none was kept."""
     too_long: bool = False
     """The datagram was longer than MAX_DATAGRAM; its end is lost."""
     sealed: bool = False
@@ -63,9 +62,8 @@ class Peer:
         return fds
 
     def close_fds(self) -> None:
-        """Closes the descriptors that nobody has taken."""
-        for fd in self.take_fds():
-            os.close(fd)
+        """Has the descriptors closed that nobody has taken."""
+        CLOSER.close(self.uid, self.take_fds())
 
 
 class AncillarySocket(socket.socket):
@@ -86,14 +84,14 @@ class AncillarySocket(socket.socket):
         data, control, got, address = self.recvmsg(
             MAX_DATAGRAM, _CONTROL_SIZE, flags | socket.MSG_CMSG_CLOEXEC
         )
-        peer = Peer(address or None)
+        peer = Peer(address or None, fds=received(control))
         for level, kind, payload in control:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                peer.fds.extend(_descriptors(payload))
-            elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 peer.pid, peer.uid, peer.gid = _UCRED.unpack(payload[: _UCRED.size])
-        # The buffer's padding has room for one more, so the kernel's word alone is not enough.
-        peer.too_many_fds = bool(got & socket.MSG_CTRUNC) or len(peer.fds) > MAX_DESCRIPTORS
+        # Truncated where this process has no room for more of them.
+        if got & socket.MSG_CTRUNC or len(peer.fds) > MAX_DESCRIPTORS:
+            peer.too_many_fds = True
+            peer.close_fds()
         peer.too_long = bool(got & socket.MSG_TRUNC)
         return data, peer
 
@@ -126,9 +124,3 @@ class AncillarySocket(socket.socket):
         unread = array.array("i", [0])
         fcntl.ioctl(self, termios.TIOCOUTQ, unread)
         return unread[0] > 0 and unread[0] + 2 * size > self._send_buffer // 2
-
-
-def _descriptors(payload: bytes) -> Iterator[int]:
-    fds = array.array("i")
-    fds.frombytes(payload[: len(payload) - len(payload) % _INT])
-    return iter(fds)

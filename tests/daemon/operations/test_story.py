@@ -252,7 +252,9 @@ async def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_an_error_on_the_socket_is_told() -> None:
     told: list[Event] = []
     queue: asyncio.Queue[Any] = asyncio.Queue()
-    protocol = endpoints._BoundedProtocol(queue, queue, asyncio.Event(), b"", told.append)
+    protocol = endpoints._BoundedProtocol(
+        queue, queue, asyncio.Event(), b"", lambda: None, told.append
+    )
     protocol.error_received(OSError("odd"))
     assert told == [SocketError("odd")]
 

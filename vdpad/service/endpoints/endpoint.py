@@ -4,12 +4,13 @@ Each datagram is answered in a task of its own, so that a commit under way keeps
 Between the socket and the tasks stands a bounded queue, and the tasks are bounded too, in number
 and by the bytes of their datagrams; what does not fit is answered by a constant, without being
 looked at. A datagram's descriptors are closed when it has been answered, whatever
-happened.
+happened, on threads; where too many wait for that, nothing more is read until some are gone.
 
 All that is here, but what a Unix socket's path is about, serves the UDP endpoint too (udp.py).
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,8 +19,9 @@ from typing import Any, cast
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.service.events.kinds import SocketError
+from vdpad.service.events.kinds import DescriptorsStuck, SocketError
 from vdpad.wire.datagrams import Peer
+from vdpad.wire.descriptors import CLOSER
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
@@ -35,6 +37,10 @@ _ANSWERED_AT_ONCE = 1024
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
+# How many users an event names.
+_NAMED = 8
+
+
 class _BoundedProtocol(Protocol):
     """asyncio-dgram's protocol, but a full queue refuses instead of growing."""
 
@@ -44,11 +50,13 @@ class _BoundedProtocol(Protocol):
         errors: asyncio.Queue[Any],
         drained: asyncio.Event,
         overloaded: bytes,
+        pause: Callable[[], None],
         announce: Announce,
     ) -> None:
         super().__init__(received, errors, drained)
         self._received = received
         self._overloaded = overloaded
+        self._pause = pause
         self._announce = announce
         self._sender: asyncio.DatagramTransport | None = None
         self.refused = 0
@@ -62,6 +70,8 @@ class _BoundedProtocol(Protocol):
             self._received.put_nowait((data, addr))
         except asyncio.QueueFull:
             self.refuse(addr)
+        if CLOSER.are_too_many:
+            self._pause()
 
     def refuse(self, peer: Peer) -> None:
         """Says that there is no room for it, and counts it."""
@@ -95,6 +105,8 @@ class Endpoint:
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes = 0
         """Of the datagrams that are being answered."""
+        self._is_paused = False
+        self._leaves_the_rest = False
         self._stream: DatagramServer | None = None
         self._transport: Any = None
         self._protocol: _BoundedProtocol | None = None
@@ -107,14 +119,25 @@ class Endpoint:
 
     def leave_the_rest(self) -> None:
         """What comes from now on stays in the socket, for whoever serves it next."""
-        if self._transport is None:
+        self._leaves_the_rest = True
+        if self._transport is not None:
+            _stop_reading(self._transport)
+
+    def _pause(self) -> None:
+        """Reads no more until descriptors that wait to be closed are gone."""
+        if self._is_paused or self._leaves_the_rest:
             return
-        try:
-            self._transport.pause_reading()
-        except NotImplementedError:
-            # Up to Python 3.11.2 at least, which Debian 12 has: what later ones do there.
-            loop = asyncio.get_running_loop()
-            loop._remove_reader(self._transport._sock_fd)  # type: ignore[attr-defined]
+        self._is_paused = True
+        _stop_reading(self._transport)
+        users = tuple(f"{uid}: {count}" for uid, count in CLOSER.by_user()[:_NAMED])
+        self._announce(DescriptorsStuck(CLOSER.waiting, users))
+        loop = asyncio.get_running_loop()
+        CLOSER.when_relieved(partial(_call_soon, loop, self._read_again))
+
+    def _read_again(self) -> None:
+        self._is_paused = False
+        if not self._leaves_the_rest:
+            _begin_reading(self._transport)
 
     async def close(self) -> None:
         """Ends once all that had been read is answered."""
@@ -131,7 +154,7 @@ class Endpoint:
         drained = asyncio.Event()
         self._transport, self._protocol = await loop.create_datagram_endpoint(
             lambda: _BoundedProtocol(
-                self._received, errors, drained, self._overloaded, self._announce
+                self._received, errors, drained, self._overloaded, self._pause, self._announce
             ),
             sock=endpoint,
         )
@@ -183,3 +206,28 @@ class Endpoint:
     async def _send(self, reply: bytes, peer: Peer) -> None:
         assert self._stream is not None
         await self._stream.send(reply, cast("Any", peer))
+
+
+# Up to Python 3.11.2 at least, which Debian 12 has, a datagram transport cannot be paused; there is
+# done what later ones do.
+
+
+def _stop_reading(transport: Any) -> None:
+    try:
+        transport.pause_reading()
+    except NotImplementedError:
+        asyncio.get_running_loop()._remove_reader(transport._sock_fd)  # type: ignore[attr-defined]
+
+
+def _begin_reading(transport: Any) -> None:
+    try:
+        transport.resume_reading()
+    except NotImplementedError:
+        loop = asyncio.get_running_loop()
+        loop._add_reader(transport._sock_fd, transport._read_ready)  # type: ignore[attr-defined]
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """From another thread; a loop that has ended needs no more calls."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)

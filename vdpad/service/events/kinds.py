@@ -81,3 +81,24 @@ class EntriesLost(Event):
 
     def sentence(self) -> str:
         return f"{self.lost} log entries before this were lost: the journal did not take them"
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorsStuck(Event):
+    """What was received with requests cannot be closed, and nothing is read meanwhile."""
+
+    NAME = "descriptors-stuck"
+    MESSAGE_ID = "b9948598ce184a469eaba95748ee6d30"
+    LEVEL = logging.ERROR
+    CLIENTS_CHOICE = True
+    descriptors: int
+    """How many."""
+    users: tuple[str, ...]
+    """Whose they are, most first: each uid with its number."""
+
+    def sentence(self) -> str:
+        return (
+            f"{self.descriptors} descriptors that came with requests cannot be closed (by uid: "
+            f"{', '.join(self.users)}); nothing is read until they are. See what these users send: "
+            "files of a server that does not answer, sockets that linger"
+        )

@@ -1,0 +1,186 @@
+"""Descriptors that others hand over: received with room for all, and closed where nobody waits.
+
+Whoever sends a descriptor chooses what its closing does. close(2) of a TCP socket with SO_LINGER
+sleeps for seconds, that of a file on FUSE until its server answers, and that of the last copy of a
+large memfd until its pages are freed. So foreign descriptors are closed on threads: one for each
+user who sent them, made when there is something to close, so that what one user's descriptors do
+holds up none but his own. Nobody waits for such a thread, not even the process's end.
+
+What waits to be closed is bounded (`are_too_many`): past it a receiver reads no more until some are
+gone, since the kernel closes what a receiver has no room for within its own recvmsg(2).
+
+Model: systemd closes what it is sent on a thread of its own (asynchronous_close).
+"""
+
+import array
+import asyncio
+import os
+import queue
+import socket
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+# Linux net/core/scm.h, SCM_MAX_FD: more ride on no message.
+MAX_RECEIVED = 253
+
+# How many may wait to be closed, of all users. Stops stuck ones from taking all that a process may
+# have (LimitNOFILE= of the unit is 8192).
+_MOST_WAITING = 4096
+
+# How many users have a thread at once; the others share one. Stops users without number from
+# taking all threads.
+_MOST_USERS = 64
+
+# How long descriptors wait for the thread, in seconds: while a guest is stopped none should wake.
+# So many go at once all the same.
+_LATER = 0.02
+_MOST_DEFERRED = 256
+
+# How long a thread waits for more before it ends, in seconds.
+_IDLE = 1.0
+
+INT = array.array("i").itemsize
+
+RIGHTS_SIZE = socket.CMSG_SPACE(MAX_RECEIVED * INT)
+"""Bytes of ancillary data that all descriptors of one message take."""
+
+
+def received(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors in what recvmsg(2) gave. They are the caller's to close."""
+    return [
+        fd
+        for level, kind, payload in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for fd in _integers(payload)
+    ]
+
+
+def _integers(payload: bytes) -> Iterator[int]:
+    fds = array.array("i")
+    fds.frombytes(payload[: len(payload) - len(payload) % INT])
+    return iter(fds)
+
+
+class Closer:
+    """Closes foreign descriptors. One serves a process (`CLOSER`); methods are the loop's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Counter[int] = Counter()
+        """Descriptors handed to threads and not closed yet, by user."""
+        self._queues: dict[int, queue.SimpleQueue[Sequence[int]]] = {}
+        """Of each user whose thread runs."""
+        self._deferred: list[tuple[int, Sequence[int]]] = []
+        """What goes to the threads in a moment."""
+        self._number_deferred = 0
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        """Where that moment was asked for."""
+        self._relieved: list[Callable[[], None]] = []
+
+    def close(self, uid: int, fds: Sequence[int]) -> None:
+        """Has some descriptors closed, some time after this.
+
+        Args:
+            uid: of whoever sent them; -1 where that is not known.
+            fds: not the caller's any more.
+        """
+        if not fds:
+            return
+        self._deferred.append((uid, fds))
+        self._number_deferred += len(fds)
+        loop = _running_loop()
+        if loop is None or self._number_deferred > _MOST_DEFERRED:
+            self.flush()
+        elif self._loop is None or self._loop() is not loop:
+            self._loop = weakref.ref(loop)
+            loop.call_later(_LATER, self.flush)
+
+    def flush(self) -> None:
+        """Hands all that is deferred to the threads."""
+        self._loop = None
+        deferred, self._deferred, self._number_deferred = self._deferred, [], 0
+        for uid, fds in deferred:
+            self._hand_over(uid, fds)
+
+    @property
+    def waiting(self) -> int:
+        """How many descriptors are not closed yet."""
+        with self._lock:
+            return self._number_deferred + self._waiting.total()
+
+    def by_user(self) -> list[tuple[int, int]]:
+        """Uids with how many descriptors of theirs a thread has not closed yet, most first."""
+        with self._lock:
+            return self._waiting.most_common()
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether no more should be received now."""
+        return self.waiting >= _MOST_WAITING
+
+    def when_relieved(self, call: Callable[[], None]) -> None:
+        """Calls back once there is room again, on a thread of its own."""
+        with self._lock:
+            self._relieved.append(call)
+
+    # --- the threads ---
+
+    def _hand_over(self, uid: int, fds: Sequence[int]) -> None:
+        with self._lock:
+            self._waiting[uid] += len(fds)
+            # Those past the most share one thread, under a number that no user has.
+            key = uid if uid in self._queues or len(self._queues) < _MOST_USERS else -2
+            waiting = self._queues.get(key)
+            if waiting is None:
+                waiting = self._queues[key] = queue.SimpleQueue()
+                threading.Thread(
+                    target=self._work, args=(key, waiting), name=f"close {key}", daemon=True
+                ).start()
+            # Under the lock, so that the thread does not end in between.
+            waiting.put((uid, *fds))
+
+    def _work(self, key: int, waiting: "queue.SimpleQueue[Sequence[int]]") -> None:
+        while True:
+            try:
+                uid, *fds = waiting.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if waiting.empty():
+                        del self._queues[key]
+                        return
+                continue
+            for fd in fds:
+                _close(fd)
+                self._closed(uid)
+
+    def _closed(self, uid: int) -> None:
+        relieved: list[Callable[[], None]] = []
+        with self._lock:
+            self._waiting[uid] -= 1
+            if not self._waiting[uid]:
+                del self._waiting[uid]
+            if self._relieved and self._waiting.total() < _MOST_WAITING // 2:
+                relieved, self._relieved = self._relieved, []
+        for call in relieved:
+            call()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        # What a late write came to (EIO, ENOSPC) is the sender's affair; it is closed all the same.
+        return
+
+
+CLOSER = Closer()
+"""This process's."""
