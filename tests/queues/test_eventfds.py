@@ -3,14 +3,24 @@
 import asyncio
 import os
 import select
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.descriptors import no_descriptor_left
 from vdpad.errors import VdpadError
-from vdpad.queues.eventfds import EventfdSender, NotAnEventfd, Waiter, check_eventfd
+from vdpad.queues import eventfds
+from vdpad.queues.eventfds import (
+    NotAnEventfd,
+    EventfdSender,
+    Waiter,
+    check_eventfd,
+    kicks_that_do_not_block,
+)
 
 FULL = (1 << 64) - 2
 """All that an eventfd's counter takes."""
@@ -128,6 +138,66 @@ def test_a_notifier_leaves_the_flags_that_it_shares_with_others_alone(flags: int
         assert os.get_blocking(fd) is not bool(flags)
     finally:
         os.close(fd)
+
+
+class _Hopeful:
+    """A poll that finds room, as it was before a lender filled the counter."""
+
+    def poll(self, _timeout: int) -> bool:
+        return True
+
+
+def _blocking_and_full() -> int:
+    fd = os.eventfd(0, os.EFD_CLOEXEC)
+    os.eventfd_write(fd, FULL)
+    return fd
+
+
+def test_a_kick_that_sleeps_is_interrupted_and_the_eventfd_left_alone_then() -> None:
+    fd = _blocking_and_full()
+    try:
+        notify = EventfdSender(fd)
+        notify._poll = _Hopeful()  # type: ignore[assignment]
+        with kicks_that_do_not_block():
+            notify()  # would sleep for ever
+        assert _count(fd) == FULL
+        notify()  # outside, where nothing would interrupt it
+        assert _count(fd) == 0
+    finally:
+        os.close(fd)
+
+
+def test_a_tick_in_the_midst_of_a_kick_loses_none(eventfd: int) -> None:
+    """However often the processor is taken from us there."""
+    notify = EventfdSender(eventfd)
+    came = 0
+    with kicks_that_do_not_block():
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.00005)
+        ends = time.monotonic() + 1
+        while time.monotonic() < ends:
+            notify()
+            assert _count(eventfd) >= 1
+            came += 1
+    assert came > 100
+
+
+def test_the_timer_ticks_only_while_somebody_wants_it() -> None:
+    with kicks_that_do_not_block():
+        with kicks_that_do_not_block():
+            pass
+        assert signal.getitimer(signal.ITIMER_REAL)[1] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_on_another_thread_kicks_are_as_they_were(eventfd: int) -> None:
+    def kick() -> None:
+        with kicks_that_do_not_block():
+            EventfdSender(eventfd)()
+
+    thread = threading.Thread(target=kick)
+    thread.start()
+    thread.join()
+    assert _count(eventfd) == 1
 
 
 # --- the receiving side ---
@@ -257,3 +327,49 @@ async def test_waiting_opens_no_descriptor(eventfd: int) -> None:
         waiter = Waiter(eventfd)
         await waiter.wait(1.0)
         waiter.close()
+
+
+async def test_a_call_that_stays_readable_does_not_take_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With EFD_SEMAPHORE a read takes one of the count only."""
+    monkeypatch.setattr(eventfds, "_CALLS_IN_A_ROW", 10)
+    monkeypatch.setattr(eventfds, "_PACE", 0.02)
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+    os.eventfd_write(fd, FULL)
+    waiter = Waiter(fd)
+    try:
+        now = asyncio.get_running_loop().time
+        waits, ends = 0, now() + 0.2
+        while now() < ends:
+            await waiter.wait(0.01)
+            waits += 1
+        # Those in a row, and then one a pace; without it there were thousands.
+        assert waits < 10 + 2 * 20 + 10
+    finally:
+        waiter.close()
+        os.close(fd)
+
+
+async def test_a_call_after_a_pause_is_heard(monkeypatch: pytest.MonkeyPatch, eventfd: int) -> None:
+    monkeypatch.setattr(eventfds, "_CALLS_IN_A_ROW", 0)
+    waiter = Waiter(eventfd)
+    try:
+        for _ in range(3):
+            os.eventfd_write(eventfd, 1)
+            async with asyncio.timeout(10):
+                await waiter.wait(10)
+    finally:
+        waiter.close()
+
+
+async def test_a_paused_waiter_can_be_closed(monkeypatch: pytest.MonkeyPatch, eventfd: int) -> None:
+    monkeypatch.setattr(eventfds, "_CALLS_IN_A_ROW", 0)
+    waiter = Waiter(eventfd)
+    os.eventfd_write(eventfd, 1)
+    await waiter.wait(10)
+    waiter.close()
+    await asyncio.sleep(0.005)
+    os.eventfd_write(eventfd, 1)
+    await asyncio.sleep(0.005)
+    assert _count(eventfd) == 1

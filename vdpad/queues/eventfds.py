@@ -1,11 +1,16 @@
 """Kick and call: the two eventfds of a virtqueue, from descriptors that somebody else made.
 
-The other side shares the open file description with us, so its flags are not ours to change, and
-neither may a call on it block the daemon:
+The other side shares the open file description with us: its flags and its counter change as it
+pleases, and neither may a call on it block the daemon, nor may it keep the daemon busy:
 
-- A kick adds 1, which may block once the counter is at its end. So poll(2) is asked first, and a
-  full counter is left alone: whoever has not read that many kicks will find one.
-- A call is read with RWF_NOWAIT, since another reader may have been faster.
+- A kick adds 1, which blocks while the counter is at its end. So poll(2) is asked first, and a full
+  counter is left alone: whoever has not read that many kicks will find one. Who fills it between
+  the two has the write sleep, and no flag of ours would help, since O_NONBLOCK is theirs too. So
+  while foreign eventfds are in use a timer ticks, whose signal interrupts a write that sleeps
+  (eventfd_write in Linux fs/eventfd.c waits interruptibly); an eventfd that does it again is rung
+  no more.
+- A call is read with RWF_NOWAIT, since another reader may have been faster. One that is readable
+  again and again (EFD_SEMAPHORE, a writer in a loop) is looked at so often, and then now and then.
 """
 
 import asyncio
@@ -13,12 +18,27 @@ import contextlib
 import errno
 import os
 import select
-from pathlib import Path
+import signal
+import threading
+from collections.abc import Iterator
 
 from vdpad.errors import VdpadError
 
 _ONE = (1).to_bytes(8, "little")
 _COUNTER = 8
+
+# How often the timer ticks, in seconds: the longest that a kick may keep the event loop.
+_TICK = 0.01
+
+# How many kicks of one call a tick may come into before the eventfd counts as one that blocks. A
+# process that is kept from its processor meets one now and then.
+_TRIES = 3
+
+# So many calls in a row are taken as they come, which is more than a batch brings; each further one
+# has the descriptor left alone for so many seconds. Stops a call that stays readable from taking a
+# whole processor.
+_CALLS_IN_A_ROW = 1024
+_PACE = 0.001
 
 
 class NotAnEventfd(VdpadError):
@@ -31,12 +51,52 @@ def check_eventfd(fd: int, what: str) -> None:
     Raises:
         NotAnEventfd: by the name of `what`.
     """
+    # Asks no file system, as fstat would. Paths of files begin with a slash.
     try:
-        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+        kind = os.readlink(f"/proc/self/fd/{fd}")
     except OSError as error:
         raise NotAnEventfd(f"expected the {what} eventfd, got {error.strerror}") from error
-    if "eventfd-count:" not in text:
+    if kind != "anon_inode:[eventfd]":
         raise NotAnEventfd(f"expected an eventfd as the {what}, got another kind of descriptor")
+
+
+class _KickSlept(Exception):
+    """Raised by the timer's handler, in the midst of a write that sleeps."""
+
+
+class _Ticking:
+    """The timer of this process, and the write that it watches. SIGALRM is its own."""
+
+    users = 0
+    in_write = False
+
+
+def _tick(_signal: int, _frame: object) -> None:
+    if _Ticking.in_write:
+        _Ticking.in_write = False  # once for each write
+        raise _KickSlept
+
+
+@contextlib.contextmanager
+def kicks_that_do_not_block() -> Iterator[None]:
+    """Within it no kick of this process's main thread sleeps for more than a tick.
+
+    On another thread it changes nothing: only the main one runs the handlers of signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Ticking.users += 1
+    if _Ticking.users == 1:
+        if signal.getsignal(signal.SIGALRM) is not _tick:
+            signal.signal(signal.SIGALRM, _tick)
+        signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+    try:
+        yield
+    finally:
+        _Ticking.users -= 1
+        if not _Ticking.users:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class EventfdSender:
@@ -46,20 +106,31 @@ class EventfdSender:
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
+        self._blocks = False
 
     def __call__(self) -> None:
-        """Notifies once."""
-        if not self._poll.poll(0):
+        """Notifies; once, or once more than needed where a tick came in the midst of it."""
+        for _ in range(_TRIES):
+            if self._blocks or not self._poll.poll(0):
+                return
+            try:
+                _Ticking.in_write = True
+                os.write(self._fd, _ONE)
+                _Ticking.in_write = False
+            except BlockingIOError:
+                _Ticking.in_write = False
+            except _KickSlept:
+                # Or had not begun yet, or was done already: nothing here can tell.
+                continue
             return
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._fd, _ONE)
+        self._blocks = True
 
 
 class Waiter:
     """The receiving side. One waiter at a time, and nobody else may read the descriptor.
 
-    The loop watches the descriptor from the first wait until `close`: registering it anew for each
-    wait costs more than all the rest of a wake-up.
+    The loop watches the descriptor from the first wait until `close`, but for pauses where calls
+    come too often: registering it anew for each wait costs more than all the rest of a wake-up.
     """
 
     def __init__(self, fd: int) -> None:
@@ -67,6 +138,11 @@ class Waiter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Future[None] | None = None
         self._notified = False
+        self._in_a_row = 0
+        """Calls since a wait last ended by its time, with the descriptor watched."""
+        self._paused: asyncio.TimerHandle | None = None
+        self._paused_meanwhile = False
+        """Whether the descriptor was left alone at any time of this wait."""
 
     async def wait(self, seconds: float) -> None:
         """Returns when it was notified since the last wait, or after so many seconds.
@@ -78,7 +154,8 @@ class Waiter:
             self._loop.add_reader(self._fd, self._readable)
         if not self._notified:
             self._woken = self._loop.create_future()
-            timer = self._loop.call_later(seconds, self._wake)
+            self._paused_meanwhile = self._paused is not None
+            timer = self._loop.call_later(seconds, self._time_is_up)
             try:
                 await self._woken
             finally:
@@ -88,6 +165,9 @@ class Waiter:
 
     def close(self) -> None:
         """Ends the watch. The descriptor stays open."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
         if self._loop is not None:
             self._loop.remove_reader(self._fd)
             self._loop = None
@@ -95,6 +175,21 @@ class Waiter:
     def _readable(self) -> None:
         self._drain()
         self._notified = True
+        self._wake()
+        self._in_a_row += 1
+        if self._in_a_row > _CALLS_IN_A_ROW and self._loop is not None:
+            self._loop.remove_reader(self._fd)
+            self._paused = self._loop.call_later(_PACE, self._look_again)
+            self._paused_meanwhile = True
+
+    def _look_again(self) -> None:
+        assert self._loop is not None
+        self._paused = None
+        self._loop.add_reader(self._fd, self._readable)
+
+    def _time_is_up(self) -> None:
+        if not self._paused_meanwhile:
+            self._in_a_row = 0
         self._wake()
 
     def _wake(self) -> None:
