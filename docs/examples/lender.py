@@ -79,7 +79,7 @@ def main(path: str, state_file: str) -> None:
 
     # The guest is stopped, the device is at DRIVER_OK with its CVQ enabled: lend the ring.
     memory = os.memfd_create("cvq", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(memory, MEMORY)
+    os.pwrite(memory, bytes(MEMORY), 0)  # so that its pages are there
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     kick = os.eventfd(0, os.EFD_CLOEXEC)  # blocking, for the thread below
     call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

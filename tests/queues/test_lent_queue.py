@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.availability import skip_or_fail
 from tests.support.descriptors import no_descriptor_left, open_descriptors
+from tests.support.fuse import silent_file
 from vdpad.errors import VdpadError
 from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.virtio.split_ring import Region, lay_out
+from vdpad.wire.descriptors import CLOSER
 
 SIZE = 8192
 GEOMETRY = lay_out(8, Region(0x100000, SIZE))
@@ -26,7 +29,7 @@ _F_SEAL_FUTURE_WRITE = 0x10
 
 def _memfd(size: int = SIZE, seals: int = fcntl.F_SEAL_SHRINK) -> int:
     fd = os.memfd_create("lent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
+    os.pwrite(fd, bytes(size), 0)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
 
@@ -79,6 +82,21 @@ def _refused(text: str, descriptors: LentDescriptors, indices: Indices = NO_INDI
 # --- the memory ---
 
 
+def _sparse() -> int:
+    fd = os.memfd_create("lent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, SIZE)
+    os.pwrite(fd, b"x", 0)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+def _huge() -> int:
+    fd = os.memfd_create("lent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    os.ftruncate(fd, 1 << 21)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
+
+
 def _read_only() -> int:
     fd = _memfd()
     try:
@@ -111,6 +129,8 @@ MEMORIES = [
         "cannot be mapped for writing: EPERM",
     ),
     (_read_only, "cannot be mapped for writing: EACCES"),
+    (_sparse, "hole at offset 0x1000 .*; write to each page once"),
+    (_huge, "one of 2097152 .MFD_HUGETLB., .* a small memfd of its own"),
     (_eventfd, "expected a memfd as the memory, got Invalid argument"),
     (_pipe, "expected a memfd as the memory, got Invalid argument"),
     (_device, "expected a memfd as the memory, got Invalid argument"),
@@ -128,6 +148,8 @@ MEMORIES = [
         "sealed-against-writing",
         "sealed-against-future-writing",
         "read-only",
+        "sparse",
+        "huge",
         "eventfd",
         "pipe",
         "device",
@@ -324,3 +346,70 @@ def test_where_not_all_can_be_duplicated_none_is_left_open(missing: int) -> None
             LentDescriptors.from_list(fds).duplicate()
     finally:
         lent.close()
+
+
+# --- what is mapped of it ---
+
+
+def _mapped() -> list[tuple[int, int]]:
+    """Where lent memfds are mapped in this process: offset in the memfd, and bytes."""
+    found = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "/memfd:lent" in line:
+            addresses, _, offset, *_ = line.split()
+            begin, end = (int(each, 16) for each in addresses.split("-"))
+            found.append((int(offset, 16), end - begin))
+    return sorted(found)
+
+
+def test_only_the_pages_of_ring_and_buffers_are_mapped() -> None:
+    """However large the memory is, and wherever in it they lie."""
+    size, far = 1 << 46, 1 << 45
+    geometry = dataclasses.replace(
+        GEOMETRY,
+        memory=Region(GEOMETRY.memory.iova, size),
+        used=GEOMETRY.memory.iova + far,
+        buffers=Region(GEOMETRY.memory.iova + size - 4096 - 32, 64),
+    )
+    fd = os.memfd_create("lent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    for page in (0, far, size - 8192, size - 4096):
+        os.pwrite(fd, bytes(4096), page)
+    queue = LentQueue(geometry, _lend(lambda: fd), NO_INDICES, event_idx=False)
+    try:
+        assert _mapped() == [(0, 4096), (far, 4096), (size - 8192, 8192)]
+        queue.ring.publish(7)
+        queue.ring.buffers[:] = b"b" * 64
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            assert os.pread(file.fileno(), 2, GEOMETRY.available - GEOMETRY.memory.iova + 2) == (
+                b"\7\0"
+            )
+            assert os.pread(file.fileno(), 64, size - 4096 - 32) == b"b" * 64
+    finally:
+        queue.close()
+    assert _mapped() == []
+
+
+def test_the_lender_s_place_in_the_memfd_is_left_alone(memory: int) -> None:
+    os.lseek(memory, 123, os.SEEK_SET)
+    with _queue(memory):
+        assert os.lseek(memory, 0, os.SEEK_CUR) == 123
+
+
+def test_what_a_descriptor_is_is_asked_by_what_cannot_sleep(tmp_path: Path) -> None:
+    """A file whose server answers nothing would hold up whoever asks it for its status."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        skip_or_fail("mounting FUSE takes root and /dev/fuse")
+    with silent_file(tmp_path) as (file, asked):
+        for descriptors in (
+            LentDescriptors(file, _eventfd(), _eventfd()),
+            LentDescriptors(_memfd(), file, _eventfd()),
+            LentDescriptors(_memfd(), _eventfd(), file),
+        ):
+            with pytest.raises(BadLend, match="expected"):
+                descriptors.check()
+        with pytest.raises(BadLend, match="expected a memfd"):
+            memory_identity(LentDescriptors(file, file, file))
+        assert not asked.is_set()
+        CLOSER.close(0, [file])

@@ -199,6 +199,6 @@ def _geometry(size: int, buffers: int) -> RingGeometry:
 
 def _sealed_memfd(size: int) -> int:
     fd = os.memfd_create("stepped", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
+    os.pwrite(fd, bytes(size), 0)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     return fd

@@ -2,7 +2,13 @@
 
 The lender keeps the device and its descriptors; we get our own. Nothing of what came is trusted:
 
-- the memfd must be sealed against shrinking, else cutting it would kill us with SIGBUS;
+- what each descriptor is, is asked by what cannot sleep, before anything else is done with it: a
+  file on FUSE answers fstat when its server pleases;
+- the memfd must be sealed against shrinking, and of ordinary pages, else cutting it or taking a
+  huge page away would kill us with SIGBUS;
+- only the pages of the ring and of the buffers that are used are mapped, so that a large memory
+  takes no address space; and they must be there, so that they are charged to the lender and not to
+  us;
 - the geometry was checked against the memory it names, and that against the memfd's size;
 - the descriptors must be eventfds, so that a kick cannot turn into a write to something else;
 - the ring must be idle, and where the lender said at which index, it must stand there.
@@ -14,12 +20,20 @@ import errno
 import fcntl
 import mmap
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
-from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd
+from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd, kicks_that_do_not_block
 from vdpad.virtio.driver_ring import DriverRing
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.wire.descriptors import CLOSER
+
+_PAGE = mmap.PAGESIZE
+
+# Whose descriptors ours were made from is not known here; those that we keep close quickly.
+_NOBODY = -1
 
 
 class BadLend(VdpadError):
@@ -48,6 +62,19 @@ class LentDescriptors:
             )
         return cls(*fds)
 
+    def check(self) -> None:
+        """Refuses what is no sealed memfd of ordinary pages and two eventfds. Does not sleep.
+
+        Raises:
+            BadLend: by the name of what is wrong.
+        """
+        _check_memfd(self.memory)
+        try:
+            check_eventfd(self.kick, "kick")
+            check_eventfd(self.call, "call")
+        except VdpadError as error:
+            raise BadLend(str(error)) from error
+
     def duplicate(self) -> "LentDescriptors":
         """The same again, for somebody else to close.
 
@@ -65,9 +92,8 @@ class LentDescriptors:
         return LentDescriptors(*copies)
 
     def close(self) -> None:
-        """Closes all three."""
-        for fd in (self.memory, self.kick, self.call):
-            os.close(fd)
+        """Has all three closed, where nobody waits: memory goes with its last copy, in its time."""
+        CLOSER.close(_NOBODY, (self.memory, self.kick, self.call))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +128,23 @@ class LentQueue:
         Raises:
             BadLend: what came cannot be used. Nothing has been written anywhere.
         """
-        self._descriptors: LentDescriptors | None = descriptors
         self._worth_polling = worth_polling
-        self._map: mmap.mmap | None = None
-        self._view: memoryview | None = None
-        self._ring: DriverRing | None = None
-        self._call = Waiter(descriptors.call)
+        self._undo = ExitStack()
+        self._undo.callback(descriptors.close)
         try:
-            check_eventfd(descriptors.kick, "kick")
-            check_eventfd(descriptors.call, "call")
+            descriptors.check()
+            self._call = Waiter(descriptors.call)
+            self._undo.callback(self._call.close)
             self._kick = EventfdSender(descriptors.kick)
-            self._map = _map(descriptors.memory, geometry.memory.size)
-            self._view = memoryview(self._map)
-            self._ring = DriverRing(self._view, geometry, event_idx=event_idx)
+            self._undo.enter_context(kicks_that_do_not_block())
+            views = _map(descriptors.memory, geometry, self._undo)
+            self._ring: DriverRing | None = DriverRing.over(
+                views, geometry.size, event_idx=event_idx
+            )
+            self._undo.callback(self._ring.release)
             self._next_index = _idle_index(self._ring, indices)
-        except VdpadError as error:
-            self.close()
-            raise BadLend(str(error)) from error
         except BaseException:
-            self.close()
+            self._undo.close()
             raise
 
     @property
@@ -149,43 +173,124 @@ class LentQueue:
         await self._call.wait(seconds)
 
     def close(self) -> None:
-        """Unmaps the memory and closes the descriptors."""
-        self._call.close()
-        if self._ring is not None:
-            self._ring.release()
-            self._ring = None
-        if self._view is not None:
-            self._view.release()
-            self._view = None
-        if self._map is not None:
-            self._map.close()
-            self._map = None
-        if self._descriptors is not None:
-            self._descriptors.close()
-            self._descriptors = None
+        """Unmaps the memory and has the descriptors closed. May be called again."""
+        self._ring = None
+        self._undo.close()
 
 
 def memory_identity(descriptors: LentDescriptors) -> tuple[int, int]:
-    """What tells one memfd from another, however often it was duplicated."""
+    """What tells one memfd from another, however often it was duplicated.
+
+    Raises:
+        BadLend: it is none.
+    """
+    _seals(descriptors.memory)
     status = os.fstat(descriptors.memory)
     return status.st_dev, status.st_ino
 
 
-def _map(fd: int, size: int) -> mmap.mmap:
+def _seals(memory: int) -> int:
+    """A memfd's seals; nothing else has any, and asking for them does not sleep."""
     try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        return fcntl.fcntl(memory, fcntl.F_GET_SEALS)
     except OSError as error:
         raise BadLend(f"expected a memfd as the memory, got {error.strerror}") from error
-    if not seals & fcntl.F_SEAL_SHRINK:
+
+
+def _check_memfd(memory: int) -> None:
+    if not _seals(memory) & fcntl.F_SEAL_SHRINK:
         raise BadLend("expected the memfd sealed with F_SEAL_SHRINK, it is not; seal it")
-    there = os.fstat(fd).st_size
-    if there < size:
-        raise BadLend(f"expected a memfd of at least {size} bytes (memory.size), got {there}")
+    page = os.fstatvfs(memory).f_bsize
+    if page != _PAGE:
+        raise BadLend(
+            f"expected a memfd of pages of {_PAGE} bytes, got one of {page} (MFD_HUGETLB), whose "
+            "pages may be taken away; lend the ring in a small memfd of its own"
+        )
+
+
+# --- the ring's pages ---
+
+
+def _map(memory: int, geometry: RingGeometry, undo: ExitStack) -> dict[str, memoryview]:
+    """Views of the ring's parts, by their names, over mappings of the pages that they lie on.
+
+    Raises:
+        BadLend: the memfd is too short, or its pages are not there or not to be had.
+    """
+    there = os.fstat(memory).st_size
+    if there < geometry.memory.size:
+        raise BadLend(
+            f"expected a memfd of at least {geometry.memory.size} bytes (memory.size), got {there}"
+        )
+    base = geometry.memory.iova
+    parts = {name: Region(part.iova - base, part.size) for name, part in geometry.parts().items()}
+    views: dict[str, memoryview] = {}
+    for stretch in _stretches(parts.values(), there):
+        _check_presence(memory, stretch)
+        view = _mapped(memory, stretch, undo)
+        for name, part in parts.items():
+            if stretch.iova <= part.iova < stretch.end:
+                at = part.iova - stretch.iova
+                views[name] = view[at : at + part.size]
+                undo.callback(views[name].release)
+    return views
+
+
+def _stretches(parts: Iterable[Region], there: int) -> Iterator[Region]:
+    """The whole pages that the parts lie on, those that touch as one, in bytes of the memfd.
+
+    Args:
+        parts: in bytes of the memfd.
+        there: how many bytes it has, which may end within a page.
+    """
+    ordered = sorted(
+        (part.iova // _PAGE * _PAGE, min(_page_end(part.end), there)) for part in parts
+    )
+    begin, end = ordered[0]
+    for first, last in ordered[1:]:
+        if first > end:
+            yield Region(begin, end - begin)
+            begin, end = first, last
+        end = max(end, last)
+    yield Region(begin, end - begin)
+
+
+def _page_end(offset: int) -> int:
+    return -(-offset // _PAGE) * _PAGE
+
+
+def _check_presence(memory: int, stretch: Region) -> None:
+    """Refuses holes: a page that we were the first to touch would be charged to us."""
+    position = os.lseek(memory, 0, os.SEEK_CUR)
     try:
-        return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        hole = os.lseek(memory, stretch.iova, os.SEEK_HOLE)
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "?")
+        raise BadLend(f"the memfd does not tell its holes: {error.strerror}") from error
+    finally:
+        os.lseek(memory, position, os.SEEK_SET)
+    if hole < stretch.end:
+        raise BadLend(
+            f"expected the ring and its buffers in the memfd, got a hole at offset {hole:#x} "
+            f"(memory.iova + {hole:#x}); write to each page once before you lend it"
+        )
+
+
+def _mapped(memory: int, stretch: Region, undo: ExitStack) -> memoryview:
+    try:
+        mapping = mmap.mmap(
+            memory,
+            stretch.size,
+            mmap.MAP_SHARED,
+            mmap.PROT_READ | mmap.PROT_WRITE,
+            offset=stretch.iova,
+        )
+    except (OSError, ValueError) as error:
+        name = errno.errorcode.get(getattr(error, "errno", None) or 0, str(error))
         raise BadLend(f"the memfd cannot be mapped for writing: {name}") from error
+    undo.callback(mapping.close)
+    view = memoryview(mapping)
+    undo.callback(view.release)
+    return view
 
 
 def _idle_index(ring: DriverRing, said: Indices) -> int:

@@ -10,7 +10,8 @@ Source: virtio 1.4, 2.7 "Split Virtqueues"; Linux include/uapi/linux/virtio_ring
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Self
 
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.split_ring import (
@@ -57,10 +58,25 @@ class DriverRing:
             geometry: one that has passed its check.
             event_idx: RING_EVENT_IDX was negotiated.
         """
+        self._look_at(geometry.views(memory), geometry.size, event_idx=event_idx)
+
+    @classmethod
+    def over(cls, parts: Mapping[str, memoryview], size: int, *, event_idx: bool) -> Self:
+        """The same, over parts that need not lie in one memory.
+
+        Args:
+            parts: as RingGeometry.views gives them.
+            size: entries.
+            event_idx: RING_EVENT_IDX was negotiated.
+        """
+        ring = cls.__new__(cls)
+        ring._look_at(parts, size, event_idx=event_idx)
+        return ring
+
+    def _look_at(self, parts: Mapping[str, memoryview], size: int, *, event_idx: bool) -> None:
         if sys.byteorder != "little":
             raise BadGeometry(f"expected a little-endian machine, got {sys.byteorder}-endian")
-        parts = geometry.views(memory)
-        self.size = geometry.size
+        self.size = size
         self.event_idx = event_idx
         self.descriptors = parts["descriptors"]
         self.buffers = parts["buffers"]

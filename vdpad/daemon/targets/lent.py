@@ -1,6 +1,6 @@
 """A CVQ that a VMM lends with each commit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vdpad.daemon.targets.target_params import LentParams
 from vdpad.queues.control_queue import ControlQueue
@@ -16,6 +16,10 @@ _NOT_REPLAYABLE = {
     Feature.RING_PACKED: "the replay works on split rings",
     Feature.IN_ORDER: "the replay reads every used element",
 }
+
+# How much of the buffers is used, in bytes: room for two banks with the largest RSS table, of
+# 131 KiB. Stops the lender of a large memory from having all of it mapped.
+_MOST_BUFFERS = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +101,5 @@ def _geometry(params: LentParams) -> RingGeometry:
         check_room(geometry)
     except BadGeometry as error:
         raise BadLend(str(error)) from error
-    return geometry
+    used = Region(geometry.buffers.iova, min(geometry.buffers.size, _MOST_BUFFERS))
+    return replace(geometry, buffers=used)

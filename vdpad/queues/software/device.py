@@ -220,6 +220,6 @@ def _geometry(ring_size: int) -> RingGeometry:
 
 def _sealed_memfd(size: int) -> int:
     fd = os.memfd_create("vdpad-cvq", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
+    os.pwrite(fd, bytes(size), 0)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     return fd
