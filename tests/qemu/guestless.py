@@ -16,13 +16,13 @@ import asyncio
 import mmap
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .device import Device, DeviceConfig, Refused, data_queues, sensible
-from .layout import BUFFERS, MEMORY_SIZE, Ring, control_ring
+from .layout import BUFFERS, CONTROL_RING, MEMORY_SIZE, Ring, control_ring
 from .options import Options
 from .pci import NotFound, VirtioBlocks, open_virtio_net
 from .process import (
@@ -218,6 +218,7 @@ async def _wear(qtest: Qtest, memory_fd: int, ring: Ring, doorbell: Doorbell, in
 
 def _lend(stack: AsyncExitStack, memory_fd: int, ring: Ring, options: Options) -> Lend:
     kick_fd, call_fd = _eventfd(stack), _eventfd(stack)
+    _touch(memory_fd, range(CONTROL_RING, BUFFERS + options.buffers_size, mmap.PAGESIZE))
     return Lend(
         memory_fd=memory_fd,
         kick_fd=kick_fd,
@@ -232,6 +233,13 @@ def _lend(stack: AsyncExitStack, memory_fd: int, ring: Ring, options: Options) -
         buffers_size=options.buffers_size,
         start_index=options.start_index,
     )
+
+
+def _touch(memory_fd: int, pages: Iterable[int]) -> None:
+    """Sees that these pages are there, whatever is in them."""
+    with mmap.mmap(memory_fd, MEMORY_SIZE) as memory:
+        for page in pages:
+            memory[page] = memory[page]
 
 
 def _eventfd(stack: AsyncExitStack) -> int:
