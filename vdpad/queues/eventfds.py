@@ -7,8 +7,7 @@ pleases, and neither may a call on it block the daemon, nor may it keep the daem
   counter is left alone: whoever has not read that many kicks will find one. Who fills it between
   the two has the write sleep, and no flag of ours would help, since O_NONBLOCK is theirs too. So
   while foreign eventfds are in use a timer ticks, whose signal interrupts a write that sleeps
-  (eventfd_write in Linux fs/eventfd.c waits interruptibly); an eventfd that does it again is rung
-  no more.
+  (eventfd_write in Linux fs/eventfd.c waits interruptibly), and that eventfd is rung no more.
 - A call is read with RWF_NOWAIT, since another reader may have been faster. One that is readable
   again and again (EFD_SEMAPHORE, a writer in a loop) is looked at so often, and then now and then.
 """
@@ -27,12 +26,8 @@ from vdpad.errors import VdpadError
 _ONE = (1).to_bytes(8, "little")
 _COUNTER = 8
 
-# How often the timer ticks, in seconds: the longest that a kick may keep the event loop.
+# How often the timer ticks, in seconds: a kick may keep the event loop for two ticks.
 _TICK = 0.01
-
-# How many kicks of one call a tick may come into before the eventfd counts as one that blocks. A
-# process that is kept from its processor meets one now and then.
-_TRIES = 3
 
 # So many calls in a row are taken as they come, which is more than a batch brings; each further one
 # has the descriptor left alone for so many seconds. Stops a call that stays readable from taking a
@@ -69,17 +64,23 @@ class _Ticking:
 
     users = 0
     in_write = False
+    ticks = 0
+    """That came into the write."""
 
 
 def _tick(_signal: int, _frame: object) -> None:
+    # The first may come just before or after the call, which then goes on; after it a write that
+    # sleeps is begun again by Python (PEP 475), and only such a one meets a second.
     if _Ticking.in_write:
-        _Ticking.in_write = False  # once for each write
-        raise _KickSlept
+        _Ticking.ticks += 1
+        if _Ticking.ticks > 1:
+            _Ticking.in_write = False
+            raise _KickSlept
 
 
 @contextlib.contextmanager
 def kicks_that_do_not_block() -> Iterator[None]:
-    """Within it no kick of this process's main thread sleeps for more than a tick.
+    """Within it no kick of this process's main thread sleeps for more than two ticks.
 
     On another thread it changes nothing: only the main one runs the handlers of signals.
     """
@@ -109,21 +110,18 @@ class EventfdSender:
         self._blocks = False
 
     def __call__(self) -> None:
-        """Notifies; once, or once more than needed where a tick came in the midst of it."""
-        for _ in range(_TRIES):
-            if self._blocks or not self._poll.poll(0):
-                return
-            try:
-                _Ticking.in_write = True
-                os.write(self._fd, _ONE)
-                _Ticking.in_write = False
-            except BlockingIOError:
-                _Ticking.in_write = False
-            except _KickSlept:
-                # Or had not begun yet, or was done already: nothing here can tell.
-                continue
+        """Notifies once."""
+        if self._blocks or not self._poll.poll(0):
             return
-        self._blocks = True
+        try:
+            _Ticking.ticks = 0
+            _Ticking.in_write = True
+            os.write(self._fd, _ONE)
+            _Ticking.in_write = False
+        except BlockingIOError:
+            _Ticking.in_write = False
+        except _KickSlept:
+            self._blocks = True
 
 
 class Waiter:
