@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -131,13 +132,34 @@ def test_a_reader_gets_one_whole_file_or_another(tmp_path: Path) -> None:
         writer.join()
 
 
-def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path: Path) -> None:
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The new file's place, which nobody can foretell elsewhere."""
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
+    return tmp_path / f".a.prom.{'0' * 16}"
+
+
+def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path: Path, beside: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    (tmp_path / ".a.prom.new").symlink_to(victim)
-    with pytest.raises(OSError, match="Too many levels"):
+    beside.symlink_to(victim)
+    with pytest.raises(FileExistsError):
         write_whole(tmp_path / "a.prom", b"x")
     assert victim.read_text() == "mine"
+
+
+def test_a_fifo_in_its_place_is_not_opened(tmp_path: Path, beside: Path) -> None:
+    """It would never end."""
+    os.mkfifo(beside)
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "a.prom", b"x")
+
+
+def test_a_fifo_in_the_file_s_own_place_makes_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.prom"
+    os.mkfifo(path)
+    write_whole(path, b"x")
+    assert path.read_bytes() == b"x"
 
 
 def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ itself is written on a thread, since a disk may take its time.
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -81,9 +82,10 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; the older one is as it was.
     """
-    # Not what the collector looks for (*.prom), and the same each time: none is left over.
-    beside = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    # Not what the collector looks for (*.prom), and of a name that nobody else can have taken: to
+    # open another's FIFO would never end.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(beside, flags, _MODE), "wb") as file:
             os.fchmod(file.fileno(), _MODE)  # whatever the umask is

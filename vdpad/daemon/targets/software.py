@@ -12,6 +12,7 @@ from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import largest_command
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import FileNotWritten
+from vdpad.service.textfile import write_whole
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
 
@@ -67,7 +68,8 @@ class SoftwareTarget:
         if self._settings.state_file is None:
             return
         try:
-            self._settings.state_file.write_text(json.dumps(self._device.net.settings()))
+            settings = json.dumps(self._device.net.settings())
+            write_whole(self._settings.state_file, settings.encode())
         except OSError as error:
             self._announce(FileNotWritten(str(self._settings.state_file), why(error)))
 
