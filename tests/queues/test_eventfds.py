@@ -15,8 +15,8 @@ from tests.support.descriptors import no_descriptor_left
 from vdpad.errors import VdpadError
 from vdpad.queues import eventfds
 from vdpad.queues.eventfds import (
-    NotAnEventfd,
     EventfdSender,
+    NotAnEventfd,
     Waiter,
     check_eventfd,
     kicks_that_do_not_block,

@@ -55,7 +55,7 @@ def check_eventfd(fd: int, what: str) -> None:
         raise NotAnEventfd(f"expected an eventfd as the {what}, got another kind of descriptor")
 
 
-class _KickSlept(Exception):
+class _KickSlept(VdpadError):
     """Raised by the timer's handler, in the midst of a write that sleeps."""
 
 
