@@ -24,7 +24,7 @@ from vdpad.errors import VdpadError
 MAX_RING_SIZE = 32768
 DESCRIPTOR = struct.Struct("<QIHH")
 USED_ELEMENT = struct.Struct("<II")
-_DESCRIPTOR_ALIGNMENT = 16
+DESCRIPTOR_ALIGNMENT = 16
 _AVAILABLE_ALIGNMENT = 2
 _USED_ALIGNMENT = 4
 AVAILABLE_ENTRY = 2
@@ -41,7 +41,7 @@ AVAIL_F_NO_INTERRUPT = 1
 USED_F_NO_NOTIFY = 1
 
 INDEX_MASK = 0xFFFF
-_ADDRESS_END = 1 << 64
+ADDRESS_END = 1 << 64
 
 
 class BadGeometry(VdpadError, ValueError):
@@ -60,6 +60,50 @@ class Region(NamedTuple):
         """The first address behind it."""
         return self.iova + self.size
 
+    def __str__(self) -> str:
+        return f"[{self.iova:#x}, {self.end:#x})"
+
+
+@dataclass(frozen=True, slots=True)
+class RingAddresses:
+    """Where the parts of a ring lie, in device addresses; each may lie in memory of its own."""
+
+    size: int
+    """Entries: a power of two, 1 … 32768."""
+    descriptors: int
+    available: int
+    used: int
+
+    def parts(self) -> dict[str, Region]:
+        """Every part with its extent, event indices included, in the order of the fields."""
+        return {
+            "descriptors": Region(self.descriptors, DESCRIPTOR.size * self.size),
+            "available": Region(
+                self.available, RING_HEADER + AVAILABLE_ENTRY * self.size + EVENT_INDEX
+            ),
+            "used": Region(self.used, RING_HEADER + USED_ELEMENT.size * self.size + EVENT_INDEX),
+        }
+
+    def check(self) -> None:
+        """Refuses what cannot be a ring, whatever memory there is.
+
+        Raises:
+            BadGeometry: the size is no power of two, or a part is misaligned.
+        """
+        if not 1 <= self.size <= MAX_RING_SIZE or self.size & (self.size - 1):
+            raise BadGeometry(
+                f"ring.size: expected a power of two up to {MAX_RING_SIZE}, got {self.size}"
+            )
+        for name, address, alignment in (
+            ("descriptors", self.descriptors, DESCRIPTOR_ALIGNMENT),
+            ("available", self.available, _AVAILABLE_ALIGNMENT),
+            ("used", self.used, _USED_ALIGNMENT),
+        ):
+            if address % alignment:
+                raise BadGeometry(
+                    f"ring.{name}: expected a multiple of {alignment}, got {address:#x}"
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class RingGeometry:
@@ -74,16 +118,14 @@ class RingGeometry:
     used: int
     buffers: Region
 
+    @property
+    def addresses(self) -> RingAddresses:
+        """Those of the ring alone."""
+        return RingAddresses(self.size, self.descriptors, self.available, self.used)
+
     def parts(self) -> dict[str, Region]:
         """Every part with its extent, event indices included, in the order of the fields."""
-        return {
-            "descriptors": Region(self.descriptors, DESCRIPTOR.size * self.size),
-            "available": Region(
-                self.available, RING_HEADER + AVAILABLE_ENTRY * self.size + EVENT_INDEX
-            ),
-            "used": Region(self.used, RING_HEADER + USED_ELEMENT.size * self.size + EVENT_INDEX),
-            "buffers": self.buffers,
-        }
+        return {**self.addresses.parts(), "buffers": self.buffers}
 
     def views(self, memory: memoryview) -> dict[str, memoryview]:
         """Every part as a slice of the memory, whose first byte stands at memory.iova."""
@@ -99,38 +141,17 @@ class RingGeometry:
             BadGeometry: the size is no power of two, a part is misaligned, lies outside the
                 memory, or overlaps another.
         """
-        if not 1 <= self.size <= MAX_RING_SIZE or self.size & (self.size - 1):
-            raise BadGeometry(
-                f"ring.size: expected a power of two up to {MAX_RING_SIZE}, got {self.size}"
-            )
-        if self.memory.size < 1 or self.memory.end > _ADDRESS_END:
+        self.addresses.check()
+        if self.memory.size < 1 or self.memory.end > ADDRESS_END:
             raise BadGeometry("ring.memory: expected at least a byte, and an end below 2^64")
-        self._check_alignment()
         parts = self.parts()
         for name, part in parts.items():
             if part.iova < self.memory.iova or part.end > self.memory.end:
-                raise BadGeometry(
-                    f"ring.{name}: expected it inside {_span(self.memory)}, got {_span(part)}"
-                )
+                raise BadGeometry(f"ring.{name}: expected it inside {self.memory}, got {part}")
         in_order = sorted(parts.items(), key=lambda item: item[1].iova)
         for (name, part), (other, after) in pairwise(in_order):
             if part.end > after.iova:
-                raise BadGeometry(f"ring.{name} {_span(part)} overlaps ring.{other} {_span(after)}")
-
-    def _check_alignment(self) -> None:
-        for name, address, alignment in (
-            ("descriptors", self.descriptors, _DESCRIPTOR_ALIGNMENT),
-            ("available", self.available, _AVAILABLE_ALIGNMENT),
-            ("used", self.used, _USED_ALIGNMENT),
-        ):
-            if address % alignment:
-                raise BadGeometry(
-                    f"ring.{name}: expected a multiple of {alignment}, got {address:#x}"
-                )
-
-
-def _span(region: Region) -> str:
-    return f"[{region.iova:#x}, {region.end:#x})"
+                raise BadGeometry(f"ring.{name} {part} overlaps ring.{other} {after}")
 
 
 _BUFFERS_ALIGNMENT = 64  # nothing demands it; a cache line is what a device fetches
@@ -138,7 +159,7 @@ _BUFFERS_ALIGNMENT = 64  # nothing demands it; a cache line is what a device fet
 
 def ring_bytes(size: int) -> int:
     """What `lay_out` takes for the ring itself, in bytes."""
-    everything = Region(0, _ADDRESS_END)
+    everything = Region(0, ADDRESS_END)
     return lay_out(size, everything).buffers.iova
 
 
