@@ -1,103 +1,198 @@
 """The device's side of a split ring: takes what is available, returns what is used.
 
+How it works. A chain is *taken* when its descriptors were found to make sense and its readable part
+was copied. It is *in flight* until it is *put* back, in any order. In between its answer is
+written, at addresses that are looked up again, since memory may have come and gone meanwhile.
+
 While it works it asks for no doorbell; when nothing is left it asks for the next one and looks once
-more, since a driver that published in between saw the old wish (virtio 1.4, 2.7.10). It trusts the
-driver as little as a device may: a chain is bounds-checked before any byte of it is touched.
+more, since a driver that published in between saw the old wish (virtio 1.4, 2.7.10).
+
+It trusts the driver as little as a device may. A descriptor is copied once, an indirect table as a
+whole, and only the copy is looked at; a buffer is checked to be memory, and how much there is to
+read is bounded, before any of it is read. Whatever a driver does, one call takes no more than about
+twice MAX_READABLE bytes, and no more chains are in flight than the ring has entries.
+
+Indices are stored and read as one native access; driver_ring.py says why.
+
+Source: virtio 1.4, 2.7 "Split Virtqueues", and 2.7.5.3 "Indirect Descriptors".
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
 
 from vdpad.errors import VdpadError
 from vdpad.virtio.fences import full_fence, ordering_fence
+from vdpad.virtio.guest_memory import BadAddress, GuestMemory
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
     DESC_F_INDIRECT,
     DESC_F_NEXT,
     DESC_F_WRITE,
     DESCRIPTOR,
+    INDEX_MASK,
     RING_HEADER,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
-    RingGeometry,
+    BadGeometry,
+    Region,
+    RingAddresses,
     distance,
     wants_event,
 )
+
+MAX_READABLE = 1 << 20
+"""Bytes that a chain may have for the device to read. The largest RSS command has 131 KiB. Stops a
+chain whose descriptors all name the same gigabyte."""
+
+# virtio 1.4, 2.7.5.3.1: as many as the ring has entries. Linux makes longer tables for small
+# rings, and this is what QEMU takes of them.
+_LEAST_MOST_INDIRECT = 1024
+
+_Descriptor = tuple[int, int, int, int]
+"""Address, length, flags, next."""
 
 
 class BadChain(VdpadError):
     """A driver's chain that no device can serve."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """A command that was made available."""
 
     head: int
+    """Its first descriptor, which is its name in the used ring."""
     readable: bytes
     """A copy of all device-readable buffers."""
-    ack_at: int
-    """Where the ack goes, in bytes from the start of the memory."""
+    writable: tuple[Region, ...]
+    """The device-writable buffers, at least a byte: the ack, and behind it what some commands
+    answer (virtio 1.4, 5.1.6.5)."""
 
 
 class DeviceRing:
-    """The device's side of a ring in mapped memory."""
+    """The device's side of a ring in a driver's memory. Not for two users at once."""
 
     def __init__(
-        self, memory: memoryview, geometry: RingGeometry, *, event_idx: bool, start_index: int
+        self,
+        memory: GuestMemory,
+        addresses: RingAddresses,
+        *,
+        next_available: int,
+        event_idx: bool,
+        indirect: bool,
     ) -> None:
-        self._memory = memory
-        self._geometry = geometry
-        self._event_idx = event_idx
-        parts = geometry.views(memory)
-        self._descriptors = parts["descriptors"]
-        self._available = parts["available"].cast("H")
-        self._used = parts["used"].cast("H")
-        self._used_bytes = parts["used"]
-        self._next_available = start_index
-        self._next_used = start_index
-        self._interrupted_at = start_index
-        self._ahead = 0
-        self._available[1] = self._used[1] = start_index
-        self._ask_for_doorbell()
+        """Looks at the ring and writes nothing; `idle` asks for the first doorbell.
 
-    def take(self) -> list[Chain]:
-        """All chains that have been made available, and asks for no doorbell meanwhile.
+        Args:
+            memory: where the ring and its buffers lie.
+            addresses: unchecked; each part may lie in another region.
+            next_available: the available index to go on from: 0 … 65535. The used ring says
+                where the used index goes on; what lies between is in flight already.
+            event_idx: RING_EVENT_IDX was negotiated.
+            indirect: RING_INDIRECT_DESC was negotiated.
 
         Raises:
-            BadChain: the driver's ring makes no sense.
+            BadGeometry: this cannot be a ring; a part lies outside the memory, or across two
+                regions of it; or there are more chains in flight than the ring has entries.
+        """
+        addresses.check()
+        self._memory = memory
+        self._size = addresses.size
+        self._event_idx = event_idx
+        self._indirect = indirect
+        with ExitStack() as views:
+            parts = _stretches(views, memory, addresses)
+            self._descriptors, available, self._used_bytes = parts
+            self._available = views.enter_context(available.cast("H"))
+            self._used = views.enter_context(self._used_bytes.cast("H"))
+            used_index = self._used[1]
+            _check_start(next_available, used_index, addresses.size)
+            self._views = views.pop_all()
+        self._next_available = next_available
+        self._next_used = self._interrupted_at = used_index
+        self._ahead = 0
+
+    @property
+    def next_available(self) -> int:
+        """Where the next chain will be taken from: what a ring that stops here starts with."""
+        return self._next_available
+
+    def take(self) -> list[Chain]:
+        """Chains that have been made available, and asks for no doorbell meanwhile.
+
+        All of them, or as many as come to MAX_READABLE bytes; the next call gives the others.
+
+        Raises:
+            BadChain: the driver's ring makes no sense. Chains before a bad one are taken first, so
+                it is raised by the call that would begin with it.
         """
         if not self._event_idx:
             self._used[0] = USED_F_NO_NOTIFY
-        index = self._available[1]
-        ordering_fence()
-        count = distance(index, self._next_available)
-        if count > self._geometry.size:
-            raise BadChain(f"{count} chains available in a ring of {self._geometry.size}")
-        chains = [self._chain(self._head(self._next_available + i)) for i in range(count)]
-        self._next_available = index
+        chains: list[Chain] = []
+        room = MAX_READABLE
+        for index in self._made_available():
+            # Behind flags and index, which are two words.
+            head = self._available[2 + index % self._size]
+            try:
+                chain = self._chain(head)
+            except (BadChain, BadAddress) as error:
+                if chains:
+                    break
+                raise BadChain(f"chain {head}: {error}") from error
+            chains.append(chain)
+            room -= len(chain.readable) + DESCRIPTOR.size * len(chain.writable)
+            if room <= 0:
+                break
+        self._next_available = (self._next_available + len(chains)) & INDEX_MASK
         return chains
 
     def idle(self) -> bool:
         """Asks for the next doorbell; False where something has come in the meantime."""
-        self._ask_for_doorbell()
+        if self._event_idx:
+            self._used[-1] = self._next_available
+        else:
+            self._used[0] = 0
         full_fence()
         return self._available[1] == self._next_available
 
-    def write_ack(self, chain: Chain, ack: int) -> None:
-        """Writes a chain's ack byte; the chain is not returned yet."""
-        self._memory[chain.ack_at] = ack
+    def answer(self, chain: Chain, answer: bytes) -> None:
+        """Writes a chain's writable part from its first byte on; the chain is not returned yet.
+
+        Raises:
+            BadChain: the answer is longer than that, or its memory is there no more. Part of it may
+                have been written.
+        """
+        left = answer
+        try:
+            for address, size in chain.writable:
+                if len(left) <= size:
+                    self._memory.write(address, left)
+                    return
+                self._memory.write(address, left[:size])
+                left = left[size:]
+        except BadAddress as error:
+            raise BadChain(f"chain {chain.head}: {error}") from error
+        raise BadChain(
+            f"chain {chain.head}: expected room for an answer of {len(answer)} bytes, "
+            f"got {len(answer) - len(left)} device-writable ones"
+        )
 
     def put(self, head: int, length: int) -> None:
-        """Returns a chain."""
-        at = RING_HEADER + self._next_used % self._geometry.size * USED_ELEMENT.size
+        """Returns a chain that was taken.
+
+        Args:
+            head: its first descriptor.
+            length: how many bytes were written into it.
+        """
+        at = RING_HEADER + self._next_used % self._size * USED_ELEMENT.size
         self._used_bytes[at : at + USED_ELEMENT.size] = USED_ELEMENT.pack(head, length)
-        self._next_used = (self._next_used + 1) & 0xFFFF
+        self._next_used = (self._next_used + 1) & INDEX_MASK
         ordering_fence()
-        self._used[1] = (self._next_used + self._ahead) & 0xFFFF
+        self._used[1] = (self._next_used + self._ahead) & INDEX_MASK
 
     def run_ahead(self) -> None:
         """From now on shows a used index that no driver can believe."""
-        self._ahead = self._geometry.size
+        self._ahead = self._size
 
     def wants_interrupt(self) -> bool:
         """Whether the driver wants to hear of what was returned since this was last asked."""
@@ -111,41 +206,104 @@ class DeviceRing:
 
     def release(self) -> None:
         """Lets go of the memory."""
-        for view in (self._descriptors, self._available, self._used, self._used_bytes):
-            view.release()
+        self._views.close()
 
-    def _ask_for_doorbell(self) -> None:
-        if self._event_idx:
-            self._used[-1] = self._next_available
-        else:
-            self._used[0] = 0
-
-    def _head(self, index: int) -> int:
-        # Behind flags and index, which are two words.
-        return self._available[2 + index % self._geometry.size]
+    def _made_available(self) -> range:
+        """The available indices of the chains that are there to take, which may exceed 16 bits."""
+        start = self._next_available
+        count = distance(self._available[1], start)
+        ordering_fence()
+        in_flight = distance(start, self._next_used)
+        if count + in_flight > self._size:
+            raise BadChain(
+                f"expected room for them beside the {in_flight} in flight, "
+                f"got {count} chains available in a ring of {self._size}"
+            )
+        return range(start, start + count)
 
     def _chain(self, head: int) -> Chain:
-        readable = b""
-        at = head
-        for _ in range(self._geometry.size):
-            if at >= self._geometry.size:
-                raise BadChain(f"descriptor {at} in a ring of {self._geometry.size}")
-            address, length, flags, following = DESCRIPTOR.unpack_from(
-                self._descriptors, at * DESCRIPTOR.size
-            )
-            if flags & DESC_F_INDIRECT:
-                raise BadChain("an indirect descriptor, which was not negotiated")
-            offset = self._offset(address, length)
+        readable: list[bytes] = []
+        writable: list[Region] = []
+        room = MAX_READABLE
+        for address, length, flags, _ in self._walk(head):
+            if not length:
+                raise BadChain(f"expected at least a byte, got a buffer of 0 bytes at {address:#x}")
             if flags & DESC_F_WRITE:
-                return Chain(head, readable, offset)
-            readable += self._memory[offset : offset + length]
-            if not flags & DESC_F_NEXT:
-                break
-            at = following
-        raise BadChain(f"chain {head} has no device-writable byte for an ack")
+                self._memory.check(address, length)
+                writable.append(Region(address, length))
+                continue
+            if writable:
+                raise BadChain(
+                    "expected all readable buffers before the writable ones, "
+                    f"got one at {address:#x} behind them"
+                )
+            room -= length
+            if room < 0:
+                self._memory.check(address, length)
+                raise BadChain(f"expected at most {MAX_READABLE} readable bytes, got more")
+            readable.append(self._memory.read(address, length))
+        if not writable:
+            raise BadChain("expected a byte for an ack, got no device-writable byte")
+        return Chain(head, b"".join(readable), tuple(writable))
 
-    def _offset(self, address: int, length: int) -> int:
-        memory = self._geometry.memory
-        if length < 1 or address < memory.iova or address + length > memory.end:
-            raise BadChain(f"a buffer of {length} bytes at {address:#x}, outside the memory")
-        return address - memory.iova
+    def _walk(self, head: int) -> Iterator[_Descriptor]:
+        """The descriptors of a chain's buffers, an indirect table's in place of what names it."""
+        table: memoryview | bytes = self._descriptors
+        count, at, seen = self._size, head, 0
+        while at < count:
+            descriptor = DESCRIPTOR.unpack_from(table, at * DESCRIPTOR.size)
+            _, _, flags, at = descriptor
+            if flags & DESC_F_INDIRECT:
+                if table is not self._descriptors:
+                    raise BadChain(
+                        "expected buffers in an indirect table, got an indirect descriptor"
+                    )
+                table = self._indirect_table(descriptor)
+                count, at, seen = len(table) // DESCRIPTOR.size, 0, 0
+                continue
+            yield descriptor
+            if not flags & DESC_F_NEXT:
+                return
+            seen += 1
+            if seen == count:
+                raise BadChain(
+                    f"expected an end within {count} descriptors, got a loop: "
+                    "no device-writable byte ends it"
+                )
+        where = "a ring" if table is self._descriptors else "an indirect table"
+        raise BadChain(f"expected one below {count}, got descriptor {at} in {where} of {count}")
+
+    def _indirect_table(self, descriptor: _Descriptor) -> bytes:
+        """A copy. That the descriptor is device-writable or not means nothing (2.7.5.3.2)."""
+        address, length, flags, _ = descriptor
+        if not self._indirect:
+            raise BadChain("expected none without RING_INDIRECT_DESC, got an indirect descriptor")
+        if flags & DESC_F_NEXT:
+            raise BadChain(
+                "expected an indirect descriptor to end its chain, got one with another behind it"
+            )
+        most = DESCRIPTOR.size * max(self._size, _LEAST_MOST_INDIRECT)
+        if length % DESCRIPTOR.size or not 0 < length <= most:
+            raise BadChain(
+                f"expected an indirect table of {DESCRIPTOR.size} to {most} bytes, in steps of "
+                f"{DESCRIPTOR.size}, got {length} bytes"
+            )
+        return self._memory.read(address, length)
+
+
+def _stretches(views: ExitStack, memory: GuestMemory, addresses: RingAddresses) -> list[memoryview]:
+    found = []
+    for name, part in addresses.parts().items():
+        try:
+            found.append(views.enter_context(memory.stretch(part)))
+        except BadAddress as error:
+            raise BadGeometry(f"ring.{name}: {error}") from error
+    return found
+
+
+def _check_start(next_available: int, used_index: int, size: int) -> None:
+    if distance(next_available, used_index) > size:
+        raise BadGeometry(
+            f"ring.used: expected its index at most {size} behind the available index "
+            f"{next_available}, got {used_index}"
+        )

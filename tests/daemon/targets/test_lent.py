@@ -563,7 +563,7 @@ async def test_a_kick_that_is_made_to_block_later_does_not_stop_the_daemon(tmp_p
             # Answers as a device does, and asks for a doorbell each time.
             ring = lender.device._ring
             for chain in ring.take():
-                ring.write_ack(chain, 0)
+                ring.answer(chain, b"\0")
                 ring.idle()
                 ring.put(chain.head, 1)
             try:

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -73,13 +74,20 @@ async def test_a_lender_may_go_before_its_borrower() -> None:
 def test_the_default_device_serves_no_ring_feature_that_it_does_not_know() -> None:
     unknown = {
         Feature.RING_PACKED,
-        Feature.RING_INDIRECT_DESC,
         Feature.IN_ORDER,
         Feature.NOTIFICATION_DATA,
         Feature.NOTIFY_ON_EMPTY,
     }
     assert not unknown & ALL_FEATURES
+    assert {Feature.RING_INDIRECT_DESC, Feature.RING_EVENT_IDX} <= ALL_FEATURES
     assert SoftwareConfig().features == ALL_FEATURES
+
+
+@with_and_without_event_idx
+async def test_a_ring_that_is_lent_asks_for_the_first_doorbell(event_idx: bool) -> None:
+    async with running(config(start_index=7, event_idx=event_idx)) as device:
+        words = read_words(memory_of(device), device.geometry)
+        assert (words.used_flags, words.avail_event) == (0, 7 if event_idx else 0)
 
 
 # --- what it does ---
@@ -97,6 +105,26 @@ async def test_nothing_is_served_before_the_doorbell_until_the_device_looks_by_i
             assert (ring.used_index(), ring.buffers[0]) == (0, 0xFF)
             await asyncio.sleep(50.0)
             assert (ring.used_index(), ring.buffers[0]) == (1, 0)
+
+
+@pytest.mark.parametrize("negotiated", [False, True])
+async def test_an_indirect_chain_is_served_where_it_was_negotiated(negotiated: bool) -> None:
+    configured = config()
+    if not negotiated:
+        features = configured.features - {Feature.RING_INDIRECT_DESC}
+        configured = replace(configured, features=features)
+    async with running(configured) as device:
+        with borrowed(device) as queue:
+            iova, ring = device.geometry.buffers.iova, queue.ring
+            ring.buffers[:5] = b"\xff" + VlanAdd(7).encode()
+            ring.buffers[16:48] = command_descriptors([(0, iova + 1, 4, iova)])
+            ring.descriptors[:16] = DESCRIPTOR.pack(iova + 16, 32, DESC_F_INDIRECT, 0)
+            ring.place(0, b"\0\0")
+            ring.publish(1)
+            queue.kick()
+            await asyncio.sleep(1.0)
+            served = (ring.used_index(), ring.buffers[0], device.net.settings()["vlans"])
+            assert served == ((1, 0, [7]) if negotiated else (0, 0xFF, []))
 
 
 async def test_the_time_that_serving_took_is_counted() -> None:

@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import random
+import struct
 import time
 from dataclasses import dataclass, field
 
@@ -26,7 +27,8 @@ from vdpad.virtio.config import (
 )
 from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import Region, RingGeometry, lay_out, ring_bytes
+from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.split_ring import RING_HEADER, Region, RingGeometry, lay_out, ring_bytes
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
@@ -37,7 +39,6 @@ _IDLE = 60.0
 
 ALL_FEATURES: FeatureSet = frozenset(Feature) - {
     Feature.RING_PACKED,
-    Feature.RING_INDIRECT_DESC,
     Feature.NOTIFICATION_DATA,
     Feature.NOTIFY_ON_EMPTY,
     Feature.IN_ORDER,
@@ -77,10 +78,11 @@ class SoftwareDevice:
         self.busy_ns = 0
         """The time that serving took, all told."""
         self.doorbells_heard = 0
-        self._event_idx = Feature.RING_EVENT_IDX in config.features
         self._memory = _sealed_memfd(self.geometry.memory.size)
         self._map = mmap.mmap(self._memory, self.geometry.memory.size)
         self._view = memoryview(self._map)
+        self._guest_memory = GuestMemory()
+        self._guest_memory.add(self.geometry.memory, self._view)
         self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._notify = EventfdSender(self._call)
@@ -103,7 +105,7 @@ class SoftwareDevice:
         finally:
             self._kicked.close()
             self._ring.release()
-            self._view.release()
+            self._guest_memory.release()
             self._map.close()
             for fd in (self._memory, self._kick, self._call):
                 os.close(fd)
@@ -127,15 +129,26 @@ class SoftwareDevice:
     def _set_up(self, misbehaviour: Misbehaviour) -> None:
         self._misbehaviour = misbehaviour
         self._was_reset = asyncio.Event()
-        self._ring = DeviceRing(
-            self._view,
-            self.geometry,
-            event_idx=self._event_idx,
-            start_index=self.config.start_index,
-        )
+        self._ring = self._ring_at(self.config.start_index)
         self._taken = 0
         self._last_head = 1  # before any is returned, one that heads no chain
         self._silent = False
+
+    def _ring_at(self, index: int) -> DeviceRing:
+        """The ring as it is lent: idle, both indices where a driver before would have left them."""
+        parts = self.geometry.parts()
+        for part in (parts["available"], parts["used"]):
+            at = part.iova - self.geometry.memory.iova
+            self._view[at : at + RING_HEADER] = struct.pack("<HH", 0, index)
+        ring = DeviceRing(
+            self._guest_memory,
+            self.geometry.addresses,
+            next_available=index,
+            event_idx=Feature.RING_EVENT_IDX in self.config.features,
+            indirect=Feature.RING_INDIRECT_DESC in self.config.features,
+        )
+        ring.idle()
+        return ring
 
     async def _serve(self) -> None:
         while True:
@@ -183,34 +196,53 @@ class SoftwareDevice:
 
     def _carry_out(self, chain: Chain) -> tuple[Chain, Fault | None] | None:
         """Does what a chain says and writes its ack; None where it is never answered."""
-        fault = self._misbehaviour.faults.get(self._taken)
-        self._taken += 1
-        if fault is Fault.SILENCE:
-            self._silent = True
         if self._silent:
             return None
-        if fault is Fault.ERR:
-            self._ring.write_ack(chain, ACK_ERR)
-        elif fault is Fault.STRANGE_ACK:
-            self._ring.write_ack(chain, 7)
-        elif fault is not Fault.STALE_ACK:
-            self._ring.write_ack(chain, self.net.command(chain.readable))
-        return chain, fault
+        fault = self._misbehaviour.faults.get(self._taken)
+        self._taken += 1
+        if fault is None:
+            ack: int | None = self.net.command(chain.readable)
+        else:
+            ack = self._wrong_ack(chain.readable, fault)
+        if ack is not None:
+            self._ring.answer(chain, bytes((ack,)))
+        return None if self._silent else (chain, fault)
+
+    def _wrong_ack(self, readable: bytes, fault: Fault) -> int | None:
+        """The ack that a fault makes of it; None where none is written."""
+        match fault:
+            case Fault.SILENCE:
+                self._silent = True
+                return None
+            case Fault.STALE_ACK:
+                return None
+            case Fault.STRANGE_ACK:
+                return 7
+            case Fault.ERR:
+                return ACK_ERR
+        return self.net.command(readable)
 
     def _give_back(self, chain: Chain, fault: Fault | None) -> None:
         head, length = chain.head, 1
-        if fault is Fault.ID_OUT_OF_RANGE:
-            head = self.geometry.size
-        elif fault is Fault.ID_NOT_IN_FLIGHT:
-            head = chain.head + 1
-        elif fault is Fault.ID_TWICE:
-            head = self._last_head
-        elif fault is Fault.WRONG_LENGTH:
-            length = 2
-        elif fault is Fault.RUN_AHEAD:
-            self._ring.run_ahead()
+        if fault is not None:
+            head, length = self._give_back_as(chain, fault)
         self._ring.put(head, length)
         self._last_head = head
+
+    def _give_back_as(self, chain: Chain, fault: Fault) -> tuple[int, int]:
+        """The head and the length that a chain is returned with."""
+        match fault:
+            case Fault.ID_OUT_OF_RANGE:
+                return self.geometry.size, 1
+            case Fault.ID_NOT_IN_FLIGHT:
+                return chain.head + 1, 1
+            case Fault.ID_TWICE:
+                return self._last_head, 1
+            case Fault.WRONG_LENGTH:
+                return chain.head, 2
+            case Fault.RUN_AHEAD:
+                self._ring.run_ahead()
+        return chain.head, 1
 
 
 def _geometry(ring_size: int) -> RingGeometry:
