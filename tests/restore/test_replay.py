@@ -22,7 +22,8 @@ from vdpad.queues.software.device import SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
-from vdpad.virtio.commands import Command
+from vdpad.virtio.commands import Command, VlanAdd
+from vdpad.virtio.raw_command import RawCommand
 
 LONG = 4100
 
@@ -58,6 +59,16 @@ async def test_a_batch_of_every_short_length_is_applied(ring_size: int, event_id
         commands = mixed(count)
         async with running(config(ring_size=ring_size, event_idx=event_idx)) as device:
             _assert_restored(await send(device, commands), device, commands)
+
+
+@with_and_without_event_idx
+async def test_commands_that_are_not_known_are_sent_as_their_bytes(event_idx: bool) -> None:
+    commands = (RawCommand((2, 0), b"\x2a\0"), RawCommand((9, 3), b"abc"), VlanAdd(7))
+    async with running(config(event_idx=event_idx)) as device:
+        sent = await send(device, commands)
+        assert device.net.settings()["vlans"] == [7, 42]
+    assert sent.replayed.rejected == (1,)
+    assert sent.program.encoded == bytes.fromhex("02002a00 0903616263 02000700")
 
 
 @with_and_without_event_idx

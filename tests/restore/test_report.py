@@ -5,9 +5,10 @@ import json
 import pytest
 
 from tests.support.batches import mixed, vlans
+from vdpad.restore.program import by_name
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Line, Report, RingIndices, report
-from vdpad.virtio.commands import Command
+from vdpad.virtio.raw_command import AnyCommand, RawCommand
 
 
 def _replayed(
@@ -27,7 +28,7 @@ def _replayed(
     )
 
 
-def _report(commands: tuple[Command, ...], replayed: Replayed) -> Report:
+def _report(commands: tuple[AnyCommand, ...], replayed: Replayed) -> Report:
     return report("vm-1", commands, replayed, widened=("wide",), prepare_us=42)
 
 
@@ -62,6 +63,13 @@ def test_a_line_names_a_command_with_its_place_arguments_and_ack() -> None:
         Line(9, "RX_PROMISC", "on=0", None),
     )
     assert told.applied == 6
+
+
+def test_a_line_names_a_command_that_is_not_known_by_its_bytes() -> None:
+    commands: tuple[AnyCommand, ...] = (*vlans(1), RawCommand((9, 3), b"abc"))
+    told = _report(commands, _replayed(Outcome.REJECTED, rejected=(1,), next_index=2))
+    assert told.rejected == (Line(1, "RAW", "class=9 command=3 size=3 data=616263", 1),)
+    assert by_name(commands) == {"VLAN_ADD": 1, "RAW": 1}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INCOMPLETE, Outcome.BROKEN])

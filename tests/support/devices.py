@@ -12,8 +12,8 @@ from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareD
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Replayed, replay
-from vdpad.virtio.commands import Command
 from vdpad.virtio.features import Feature
+from vdpad.virtio.raw_command import AnyCommand
 from vdpad.virtio.split_ring import RingGeometry
 
 # Of the jumping loop's time: no test waits for it.
@@ -131,7 +131,7 @@ def memory_of(device: SoftwareDevice) -> bytes:
 
 async def send(
     device: SoftwareDevice,
-    commands: Sequence[Command],
+    commands: Sequence[AnyCommand],
     *,
     seconds: float = DEADLINE,
     indices: Indices = Indices(),  # noqa: B008

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from vdpad.errors import VdpadError
 from vdpad.host import sysfs
@@ -45,7 +45,8 @@ from vdpad.virtio.commands import (
     VlanDel,
 )
 from vdpad.virtio.config import MIN_RSS_KEY_SIZE, NetConfig, offloads_of
-from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.features import FEATURES, FeatureSet
+from vdpad.virtio.raw_command import AnyCommand, RawCommand
 
 # How long a device may take for what is sent at once, in seconds.
 _MOST_SECONDS = 5.0
@@ -54,19 +55,8 @@ _POLL_NS = 1_000_000
 _EVERY_FEATURE: FeatureSet = frozenset(range(64))
 _MAC = bytes.fromhex("020000000001")
 _MULTICAST = bytes.fromhex("01005e000001")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class NoSuchClass(Command):
-    """A command that no device knows."""
-
-    NAME = "class 255"
-    CODE = (255, 255)
-    FEATURE = Feature.CTRL_VQ
-
-    def encode(self) -> bytes:
-        return bytes(self.CODE)
+# A command that no device knows.
+_NO_SUCH_CLASS = RawCommand((255, 255), b"")
 
 
 def candidates(features: FeatureSet, config: NetConfig) -> list[Command]:
@@ -192,8 +182,8 @@ async def _run(node: Path) -> SelfTest:
     with _up(node) as device:
         batch = await _send(device, *commands)
     with _up(node) as device:
-        unknown = await _send(device, NoSuchClass())
-        behind = await _send(device, *commands[:1], NoSuchClass())
+        unknown = await _send(device, _NO_SUCH_CLASS)
+        behind = await _send(device, *commands[:1], _NO_SUCH_CLASS)
 
     answers = tuple(
         CommandOutcome(command, _acks(sent, 1)[0], sent.elapsed_ns / 1000, ack)
@@ -228,7 +218,7 @@ def _up(node: Path) -> Iterator[VhostVdpaDevice]:
         device.close()
 
 
-async def _send(device: VhostVdpaDevice, *commands: Command) -> Replayed:
+async def _send(device: VhostVdpaDevice, *commands: AnyCommand) -> Replayed:
     """Sends commands as one batch; where an earlier one never came back, none is sent."""
     try:
         queue = device.queue()

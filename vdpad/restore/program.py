@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vdpad.virtio.commands import ACK_NONE, Command
+from vdpad.virtio.commands import ACK_NONE
 from vdpad.virtio.driver_ring import command_descriptors
+from vdpad.virtio.raw_command import AnyCommand
 from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, BadGeometry, RingGeometry
 
 _DESCRIPTORS_A_COMMAND = 2
@@ -83,7 +84,7 @@ class Bank:
 class Program:
     """A plan, encoded for one ring."""
 
-    commands: tuple[Command, ...]
+    commands: tuple[AnyCommand, ...]
     banks: tuple[Bank, ...]
     segments: tuple[Segment, ...]
     """Empty where there are no commands."""
@@ -142,7 +143,7 @@ def largest_command(geometry: RingGeometry) -> int:
     return geometry.buffers.size - _ACK
 
 
-def encode(commands: tuple[Command, ...], geometry: RingGeometry, *, event_idx: bool) -> Program:
+def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_idx: bool) -> Program:
     """Encodes commands for a ring.
 
     Args:
@@ -257,6 +258,6 @@ def _descriptors(segment: Segment, lengths: tuple[int, ...], buffers_iova: int) 
     return command_descriptors(chains)
 
 
-def by_name(commands: tuple[Command, ...]) -> Counter[str]:
+def by_name(commands: tuple[AnyCommand, ...]) -> Counter[str]:
     """How many there are of each. To be counted when an operation is prepared: there is time."""
     return Counter(command.NAME for command in commands)

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from vdpad.restore.replay import Outcome, Replayed
-from vdpad.virtio.commands import ACK_ERR, Command
+from vdpad.virtio.commands import ACK_ERR
+from vdpad.virtio.raw_command import AnyCommand
 
 # Stops a device that refuses everything from making replies that no datagram takes.
 MAX_LINES = 64
@@ -16,7 +17,7 @@ class Commands(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Command: ...
+    def __getitem__(self, index: int, /) -> AnyCommand: ...
 
 
 @dataclass(frozen=True, slots=True)

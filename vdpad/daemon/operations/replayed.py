@@ -7,7 +7,7 @@ from vdpad.daemon.events.operations import Broken, Incomplete, Rejected, ReplayE
 from vdpad.restore import replay
 from vdpad.restore.program import by_name
 from vdpad.restore.report import Line, Report
-from vdpad.virtio.commands import Command
+from vdpad.virtio.raw_command import AnyCommand
 
 _KINDS: Mapping[replay.Outcome, type[ReplayEnded]] = {
     replay.Outcome.RESTORED: Restored,
@@ -19,7 +19,7 @@ _KINDS: Mapping[replay.Outcome, type[ReplayEnded]] = {
 
 def replayed_event(
     named: tuple[str, str, str],
-    commands: tuple[Command, ...],
+    commands: tuple[AnyCommand, ...],
     planned: Counter[str],
     replayed: replay.Replayed,
     report: Report,
@@ -55,7 +55,7 @@ def _shown(line: Line) -> str:
 
 
 def _acks(
-    commands: tuple[Command, ...], planned: Counter[str], replayed: replay.Replayed
+    commands: tuple[AnyCommand, ...], planned: Counter[str], replayed: replay.Replayed
 ) -> dict[tuple[str, str], int]:
     rejected = by_name(tuple(commands[index] for index in replayed.rejected))
     unanswered = by_name(tuple(commands[index] for index in replayed.unanswered))
