@@ -33,6 +33,7 @@ from tests.daemon.udp_support import Remote, serving_udp
 from vdpad.daemon.daemon import Service, run
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Settings
 from vdpad.service.endpoints.unix import UnixEndpoint
@@ -80,7 +81,7 @@ async def test_a_commit_under_way_finishes_and_nothing_else_begins(tmp_path: Pat
 
 async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) -> None:
     records = Records(tmp_path / "operations")
-    operations = Operations(Limits(), Replay(), records)
+    operations = Operations(Limits(), Replay(), records, RunningCommits())
     target = SlowTarget()
     first = asyncio.create_task(operations.prepare(target.wish()))
     await target.until_asked()
@@ -95,7 +96,7 @@ async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) 
         assert caught.value.kind is Kind.OVERLOADED
     assert target.let_go == 1
     records = Records(tmp_path / "operations")
-    operations = Operations(Limits(), Replay(), records)
+    operations = Operations(Limits(), Replay(), records, RunningCommits())
     operations.recall()
     (operation,) = operations.newest_first()
     assert is_operation(operation.to_json(), "cancelled")
@@ -118,7 +119,7 @@ async def test_a_stop_that_is_given_up_leaves_the_commits_running(tmp_path: Path
 
 @pytest.mark.parametrize("stopping", [True, False])
 async def test_a_caller_s_own_cancellation_stays_one(stopping: bool) -> None:
-    operations = Operations(Limits(), Replay(), Records(None))
+    operations = Operations(Limits(), Replay(), Records(None), RunningCommits())
     target = SlowTarget()
     preparing = asyncio.create_task(operations.prepare(target.wish()))
     await target.until_asked()

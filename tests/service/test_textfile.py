@@ -51,22 +51,22 @@ async def test_stopping_does_not_wait_for_the_interval(tmp_path: Path) -> None:
     assert path.read_text() == "1"
 
 
-async def test_it_gives_way_before_it_renders(tmp_path: Path) -> None:
+async def test_it_waits_before_it_renders(tmp_path: Path) -> None:
     order: list[str] = []
 
-    async def give_way() -> None:
+    async def until_idle() -> None:
         await asyncio.sleep(0)
-        order.append("gave way")
+        order.append("waited")
 
     def render() -> bytes:
         order.append("rendered")
         return b""
 
-    textfile = Textfile(tmp_path / "a.prom", HOUR, render, give_way, lambda _: None)
+    textfile = Textfile(tmp_path / "a.prom", HOUR, render, until_idle, lambda _: None)
     textfile.start()
     await until(lambda: len(order) >= 2)
     await textfile.stop()
-    assert order[:2] == ["gave way", "rendered"]
+    assert order[:2] == ["waited", "rendered"]
 
 
 async def test_a_folder_that_is_missing_is_told_once_until_it_is_there(tmp_path: Path) -> None:

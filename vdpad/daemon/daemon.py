@@ -14,6 +14,7 @@ from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations.operation import State
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
 from vdpad.daemon.settings import MAX_DEADLINE_MS, MetricsSettings, Settings
 from vdpad.daemon.targets.resolve import Targets
@@ -56,10 +57,11 @@ class Service:
         self.announce = announce = Announcer(EventLog())
         self._targets = Targets(settings.software, announce, store)
         self._records = _records(settings, announce)
+        self._running = running = RunningCommits()
         self._operations = Operations(
-            settings.limits, settings.replay, self._records, announce, announce.soon
+            settings.limits, settings.replay, self._records, running, announce, announce.soon
         )
-        self.api = Api(settings, self._operations, self._targets, announce)
+        self.api = Api(settings, self._operations, self._targets, running, announce)
         self._endpoint = UnixEndpoint(self.api.answer, OVERLOADED, announce)
         self.udp: UdpEndpoint | None = None
         """Where other hosts may ask; None where that is not configured."""
@@ -159,7 +161,7 @@ class Service:
             settings.textfile,
             settings.interval_s,
             counted.render,
-            self._operations.let_commits_pass,
+            self._running.until_idle,
             self.announce,
         )
 

@@ -1,7 +1,7 @@
 """A textfile for node_exporter's collector: written now and then, never seen half written.
 
-Rendering keeps the event loop for a millisecond or two, so it gives way to commits first; the file
-itself is written on a thread, since a disk may take its time.
+Rendering keeps the event loop for a millisecond or two, so it waits until nothing urgent runs; the
+file itself is written on a thread, since a disk may take its time.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Textfile:
         path: Path,
         interval: float,
         render: Callable[[], bytes],
-        give_way: Callable[[], Awaitable[None]],
+        until_idle: Callable[[], Awaitable[None]],
         announce: Announce,
     ) -> None:
         """
@@ -35,13 +35,13 @@ class Textfile:
             path: of the file.
             interval: seconds from one writing to the next.
             render: what it is to hold.
-            give_way: returns when nothing urgent is under way, or after a moment.
+            until_idle: returns when nothing urgent runs, or after a moment.
             announce: told of a file that cannot be written, once until it can be again.
         """
         self._path = path
         self._interval = interval
         self._render = render
-        self._give_way = give_way
+        self._until_idle = until_idle
         self._announce = announce
         self._writer: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -59,7 +59,7 @@ class Textfile:
 
     async def _write_on(self) -> None:
         while not self._stopping.is_set():
-            await self._give_way()
+            await self._until_idle()
             await self._write()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):

@@ -8,6 +8,7 @@ import pytest
 from tests.daemon.support import HASH_REPORT, Json, vlans
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Software
 from vdpad.daemon.targets.software import SoftwareTarget
@@ -31,7 +32,7 @@ def target() -> Counting:
 
 @pytest.fixture
 def operations() -> Operations:
-    return Operations(Limits(), Replay(), Records(None))
+    return Operations(Limits(), Replay(), Records(None), RunningCommits())
 
 
 def wish(target: Counting, state: Json) -> Wish:

@@ -16,6 +16,7 @@ from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.file import ACKS_AT, Body, Stage, encode_record
 from vdpad.daemon.settings import Limits, Replay, Software
@@ -35,7 +36,7 @@ def recalled(folder: Path, kept: int = 100) -> Iterator[tuple[Operations, list[E
     events: list[Event] = []
     records = Records(folder, events.append)
     limits = Limits(operations_at_once=2, operations_kept=kept)
-    operations = Operations(limits, Replay(), records, events.append)
+    operations = Operations(limits, Replay(), records, RunningCommits(), events.append)
     operations.recall()
     try:
         yield operations, events

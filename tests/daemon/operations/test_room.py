@@ -9,6 +9,7 @@ from tests.daemon.lending import held
 from tests.daemon.support import Caller, Json, is_error, is_report, serving, software, vlans
 from tests.daemon.targets.slow_target import SlowTarget
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay
 from vdpad.service.refusal import Refusal
@@ -51,7 +52,7 @@ async def test_where_none_is_prepared_none_is_named_to_be_cancelled(tmp_path: Pa
 async def test_what_is_being_prepared_counts() -> None:
     slow_to_come = SlowTarget()
     limits = Limits.model_validate({"operations_at_once": 2})
-    operations = Operations(limits, Replay(), Records(None))
+    operations = Operations(limits, Replay(), Records(None), RunningCommits())
     preparing = [
         asyncio.create_task(operations.prepare(slow_to_come.wish(f"vm-{number}")))
         for number in range(2)
@@ -67,7 +68,9 @@ async def test_what_is_being_prepared_counts_as_kept(tmp_path: Path) -> None:
     """Else many at once would be more than are kept."""
     limits = {"operations_at_once": 8, "operations_kept": 3}
     slow_to_come = SlowTarget()
-    operations = Operations(Limits.model_validate(limits), Replay(), Records(None))
+    operations = Operations(
+        Limits.model_validate(limits), Replay(), Records(None), RunningCommits()
+    )
     preparing = [
         asyncio.create_task(operations.prepare(slow_to_come.wish(f"vm-{number}")))
         for number in range(3)

@@ -32,6 +32,7 @@ from vdpad.daemon.events.requests import InternalError
 from vdpad.daemon.faults import refusal_of
 from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.interface import Terms
 from vdpad.daemon.targets.resolve import Targets
@@ -83,11 +84,13 @@ class Api:
         settings: Settings,
         operations: Operations,
         targets: Targets,
+        running: RunningCommits,
         announce: Announce = log_event,
     ) -> None:
         self._settings = settings
         self._operations = operations
         self._targets = targets
+        self._running = running
         self._announce = announce
         self.answered: Counter[tuple[str, str]] = Counter()
         """Requests by method and how they were answered: "ok", or the error's kind."""
@@ -189,7 +192,7 @@ class Api:
         }
 
     async def _check(self, call: _Call) -> object:
-        await self._operations.let_commits_pass()
+        await self._running.until_idle()
         params = call.params(CheckParams)
         terms = await self._targets.resolve(params.target).look(params.state.features)
         planned = plan(params.state, terms.capabilities)
@@ -199,7 +202,7 @@ class Api:
 
     async def _prepare(self, call: _Call) -> object:
         arrived_ns = time.perf_counter_ns()
-        await self._operations.let_commits_pass()
+        await self._running.until_idle()
         # What it gave way for is not its own time.
         waited_ns = time.perf_counter_ns() - arrived_ns
         call = replace(call, began_ns=call.began_ns + waited_ns)

@@ -9,11 +9,12 @@ mark at once, by a store into memory; the record is made small some time after.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operations.operation import Operation, State
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Ending, ending
 from vdpad.daemon.records.file import BadRecord, Record, Stage, StoredRecord
@@ -37,18 +38,16 @@ _STATES = {
 class Bookkeeping:
     """The records of a daemon's operations."""
 
-    def __init__(
-        self, records: Records, announce: Announce, commits_run: Callable[[], bool]
-    ) -> None:
+    def __init__(self, records: Records, announce: Announce, running: RunningCommits) -> None:
         """
         Args:
             records: where they are.
             announce: whom to tell of what earlier daemons left unended.
-            commits_run: whether any does now.
+            running: which commits run now.
         """
         self._records = records
         self._announce = announce
-        self._commits_run = commits_run
+        self._running = running
         self._unsettled: dict[str, Operation] = {}
         """Those that have ended and whose records are still large, oldest first."""
         self._mapped: deque[Record] = deque()
@@ -150,7 +149,7 @@ class Bookkeeping:
         self._settling = None
         if not self._unsettled:
             return
-        if self._commits_run():
+        if self._running:
             self._settle_in(_SETTLES_AFTER)
         else:
             self._settle_one()

@@ -6,53 +6,38 @@ can be done later: what is told of a commit waits, and its record takes stores i
 """
 
 import asyncio
-import contextlib
 
 from vdpad.daemon.events.operations import CommitFailed, Committing
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.collector import no_collection
 from vdpad.daemon.operations.operation import Operation, State
 from vdpad.daemon.operations.replayed import replayed_event
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import Replay
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.replay import replay
 from vdpad.service.events.announcing import Announce
 from vdpad.service.refusal import Kind, Refusal
 
-# How long a request that stops no guest gives way to commits, in seconds. Longer than a commit
-# takes on a device that works; a device that does not must hold nobody up.
-_MOST_COURTESY = 0.05
-
 
 class Commits:
-    """All that run."""
+    """Begins and ends them."""
 
-    def __init__(self, waiting: Replay, books: Bookkeeping, soon: Announce) -> None:
+    def __init__(
+        self, waiting: Replay, books: Bookkeeping, running: RunningCommits, soon: Announce
+    ) -> None:
         """
         Args:
             waiting: how long to wait for devices.
             books: who writes down how each ended.
+            running: who knows which of them run.
             soon: whom to tell, without waiting for it.
         """
         self.waiting = waiting
         """May be set anew; commits that run keep theirs."""
         self._books = books
+        self._running = running
         self._soon = soon
-        self._in_use: dict[object, str] = {}
-        """Which migration's commit has a device, by the target's identity."""
-        self._none = asyncio.Event()
-        self._none.set()
-
-    @property
-    def are_running(self) -> bool:
-        """Whether any is."""
-        return bool(self._in_use)
-
-    async def let_pass(self) -> None:
-        """Returns when none runs, or after a moment: work that can wait should wait here."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MOST_COURTESY):
-                await self._none.wait()
 
     def start(self, operation: Operation, fds: list[int], deadline_ms: int | None) -> None:
         """Opens the control queue of a prepared operation and lets the commit's task begin.
@@ -65,12 +50,11 @@ class Commits:
         assert destination is not None
         assert record is not None
         identity = destination.identity(fds)
-        holder = self._in_use.get(identity)
-        if holder is not None:
-            raise Refusal(Kind.BUSY, f"the commit of {holder} has this device", migration=holder)
+        owner = self._running.owner(identity)
+        if owner is not None:
+            raise Refusal(Kind.BUSY, f"the commit of {owner} has this device", migration=owner)
         queue = destination.open(fds)
-        self._in_use[identity] = operation.migration
-        self._none.clear()
+        self._running.add(identity, operation.migration)
         record.begin()
         operation.state = State.COMMITTING
         self._soon(Committing(*operation.named, operation.commands))
@@ -103,9 +87,7 @@ class Commits:
             raise
         finally:
             queue.close()
-            del self._in_use[identity]
-            if not self._in_use:
-                self._none.set()
+            self._running.remove(identity)
             operation.program = None
             operation.commit = None
             self._books.ended(operation)

@@ -27,6 +27,7 @@ from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.commits import Commits
 from vdpad.daemon.operations.operation import ENDED, Operation, State, Wish
 from vdpad.daemon.operations.preparing import Preparing, cut_short, prepared
+from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay
 from vdpad.restore.program import Program
@@ -46,6 +47,7 @@ class Operations:
         limits: Limits,
         waiting: Replay,
         records: Records,
+        running: RunningCommits,
         announce: Announce = log_event,
         soon: Announce = log_event,
     ) -> None:
@@ -54,6 +56,7 @@ class Operations:
             limits: how many there may be.
             waiting: how long to wait for devices.
             records: where they outlive the daemon.
+            running: who knows which commits run; no others' than these.
             announce: whom to tell of what becomes of them.
             soon: the same, where a guest may be waiting meanwhile.
         """
@@ -63,8 +66,8 @@ class Operations:
         self._all: dict[str, Operation] = {}
         self._preparing: dict[str, Preparing] = {}
         self._stopping = False
-        self._books = Bookkeeping(records, announce, lambda: self._commits.are_running)
-        self._commits = Commits(waiting, self._books, soon)
+        self._books = Bookkeeping(records, announce, running)
+        self._commits = Commits(waiting, self._books, running, soon)
 
     def recall(self) -> None:
         """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
@@ -206,10 +209,6 @@ class Operations:
         operation = self._all.get(migration)
         if operation is not None:
             self._cancelled_now(operation)
-
-    async def let_commits_pass(self) -> None:
-        """Returns when no commit runs, or after a moment: work that can wait should wait here."""
-        await self._commits.let_pass()
 
     async def stop(self) -> None:
         """Takes on nothing more, cancels what has not begun, and waits for the commits under way.
