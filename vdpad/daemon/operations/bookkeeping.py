@@ -124,10 +124,10 @@ class Bookkeeping:
         record.end(_stage_of(operation))
         self._settle_later(operation, record)
 
-    def forget(self, operation: Operation) -> None:
-        """Nobody shall know of it any more."""
-        self._unsettled.pop(operation.migration, None)
-        self._records.forget(operation.migration)
+    def forget(self, migration: str) -> None:
+        """Nobody shall know of its operation any more."""
+        self._unsettled.pop(migration, None)
+        self._records.forget(migration)
 
     def settle_all(self) -> None:
         """Makes all records small that can be."""

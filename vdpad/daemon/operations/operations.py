@@ -19,14 +19,13 @@ Nothing here suspends between looking at a state and changing it; that is all th
 """
 
 import asyncio
-from collections import Counter
-from itertools import islice
 
 from vdpad.daemon.events.operations import Cancelled, Prepared
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.commits import Commits
-from vdpad.daemon.operations.operation import ENDED, Operation, State, Wish
+from vdpad.daemon.operations.operation import Operation, State, Wish
 from vdpad.daemon.operations.preparing import Preparing, cut_short, prepared
+from vdpad.daemon.operations.registry import Registry
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay
@@ -60,23 +59,23 @@ class Operations:
             announce: whom to tell of what becomes of them.
             soon: the same, where a guest may be waiting meanwhile.
         """
-        self._limits = limits
         self._announce = announce
         self._soon = soon
-        self._all: dict[str, Operation] = {}
         self._preparing: dict[str, Preparing] = {}
         self._stopping = False
         self._books = Bookkeeping(records, announce, running)
+        self._registry = Registry(limits, self._books.forget)
         self._commits = Commits(waiting, self._books, running, soon)
 
     def recall(self) -> None:
         """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
-        self._all |= {each.migration: each for each in self._books.recall()}
-        self._forget_ended(len(self._all) - self._limits.operations_kept)
+        for operation in self._books.recall():
+            self._registry.add(operation)
+        self._registry.forget_ended()
 
     def use(self, limits: Limits, waiting: Replay) -> None:
         """Other settings from the next request on; commits that run keep theirs."""
-        self._limits = limits
+        self._registry.limits = limits
         self._commits.waiting = waiting
 
     async def prepare(self, wish: Wish) -> Operation:
@@ -91,14 +90,14 @@ class Operations:
         while (earlier := self._preparing.get(wish.migration)) is not None:
             _refuse_another(earlier.digest, digest)
             await earlier.ended.wait()
-        known = self._all.get(wish.migration)
+        known = self._registry.find(wish.migration)
         if known is not None:
             _refuse_another(known.digest, digest)
             if not known.renewable:
                 return known
         if self._stopping:
             raise _is_stopping()
-        self._make_room()
+        self._registry.make_room(len(self._preparing))
         operation = await self._prepare_anew(wish, digest)
         self._take_in(operation, operation.program)
         self._soon(
@@ -167,7 +166,7 @@ class Operations:
         Raises:
             Refusal: no-such-migration.
         """
-        operation = self._all.get(migration)
+        operation = self._registry.find(migration)
         if operation is None:
             raise Refusal(
                 Kind.NO_SUCH_MIGRATION, "nothing was prepared for this migration, or long ago"
@@ -176,17 +175,16 @@ class Operations:
 
     def was_restored(self, migration: str) -> bool:
         """Whether this migration's commit is known to have gone well."""
-        operation = self._all.get(migration)
+        operation = self._registry.find(migration)
         return operation is not None and operation.state is State.RESTORED
 
     def newest_first(self) -> list[Operation]:
         """All operations."""
-        return list(reversed(self._all.values()))
+        return self._registry.newest_first()
 
     def by_state(self) -> dict[str, int]:
         """How many operations are in each state."""
-        found = Counter(each.state for each in self._all.values())
-        return {state.value: found[state] for state in State}
+        return self._registry.by_state()
 
     async def cancel(self, migration: str) -> Operation:
         """Cancels a prepared operation and lets go of its device; one that has ended stays.
@@ -206,7 +204,7 @@ class Operations:
         Raises:
             Refusal: busy: its commit runs.
         """
-        operation = self._all.get(migration)
+        operation = self._registry.find(migration)
         if operation is not None:
             self._cancelled_now(operation)
 
@@ -219,14 +217,14 @@ class Operations:
         preparing = list(self._preparing.values())
         for under_way in preparing:
             under_way.task.cancel()
-        cancelled = [each for each in self._all.values() if each.state is State.PREPARED]
+        cancelled = [each for each in self._registry if each.state is State.PREPARED]
         for each in cancelled:
             each.renewable = True
             self._cancelled_now(each)
         await asyncio.gather(
             *(each.ended.wait() for each in preparing),
             *(each.destination.give_up() for each in cancelled if each.destination),
-            *(asyncio.shield(each.commit) for each in self._all.values() if each.commit),
+            *(asyncio.shield(each.commit) for each in self._registry if each.commit),
             return_exceptions=True,
         )
         self._books.settle_all()
@@ -272,55 +270,8 @@ class Operations:
 
     def _take_in(self, operation: Operation, program: Program | None) -> None:
         """Makes an operation known, in the place of one that it renews, and begins its record."""
-        self._all.pop(operation.migration, None)
-        self._all[operation.migration] = operation
+        self._registry.add(operation)
         self._books.begin(operation, program)
-
-    # --- room for operations ---
-
-    def _make_room(self) -> None:
-        """Forgets the oldest that have ended, where there are as many as may be.
-
-        Raises:
-            Refusal: overloaded.
-        """
-        unended = [each for each in self._all.values() if each.state not in ENDED]
-        active = len(unended) + len(self._preparing)
-        if active >= self._limits.operations_at_once:
-            raise _has_too_much(
-                f"{active} operations are prepared or committing", "operations_at_once", unended
-            )
-        memory = sum(each.memory for each in unended) >> 20
-        if memory >= self._limits.memory_mib:
-            raise _has_too_much(
-                f"what is prepared or committing takes {memory} MiB", "memory_mib", unended
-            )
-        too_many = len(self._all) + len(self._preparing) + 1 - self._limits.operations_kept
-        if self._forget_ended(too_many) < too_many:
-            raise Refusal(
-                Kind.OVERLOADED,
-                "all records are of operations that have not ended yet (limits.operations_kept)",
-            )
-
-    def _forget_ended(self, most: int) -> int:
-        """Forgets so many of the oldest that have ended, and says how many there were."""
-        ended = (each for each in self._all.values() if each.state in ENDED)
-        forgotten = list(islice(ended, max(0, most)))
-        for operation in forgotten:
-            del self._all[operation.migration]
-            self._books.forget(operation)
-        return len(forgotten)
-
-
-def _has_too_much(what: str, limit: str, unended: list[Operation]) -> Refusal:
-    """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
-    oldest = next((each.migration for each in unended if each.state is State.PREPARED), None)
-    prepared = "" if oldest is None else f"; {oldest} was prepared first"
-    return Refusal(
-        Kind.OVERLOADED,
-        f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
-        f"what is prepared{prepared}",
-    )
 
 
 def _is_stopping() -> Refusal:
