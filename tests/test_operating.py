@@ -19,7 +19,7 @@ from tests.test_man import PAGES
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.events.operations import ReplayEnded, Restored
 from vdpad.daemon.metrics import Metrics, Sources
-from vdpad.daemon.operations import operations
+from vdpad.daemon.operations import phases
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import MAX_LINES
@@ -162,7 +162,7 @@ def test_every_error_that_an_operator_meets_is_told(kind: Kind) -> None:
         (MAX_DEADLINE_MS, "at most {}: a whole replay"),
         (endpoints._QUEUED_DATAGRAMS, "{} datagrams that wait to be looked at"),
         (endpoints._ANSWERED_AT_ONCE, "{} being answered"),
-        (operations._MOST_WAITING, "{} requests that wait for one commit"),
+        (phases._MOST_WAITING, "{} requests that wait for one commit"),
         (datagrams.MAX_DATAGRAM // 1024, "{} KiB a request"),
         (datagrams.MAX_DESCRIPTORS, "{} descriptors a request"),
     ],

@@ -20,7 +20,8 @@ from tests.daemon.support import (
     software,
     vlans,
 )
-from vdpad.daemon.records.file import Stage, decode_record
+from vdpad.daemon.records.endings import Stage
+from vdpad.daemon.records.file import decode_record
 
 THREE = vlans(1, 2, 3)
 EVERY = vlans([1, 4094])

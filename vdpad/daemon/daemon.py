@@ -12,9 +12,9 @@ import vdpad
 from vdpad.daemon.api.api import Api
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
-from vdpad.daemon.operations.operation import State
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
+from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
 from vdpad.daemon.settings import MAX_DEADLINE_MS, MetricsSettings, Settings
 from vdpad.daemon.targets.resolve import Targets

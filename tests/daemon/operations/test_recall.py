@@ -1,24 +1,40 @@
 """What a daemon takes in of its predecessors, and what it tells of what they left unended."""
 
+import hashlib
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from tests.daemon.records.recording import COMMANDS, create, encoded, file_of, loaded, only, told
+from tests.daemon.records.recording import (
+    COMMANDS,
+    create,
+    encoded,
+    file_of,
+    loaded,
+    only,
+    success,
+    told,
+)
+from tests.daemon.records.test_recalled import RECORDED
 from tests.daemon.support import Json, serving, software, vlans
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.phases import outcome
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.file import ACKS_AT, Body, Stage, encode_record
+from vdpad.daemon.records.endings import Stage
+from vdpad.daemon.records.file import ACKS_AT, Body, encode_record
 from vdpad.daemon.settings import Limits, Replay, Software
 from vdpad.daemon.targets.software import SoftwareTarget
 from vdpad.restore.program import Program
@@ -68,7 +84,7 @@ async def test_what_was_interrupted_is_told_once_by_its_device(
     with recalled(tmp_path) as (operations, events):
         operation = await operations.prepare(wish(target, device))
         before = operation.to_json()
-        named = operation.named
+        named = operation.details.named
     assert named == ("vm-1", target["kind"], device)
     with recalled(tmp_path) as (operations, events):
         assert events == [
@@ -105,17 +121,91 @@ def left_committing(folder: Path, *migrations: str) -> None:
     records.close()
 
 
-def test_what_was_interrupted_in_its_commit_stays_failed(tmp_path: Path) -> None:
+async def test_what_was_interrupted_in_its_commit_stays_failed(tmp_path: Path) -> None:
     left_committing(tmp_path, "vm-1")
     with recalled(tmp_path) as (operations, _):
         before = operations.get("vm-1")
+    assert before.ended is not None
     with recalled(tmp_path) as (operations, _):
         operation = operations.get("vm-1")
         with pytest.raises(Refusal, match="in the middle of this commit") as caught:
-            operations.begin("vm-1", [], None).outcome()
+            await outcome(operations.begin("vm-1", [], None))
         assert caught.value.kind is Kind.INTERNAL
-    assert (operation.to_json(), operation.failure) == (before.to_json(), before.failure)
+    assert (operation.to_json(), operation.phase) == (before.to_json(), before.phase)
     assert not operation.renewable
+
+
+# --- when it was ---
+
+
+def _near(one: datetime | None, other: datetime) -> bool:
+    """Whether it is the same time, as far as a slow machine and a clock that is set go."""
+    return one is not None and abs(one - other) < timedelta(minutes=10)
+
+
+async def _restored(operations: Operations) -> None:
+    await outcome(operations.begin("vm-1", [], None))
+
+
+async def _rejected(operations: Operations) -> None:
+    with pytest.raises(Refusal, match="refused 1 of 1"):
+        await outcome(operations.begin("vm-1", [], None))
+
+
+async def _cancelled(operations: Operations) -> None:
+    await operations.cancel("vm-1")
+
+
+async def _stopped(operations: Operations) -> None:
+    await operations.stop()
+
+
+@pytest.mark.parametrize("end", [_restored, _rejected, _cancelled, _stopped])
+async def test_when_it_began_and_ended_is_recalled(
+    tmp_path: Path, end: Callable[[Operations], Coroutine[Any, Any, None]]
+) -> None:
+    faults = {"0": "err"} if end is _rejected else {}
+    target = SoftwareTarget(
+        Software.model_validate({"name": "sim0", "misbehave": {"faults": faults}})
+    )
+    target.start()
+    now = datetime.now(UTC)
+    with recalled(tmp_path) as (operations, _):
+        operation = await operations.prepare(replace(wish(software(), "sim0"), target=target))
+        assert operation.ended is None
+        await end(operations)
+    await target.stop()
+    assert _near(operation.details.began, now)
+    assert _near(operation.ended, now)
+    for _ in range(2):
+        with recalled(tmp_path) as (operations, _events):
+            again = operations.get("vm-1")
+        assert again.details.began == operation.details.began
+        assert again.phase == operation.phase
+        assert again.ended == operation.ended
+
+
+async def test_what_was_interrupted_ended_when_that_was_found(tmp_path: Path) -> None:
+    with recalled(tmp_path) as (operations, _):
+        began = (await operations.prepare(wish(software(), "sim0"))).details.began
+    with recalled(tmp_path) as (operations, _):
+        operation = operations.get("vm-1")
+    assert operation.details.began == began
+    assert _near(operation.ended, datetime.now(UTC))
+    with recalled(tmp_path) as (operations, _):
+        assert operations.get("vm-1").phase == operation.phase
+
+
+def test_an_older_vdpad_told_no_times(tmp_path: Path) -> None:
+    """Its records are read all the same; only of what it left unended an end is known."""
+    name = hashlib.sha256(b"vm-1").hexdigest()[:32] + ".operation"
+    for path in RECORDED.iterdir():
+        shutil.copy(path, tmp_path / name)
+        with recalled(tmp_path) as (operations, _):
+            operation = operations.get("vm-1")
+        assert operation.details.began is None
+        unended = path.stem in ("prepared", "committing")
+        assert (operation.ended is not None) is unended
 
 
 def _no_space(*_: object, **__: object) -> Any:
@@ -223,7 +313,7 @@ async def test_of_kept_devices_those_that_have_nothing_of_a_guest_are_given_back
         record = create(records, migration, commands)
         record.begin()
         record.progress.words[ANSWERED] = len(commands)
-        record.restored(1, len(commands))
+        record.end(success(1, len(commands)))
         record.close()
     records.close()
     adopted = [

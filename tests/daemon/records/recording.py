@@ -1,13 +1,18 @@
 """Records as a daemon leaves them, and a process that goes on writing them (`main`)."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.support.batches import mixed
+from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.file import Record, Stage, StoredRecord
+from vdpad.daemon.records.endings import Failure, Success
+from vdpad.daemon.records.file import Record, StoredRecord
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Outcome, Replayed
-from vdpad.restore.report import Report, report
+from vdpad.restore.report import Report, RingIndices, report
 from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import ACK_OK, Command
 from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
@@ -15,6 +20,8 @@ from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
 GEOMETRY: RingGeometry = lay_out(64, Region(0x10000, 0x20000))
 COMMANDS = mixed(200)
 DIGEST = "0a" * 32
+BEGAN = datetime(2026, 11, 27, 19, 3, 39, 123456, UTC)
+ENDED = datetime(2026, 11, 27, 19, 3, 40, 654321, UTC)
 
 
 def encoded(commands: tuple[Command, ...] = COMMANDS) -> Program:
@@ -22,26 +29,45 @@ def encoded(commands: tuple[Command, ...] = COMMANDS) -> Program:
     return encode(commands, GEOMETRY, event_idx=True)
 
 
+def details(**fields: Any) -> Details:
+    """Those of a prepared operation, with others for some."""
+    those: dict[str, Any] = {
+        "migration": "vm-1",
+        "digest": DIGEST,
+        "target": {"kind": "software", "name": "sim0"},
+        "device": "sim0",
+        "commands": len(COMMANDS),
+        "doorbells": 3,
+        "widened": ("wide",),
+        "prepare_us": 42,
+        "began": BEGAN,
+    }
+    return Details(**those | fields)
+
+
 def create(
     records: Records, migration: str = "vm-1", commands: tuple[Command, ...] = COMMANDS
 ) -> Record:
     """The record of a prepared operation."""
-    return records.create(
-        encoded(commands),
-        migration=migration,
-        digest=DIGEST,
-        target={"kind": "software", "name": "sim0"},
-        device="sim0",
-        doorbells=3,
-        widened=("wide",),
-        prepare_us=42,
-    )
+    return records.create(details(migration=migration, commands=len(commands)), encoded(commands))
 
 
 def told(outcome: Outcome = Outcome.REJECTED, rejected: tuple[int, ...] = (3,)) -> Report:
     """The report of its commit."""
     replayed = Replayed(outcome, rejected, (), 2, 1_000_000, 200)
     return report("vm-1", COMMANDS, replayed, widened=("wide",), prepare_us=42)
+
+
+def success(commit_us: int = 1000, index: int = 200) -> Success:
+    """A commit that went well, and left the ring with this index."""
+    ring = RingIndices(index, index)
+    restored = told(Outcome.RESTORED, ())
+    return Success(report=replace(restored, commit_us=commit_us, ring=ring), ended=ENDED)
+
+
+def failure(message: str = "refused") -> Failure:
+    """A commit whose device refused a command."""
+    return Failure(report=told(), failure=(Kind.REJECTED, message), ended=ENDED)
 
 
 def loaded(folder: Path) -> list[StoredRecord]:
@@ -73,5 +99,4 @@ def main(arguments: list[str]) -> None:
             record = create(records, f"vm-{number}")
             record.begin()
             record.progress.acks[:] = bytes([ACK_OK]) * len(COMMANDS)
-            failure = (Kind.REJECTED, "refused")
-            records.settle(record, Stage.FAILED, report=told(), failure=failure)
+            records.settle(record, failure())

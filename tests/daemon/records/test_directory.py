@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.daemon.records.recording import DIGEST, create, encoded, file_of, loaded, only
+from tests.daemon.records.recording import create, details, encoded, file_of, loaded, only, success
 from tests.support.forker import forker
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
-from vdpad.daemon.records.endings import ending
-from vdpad.daemon.records.file import Stage
+from vdpad.daemon.records.recalled import ending
 from vdpad.restore.progress import ANSWERED
 
 # --- the directory ---
@@ -104,8 +103,8 @@ def test_without_a_directory_nothing_is_kept() -> None:
     assert record.progress.known().unanswered == tuple(range(200))
     record.begin()
     record.progress.words[ANSWERED] = 200
-    record.restored(1, 2)
-    records.settle(record, Stage.RESTORED)
+    record.end(success(1, 2))
+    records.settle(record, success(1, 2))
     records.forget("vm-1")
     assert records.load() == []
     records.close()
@@ -120,12 +119,8 @@ ODD_TARGETS = [
 
 @pytest.mark.parametrize("target", ODD_TARGETS, ids=range(len(ODD_TARGETS)))
 def test_a_target_of_any_json(folder: Path, records: Records, target: Any) -> None:
-    fields = {"doorbells": 1, "widened": (), "prepare_us": 1}
     device = str(target.get("path", ""))
-    record = records.create(
-        encoded(), migration="vm-1", digest=DIGEST, target=target, device=device, **fields
-    )
-    record.close()
+    records.create(details(target=target, device=device), encoded()).close()
     records.close()
     body = only(folder).body
     assert (body.target, body.device) == (target, device)

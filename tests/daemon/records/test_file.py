@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 from tests.daemon.records.recording import create, file_of, loaded
 from tests.support.batches import vlans
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.endings import ending
-from vdpad.daemon.records.file import BadRecord, Stage, decode_record, encode_record
+from vdpad.daemon.records.endings import Stage
+from vdpad.daemon.records.file import BadRecord, decode_record, encode_record
+from vdpad.daemon.records.recalled import ending
 from vdpad.restore.progress import ANSWERED
 
 
@@ -46,6 +47,15 @@ def test_a_mark_that_cannot_be() -> None:
         decode_record(bytes(damaged))
 
 
+def test_any_time_is_one() -> None:
+    """It changes in place with the stage, so no checksum covers it."""
+    damaged = bytearray(WHOLE)
+    damaged[STAGE_AT : STAGE_AT + 8] = bytes([Stage.CANCELLED, *[0xFF] * 7])
+    ended = ending(decode_record(bytes(damaged))).ended
+    assert ended is not None
+    assert ended.year == 4253
+
+
 def test_another_kind_of_file() -> None:
     with pytest.raises(BadRecord, match="another kind of file"):
         decode_record(b"vdpad-xx" + WHOLE[8:])
@@ -74,7 +84,7 @@ def test_a_record_with_a_wrong_bit_is_never_restored(at: int) -> None:
     except BadRecord:
         return
     # Stage and acks change in place, so no checksum covers them.
-    assert at // 8 < WHOLE.index(b'{"version"')
+    assert at // 8 < WHOLE.index(b'{"migration"')
     assert end.stage is not Stage.RESTORED
 
 

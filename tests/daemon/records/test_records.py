@@ -12,17 +12,21 @@ from structlog.testing import capture_logs
 from tests.daemon.records.recording import (
     COMMANDS,
     DIGEST,
+    ENDED,
     create,
+    details,
     encoded,
+    failure,
     file_of,
     loaded,
     only,
-    told,
+    success,
 )
 from tests.support.batches import vlans
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.endings import Ending, ending
-from vdpad.daemon.records.file import MAX_RECORD, BadRecord, Stage, decode_record
+from vdpad.daemon.records.endings import Cancellation, Shutdown, Stage
+from vdpad.daemon.records.file import MAX_RECORD, BadRecord, decode_record
+from vdpad.daemon.records.recalled import ending
 from vdpad.restore.progress import ANSWERED, DOORBELLS
 from vdpad.restore.replay import Outcome
 from vdpad.service.refusal import Kind
@@ -87,9 +91,9 @@ def test_a_restore_that_cannot_be(
 ) -> None:
     record = create(records, commands=())
     record.begin()
-    record.restored(commit_us - 1, index) if commit_us else record.restored(0, index - 1)
+    record.end(success(commit_us - 1, index) if commit_us else success(0, index - 1))
     assert ending(decode_record(file_of(folder).read_bytes())).stage is Stage.RESTORED
-    record.restored(commit_us, index)
+    record.end(success(commit_us, index))
     with pytest.raises(BadRecord, match="makes no sense"):
         decode_record(file_of(folder).read_bytes())
 
@@ -100,46 +104,52 @@ def test_restored_by_its_mark_and_settled(folder: Path, records: Records) -> Non
     record.progress.words[ANSWERED] = 192
     record.progress.words[DOORBELLS] = 2
     record.progress.acks[192:] = bytes([ACK_OK] * 8)
-    record.restored(1000, 200)
-    expected = Ending(Stage.RESTORED, told(Outcome.RESTORED, ()))
+    expected = success()
+    record.end(expected)
     assert ending(decode_record(file_of(folder).read_bytes())) == expected
     large = file_of(folder).stat().st_size
-    records.settle(record, Stage.RESTORED, report=expected.report)
+    records.settle(record, expected)
     records.close()
     assert file_of(folder).stat().st_size < large
     assert ending(only(folder)) == expected
 
 
 def test_failed(folder: Path, records: Records) -> None:
-    failure = (Kind.REJECTED, "the device refused 1 of 200 commands")
+    expected = failure("the device refused 1 of 200 commands")
     record = create(records)
     record.begin()
-    records.settle(record, Stage.FAILED, report=told(), failure=failure)
+    records.settle(record, expected)
     with pytest.raises(ValueError, match="released"):
         record.begin()
     records.close()
-    assert ending(only(folder)) == Ending(Stage.FAILED, told(), failure)
+    assert ending(only(folder)) == expected
 
 
-@pytest.mark.parametrize(("stage", "renewable"), [(Stage.CANCELLED, False), (Stage.STOPPED, True)])
+@pytest.mark.parametrize(("kind", "renewable"), [(Cancellation, False), (Shutdown, True)])
 @pytest.mark.parametrize("settle", [True, False])
 def test_cancelled(
-    folder: Path, records: Records, stage: Stage, renewable: bool, settle: bool
+    folder: Path,
+    records: Records,
+    kind: type[Cancellation | Shutdown],
+    renewable: bool,
+    settle: bool,
 ) -> None:
+    expected = kind(ended=ENDED)
     record = create(records)
-    record.end(stage)
+    record.end(expected)
     if settle:
-        records.settle(record, stage)
+        records.settle(record, expected)
     else:
         record.close()
     records.close()
-    assert ending(only(folder)) == Ending(Stage.CANCELLED, renewable=renewable)
+    end = ending(only(folder))
+    assert (end, end.renewable) == (expected, renewable)
 
 
 def test_no_commands(folder: Path, records: Records) -> None:
     record = create(records, commands=())
     record.begin()
-    record.restored(5, 0)
+    record.end(success(5, 0))
     record.close()
     records.close()
     end = ending(only(folder))
@@ -152,6 +162,7 @@ def test_a_commit_meets_no_page_fault() -> None:
     faults = []
     folder = tempfile.TemporaryDirectory(dir="/dev/shm")
     records = Records(Path(folder.name))
+    restored = success(1, 2)
     for number in range(20):
         record = create(records, f"vm-{number}", commands=vlans(4000) * 4)
         answers = bytes([ACK_OK]) * 16000
@@ -159,7 +170,7 @@ def test_a_commit_meets_no_page_fault() -> None:
         record.begin()
         record.progress.words[ANSWERED] = 16000
         record.progress.acks[:] = answers
-        record.restored(1, 2)
+        record.end(restored)
         faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
         record.close()
     records.close()
@@ -179,8 +190,8 @@ def test_a_directory_that_is_removed_fails_nobody(folder: Path, records: Records
         for record in (before, create(records, "vm-2")):
             record.begin()
             record.progress.acks[:] = bytes([ACK_OK]) * 200
-            record.restored(1, 200)
-            records.settle(record, Stage.RESTORED, report=told(Outcome.RESTORED, ()))
+            record.end(success(1, 200))
+            records.settle(record, success())
     assert [log["record"] for log in logs] == ["vm-2", "vm-1", "vm-2"]
     assert records.load() == []
     assert loaded(folder) == []
@@ -197,16 +208,15 @@ def test_a_full_file_system_fails_nobody(
         with capture_logs() as logs:
             record = create(records)
             record.begin()
-            records.settle(record, Stage.FAILED, report=told())
+            records.settle(record, failure())
     assert [log["reason"] for log in logs] == ["No space left on device"] * 2
     assert list(folder.iterdir()) == []
 
 
 def test_a_record_that_no_reader_would_take_is_not_written(folder: Path, records: Records) -> None:
-    fields = {"digest": DIGEST, "device": "", "doorbells": 1, "widened": (), "prepare_us": 1}
     target = {"kind": "lent", "much": "x" * MAX_RECORD}
     with capture_logs() as logs:
-        records.create(encoded(), migration="vm-1", target=target, **fields).begin()
+        records.create(details(target=target), encoded()).begin()
     assert [log["event"] for log in logs] == ["record-lost"]
     assert list(folder.iterdir()) == []
 
@@ -218,7 +228,7 @@ def test_a_last_word_that_cannot_be_written_leaves_the_mark(
     record.begin()
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", _no_space)
-        records.settle(record, Stage.FAILED, report=told())
+        records.settle(record, failure())
     records.close()
     end = ending(only(folder))
     assert end.report is not None

@@ -32,6 +32,7 @@ from vdpad.daemon.events.requests import InternalError
 from vdpad.daemon.faults import refusal_of
 from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.phases import outcome
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.interface import Terms
@@ -223,10 +224,10 @@ class Api:
         return params.migration, params.deadline_ms
 
     async def _outcome(self, migration: str, deadline_ms: int | None, peer: Peer) -> object:
-        operation = self._operations.begin(migration, peer.fds, deadline_ms)
+        begun = self._operations.begin(migration, peer.fds, deadline_ms)
         # What was needed of them is duplicated, and the wait may be long.
         peer.close_fds()
-        return (await self._operations.outcome(operation)).to_json()
+        return (await outcome(begun)).to_json()
 
     async def _status(self, call: _Call) -> object:
         params = call.params(StatusParams)

@@ -1,7 +1,7 @@
 """Bookkeeping: that the record of each operation says what the operation does.
 
-    Operation ──begin, committing, ended, cancelled, forget──▶ Bookkeeping ──▶ Records (records/)
-        ▲────────────────────recall──────────────────────────────┘
+    operations ──begin, ended, write, forget──▶ Bookkeeping ──▶ Records (records/)
+        ▲─────────────────recall─────────────────────┘
 
 What can wait waits until no commit runs. That it was restored, or cancelled, stands in a record's
 mark at once, by a store into memory; the record is made small some time after.
@@ -10,15 +10,27 @@ mark at once, by a store into memory; the record is made small some time after.
 import asyncio
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
-from vdpad.daemon.operations.operation import Operation, State
 from vdpad.daemon.operations.running import RunningCommits
+from vdpad.daemon.operations.transitions import State
+from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.endings import Ending, ending
-from vdpad.daemon.records.file import BadRecord, Record, Stage, StoredRecord
+from vdpad.daemon.records.endings import (
+    Cancellation,
+    Ending,
+    Failure,
+    Shutdown,
+    Stage,
+    Success,
+)
+from vdpad.daemon.records.file import BadRecord, Record, StoredRecord
+from vdpad.daemon.records.recalled import ending, interrupted
 from vdpad.restore.program import Program
+from vdpad.restore.report import Report
 from vdpad.service.events.announcing import Announce
 
 # How long after its end a record is made small, in seconds: not while the reply goes out.
@@ -27,12 +39,6 @@ _SETTLES_AFTER = 1.0
 # How many of these records stay mapped until then. Stops a run of restores from taking all
 # descriptors; operations_kept bounds the records themselves.
 _MOST_OPEN = 16
-
-_STATES = {
-    Stage.RESTORED: State.RESTORED,
-    Stage.FAILED: State.FAILED,
-    Stage.CANCELLED: State.CANCELLED,
-}
 
 
 class Bookkeeping:
@@ -48,81 +54,63 @@ class Bookkeeping:
         self._records = records
         self._announce = announce
         self._running = running
-        self._unsettled: dict[str, Operation] = {}
-        """Those that have ended and whose records are still large, oldest first."""
+        self._unsettled: dict[str, tuple[Record, Ending]] = {}
+        """The records that are still large and how their operations ended, by migration, oldest
+        first."""
         self._mapped: deque[Record] = deque()
-        """The records of these that may still be mapped, oldest first."""
+        """Those of them that may still be mapped, oldest first."""
         self._settling: asyncio.TimerHandle | None = None
         """The next time that one is made small, where there are any."""
 
-    def recall(self) -> Iterator[Operation]:
+    def recall(self) -> Iterator[tuple[Details, Ending]]:
         """What earlier daemons did, oldest first. What they left unended is told, once."""
         records = self._records.load()
         if records:
             self._announce(RecordsRead(len(records)))
         for found in records:
             try:
-                end = ending(found)
+                end, report = ending(found), interrupted(found)
             except BadRecord as error:
                 self._announce(RecordLost(found.body.migration, str(error)))
                 self._records.forget(found.body.migration)
                 continue
-            operation = _recalled(found, end)
-            if found.stage in (Stage.PREPARED, Stage.COMMITTING):
-                self._tell_once(operation, found, end)
-            yield operation
+            if report is not None:
+                end = replace(end, ended=datetime.now(UTC))
+                self._tell_once(found, end, report)
+            yield found.body, end
 
-    def _tell_once(self, operation: Operation, found: StoredRecord, end: Ending) -> None:
-        told = operation.report
-        assert told is not None
+    def _tell_once(self, found: StoredRecord, end: Ending, report: Report) -> None:
+        """Tells of an interruption, and writes down that it was told."""
         stage = State.PREPARED if found.stage is Stage.PREPARED else State.COMMITTING
         self._announce(
             Interrupted(
-                *operation.named,
+                *found.body.named,
                 stage=stage.value,
-                commands=told.commands,
-                applied=told.applied,
-                device_must_reset=told.device_must_reset,
+                commands=report.commands,
+                applied=report.applied,
+                device_must_reset=report.device_must_reset,
             )
         )
-        self._records.rewrite(found.body, Stage.FAILED, report=told, failure=end.failure)
+        self._records.rewrite(found.body, end)
 
-    def begin(self, operation: Operation, program: Program | None) -> None:
-        """An operation was prepared, or ended before it was."""
+    def begin(self, details: Details, program: Program) -> Record:
+        """The record of an operation that is prepared."""
         # Here and not at a commit's end, as it takes system calls.
         while len(self._mapped) > _MOST_OPEN:
             self._mapped.popleft().close()
-        operation.record = self._records.create(
-            program,
-            migration=operation.migration,
-            digest=operation.digest,
-            target=operation.target_json,
-            doorbells=operation.doorbells,
-            widened=operation.widened,
-            prepare_us=operation.prepare_us,
-            device=operation.device,
-        )
-        if operation.state is State.CANCELLED:
-            self.cancelled(operation)
+        return self._records.create(details, program)
 
-    def ended(self, operation: Operation) -> None:
-        """Its commit has ended. Stores into memory where all went well, as the guest waits."""
-        told, record = operation.report, operation.record
-        if operation.state is not State.RESTORED:
-            self._settle(operation, Stage.FAILED, report=told, failure=operation.failure)
+    def ended(self, record: Record, end: Success | Failure | Cancellation | Shutdown) -> None:
+        """Its operation has ended: stores into memory unless it failed, as the guest waits."""
+        if isinstance(end, Failure):
+            self._records.settle(record, end)
             return
-        assert record is not None
-        assert told is not None
-        assert told.ring is not None
-        record.restored(told.commit_us, told.ring.next_available)
-        self._settle_later(operation, record)
+        record.end(end)
+        self._settle_later(record, end)
 
-    def cancelled(self, operation: Operation) -> None:
-        """It was cancelled; by the daemon's end, if it is renewable."""
-        record = operation.record
-        assert record is not None
-        record.end(_stage_of(operation))
-        self._settle_later(operation, record)
+    def write(self, details: Details, end: Ending) -> None:
+        """Writes down an operation that ended before it was prepared."""
+        self._records.write(details, end)
 
     def forget(self, migration: str) -> None:
         """Nobody shall know of its operation any more."""
@@ -134,9 +122,9 @@ class Bookkeeping:
         while self._unsettled:
             self._settle_one()
 
-    def _settle_later(self, operation: Operation, record: Record) -> None:
+    def _settle_later(self, record: Record, end: Ending) -> None:
         self._mapped.append(record)
-        self._unsettled[operation.migration] = operation
+        self._unsettled[record.body.migration] = record, end
         if self._settling is None:
             self._settle_in(_SETTLES_AFTER)
 
@@ -156,37 +144,5 @@ class Bookkeeping:
             self._settle_in(0)
 
     def _settle_one(self) -> None:
-        operation = self._unsettled.pop(next(iter(self._unsettled)))
-        self._settle(operation, _stage_of(operation), report=operation.report)
-
-    def _settle(self, operation: Operation, stage: Stage, **fields: object) -> None:
-        """Writes a record's last word."""
-        record, operation.record = operation.record, None
-        assert record is not None
-        self._records.settle(record, stage, **fields)
-
-
-def _stage_of(operation: Operation) -> Stage:
-    """The last word on one that was restored or cancelled."""
-    if operation.state is State.RESTORED:
-        return Stage.RESTORED
-    return Stage.STOPPED if operation.renewable else Stage.CANCELLED
-
-
-def _recalled(found: StoredRecord, end: Ending) -> Operation:
-    body = found.body
-    return Operation(
-        migration=body.migration,
-        digest=body.digest,
-        destination=None,
-        target_json=body.target,
-        device=body.device,
-        commands=body.commands,
-        doorbells=body.doorbells,
-        widened=body.widened,
-        prepare_us=body.prepare_us,
-        state=_STATES[end.stage],
-        report=end.report,
-        failure=end.failure,
-        renewable=end.renewable,
-    )
+        record, end = self._unsettled.pop(next(iter(self._unsettled)))
+        self._records.settle(record, end)

@@ -6,92 +6,132 @@ can be done later: what is told of a commit waits, and its record takes stores i
 """
 
 import asyncio
+from datetime import UTC, datetime
 
 from vdpad.daemon.events.operations import CommitFailed, Committing
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.collector import no_collection
-from vdpad.daemon.operations.operation import Operation, State
+from vdpad.daemon.operations.operation import Operation
+from vdpad.daemon.operations.phases import Commit, Ready
 from vdpad.daemon.operations.replayed import replayed_event
 from vdpad.daemon.operations.running import RunningCommits
+from vdpad.daemon.records.details import report_of
+from vdpad.daemon.records.endings import Failure, Success
 from vdpad.daemon.settings import Replay
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.restore.replay import replay
+from vdpad.restore.replay import Outcome, Replayed, replay
+from vdpad.restore.report import Report
 from vdpad.service.events.announcing import Announce
 from vdpad.service.refusal import Kind, Refusal
+
+_FAILURES = {
+    Outcome.REJECTED: (Kind.REJECTED, "the device refused {rejected} of {commands} commands"),
+    Outcome.INCOMPLETE: (
+        Kind.TIMEOUT,
+        "{unanswered} of {commands} commands were not answered by the deadline",
+    ),
+    Outcome.BROKEN: (Kind.DEVICE_BROKEN, "the device broke the rules of the ring: {fault}"),
+}
 
 
 class Commits:
     """Begins and ends them."""
 
     def __init__(
-        self, waiting: Replay, books: Bookkeeping, running: RunningCommits, soon: Announce
+        self, timing: Replay, books: Bookkeeping, running: RunningCommits, soon: Announce
     ) -> None:
         """
         Args:
-            waiting: how long to wait for devices.
+            timing: how long to wait for devices.
             books: who writes down how each ended.
             running: who knows which of them run.
             soon: whom to tell, without waiting for it.
         """
-        self.waiting = waiting
+        self.timing = timing
         """May be set anew; commits that run keep theirs."""
         self._books = books
         self._running = running
         self._soon = soon
 
-    def start(self, operation: Operation, fds: list[int], deadline_ms: int | None) -> None:
+    def start(
+        self, operation: Operation, ready: Ready, fds: list[int], deadline_ms: int | None
+    ) -> Commit:
         """Opens the control queue of a prepared operation and lets the commit's task begin.
 
         Raises:
             Refusal: busy: another commit has the device; what the target raises.
             BadLend: the operation stays prepared.
         """
-        destination, record = operation.destination, operation.record
-        assert destination is not None
-        assert record is not None
-        identity = destination.identity(fds)
+        identity = ready.destination.identity(fds)
         owner = self._running.owner(identity)
         if owner is not None:
             raise Refusal(Kind.BUSY, f"the commit of {owner} has this device", migration=owner)
-        queue = destination.open(fds)
+        queue = ready.destination.open(fds)
         self._running.add(identity, operation.migration)
-        record.begin()
-        operation.state = State.COMMITTING
-        self._soon(Committing(*operation.named, operation.commands))
-        operation.commit = asyncio.get_running_loop().create_task(
-            self._run(operation, queue, identity, deadline_ms or self.waiting.deadline_ms),
+        ready.record.begin()
+        self._soon(Committing(*operation.details.named, operation.details.commands))
+        deadline_ms = deadline_ms or self.timing.deadline_ms
+        task = asyncio.get_running_loop().create_task(
+            self._run(operation, ready, queue, identity, deadline_ms),
             name=f"commit {operation.migration}",
         )
+        commit = Commit(task)
+        operation.enter(commit)
+        return commit
 
     async def _run(
-        self, operation: Operation, queue: ControlQueue, identity: object, deadline_ms: int
-    ) -> None:
-        program, record, destination = operation.program, operation.record, operation.destination
-        assert program is not None
-        assert record is not None
-        assert destination is not None
+        self,
+        operation: Operation,
+        ready: Ready,
+        queue: ControlQueue,
+        identity: object,
+        deadline_ms: int,
+    ) -> Success | Failure:
+        details, commands = operation.details, ready.program.commands
+        ending: Success | Failure
         try:
-            with no_collection():
-                replayed = await replay(
-                    program,
-                    queue,
-                    deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
-                    poll_ns=self.waiting.poll_us * 1000,
-                    progress=record.progress,
-                )
-            outcome = operation.ended(program, replayed)
+            replayed = await self._replay(ready, queue, deadline_ms)
+            report = report_of(details, commands, replayed)
+            ending = _ending(report, replayed)
         except BaseException as error:
-            operation.state = State.FAILED
-            operation.failure = (Kind.INTERNAL, "the commit failed; see the journal")
-            self._soon(CommitFailed(*operation.named, error))
+            ending = _our_fault()
+            self._soon(CommitFailed(*details.named, error))
             raise
         finally:
             queue.close()
             self._running.remove(identity)
-            operation.program = None
-            operation.commit = None
-            self._books.ended(operation)
-        self._soon(
-            replayed_event(operation.named, program.commands, operation.by_name, replayed, outcome)
-        )
-        destination.done()
+            operation.enter(ending)
+            self._books.ended(ready.record, ending)
+        self._soon(replayed_event(details.named, commands, ready.by_name, replayed, report))
+        ready.destination.done()
+        return ending
+
+    async def _replay(self, ready: Ready, queue: ControlQueue, deadline_ms: int) -> Replayed:
+        with no_collection():
+            return await replay(
+                ready.program,
+                queue,
+                deadline=asyncio.get_running_loop().time() + deadline_ms / 1000,
+                poll_ns=self.timing.poll_us * 1000,
+                progress=ready.record.progress,
+            )
+
+
+def _ending(report: Report, replayed: Replayed) -> Success | Failure:
+    """What a replay's end makes of its operation, as of now."""
+    ended = datetime.now(UTC)
+    if replayed.outcome is Outcome.RESTORED:
+        return Success(report=report, ended=ended)
+    kind, message = _FAILURES[replayed.outcome]
+    message = message.format(
+        rejected=report.rejected_total,
+        unanswered=report.unanswered_total,
+        commands=report.commands,
+        fault=replayed.fault,
+    )
+    return Failure(report=report, failure=(kind, message), ended=ended)
+
+
+def _our_fault() -> Failure:
+    failure = (Kind.INTERNAL, "the commit failed; see the journal")
+    return Failure(failure=failure, ended=datetime.now(UTC))

@@ -1,42 +1,18 @@
 """An operation: one migration's restore, what was asked for and what it came to."""
 
-import asyncio
 import hashlib
 import json
-from collections import Counter
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from vdpad.daemon.records.file import Record
-from vdpad.daemon.targets.interface import Destination, Target
-from vdpad.restore.program import Program
-from vdpad.restore.replay import Outcome, Replayed
-from vdpad.restore.report import Report, report
-from vdpad.service.refusal import Kind, Refusal
+from vdpad.daemon.operations.phases import Commit, OperationPhase, Ready
+from vdpad.daemon.operations.transitions import State, after
+from vdpad.daemon.records.details import Details
+from vdpad.daemon.records.endings import AnyEnding, Ending
+from vdpad.daemon.targets.interface import Target
+from vdpad.restore.report import Report
 from vdpad.state.model import NetState
-
-_FAILURES = {
-    Outcome.REJECTED: (Kind.REJECTED, "the device refused {rejected} of {commands} commands"),
-    Outcome.INCOMPLETE: (
-        Kind.TIMEOUT,
-        "{unanswered} of {commands} commands were not answered by the deadline",
-    ),
-    Outcome.BROKEN: (Kind.DEVICE_BROKEN, "the device broke the rules of the ring: {fault}"),
-}
-
-
-class State(StrEnum):
-    """Where an operation stands, as the API names it."""
-
-    PREPARED = "prepared"
-    COMMITTING = "committing"
-    RESTORED = "restored"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDED = frozenset({State.RESTORED, State.FAILED, State.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,90 +34,78 @@ class Wish:
         return digest.hexdigest()
 
 
-@dataclass(slots=True)
 class Operation:
-    """One migration's restore."""
+    """One migration's restore: details that stay, and the phase that it is in."""
 
-    migration: str
-    digest: str
-    destination: Destination | None
-    """None where the operation ended before there was one, or with an earlier daemon."""
-    target_json: dict[str, Any]
-    device: str
-    """The device's name, as far as it is known."""
-    commands: int
-    doorbells: int
-    widened: tuple[str, ...]
-    prepare_us: int
-    state: State = State.PREPARED
-    program: Program | None = None
-    """Until the operation ends."""
-    memory: int = 0
-    """About how many bytes that takes."""
-    by_name: Counter[str] = field(default_factory=Counter)
-    """How many commands of each name it has."""
-    report: Report | None = None
-    failure: tuple[Kind, str] | None = None
-    """What callers of a failed commit are told, beside the report."""
-    commit: asyncio.Task[None] | None = field(default=None, repr=False)
-    waiting: int = 0
-    """How many requests wait for the commit's end."""
-    record: Record | None = field(default=None, repr=False)
-    """Until its last word is written, some time after the end."""
-    renewable: bool = False
-    """The daemon ended it, and nothing was sent."""
+    __slots__ = ("_phase", "_state", "details", "memory")
 
-    @property
-    def named(self) -> tuple[str, str, str]:
-        """How events begin: the migration, the target's kind, the device's name."""
-        return self.migration, self.target_json["kind"], self.device
+    def __init__(self, details: Details, phase: Ready | Ending) -> None:
+        """
+        Args:
+            details: of it; they stay.
+            phase: in which it begins here.
+        """
+        self.details = details
+        self.memory = phase.memory if isinstance(phase, Ready) else 0
+        """About how many bytes its program takes while it has not ended."""
+        self._state = after(None, phase)
+        self._phase: OperationPhase = phase
 
-    def ended(self, program: Program, replayed: Replayed) -> Report:
-        """Its replay has ended so."""
-        self.report = told = report(
-            self.migration,
-            program.commands,
-            replayed,
-            widened=self.widened,
-            prepare_us=self.prepare_us,
-        )
-        self.state = State.FAILED
-        if replayed.outcome is Outcome.RESTORED:
-            self.state = State.RESTORED
-            return told
-        kind, message = _FAILURES[replayed.outcome]
-        message = message.format(
-            rejected=told.rejected_total,
-            unanswered=told.unanswered_total,
-            commands=told.commands,
-            fault=replayed.fault,
-        )
-        self.failure = (kind, message)
-        return told
-
-    def outcome(self) -> Report:
-        """What its commit came to.
+    def enter(self, phase: Commit | Ending) -> None:
+        """This happens to it: the next phase begins, and the one before is over.
 
         Raises:
-            Refusal: it failed; with the report, where there is one.
+            IllegalTransition: that cannot happen in its state; it stays as it is.
         """
-        if self.failure is None:
-            assert self.report is not None
-            return self.report
-        kind, message = self.failure
-        data = {} if self.report is None else {"report": self.report.to_json()}
-        raise Refusal(kind, message, **data)
+        self._state = after(self._state, phase)
+        self._phase = phase
+
+    @property
+    def phase(self) -> OperationPhase:
+        """The phase that it is in, with all that there is in this phase only."""
+        return self._phase
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        return self._state
+
+    @property
+    def migration(self) -> str:
+        """By which it is known."""
+        return self.details.migration
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return isinstance(self._phase, AnyEnding)
+
+    @property
+    def renewable(self) -> bool:
+        """Whether the same may be prepared again, in its place."""
+        return isinstance(self._phase, Ending) and self._phase.renewable
+
+    @property
+    def report(self) -> Report | None:
+        """What became of each command; None where there is nothing to tell."""
+        return self._phase.report if isinstance(self._phase, Ending) else None
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it ended; None where it has not, or an older vdpad did not write it down."""
+        return self._phase.ended if isinstance(self._phase, Ending) else None
 
     def to_json(self) -> dict[str, Any]:
         """The API's Operation."""
+        details, report = self.details, self.report
         return {
-            "migration": self.migration,
-            "state": self.state.value,
-            "digest": self.digest,
-            "target": self.target_json,
-            "commands": self.commands,
-            "doorbells": self.doorbells,
-            "widened": list(self.widened),
-            "prepare_us": self.prepare_us,
-            "report": None if self.report is None else self.report.to_json(),
+            "migration": details.migration,
+            "state": self._state.value,
+            "digest": details.digest,
+            "target": details.target,
+            "commands": details.commands,
+            "doorbells": details.doorbells,
+            "widened": list(details.widened),
+            "prepare_us": details.prepare_us,
+            "report": None if report is None else report.to_json(),
         }

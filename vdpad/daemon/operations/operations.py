@@ -1,41 +1,35 @@
 """Operations: what became of each migration that was asked for.
 
-An operation is known by its migration, and is for one state and one target (their digest). States:
+An operation is known by its migration, and is for one state and one target (their digest). It is
+prepared, and then committed or cancelled; its states are transitions.py's. It has a record beside
+it (records/), which goes the same way and outlives the daemon. One that the daemon itself ended
+before anything was sent, by its death or by `stop`, is renewable: the same may be prepared again,
+in its place.
 
-    prepared ──commit──▶ committing ──▶ restored        every command acked OK
-        │                    └────────▶ failed          rejected, late, or a broken device
-        └────cancel───▶ cancelled
-
-An operation has a record beside it (records/), which goes the same way and outlives the daemon.
-What the next daemon finds unended there is failed, with a report that says "interrupted". One that
-the daemon itself ended before anything was sent, by its death or by `stop`, is renewable: the same
-may be prepared again, in its place.
-
-Only `begin` leaves `prepared` for `committing`, and only the commit's own task (commits.py) leaves
-that. Whoever asks for the same again while it runs waits for the same end, and afterwards gets the
-record of it. A lend that is refused leaves the operation prepared, since no device was touched.
+Only `begin` has a commit begin, and only the commit's own task (commits.py) ends it. Whoever asks
+for the same again while it runs waits for the same end, and afterwards gets the record of it. A
+lend that is refused leaves the operation prepared, since no device was touched.
 
 Nothing here suspends between looking at a state and changing it; that is all the locking there is.
 """
 
 import asyncio
+from datetime import UTC, datetime
 
 from vdpad.daemon.events.operations import Cancelled, Prepared
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.commits import Commits
-from vdpad.daemon.operations.operation import Operation, State, Wish
+from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.phases import Begun, Commit, Ready
 from vdpad.daemon.operations.preparing import Preparing, cut_short, prepared
 from vdpad.daemon.operations.registry import Registry
 from vdpad.daemon.operations.running import RunningCommits
+from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.records.directory import Records
+from vdpad.daemon.records.endings import Cancellation, Interruption, Shutdown
 from vdpad.daemon.settings import Limits, Replay
-from vdpad.restore.program import Program
-from vdpad.restore.report import Report
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.refusal import Kind, Refusal
-
-# Requests that wait for one commit. Stops its repetitions from filling memory and descriptors.
-_MOST_WAITING = 8
 
 
 class Operations:
@@ -44,7 +38,7 @@ class Operations:
     def __init__(
         self,
         limits: Limits,
-        waiting: Replay,
+        timing: Replay,
         records: Records,
         running: RunningCommits,
         announce: Announce = log_event,
@@ -53,7 +47,7 @@ class Operations:
         """
         Args:
             limits: how many there may be.
-            waiting: how long to wait for devices.
+            timing: how long to wait for devices.
             records: where they outlive the daemon.
             running: who knows which commits run; no others' than these.
             announce: whom to tell of what becomes of them.
@@ -65,18 +59,18 @@ class Operations:
         self._stopping = False
         self._books = Bookkeeping(records, announce, running)
         self._registry = Registry(limits, self._books.forget)
-        self._commits = Commits(waiting, self._books, running, soon)
+        self._commits = Commits(timing, self._books, running, soon)
 
     def recall(self) -> None:
         """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
-        for operation in self._books.recall():
-            self._registry.add(operation)
+        for details, ending in self._books.recall():
+            self._registry.add(Operation(details, ending))
         self._registry.forget_ended()
 
-    def use(self, limits: Limits, waiting: Replay) -> None:
+    def use(self, limits: Limits, timing: Replay) -> None:
         """Other settings from the next request on; commits that run keep theirs."""
         self._registry.limits = limits
-        self._commits.waiting = waiting
+        self._commits.timing = timing
 
     async def prepare(self, wish: Wish) -> Operation:
         """The operation for a wish: recorded already, or made ready, planned and encoded now.
@@ -92,26 +86,27 @@ class Operations:
             await earlier.ended.wait()
         known = self._registry.find(wish.migration)
         if known is not None:
-            _refuse_another(known.digest, digest)
+            _refuse_another(known.details.digest, digest)
             if not known.renewable:
                 return known
         if self._stopping:
             raise _is_stopping()
         self._registry.make_room(len(self._preparing))
         operation = await self._prepare_anew(wish, digest)
-        self._take_in(operation, operation.program)
+        self._registry.add(operation)
+        details = operation.details
         self._soon(
             Prepared(
-                *operation.named,
-                operation.commands,
-                operation.doorbells,
-                operation.prepare_us,
-                operation.widened,
+                *details.named,
+                details.commands,
+                details.doorbells,
+                details.prepare_us,
+                details.widened,
             )
         )
         return operation
 
-    def begin(self, migration: str, fds: list[int], deadline_ms: int | None) -> Operation:
+    def begin(self, migration: str, fds: list[int], deadline_ms: int | None) -> Begun:
         """Begins the commit of a prepared operation; one that was begun stays as it is.
 
         Args:
@@ -125,40 +120,23 @@ class Operations:
             BadLend: the operation stays prepared.
         """
         operation = self.get(migration)
-        if operation.renewable:
-            raise Refusal(
-                Kind.NO_SUCH_MIGRATION,
-                "the daemon ended before this commit, and nothing was sent; prepare the same again",
-            )
-        if operation.state is State.CANCELLED:
-            raise Refusal(
-                Kind.CONFLICT,
-                "this migration was cancelled; prepare the state under another name",
-                digest=operation.digest,
-            )
-        if operation.state is State.PREPARED:
-            self._commits.start(operation, fds, deadline_ms)
-        return operation
-
-    async def outcome(self, operation: Operation) -> Report:
-        """The report of an operation that was begun, when its commit has ended.
-
-        Cancellation of the caller leaves the commit running.
-
-        Raises:
-            Refusal: rejected, timeout, device-broken; overloaded: many wait for it already.
-        """
-        if operation.commit is not None:
-            if operation.waiting >= _MOST_WAITING:
+        match operation.phase:
+            case Ready() as ready:
+                return self._commits.start(operation, ready, fds, deadline_ms)
+            case Cancellation():
                 raise Refusal(
-                    Kind.OVERLOADED, "many requests wait for this commit; ask for its status"
+                    Kind.CONFLICT,
+                    "this migration was cancelled; prepare the state under another name",
+                    digest=operation.details.digest,
                 )
-            operation.waiting += 1
-            try:
-                await asyncio.shield(operation.commit)
-            finally:
-                operation.waiting -= 1
-        return operation.outcome()
+            case Interruption() | Shutdown():
+                raise Refusal(
+                    Kind.NO_SUCH_MIGRATION,
+                    "the daemon ended before this commit, and nothing was sent; "
+                    "prepare the same again",
+                )
+            case begun:
+                return begun
 
     def get(self, migration: str) -> Operation:
         """The operation of a migration.
@@ -193,9 +171,9 @@ class Operations:
             Refusal: no-such-migration; busy: its commit runs, and commands cannot be called back.
         """
         operation = self.get(migration)
-        if self._cancelled_now(operation):
-            assert operation.destination is not None
-            await operation.destination.give_up()
+        ready = self._cancel(operation, Cancellation(ended=datetime.now(UTC)))
+        if ready is not None:
+            await ready.destination.give_up()
         return operation
 
     def device_goes(self, migration: str) -> None:
@@ -206,7 +184,7 @@ class Operations:
         """
         operation = self._registry.find(migration)
         if operation is not None:
-            self._cancelled_now(operation)
+            self._cancel(operation, Cancellation(ended=datetime.now(UTC)))
 
     async def stop(self) -> None:
         """Takes on nothing more, cancels what has not begun, and waits for the commits under way.
@@ -217,37 +195,18 @@ class Operations:
         preparing = list(self._preparing.values())
         for under_way in preparing:
             under_way.task.cancel()
-        cancelled = [each for each in self._registry if each.state is State.PREPARED]
-        for each in cancelled:
-            each.renewable = True
-            self._cancelled_now(each)
+        ready = [each.phase for each in self._registry if isinstance(each.phase, Ready)]
+        commits = [each.phase for each in self._registry if isinstance(each.phase, Commit)]
+        for each in self._registry:
+            if each.state is State.PREPARED:
+                self._cancel(each, Shutdown(ended=datetime.now(UTC)))
         await asyncio.gather(
-            *(each.ended.wait() for each in preparing),
-            *(each.destination.give_up() for each in cancelled if each.destination),
-            *(asyncio.shield(each.commit) for each in self._registry if each.commit),
+            *(under_way.ended.wait() for under_way in preparing),
+            *(phase.destination.give_up() for phase in ready),
+            *(asyncio.shield(phase.task) for phase in commits),
             return_exceptions=True,
         )
         self._books.settle_all()
-
-    def _cancelled_now(self, operation: Operation) -> bool:
-        """Cancels what is prepared, and says whether it was.
-
-        Raises:
-            Refusal: busy.
-        """
-        if operation.state is State.COMMITTING:
-            raise Refusal(
-                Kind.BUSY,
-                "its commit is running; it ends by its deadline, `status` then tells how",
-                migration=operation.migration,
-            )
-        if operation.state is not State.PREPARED:
-            return False
-        operation.state = State.CANCELLED
-        operation.program = None
-        self._books.cancelled(operation)
-        self._announce(Cancelled(*operation.named))
-        return True
 
     async def _prepare_anew(self, wish: Wish, digest: str) -> Operation:
         """
@@ -258,20 +217,37 @@ class Operations:
         assert task is not None
         under_way = self._preparing[wish.migration] = Preparing(digest, task)
         try:
-            return await prepared(wish, digest)
+            return await prepared(wish, digest, self._books)
         except asyncio.CancelledError:
             if not self._stopping or task.uncancel():
                 raise
-            self._take_in(cut_short(wish, digest), None)
+            details, ending = cut_short(wish, digest), Shutdown(ended=datetime.now(UTC))
+            self._books.write(details, ending)
+            self._registry.add(Operation(details, ending))
             raise _is_stopping() from None
         finally:
             del self._preparing[wish.migration]
             under_way.ended.set()
 
-    def _take_in(self, operation: Operation, program: Program | None) -> None:
-        """Makes an operation known, in the place of one that it renews, and begins its record."""
-        self._registry.add(operation)
-        self._books.begin(operation, program)
+    def _cancel(self, operation: Operation, ending: Cancellation | Shutdown) -> Ready | None:
+        """Ends an operation that is prepared, and gives what its commit would have had.
+
+        Raises:
+            Refusal: busy: its commit runs.
+        """
+        match operation.phase:
+            case Commit():
+                raise Refusal(
+                    Kind.BUSY,
+                    "its commit is running; it ends by its deadline, `status` then tells how",
+                    migration=operation.migration,
+                )
+            case Ready() as ready:
+                operation.enter(ending)
+                self._books.ended(ready.record, ending)
+                self._announce(Cancelled(*operation.details.named))
+                return ready
+        return None
 
 
 def _is_stopping() -> Refusal:

@@ -3,10 +3,14 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vdpad.daemon.operations.operation import Operation, State, Wish
-from vdpad.daemon.targets.interface import Terms
+from vdpad.daemon.operations.bookkeeping import Bookkeeping
+from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.phases import Ready
+from vdpad.daemon.records.details import Details
+from vdpad.daemon.targets.interface import Destination, Terms
 from vdpad.restore.plan import DoesNotFit, Incompatible, Plan, plan
 from vdpad.restore.program import by_name, encode
 from vdpad.state.model import NetState
@@ -23,59 +27,80 @@ class Preparing:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def prepared(wish: Wish, digest: str) -> Operation:
-    """The operation for a wish, its device up. On cancellation the device is let go of.
+async def prepared(wish: Wish, digest: str, books: Bookkeeping) -> Operation:
+    """The operation for a wish, its device up and its record begun.
+
+    On cancellation the device is let go of, and nothing is recorded.
 
     Raises:
         DoesNotFit; what the target raises.
     """
     destination = await wish.target.bring_up(wish.state.features, wish.migration)
     try:
-        planned = _plan_or_refuse(wish.state, destination)
-        program = encode(planned.commands, destination.geometry, event_idx=destination.event_idx)
+        return _operation(wish, digest, destination, books)
     except BaseException:
         await destination.give_up()
         raise
-    return Operation(
-        migration=wish.migration,
-        digest=digest,
-        destination=destination,
-        target_json=wish.target_json,
+
+
+def _operation(wish: Wish, digest: str, destination: Destination, books: Bookkeeping) -> Operation:
+    """
+    Raises:
+        DoesNotFit
+    """
+    planned = _plan_or_refuse(wish.state, destination)
+    program = encode(planned.commands, destination.geometry, event_idx=destination.event_idx)
+    details = _details(
+        wish,
+        digest,
         device=destination.name,
         commands=len(program.commands),
         doorbells=program.most_doorbells,
         widened=planned.widened,
-        prepare_us=_since(wish),
-        program=program,
-        memory=program.memory,
-        by_name=by_name(program.commands),
     )
+    ready = Ready(
+        destination=destination,
+        program=program,
+        record=books.begin(details, program),
+        by_name=by_name(program.commands),
+        memory=program.memory,
+    )
+    return Operation(details, ready)
 
 
-def cut_short(wish: Wish, digest: str) -> Operation:
+def cut_short(wish: Wish, digest: str) -> Details:
     """What is known of a prepare that the daemon's end cut short."""
-    return Operation(
+    device = _as_wished(wish.target_json)
+    return _details(wish, digest, device=device, commands=0, doorbells=0, widened=())
+
+
+def _details(
+    wish: Wish,
+    digest: str,
+    *,
+    device: str,
+    commands: int,
+    doorbells: int,
+    widened: tuple[str, ...],
+) -> Details:
+    """The details, as of now."""
+    prepare_us = (time.perf_counter_ns() - wish.began_ns) // 1000
+    return Details(
         migration=wish.migration,
         digest=digest,
-        destination=None,
-        target_json=wish.target_json,
-        device=_as_wished(wish.target_json),
-        commands=0,
-        doorbells=0,
-        widened=(),
-        prepare_us=_since(wish),
-        state=State.CANCELLED,
-        renewable=True,
+        target=wish.target_json,
+        device=device,
+        commands=commands,
+        doorbells=doorbells,
+        widened=widened,
+        prepare_us=prepare_us,
+        began=datetime.now(UTC) - timedelta(microseconds=prepare_us),
     )
 
 
 def _as_wished(target: dict[str, Any]) -> str:
     """The device as the caller named it; "" for a ring that is lent."""
     return str(target.get("device") or target.get("name") or target.get("path") or "")
-
-
-def _since(wish: Wish) -> int:
-    return (time.perf_counter_ns() - wish.began_ns) // 1000
 
 
 def _plan_or_refuse(state: NetState, terms: Terms) -> Plan:

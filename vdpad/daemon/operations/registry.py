@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from vdpad.daemon.operations.operation import ENDED, Operation, State
+from vdpad.daemon.operations.operation import Operation
+from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.settings import Limits
 from vdpad.service.refusal import Kind, Refusal
 
@@ -60,7 +61,7 @@ class Registry:
         Raises:
             Refusal: overloaded.
         """
-        unended = self._unended = [each for each in self._unended if each.state not in ENDED]
+        unended = self._unended = [each for each in self._unended if not each.has_ended]
         active = len(unended) + preparing
         if active >= self.limits.operations_at_once:
             raise _has_too_much(
@@ -80,7 +81,7 @@ class Registry:
     def forget_ended(self, coming: int = 0) -> bool:
         """Forgets the oldest that have ended, until so many more may come; whether they may."""
         too_many = max(0, len(self._all) + coming - self.limits.operations_kept)
-        ended = (each.migration for each in self if each.state in ENDED)
+        ended = (each.migration for each in self if each.has_ended)
         forgotten = list(islice(ended, too_many))
         for migration in forgotten:
             del self._all[migration]

@@ -13,8 +13,9 @@ directory belongs on tmpfs, where a store never waits for a disk. The mark's sta
        └──▶ CANCELLED, STOPPED           (FAILED is only ever written with a new file)
 
 COMMITTING is stored before the first command is published, and RESTORED after the last ack was
-read. So a file that says PREPARED is of an operation that sent nothing; one that says COMMITTING is
-of one that was interrupted, and its acks say how far that had come.
+read, each end in one store with its time. So a file that says PREPARED is of an operation that sent
+nothing; one that says COMMITTING is of one that was interrupted, and its acks say how far that had
+come.
 
 Only `Records` makes and removes files, and only one process may have the directory. What cannot be
 written is told and lives in this process's memory: a record never fails an operation.
@@ -30,16 +31,16 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from vdpad.daemon.events.daemon import RecordLost
+from vdpad.daemon.records.details import Details
+from vdpad.daemon.records.endings import Ending, Stage
 from vdpad.daemon.records.file import (
     ACKS_AT,
     MAX_RECORD,
     BadRecord,
     Body,
     Record,
-    Stage,
     StoredRecord,
     decode_record,
     encode_record,
@@ -88,57 +89,57 @@ class Records:
         """All records, oldest first; what is none is removed and told."""
         if self._directory is None:
             return []
-        found = sorted(self._read_all(), key=lambda each: each.body.sequence)
+        found = sorted(self._read_all(self._directory), key=lambda each: each.body.sequence)
         if found:
             self._next = found[-1].body.sequence + 1
         return found
 
-    def _read_all(self) -> Iterator[StoredRecord]:
-        assert self._directory is not None
-        for name in os.listdir(self._directory):
+    def _read_all(self, directory: int) -> Iterator[StoredRecord]:
+        for name in os.listdir(directory):
             if _UNFINISHED.fullmatch(name):
                 self._remove(name)
             if not _NAME.fullmatch(name):
                 continue
             try:
-                yield _read(name, self._directory)
+                yield _read(name, directory)
             except (BadRecord, OSError) as error:
                 self._announce(RecordLost(name, str(error)))
                 self._remove(name)
 
     # --- what is ---
 
-    def create(self, program: Program | None, **fields: Any) -> Record:
+    def create(self, details: Details, program: Program) -> Record:
         """The record of an operation that was prepared; it takes the place of an earlier one.
 
         Args:
-            program: what will be sent; None where it came to none.
-            fields: of Body, those that the program and the directory don't give.
+            details: of the operation.
+            program: what will be sent.
         """
-        if program is not None:
-            fields |= {"commands": len(program.commands), "most_in_flight": program.most_in_flight}
-        body = Body(sequence=self._next, **fields)
-        self._next += 1
+        body = self._body(details, most_in_flight=program.most_in_flight)
         return Record(body, self._begun(body, program) or in_memory(body))
 
-    def settle(self, record: Record, stage: Stage, **fields: Any) -> None:
+    def settle(self, record: Record, ending: Ending) -> None:
         """Writes down how an operation ended, in as few bytes as that takes, and closes its record.
 
         Args:
-            record: open.
-            stage: how it ended.
-            fields: of Body, those that its end has brought.
+            record: open, or closed already.
+            ending: how it ended.
         """
         record.close()
-        self.rewrite(record.body, stage, **fields)
+        self.rewrite(record.body, ending)
 
-    def rewrite(self, body: Body, stage: Stage, **fields: Any) -> None:
+    def write(self, details: Details, ending: Ending) -> None:
+        """The same for an operation that had no record by its end."""
+        self.rewrite(self._body(details), ending)
+
+    def rewrite(self, body: Body, ending: Ending) -> None:
         """The same for an operation of an earlier daemon."""
         if self._directory is None:
             return
-        body = body.model_copy(update=fields)
+        body = body.model_copy(update={"report": ending.report, "failure": ending.failure})
+        whole = encode_record(body, ending.stage, ended=ending.ended)
         try:
-            _write(_name(body.migration), self._directory, encode_record(body, stage))
+            _write(_name(body.migration), self._directory, whole)
         except OSError as error:
             self._announce(RecordLost(body.migration, why(error)))
 
@@ -146,7 +147,13 @@ class Records:
         """Removes a record."""
         self._remove(_name(migration))
 
-    def _begun(self, body: Body, program: Program | None) -> mmap.mmap | None:
+    def _body(self, details: Details, most_in_flight: int = 0) -> Body:
+        """The next record's."""
+        body = Body(sequence=self._next, most_in_flight=most_in_flight, **vars(details))
+        self._next += 1
+        return body
+
+    def _begun(self, body: Body, program: Program) -> mmap.mmap | None:
         """Puts a file in its place, and maps what of it may change; None where that can't be."""
         if self._directory is None:
             return None

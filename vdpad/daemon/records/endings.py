@@ -1,136 +1,84 @@
-"""What an operation of an earlier daemon came to, by its record.
+"""How far an operation has come, as its record says it; and the ways in which it can end.
 
-One that has ended is as it was told then. One that has not was interrupted: its state is "failed"
-and its report's outcome "interrupted". Where its commit had begun, the report holds every ack that
-is known to have been read, and all others are unanswered; the device may have served some of them.
-Where it had not, nothing was sent, and the same may be prepared again.
+An ending is all that is known of an operation beside its details. It is made where the operation
+ends (operations/), or from a record that an earlier daemon left (recalled.py).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import ClassVar
 
-from vdpad.daemon.records.file import BadRecord, Stage, StoredRecord
-from vdpad.restore.replay import Outcome, Replayed
-from vdpad.restore.report import Report, report
+from vdpad.restore.report import Report
 from vdpad.service.refusal import Kind
-from vdpad.virtio.commands import Command, DecodeError, decode_command
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an operation ended."""
+class Stage(IntEnum):
+    """How far an operation has come."""
 
-    stage: Stage
-    """RESTORED, FAILED or CANCELLED."""
+    PREPARED = 1
+    COMMITTING = 2
+    RESTORED = 3
+    FAILED = 4
+    CANCELLED = 5
+    STOPPED = 6
+    """Cancelled by the daemon's end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyEnding:
+    """What every ending has, and most of them leave out."""
+
+    stage: ClassVar[Stage]
+    """The record's last."""
+    renewable: ClassVar[bool] = False
+    """Nothing was sent, and it was no caller who ended it: the same may be prepared again."""
     report: Report | None = None
     failure: tuple[Kind, str] | None = None
-    renewable: bool = False
-    """It was the daemon that ended it, before anything was sent."""
+    """What callers of a failed commit are told, beside the report."""
+    ended: datetime | None = None
+    """By the wall clock, of an operation that was interrupted when that was found; None where an
+    older vdpad wrote it down."""
 
 
-def ending(found: StoredRecord) -> Ending:
-    """How the operation of a record ended.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Success(AnyEnding):
+    """Every command was acked OK."""
 
-    Raises:
-        BadRecord: it contradicts itself.
-    """
-    body = found.body
-    match found.stage:
-        case Stage.PREPARED:
-            untouched = replace(_interrupted(found), device_must_reset=False)
-            return Ending(Stage.FAILED, untouched, renewable=True)
-        case Stage.COMMITTING:
-            told = _interrupted(found)
-            return Ending(Stage.FAILED, told, (Kind.INTERNAL, _how_far(told, body.most_in_flight)))
-        case Stage.RESTORED:
-            return Ending(Stage.RESTORED, _restored(found))
-        case Stage.FAILED if body.failure is not None:
-            return Ending(Stage.FAILED, body.report, body.failure)
-        case Stage.FAILED if body.report is not None:
-            return Ending(Stage.FAILED, body.report, renewable=True)
-        case Stage.CANCELLED:
-            return Ending(Stage.CANCELLED)
-        case Stage.STOPPED:
-            return Ending(Stage.CANCELLED, renewable=True)
-    raise BadRecord("it has failed, and does not say how")
+    stage = Stage.RESTORED
+    report: Report
 
 
-def _interrupted(found: StoredRecord) -> Report:
-    known = found.progress.known()
-    return _report(
-        found,
-        Replayed(
-            outcome=Outcome.INTERRUPTED,
-            rejected=known.rejected,
-            unanswered=known.unanswered,
-            doorbells=known.doorbells,
-            elapsed_ns=0,
-            next_index=None,
-        ),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(AnyEnding):
+    """A commit that came to no good end; without a report where the daemon itself failed."""
+
+    stage = Stage.FAILED
+    failure: tuple[Kind, str]
 
 
-def _restored(found: StoredRecord) -> Report:
-    told = found.body.report or _restored_by_its_acks(found)
-    if told is None or told.outcome is not Outcome.RESTORED:
-        raise BadRecord("it says that all was restored, and nothing else in it does")
-    return told
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interruption(AnyEnding):
+    """The daemon died before the commit."""
+
+    stage = Stage.FAILED
+    renewable = True
+    report: Report
 
 
-def _restored_by_its_acks(found: StoredRecord) -> Report | None:
-    known = found.progress.known()
-    all_there = len(found.progress.acks) == found.body.commands
-    if not all_there or known.rejected or known.unanswered:
-        return None
-    return _report(
-        found,
-        Replayed(
-            outcome=Outcome.RESTORED,
-            rejected=(),
-            unanswered=(),
-            doorbells=known.doorbells,
-            elapsed_ns=found.commit_us * 1000,
-            next_index=found.next_index,
-        ),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancellation(AnyEnding):
+    """A caller cancelled it before its commit."""
+
+    stage = Stage.CANCELLED
 
 
-def _report(found: StoredRecord, replayed: Replayed) -> Report:
-    body = found.body
-    return report(
-        body.migration,
-        _Commands(found),
-        replayed,
-        widened=body.widened,
-        prepare_us=body.prepare_us,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shutdown(AnyEnding):
+    """The daemon stopped before the commit."""
+
+    stage = Stage.STOPPED
+    renewable = True
 
 
-class _Commands:
-    """The commands of a record, of which a report names a few."""
-
-    def __init__(self, found: StoredRecord) -> None:
-        self._found = found
-
-    def __len__(self) -> int:
-        return self._found.body.commands
-
-    def __getitem__(self, index: int) -> Command:
-        at = 0
-        for count, size in self._found.body.lengths:
-            if index < count:
-                at += index * size
-                break
-            index -= count
-            at += count * size
-        try:
-            return decode_command(self._found.commands[at : at + size])
-        except DecodeError as error:
-            raise BadRecord(f"its commands: {error}") from error
-
-
-def _how_far(told: Report, most_in_flight: int) -> str:
-    perhaps = min(told.unanswered_total, most_in_flight)
-    return (
-        f"the daemon ended in the middle of this commit: {told.applied} of {told.commands} "
-        f"commands are known to be applied, and up to {perhaps} more may be; reset the device"
-    )
+Ending = Success | Failure | Interruption | Cancellation | Shutdown

@@ -4,8 +4,10 @@
 
 The head, the body and the commands never change, and the checksum is over the last two. The mark is
 words of 64 bits: the stage, the two of a replay's Progress, and what a restore came to; the acks
-are Progress's. `Record` writes both, by stores into memory. Once the operation has ended, a file
-has a report in its body and neither acks nor commands.
+are Progress's. `Record` writes both, by stores into memory. The stage's word also holds when the
+operation ended, in microseconds since the epoch above the stage's eight bits, so that one store
+says both; 0 is no time, as in the records of a vdpad that told none. Once the operation has ended,
+a file has a report in its body and neither acks nor commands.
 """
 
 import mmap
@@ -13,18 +15,20 @@ import struct
 import zlib
 from array import array
 from dataclasses import dataclass
-from enum import IntEnum
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, ValidationError
 
+from vdpad.daemon.records.details import Details
+from vdpad.daemon.records.endings import Cancellation, Shutdown, Stage, Success
 from vdpad.errors import VdpadError
 from vdpad.restore.program import Program
 from vdpad.restore.progress import WORDS, Progress
 from vdpad.restore.report import Report
 from vdpad.service.refusal import Kind
-from vdpad.state.problems import invalid, problems_of, summary
+from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.commands import ACK_NONE
 
 VERSION = 1
@@ -36,6 +40,10 @@ _HEAD = struct.Struct("<8sIIII")
 _STAGE, _PROGRESS, _COMMIT_US, _NEXT_INDEX = 0, 1, 1 + WORDS, 2 + WORDS
 _MARK = struct.Struct(f"={3 + WORDS}Q")
 _NOTHING_YET = (0,) * (2 + WORDS)
+# Of the stage's word: what the stage takes, in bits; the time is above it.
+_STAGE_BITS = 8
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 ACKS_AT = _HEAD.size + _MARK.size
 
 # Above what a datagram's state encodes to, with a target, a report and the acks beside it. Stops a
@@ -47,41 +55,12 @@ class BadRecord(VdpadError):
     """A file that is no record, or not all of one."""
 
 
-class Stage(IntEnum):
-    """How far an operation has come."""
-
-    PREPARED = 1
-    COMMITTING = 2
-    RESTORED = 3
-    FAILED = 4
-    CANCELLED = 5
-    STOPPED = 6
-    """Cancelled by the daemon's end."""
-
-
-def _of_a_kind(target: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if not isinstance(target.get("kind"), str):
-        raise invalid((("kind",), "kind", "expected a word"))
-    return target
-
-
-class Body(BaseModel):
-    """What a record says in JSON."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+class Body(Details):
+    """What a record says in JSON: the details, and what only records need."""
 
     version: Annotated[int, Field(ge=VERSION, le=VERSION)] = VERSION
     sequence: Annotated[int, Field(ge=0)]
     """Of the records of a directory; the oldest is the lowest."""
-    migration: Annotated[str, Field(min_length=1, max_length=128)]
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    target: Annotated[dict[str, JsonValue], AfterValidator(_of_a_kind)]
-    device: Annotated[str, Field(max_length=4096)]
-    """As events name it."""
-    commands: Annotated[int, Field(ge=0)] = 0
-    doorbells: Annotated[int, Field(ge=0)]
-    widened: tuple[str, ...]
-    prepare_us: Annotated[int, Field(ge=0)]
     lengths: tuple[tuple[int, int], ...] = ()
     """Of the commands behind the body, in runs: how many, and how many bytes each has."""
     most_in_flight: Annotated[int, Field(ge=0)] = 0
@@ -96,6 +75,8 @@ class StoredRecord:
 
     body: Body
     stage: Stage
+    ended: datetime | None
+    """None where it has not, or is not told."""
     progress: Progress
     """A copy; empty where the operation had ended."""
     commands: bytes
@@ -125,15 +106,13 @@ class Record:
         """The commit begins; nothing has been published yet."""
         self._mark[_STAGE] = Stage.COMMITTING
 
-    def restored(self, commit_us: int, next_index: int) -> None:
-        """All was acked OK."""
-        self._mark[_COMMIT_US] = commit_us
-        self._mark[_NEXT_INDEX] = next_index
-        self._mark[_STAGE] = Stage.RESTORED
-
-    def end(self, stage: Stage) -> None:
-        """It ended before its commit began."""
-        self._mark[_STAGE] = stage
+    def end(self, ending: Success | Cancellation | Shutdown) -> None:
+        """It has ended so. What else its report says can be told from the acks."""
+        report = ending.report
+        if report is not None and report.ring is not None:
+            self._mark[_COMMIT_US] = report.commit_us
+            self._mark[_NEXT_INDEX] = report.ring.next_available
+        self._mark[_STAGE] = _stage_word(ending.stage, ending.ended)
 
     def close(self) -> None:
         """Lets go of the file, and changes nothing in it. May be called again."""
@@ -149,7 +128,9 @@ def in_memory(body: Body) -> bytearray:
     return bytearray(ACKS_AT) + bytes([ACK_NONE]) * body.commands
 
 
-def encode_record(body: Body, stage: Stage, program: Program | None = None) -> bytes:
+def encode_record(
+    body: Body, stage: Stage, program: Program | None = None, ended: datetime | None = None
+) -> bytes:
     """A record's bytes; with a program while that may still be sent."""
     acks, commands = b"", b""
     if program is not None:
@@ -159,7 +140,8 @@ def encode_record(body: Body, stage: Stage, program: Program | None = None) -> b
     text = body.model_dump_json().encode()
     checksum = zlib.crc32(commands, zlib.crc32(text))
     head = _HEAD.pack(_MAGIC, checksum, len(acks), len(text), len(commands))
-    return b"".join((head, _MARK.pack(stage, *_NOTHING_YET), acks, text, commands))
+    mark = _MARK.pack(_stage_word(stage, ended), *_NOTHING_YET)
+    return b"".join((head, mark, acks, text, commands))
 
 
 def decode_record(whole: bytes) -> StoredRecord:
@@ -183,7 +165,8 @@ def decode_record(whole: bytes) -> StoredRecord:
         body = Body.model_validate_json(whole[body_at:commands_at])
     except ValidationError as error:
         raise BadRecord(f"its body: {summary(problems_of(error))}") from error
-    stage, *words, commit_us, next_index = _MARK.unpack_from(whole, _HEAD.size)
+    word, *words, commit_us, next_index = _MARK.unpack_from(whole, _HEAD.size)
+    stage, ended = _stage_of(word)
     progress = Progress.unshared(acks)
     progress.words[:] = array("Q", words)
     progress.acks[:] = whole[ACKS_AT:body_at]
@@ -191,7 +174,21 @@ def decode_record(whole: bytes) -> StoredRecord:
     _check_mark(stage, words, acks)
     if next_index > 0xFFFF or commit_us >= 1 << 53:
         raise BadRecord("its restore makes no sense")
-    return StoredRecord(body, Stage(stage), progress, whole[commands_at:], commit_us, next_index)
+    return StoredRecord(
+        body, Stage(stage), ended, progress, whole[commands_at:], commit_us, next_index
+    )
+
+
+def _stage_word(stage: Stage, ended: datetime | None) -> int:
+    microseconds = 0 if ended is None else (ended - _EPOCH) // _MICROSECOND
+    return microseconds << _STAGE_BITS | stage
+
+
+def _stage_of(word: int) -> tuple[int, datetime | None]:
+    """A stage, which may be none, and when it ended; no time is too far for a datetime."""
+    microseconds = word >> _STAGE_BITS
+    ended = _EPOCH + microseconds * _MICROSECOND if microseconds else None
+    return word & (1 << _STAGE_BITS) - 1, ended
 
 
 def _check_mark(stage: int, words: list[int], acks: int) -> None:
