@@ -57,7 +57,10 @@ def _shown(line: Line) -> str:
 def _acks(
     commands: tuple[AnyCommand, ...], planned: Counter[str], replayed: replay.Replayed
 ) -> dict[tuple[str, str], int]:
-    rejected = by_name(tuple(commands[index] for index in replayed.rejected))
-    unanswered = by_name(tuple(commands[index] for index in replayed.unanswered))
-    counted = {"ok": planned - rejected - unanswered, "err": rejected, "none": unanswered}
+    counted = {"ok": planned}
+    # Else all were acked OK, and the guest waits for no subtraction.
+    if replayed.rejected or replayed.unanswered:
+        rejected = by_name(tuple(commands[index] for index in replayed.rejected))
+        unanswered = by_name(tuple(commands[index] for index in replayed.unanswered))
+        counted = {"ok": planned - rejected - unanswered, "err": rejected, "none": unanswered}
     return {(name, ack): n for ack, names in counted.items() for name, n in names.items()}
