@@ -1,7 +1,7 @@
 """The report: what a replay came to, with names, as the API sends it (docs/api.md, "Results")."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
 from vdpad.restore.replay import Outcome, Replayed
@@ -61,7 +61,15 @@ class Report:
 
     def to_json(self) -> dict[str, object]:
         """Plain values for a reply."""
-        return asdict(self)
+        # Not asdict of the whole: it copies every field, and the guest waits for the reply.
+        plain = {name: getattr(self, name) for name in _FIELDS}
+        plain["rejected"] = tuple(map(asdict, self.rejected))
+        plain["unanswered"] = tuple(map(asdict, self.unanswered))
+        plain["ring"] = None if self.ring is None else asdict(self.ring)
+        return plain
+
+
+_FIELDS = tuple(each.name for each in fields(Report))
 
 
 def report(
