@@ -17,8 +17,8 @@ from typing import Any
 
 from vdpad.errors import VdpadError
 from vdpad.host import sysfs
-from vdpad.queues.vhost_vdpa.device import DeviceRefused, VhostVdpaDevice
-from vdpad.queues.vhost_vdpa.node import NodeBusy
+from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NodeBusy
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.commands import (

@@ -14,14 +14,14 @@ from vdpad.host.vdpa import (
     VdpaError,
 )
 from vdpad.queues.lent_queue import BadLend
-from vdpad.queues.vhost_vdpa.memory import NoMemory
-from vdpad.queues.vhost_vdpa.node import (
+from vdpad.queues.vhost_vdpa.errors import (
     MemoryLimit,
     NodeBusy,
     NoSuchNode,
     NotPermitted,
     VhostVdpaError,
 )
+from vdpad.queues.vhost_vdpa.memory import NoMemory
 from vdpad.restore.plan import DoesNotFit
 from vdpad.service.refusal import Kind, Refusal
 

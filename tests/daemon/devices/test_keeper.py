@@ -23,8 +23,13 @@ from vdpad.daemon.events.devices import (
 )
 from vdpad.daemon.faults import refusal_of
 from vdpad.errors import VdpadError
-from vdpad.queues.vhost_vdpa.device import DeviceRefused
-from vdpad.queues.vhost_vdpa.node import MemoryLimit, NodeBusy, NoSuchNode, NotPermitted
+from vdpad.queues.vhost_vdpa.errors import (
+    DeviceRefused,
+    MemoryLimit,
+    NodeBusy,
+    NoSuchNode,
+    NotPermitted,
+)
 from vdpad.service.events.event import Event
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.features import FeatureSet

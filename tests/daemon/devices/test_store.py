@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from tests.daemon.support import open_descriptors
 from vdpad.daemon.devices.store import DESCRIPTORS_A_DEVICE, DescriptorStore, Stored
 from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice, RingWords
-from vdpad.queues.vhost_vdpa.device import DeviceDescriptors, DeviceRefused
+from vdpad.queues.vhost_vdpa.device import DeviceDescriptors
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused, VhostVdpaError
 from vdpad.queues.vhost_vdpa.memory import SharedMemory, control_geometry
-from vdpad.queues.vhost_vdpa.node import VhostVdpaError
 from vdpad.service.systemd import notify as systemd_module
 from vdpad.service.systemd.notify import Notifier
 from vdpad.virtio.split_ring import RingGeometry
@@ -209,7 +209,7 @@ def test_a_node_that_is_none() -> None:
 def statuses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Makes any descriptor pass for a device's node; what its status is set to."""
     written: list[int] = []
-    for name, value in (("features", FEATURES), ("config", bytes(64)), ("status", 15)):
+    for name, value in (("get_features", FEATURES), ("get_config", bytes(64)), ("get_status", 15)):
         path = f"vdpad.queues.vhost_vdpa.node.Node.{name}"
         monkeypatch.setattr(path, lambda _, value=value: value)
     setter = "vdpad.queues.vhost_vdpa.node.Node.set_status"

@@ -30,7 +30,7 @@ from vdpad.daemon.events.devices import (
     DeviceReleased,
     DeviceStillKept,
 )
-from vdpad.queues.vhost_vdpa.node import VhostVdpaError
+from vdpad.queues.vhost_vdpa.errors import VhostVdpaError
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.systemd.notify import Notifier

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.vhost_vdpa.device import DeviceRefused
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import largest_command
 from vdpad.virtio.config import NetConfig

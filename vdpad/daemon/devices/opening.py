@@ -13,10 +13,7 @@ from vdpad.daemon.devices.store import DescriptorStore, Stored
 from vdpad.host.sysfs import Holder, holders_of
 from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice
 from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
-from vdpad.queues.vhost_vdpa.node import (
-    NodeBusy,
-    VhostVdpaError,
-)
+from vdpad.queues.vhost_vdpa.errors import NodeBusy, VhostVdpaError
 from vdpad.virtio.features import FeatureSet
 
 

@@ -11,7 +11,8 @@ from vdpad.daemon.targets.host import DeviceNode, find, one_device
 from vdpad.daemon.targets.interface import Destination, Terms
 from vdpad.daemon.targets.target_params import VhostVdpaParams
 from vdpad.host.vdpa import VdpaConfig
-from vdpad.queues.vhost_vdpa.device import NoControlQueue, to_negotiate
+from vdpad.queues.vhost_vdpa.device import to_negotiate
+from vdpad.queues.vhost_vdpa.errors import NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import control_geometry
 from vdpad.restore.plan import Capabilities, DoesNotFit, missing_features
 from vdpad.restore.program import largest_command

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.vhost_vdpa.device import DeviceDescriptors, DeviceRefused
-from vdpad.queues.vhost_vdpa.node import Node, VhostVdpaError
+from vdpad.queues.vhost_vdpa.device import DeviceDescriptors
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused, VhostVdpaError
+from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
@@ -64,9 +65,9 @@ class AdoptedDevice:
         self.geometry = geometry
         self.features = features
         try:
-            self.offered: FeatureSet = self._node.features()
-            self.config = pull_config(self._node.config())
-            self.status = self._node.status()
+            self.offered: FeatureSet = self._node.get_features()
+            self.config = pull_config(self._node.get_config())
+            self.status = self._node.get_status()
             self.ring = _words(descriptors.memory, geometry)
         except (OSError, ValueError) as error:
             self.close()

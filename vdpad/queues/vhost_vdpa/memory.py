@@ -54,7 +54,21 @@ def control_geometry(largest: int, iova: int = _PAGE) -> RingGeometry:
         iova: where they begin, on a page.
     """
     size = min(largest, _LARGEST_RING)
-    return lay_out(size, Region(iova, _pages(ring_bytes(size) + _BUFFERS)))
+    return lay_out(size, Region(iova, _control_bytes(size)))
+
+
+def topmost_control_geometry(largest: int, reachable: Region) -> RingGeometry:
+    """The same, on the last pages of what is reachable: as far from a guest's memory as can be.
+
+    Raises:
+        NoMemory: it does not fit into what is reachable.
+    """
+    iova = reachable.end // _PAGE * _PAGE - _control_bytes(min(largest, _LARGEST_RING))
+    if iova < reachable.iova:
+        raise NoMemory(
+            f"expected room for the CVQ's ring in the device addresses {reachable}, got too little"
+        )
+    return control_geometry(largest, iova)
 
 
 def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
@@ -78,11 +92,12 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
         at = memory.end
     layout = Layout(control, tuple(rings), Region(begin, at - begin))
     if at > reachable.end:
-        raise NoMemory(
-            f"expected {layout.size} bytes of device addresses, got "
-            f"[{reachable.iova:#x}, {reachable.end:#x})"
-        )
+        raise NoMemory(f"expected {layout.size} bytes of device addresses, got {reachable}")
     return layout
+
+
+def _control_bytes(size: int) -> int:
+    return _pages(ring_bytes(size) + _BUFFERS)
 
 
 def _pages(size: int) -> int:
