@@ -23,11 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.qemu.process import TUN
 from tests.qemu.qmp import Qmp, RxFilter
@@ -43,6 +43,9 @@ _CONTAINED = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "-n" if os.geteuid() == 0 else "-rn", "--pid", "--fork", "--kill-child"),
 )
+
+
+T = TypeVar("T")
 
 
 class Gone(Exception):
@@ -136,17 +139,23 @@ class Machine:
 
     def rx_filter(self) -> RxFilter:
         """The receive filter of the device under vp0, by the outer QEMU's word."""
+        return self._with_qmp(lambda qmp: qmp.query_rx_filter())
 
-        async def query() -> RxFilter:
+    def set_link(self, *, up: bool) -> None:
+        """Has the outer QEMU plug the cable of the device under vp0 in, or out."""
+        self._with_qmp(lambda qmp: qmp.execute("set_link", name="net", up=up))
+
+    def _with_qmp(self, ask: Callable[[Qmp], Awaitable[T]]) -> T:
+        async def ask_it() -> T:
             connection = socket.socket(socket.AF_UNIX)
             connection.connect(str(self._qmp))
             qmp = await Qmp.over(connection)
             try:
-                return await qmp.query_rx_filter()
+                return await ask(qmp)
             finally:
                 await qmp.close()
 
-        return asyncio.run(query())
+        return asyncio.run(ask_it())
 
     def console(self) -> str:
         """All that the machine's kernel and boot script have said."""

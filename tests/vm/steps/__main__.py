@@ -1,0 +1,24 @@
+"""The program: one story on one device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from . import control, data
+from .telling import Json, tell
+
+STORIES: dict[str, Callable[[Path, Path], Json]] = {
+    each.__name__: each
+    for each in (
+        *(data.packets, data.older_kernel, data.moved_ring, data.unmapped),
+        *(control.look, control.pinned, control.replayed, control.refusals, control.silence),
+        *(control.late_call, control.config, control.config_call),
+    )
+}
+
+
+if __name__ == "__main__":
+    node, story, folder = sys.argv[1:]
+    tell(end=STORIES[story](Path(node), Path(folder)))
