@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdpad.errors import VdpadError
-from vdpad.virtio.guest_memory import BadAddress, BadRegion, GuestMemory
+from vdpad.virtio.guest_memory import BadRegion, GuestMemory, OutsideMemory
 from vdpad.virtio.split_ring import Region
 
 # Two that touch, a hole of 16 bytes, and one more.
@@ -70,7 +70,7 @@ def test_the_last_address_can_be_memory() -> None:
     last = Region((1 << 64) - 16, 16)
     host = Host(last)
     host.memory.write(last.iova, b"x" * 16)
-    with pytest.raises(BadAddress, match="expected a region at 0x10000000000000000, got none"):
+    with pytest.raises(OutsideMemory, match="expected a region at 0x10000000000000000, got none"):
         host.memory.read(last.iova, 17)
 
 
@@ -92,7 +92,7 @@ def test_what_was_removed_is_there_no_more_and_can_be_added_again() -> None:
     host.memory.remove(SECOND)
     host.mappings.pop(SECOND).close()
     for address in (SECOND.iova, SECOND.iova - 1, SECOND.end - 1):
-        with pytest.raises(BadAddress):
+        with pytest.raises(OutsideMemory):
             host.memory.read(address, 2)
     host.add(SECOND)
     assert host.memory.read(SECOND.iova, 6) == bytes(6)
@@ -124,12 +124,12 @@ def test_an_access_to_what_is_no_memory_is_refused_whole(
         f"{size} bytes at {address:#x} reach outside the memory: "
         f"expected a region at {hole:#x}, got none"
     )
-    with pytest.raises(BadAddress, match=expected):
+    with pytest.raises(OutsideMemory, match=expected):
         host.memory.read(address, size)
-    with pytest.raises(BadAddress, match=expected):
+    with pytest.raises(OutsideMemory, match=expected):
         host.memory.check(address, size)
     if size < 1000:
-        with pytest.raises(BadAddress, match=expected):
+        with pytest.raises(OutsideMemory, match=expected):
             host.memory.write(address, b"x" * size)
     assert host.memory.read(FIRST.iova, 96) == bytes(96)
     assert host.memory.read(THIRD.iova, 16) == bytes(16)
@@ -138,7 +138,7 @@ def test_an_access_to_what_is_no_memory_is_refused_whole(
 def test_no_memory_at_all_has_no_address() -> None:
     memory = GuestMemory()
     for access in (memory.read, memory.check):
-        with pytest.raises(BadAddress, match="expected a region at 0x0, got none"):
+        with pytest.raises(OutsideMemory, match="expected a region at 0x0, got none"):
             access(0, 1)
 
 
@@ -172,7 +172,7 @@ def test_memory_of_any_regions_is_as_a_dictionary_of_bytes(
             host.memory.write(address, wanted)
             expected.update(zip(span, wanted, strict=True))
         else:
-            with pytest.raises(BadAddress):
+            with pytest.raises(OutsideMemory):
                 host.memory.write(address, wanted)
         for region in regions:
             there = bytes(expected[each] for each in range(region.iova, region.end))
@@ -202,7 +202,7 @@ def test_a_stretch_is_the_memory_itself() -> None:
     ],
 )
 def test_a_stretch_lies_within_one_region(part: Region, text: str) -> None:
-    with pytest.raises(BadAddress, match=text):
+    with pytest.raises(OutsideMemory, match=text):
         _host().memory.stretch(part)
 
 
@@ -228,9 +228,9 @@ def test_an_access_keeps_nothing_of_the_memory_not_even_when_it_was_refused() ->
     host = _host()
     kept = [host.memory.read(0x1030, 32)]
     host.memory.write(0x1030, kept[0])
-    with pytest.raises(BadAddress) as read:
+    with pytest.raises(OutsideMemory) as read:
         host.memory.read(0x1050, 32)
-    with pytest.raises(BadAddress) as written:
+    with pytest.raises(OutsideMemory) as written:
         host.memory.write(0x1050, bytes(32))
     host.memory.release()
     host.close()

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from vdpad.errors import VdpadError
 from vdpad.virtio.fences import full_fence, ordering_fence
-from vdpad.virtio.guest_memory import BadAddress, GuestMemory
+from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
     DESC_F_INDIRECT,
@@ -135,7 +135,7 @@ class DeviceRing:
             head = self._available[2 + index % self._size]
             try:
                 chain = self._chain(head)
-            except (BadChain, BadAddress) as error:
+            except (BadChain, OutsideMemory) as error:
                 if chains:
                     break
                 raise BadChain(f"chain {head}: {error}") from error
@@ -170,7 +170,7 @@ class DeviceRing:
                     return
                 self._memory.write(address, left[:size])
                 left = left[size:]
-        except BadAddress as error:
+        except OutsideMemory as error:
             raise BadChain(f"chain {chain.head}: {error}") from error
         raise BadChain(
             f"chain {chain.head}: expected room for an answer of {len(answer)} bytes, "
@@ -296,7 +296,7 @@ def _stretches(views: ExitStack, memory: GuestMemory, addresses: RingAddresses) 
     for name, part in addresses.parts().items():
         try:
             found.append(views.enter_context(memory.stretch(part)))
-        except BadAddress as error:
+        except OutsideMemory as error:
             raise BadGeometry(f"ring.{name}: {error}") from error
     return found
 

@@ -24,7 +24,7 @@ class BadRegion(VdpadError, ValueError):
     """A region that cannot be added, or cannot be removed now."""
 
 
-class BadAddress(VdpadError, ValueError):
+class OutsideMemory(VdpadError, ValueError):
     """Device addresses at which there is no memory."""
 
 
@@ -101,11 +101,11 @@ class GuestMemory:
         """The bytes of a ring's part; the caller releases it, and every view made of it.
 
         Raises:
-            BadAddress: not all of it is memory, or it does not lie within one region.
+            OutsideMemory: not all of it is memory, or it does not lie within one region.
         """
         pieces = self._pieces(part.iova, part.size)
         if len(pieces) != 1:
-            raise BadAddress(f"expected {part} within one region, got it in {len(pieces)}")
+            raise OutsideMemory(f"expected {part} within one region, got it in {len(pieces)}")
         ((view, start, end),) = pieces
         stretch = view[start:end]
         self._stretches = [*self._in_use(), _Stretch(part, stretch)]
@@ -115,7 +115,7 @@ class GuestMemory:
         """Refuses what is not all memory.
 
         Raises:
-            BadAddress: it is not.
+            OutsideMemory: it is not.
         """
         at = bisect_right(self._starts, address) - 1
         if at < 0 or address + size > self._ends[at]:
@@ -125,7 +125,7 @@ class GuestMemory:
         """A copy of so many bytes.
 
         Raises:
-            BadAddress: not all of them are memory; then nothing was copied.
+            OutsideMemory: not all of them are memory; then nothing was copied.
         """
         at = bisect_right(self._starts, address) - 1
         if at >= 0 and address + size <= self._ends[at]:
@@ -137,7 +137,7 @@ class GuestMemory:
         """Writes from an address on.
 
         Raises:
-            BadAddress: not all of it is memory; then nothing was written.
+            OutsideMemory: not all of it is memory; then nothing was written.
         """
         at = bisect_right(self._starts, address) - 1
         if at >= 0 and address + len(data) <= self._ends[at]:
@@ -157,7 +157,7 @@ class GuestMemory:
         here = address
         while here < end:
             if not 0 <= at < len(self._starts) or not self._starts[at] <= here < self._ends[at]:
-                raise BadAddress(
+                raise OutsideMemory(
                     f"{size} bytes at {address:#x} reach outside the memory: expected a region "
                     f"at {here:#x}, got none"
                 )
