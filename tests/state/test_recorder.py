@@ -10,6 +10,7 @@ import pytest
 import vdpad.state.recorder
 from tests.support.states import net_state
 from vdpad.state.found import Found
+from vdpad.state.model import NetState
 from vdpad.state.recorder import NoState, Recorder
 from vdpad.virtio.commands import (
     ACK_ERR,
@@ -382,8 +383,36 @@ def test_nonsense_is_a_problem_and_no_state(command: Command, path: str) -> None
     assert caught.value.problems == found.problems
 
 
-def test_features_that_require_others_are_a_problem() -> None:
-    assert [each.path for each in _found(features=frozenset({Feature.MQ})).problems] == ["features"]
+# --- feature sets that the specification does not allow ---
+
+
+def test_features_without_what_they_require_are_a_state_with_a_note() -> None:
+    features = frozenset({Feature.CTRL_VQ, Feature.CTRL_GUEST_OFFLOADS, Feature.GUEST_TSO4})
+    found = _found(GuestOffloadsSet(frozenset({7})), features=features)
+    assert found.state is not None
+    assert found.state.guest_offloads == frozenset({7})
+    (note,) = found.notes
+    assert note.startswith("the guest negotiated GUEST_TSO4 without GUEST_CSUM, ")
+
+
+def test_without_a_control_queue_there_is_a_state_of_nothing() -> None:
+    features = frozenset({Feature.CTRL_GUEST_OFFLOADS, Feature.MQ})
+    found = Recorder(features).found()
+    assert found.state == NetState(version=1, features=features)
+    assert found.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [(MacAddrSet(MAC), ["mac"]), (RSS, ["queue_pairs", "rss"]), (VlanAdd(1), ["vlans"])],
+)
+def test_a_command_over_a_control_queue_that_is_not_there_is_missing(
+    command: Command, parts: list[str]
+) -> None:
+    found = _found(command, features=ALL - {Feature.CTRL_VQ})
+    assert found.state == NetState(version=1, features=ALL - {Feature.CTRL_VQ})
+    assert [each.part for each in found.missing] == parts
+    assert all("CTRL_VQ is not negotiated" in each.why for each in found.missing)
 
 
 # --- from a state on ---

@@ -35,6 +35,7 @@ from vdpad.virtio.commands import (
     VlanDel,
 )
 from vdpad.virtio.config import GuestOffload, HashType, NetConfig, TunnelType
+from vdpad.virtio.features import unmet_requirements
 
 _QUEUES = st.integers(0, 3)
 _SMALL = st.integers(0, 3)
@@ -153,7 +154,7 @@ def test_a_planned_state_comes_back_whatever_is_refused_between(
         recorder.fold(command.encode(), ACK_OK)
     found = recorder.found()
     assert found.state is not None, found.problems
-    assert (found.missing, found.notes) == ((), ())
+    assert (found.missing, found.notes) == ((), unmet_requirements(state.features))
     assert _shown(found.state) == _as_commands_tell(state)
 
 
@@ -161,7 +162,7 @@ def test_a_planned_state_comes_back_whatever_is_refused_between(
 def test_a_recorder_of_a_state_has_that_state(state: NetState) -> None:
     found = Recorder.of(state).found()
     assert found.state is not None, found.problems
-    assert (found.missing, found.notes) == ((), ())
+    assert (found.missing, found.notes) == ((), unmet_requirements(state.features))
     assert found.state.mac_table == state.mac_table
     assert _as_commands_tell(found.state) == _as_commands_tell(state)
 

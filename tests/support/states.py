@@ -16,7 +16,7 @@ from vdpad.state.model import (
     RxModes,
 )
 from vdpad.virtio.config import GuestOffload, HashType
-from vdpad.virtio.features import REQUIRES, Feature
+from vdpad.virtio.features import Feature
 
 KEY_HEX = "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
 
@@ -168,18 +168,6 @@ def _coalescings(draw: st.DrawFn, pairs: int) -> Coalescing:
     return Coalescing(**draw(st.fixed_dictionaries({}, optional=optional)))
 
 
-def _with_required(features: set[int]) -> frozenset[int]:
-    """These features, and for each what it requires."""
-    complete = set(features)
-    while lacking := [
-        wanted[0]
-        for feature, wanted in REQUIRES.items()
-        if feature in complete and complete.isdisjoint(wanted)
-    ]:
-        complete.update(lacking)
-    return frozenset(complete)
-
-
 def needed_features(parts: Mapping[str, Any]) -> set[int]:
     """What the features of a state with these parts must have."""
     needed = {
@@ -206,6 +194,8 @@ def needed_features(parts: Mapping[str, Any]) -> set[int]:
         needed.add(Feature.NOTF_COAL)
     if "queues" in coalescing:
         needed.add(Feature.VQ_NOTF_COAL)
+    if needed:
+        needed.add(Feature.CTRL_VQ)
     return needed | {
         int(Feature[GuestOffload(bit).name]) for bit in parts.get("guest_offloads", ())
     }
@@ -242,13 +232,14 @@ def _parts(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def net_states(draw: st.DrawFn) -> NetState:
-    """Valid states: any parts, any features that permit them, and others beside."""
+    """Valid states: any parts, any features that permit them, and others beside, which may lack
+    what the specification requires with them."""
     parts = draw(_parts())
-    features = _with_required(needed_features(parts) | draw(FEATURE_SETS))
+    features = frozenset(needed_features(parts) | draw(FEATURE_SETS))
     return NetState(version=1, features=features, **parts)
 
 
 @st.composite
 def feature_supersets(draw: st.DrawFn, features: frozenset[int]) -> frozenset[int]:
-    """Feature sets that hold these and perhaps more, with all that they require."""
-    return _with_required(set(features) | draw(FEATURE_SETS))
+    """Feature sets that hold these and perhaps more."""
+    return features | draw(FEATURE_SETS)

@@ -2,7 +2,14 @@
 
 import pytest
 
-from vdpad.virtio.features import FEATURES, PROVIDED_BY_VMM, REQUIRES, TRANSPORT, Feature
+from vdpad.virtio.features import (
+    FEATURES,
+    PROVIDED_BY_VMM,
+    TRANSPORT,
+    Feature,
+    commanded,
+    unmet_requirements,
+)
 
 # virtio 1.4, 5.1.3 and 6, copied by hand.
 SPECIFICATION = {
@@ -76,18 +83,66 @@ def test_what_a_vmm_provides_needs_no_command_but_the_announcement() -> None:
     assert gating & PROVIDED_BY_VMM == {Feature.GUEST_ANNOUNCE}
 
 
-@pytest.mark.parametrize(
-    ("feature", "wanted"),
-    [
-        (Feature.MQ, {Feature.CTRL_VQ}),
-        (Feature.CTRL_RX_EXTRA, {Feature.CTRL_VQ}),
-        (Feature.GUEST_TSO4, {Feature.GUEST_CSUM}),
-        (Feature.GUEST_USO6, {Feature.GUEST_CSUM}),
-        (Feature.GUEST_ECN, {Feature.GUEST_TSO4, Feature.GUEST_TSO6}),
-        (Feature.RSS, {Feature.CTRL_VQ}),
-    ],
-)
-def test_a_feature_needs_what_the_specification_says(
-    feature: Feature, wanted: set[Feature]
-) -> None:
-    assert set(REQUIRES[feature]) == wanted
+# virtio 1.4, 5.1.3.1 and 5.1.4.2, copied by hand.
+REQUIREMENTS = """
+    GUEST_TSO4: GUEST_CSUM
+    GUEST_TSO6: GUEST_CSUM
+    GUEST_ECN: GUEST_TSO4 GUEST_TSO6
+    GUEST_UFO: GUEST_CSUM
+    GUEST_USO4: GUEST_CSUM
+    GUEST_USO6: GUEST_CSUM
+    HOST_TSO4: CSUM
+    HOST_TSO6: CSUM
+    HOST_ECN: HOST_TSO4 HOST_TSO6
+    HOST_UFO: CSUM
+    HOST_USO: CSUM
+    CTRL_RX: CTRL_VQ
+    CTRL_VLAN: CTRL_VQ
+    GUEST_ANNOUNCE: CTRL_VQ
+    MQ: CTRL_VQ
+    CTRL_MAC_ADDR: CTRL_VQ
+    NOTF_COAL: CTRL_VQ
+    RSC_EXT: HOST_TSO4 HOST_TSO6
+    RSS: CTRL_VQ
+    VQ_NOTF_COAL: CTRL_VQ
+    HASH_TUNNEL: RSS HASH_REPORT
+    HASH_REPORT: CTRL_VQ
+    CTRL_RX_EXTRA: CTRL_VQ
+"""
+REQUIRED = {
+    name.strip(): wanted.split()
+    for name, _, wanted in (line.partition(":") for line in REQUIREMENTS.strip().splitlines())
+}
+
+
+@pytest.mark.parametrize(("name", "wanted"), REQUIRED.items())
+def test_a_feature_without_what_it_requires_is_told(name: str, wanted: list[str]) -> None:
+    feature = Feature[name]
+    (told,) = unmet_requirements(frozenset({feature}))
+    assert told == (
+        f"the guest negotiated {name} without {' or '.join(wanted)}, which the specification "
+        "asks for"
+    )
+    for each in wanted:
+        met = unmet_requirements(frozenset({feature, Feature[each]}))
+        assert not any(f"negotiated {name} " in said for said in met)
+
+
+@pytest.mark.parametrize("feature", [each for each in Feature if each.name not in REQUIRED])
+def test_every_other_feature_requires_none(feature: Feature) -> None:
+    """CTRL_GUEST_OFFLOADS too, without which its one command goes nowhere."""
+    assert unmet_requirements(frozenset({feature})) == ()
+
+
+def test_those_that_lack_the_same_are_told_together() -> None:
+    features = frozenset({Feature.GUEST_TSO4, Feature.GUEST_TSO6, Feature.HOST_TSO4})
+    assert [said.partition(", which")[0] for said in unmet_requirements(features)] == [
+        "the guest negotiated GUEST_TSO4, GUEST_TSO6 without GUEST_CSUM",
+        "the guest negotiated HOST_TSO4 without CSUM",
+    ]
+
+
+def test_commands_go_over_the_control_queue_alone() -> None:
+    features = frozenset({Feature.MQ, Feature.CTRL_RX})
+    assert commanded(features) == frozenset()
+    assert commanded(features | {Feature.CTRL_VQ}) == features | {Feature.CTRL_VQ}

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from vdpad.errors import VdpadError
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem, problems_of
+from vdpad.virtio.features import unmet_requirements
 
 __all__ = ["FormatError", "Found", "Missing"]
 
@@ -44,7 +45,8 @@ class Found:
     """Why what was found is no state, by paths into it."""
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
-    """Where the state says it in another way than the source did, as sentences."""
+    """Where the state says it in another way than the source did, or the source is not as the
+    specification has it, as sentences."""
     about: tuple[tuple[str, str], ...] = ()
     """What people want to know and no state holds: ("link", "up")."""
 
@@ -61,14 +63,15 @@ def found_of(
 
     Args:
         parts: NetState's fields but the version, in their forms in memory, a part of parts as a
-            mapping; also by dotted paths, "rx.promisc".
+            mapping; also by dotted paths, "rx.promisc". The features among them.
         device: as in Found, as are the others.
     """
     try:
         state, problems = NetState.model_validate({"version": 1, **_nested(parts)}), []
     except ValidationError as error:
         state, problems = None, problems_of(error)
-    return Found(device, state, tuple(problems), tuple(missing), tuple(notes), tuple(about))
+    notes = (*notes, *unmet_requirements(parts["features"]))
+    return Found(device, state, tuple(problems), tuple(missing), notes, tuple(about))
 
 
 def _nested(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,8 +197,9 @@ class Recorder:
 
     def _lacking(self, command: Command) -> str:
         """What the features lack for a state to say so; empty for nothing."""
-        if command.FEATURE not in self._features:
-            return f"{command.FEATURE.name} is not negotiated"
+        lacked = command.lacks(self._features)
+        if lacked is not None:
+            return f"{lacked.name} is not negotiated"
         if isinstance(command, GuestOffloadsSet):
             beyond = command.offloads - offloads_of(self._features)
             if beyond:

@@ -16,7 +16,7 @@ from typing import ClassVar, Self, final
 from vdpad.errors import VdpadError
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES
-from vdpad.virtio.features import Feature
+from vdpad.virtio.features import Feature, FeatureSet
 
 # virtio 1.4, 5.1.6.5: the ack byte.
 ACK_OK = 0
@@ -62,6 +62,11 @@ class Command:
     """Class and command."""
     FEATURE: ClassVar[Feature]
     """The feature that permits it."""
+
+    @classmethod
+    def lacks(cls, features: FeatureSet) -> Feature | None:
+        """The feature for want of which a guest with these cannot send it; None for none."""
+        return next((each for each in (cls.FEATURE, Feature.CTRL_VQ) if each not in features), None)
 
     def encode(self) -> bytes:
         """The device-readable part."""

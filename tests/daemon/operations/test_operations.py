@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import case
 from tests.daemon.lending import CONFIG, held, held_wish, lending
 from tests.daemon.support import (
     CHECK,
@@ -142,6 +143,30 @@ async def test_check_of_a_table_that_overflowed_tells_what_is_widened(caller: Ca
     assert check["compatible"] is True
     (sentence,) = check["widened"]
     assert "mac_table.unicast" in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "commands", "notes"),
+    [
+        ("tso_no_csum.json", 3, ["GUEST_TSO4, GUEST_TSO6 without GUEST_CSUM"]),
+        ("offloads_no_cvq.json", 0, []),
+        ("hash_report_no_cvq.json", 0, ["HASH_REPORT without CTRL_VQ"]),
+    ],
+)
+async def test_features_that_real_guests_have_are_restored_with_a_note_at_most(
+    caller: Caller, name: str, commands: int, notes: list[str]
+) -> None:
+    state = json.loads(case(name))
+    check = await caller.result("check", state=state, target=software())
+    told = check.pop("notes", [])
+    assert has_shape(check, CHECK)
+    assert (check["compatible"], check["commands"]) == (True, commands)
+    assert [note.partition(", which ")[0] for note in told] == [
+        f"the guest negotiated {note}" for note in notes
+    ]
+    report = await caller.result("restore", migration="vm-1", state=state, target=software())
+    assert is_report(report, "restored")
+    assert report["applied"] == commands
 
 
 # --- prepare, commit, restore ---

@@ -15,6 +15,7 @@ from vdpad.restore.plan import Capabilities, Plan, plan
 from vdpad.state.formats.device_parts import decode, encode
 from vdpad.state.found import FormatError, Found, Missing
 from vdpad.state.model import HashReport, MacTable, NetState, Rss, RxModes
+from vdpad.virtio.features import Feature
 
 MAC = bytes.fromhex("525400123456")
 UNICAST = bytes.fromhex("525400000007")
@@ -388,9 +389,22 @@ def test_features_that_no_state_can_have_are_refused() -> None:
         found_in(wire)
 
 
-def test_features_that_need_others_are_a_problem() -> None:
+def test_features_without_what_they_require_are_a_state_with_a_note() -> None:
     found = found_in("0101 0000 0000000000000000 08000000 0000040000000000")
-    assert problems(found) == [("features", "needs-feature")]
+    assert found.state == NetState(version=1, features=frozenset({Feature.CTRL_RX}))
+    assert [each.partition(", which ")[0] for each in found.notes] == [
+        "the guest negotiated CTRL_RX without CTRL_VQ"
+    ]
+
+
+def test_without_a_control_queue_the_parts_of_its_commands_are_left_out() -> None:
+    no_control_queue = "0101 0000 0000000000000000 08000000 0400800000000000"
+    found = found_in(no_control_queue, VECTORS["MAC_ADDR_SET"].wire)
+    features = frozenset({Feature.CTRL_GUEST_OFFLOADS, Feature.CTRL_MAC_ADDR})
+    assert found.state == NetState(version=1, features=features)
+    assert [(each.part, each.why) for each in found.missing] == [
+        ("mac", "MAC_ADDR_SET needs CTRL_VQ, which the guest did not negotiate")
+    ]
 
 
 def test_the_parts_of_every_device_are_told_and_change_nothing() -> None:

@@ -151,6 +151,17 @@ def test_modes_go_by_their_own_features() -> None:
 
 def test_without_a_control_queue_there_is_nothing() -> None:
     assert _state(frozenset({Feature.MAC}), vlan="all").keys() == {"version", "features"}
+    extra = frozenset({Feature.CTRL_RX_EXTRA, Feature.CTRL_GUEST_OFFLOADS, Feature.NOTF_COAL})
+    assert _state(extra, vlan="all").keys() == {"version", "features"}
+    assert _missing(_found(extra, vlan="all")) == []
+
+
+def test_features_without_what_they_require_are_a_state_with_a_note() -> None:
+    found = _found(FILTER | {Feature.GUEST_TSO4})
+    assert found.state is not None
+    assert [note.partition(", which")[0] for note in found.notes] == [
+        "the guest negotiated GUEST_TSO4 without GUEST_CSUM"
+    ]
 
 
 @pytest.mark.parametrize(

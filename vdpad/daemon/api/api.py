@@ -53,6 +53,7 @@ from vdpad.service.envelope import (
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.event import CALLER
 from vdpad.service.refusal import Kind, Refusal
+from vdpad.virtio.features import unmet_requirements
 from vdpad.wire.datagrams import MAX_DESCRIPTORS, Peer
 
 API_VERSION = 1
@@ -198,8 +199,11 @@ class Api:
         terms = await self._targets.resolve(params.target).look(params.state.features)
         planned = plan(params.state, terms.capabilities)
         if isinstance(planned, Incompatible):
-            return _check_result(problems=[asdict(each) for each in planned.problems])
-        return _compatible(planned, terms)
+            result = _check_result(problems=[asdict(each) for each in planned.problems])
+        else:
+            result = _compatible(planned, terms)
+        notes = unmet_requirements(params.state.features)
+        return {**result, "notes": list(notes)} if notes else result
 
     async def _prepare(self, call: _Call) -> object:
         arrived_ns = time.perf_counter_ns()

@@ -32,7 +32,7 @@ from vdpad.state.overflow import opened_for_overflow
 from vdpad.virtio.bits import BitNames, bits_of, mask_of
 from vdpad.virtio.commands import COMMANDS, AnnounceAck, Command, DecodeError, MacTableSet
 from vdpad.virtio.device_parts import DevicePart, PartError, PartType, pull_parts, push_part
-from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.features import FEATURES, Feature, FeatureSet, commanded
 
 __all__ = ["Encoded", "decode", "encode"]
 
@@ -91,10 +91,11 @@ def encode(state: NetState) -> Encoded:
         value = setting.push(carried)
         if value is None:
             continue
-        if command.FEATURE in state.features:
+        lacked = command.lacks(state.features)
+        if lacked is None:
             parts.append(push_part(PartType.CVQ_CFG_PART, bytes(command.CODE), value))
         else:
-            missing.append(_unpermitted(setting.path, command))
+            missing.append(_unpermitted(setting.path, command, lacked))
     missing.extend(_uncarried(state))
     return Encoded(b"".join(parts), tuple(missing))
 
@@ -119,10 +120,8 @@ def _without_overflow(state: NetState) -> tuple[NetState, list[Missing]]:
     return state.model_copy(update={"rx": rx} if opened else {}), missing
 
 
-def _unpermitted(path: str, command: type[Command]) -> Missing:
-    return Missing(
-        path, f"{command.NAME} needs {command.FEATURE.name}, which the guest did not negotiate"
-    )
+def _unpermitted(path: str, command: type[Command], lacked: Feature) -> Missing:
+    return Missing(path, f"{command.NAME} needs {lacked.name}, which the guest did not negotiate")
 
 
 def _uncarried(state: NetState) -> Iterator[Missing]:
@@ -154,14 +153,15 @@ def _decode(parts: tuple[DevicePart, ...]) -> Found:
     missing = [
         Missing(path, "device parts have no part for it, and the guest may have set it")
         for path, feature in _UNTOLD
-        if feature in features
+        if feature in commanded(features)
     ]
     for command, part in _setting_parts(parts):
         setting, value = SETTINGS[command], _pull_setting(command, part)
-        if command.FEATURE in features:
+        lacked = command.lacks(features)
+        if lacked is None:
             told[setting.path] = value
         else:
-            missing.append(_unpermitted(setting.path, command))
+            missing.append(_unpermitted(setting.path, command, lacked))
     missing.extend(_unknown(parts))
     notes = (*_sort_macs(told), *_prefer_rss(told))
     return found_of(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of
+from vdpad.virtio.features import unmet_requirements
 from vdpad.wire import strict_json
 
 __all__ = ["MAX_SIZE", "decode", "encode", "plain"]
@@ -41,9 +42,10 @@ def decode(data: bytes) -> Found:
     if not isinstance(value, dict):
         raise FormatError(f"expected a JSON object, got {type(value).__name__}")
     try:
-        return Found("", NetState.model_validate_json(data))
+        state = NetState.model_validate_json(data)
     except ValidationError as error:
         return Found("", None, tuple(problems_of(error)))
+    return Found("", state, notes=unmet_requirements(state.features))
 
 
 def plain(state: NetState) -> dict[str, Any]:

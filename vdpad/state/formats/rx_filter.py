@@ -19,7 +19,7 @@ from vdpad.state.fields import MacAddress
 from vdpad.state.found import FormatError, Found, Missing, found_of
 from vdpad.state.mac_lists import MacLists, mac_lists
 from vdpad.state.problems import problems_of, summary
-from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.features import Feature, FeatureSet, commanded
 
 __all__ = ["RxFilter", "found_in", "rx_filters"]
 
@@ -77,13 +77,14 @@ def found_in(shown: RxFilter, features: FeatureSet) -> Found:
         FormatError: QEMU says that other features were negotiated.
     """
     _check_vlan(shown, features)
+    settable = commanded(features)
     lists = mac_lists(reversed(shown.unicast_table), reversed(shown.multicast_table))
-    parts = {"features": features, **_parts(shown, features, lists)}
+    parts = {"features": features, **_parts(shown, settable, lists)}
     return found_of(
         parts,
         device=shown.name,
-        missing=[*_hidden(shown, features), *_untold(features)],
-        notes=[*lists.notes, *_vlan_notes(shown, features)],
+        missing=[*_hidden(shown, settable), *_untold(settable)],
+        notes=[*lists.notes, *_vlan_notes(shown, settable)],
     )
 
 

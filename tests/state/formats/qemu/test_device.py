@@ -59,6 +59,38 @@ def test_settings_whose_feature_was_not_negotiated_are_qemus_own() -> None:
     assert got == NetState(version=1, features=frozenset(BASE))
 
 
+def test_without_a_control_queue_every_setting_is_qemus_own() -> None:
+    """As of Linux with ctrl_vq=off, whose offloads stand in the stream all the same."""
+    features = {Feature.CTRL_GUEST_OFFLOADS, Feature.CTRL_RX_EXTRA, Feature.HASH_REPORT}
+    device = made.Net(
+        features=mask_of({*features, Feature.VERSION_1, Feature.GUEST_CSUM}),
+        offloads=0b10,
+        flags={"promisc": 1, "alluni": 1},
+        macs=unicast(1),
+        vlans=ALL_VLANS,
+        rss=made.Rss(redirect=False, table=(0,)),
+    )
+    got = found(device)
+    assert got.state == NetState(
+        version=1, features=frozenset({*features, Feature.VERSION_1, Feature.GUEST_CSUM})
+    )
+    assert got.missing == ()
+    assert [note.partition(", which")[0] for note in got.notes] == [
+        "the guest negotiated CTRL_RX_EXTRA, HASH_REPORT without CTRL_VQ"
+    ]
+
+
+def test_offloads_of_a_guest_without_checksums() -> None:
+    """As of Linux with guest_csum=off."""
+    features = (Feature.CTRL_GUEST_OFFLOADS, Feature.GUEST_TSO4, Feature.GUEST_UFO)
+    got = found(net(*features, offloads=1 << 7 | 1 << 10))
+    assert got.state is not None
+    assert got.state.guest_offloads == frozenset({7, 10})
+    assert [note.partition(", which")[0] for note in got.notes] == [
+        "the guest negotiated GUEST_TSO4, GUEST_UFO without GUEST_CSUM"
+    ]
+
+
 @pytest.mark.parametrize("vectors", [0, 1, 3, 8, 10, 2048])
 @pytest.mark.parametrize("express", [False, True])
 @pytest.mark.parametrize("pairs", [None, (2, 1), (4, 3), (511, 511)])

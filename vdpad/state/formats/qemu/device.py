@@ -2,8 +2,9 @@
 
 What is made of them, where QEMU keeps it otherwise than a state has it:
 
-- a part whose feature was not negotiated is left out: what stands there is QEMU's own, such as all
-  VLANs, or promiscuous mode, of a device whose guest could not ask for anything else;
+- a part whose feature was not negotiated is left out, and every part where there is no control
+  queue: what stands there is QEMU's own, such as all VLANs, or promiscuous mode, of a device whose
+  guest could not ask for anything else;
 - the MAC table is split at its first multicast address, however long it is; QEMU itself, loading a
   stream with more than 64, forgets them all without switching a mode on;
 - RSS that is switched on is `rss` where it spreads packets and `hash_report` where it does not; its
@@ -28,7 +29,7 @@ from vdpad.state.found import Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.state.problems import Problem
 from vdpad.virtio.bits import bits_of
-from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.features import Feature, FeatureSet, commanded
 
 _PCI_NAME = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:")
 _ALL_VLANS = b"\xff" * VLAN_TABLE
@@ -63,28 +64,28 @@ def found_in_section(body: bytes, at: int, name: str, instance: int, machine: st
 
 
 def _found(device: str, machine: str, head: VirtioHead, receive: NetFilter, tail: NetTail) -> Found:
-    features = tail.virtio.features
+    settable = commanded(tail.virtio.features)
     lists = mac_lists(*_halves(receive.macs))
-    parts: dict[str, Any] = {"features": features}
-    if Feature.CTRL_MAC_ADDR in features:
+    parts: dict[str, Any] = {"features": tail.virtio.features}
+    if Feature.CTRL_MAC_ADDR in settable:
         parts["mac"] = receive.mac
-    if Feature.CTRL_RX in features:
-        parts["rx"] = _rx(receive, features)
+    if Feature.CTRL_RX in settable:
+        parts["rx"] = _rx(receive, settable)
         parts["mac_table"] = {
             "unicast": lists.unicast,
             "multicast": lists.multicast,
             "unicast_overflow": receive.unicast_overflow,
             "multicast_overflow": receive.multicast_overflow,
         }
-    if Feature.CTRL_VLAN in features:
+    if Feature.CTRL_VLAN in settable:
         parts["vlans"] = _vlans(receive.vlans)
-    parts.update(_hashing(tail))
-    if tail.guest_offloads is not None:
+    parts.update(_hashing(tail, settable))
+    if tail.guest_offloads is not None and Feature.CTRL_GUEST_OFFLOADS in settable:
         parts["guest_offloads"] = bits_of(tail.guest_offloads)
     found = found_of(
         parts,
         device=device,
-        missing=_missing(features),
+        missing=_missing(settable),
         notes=(*lists.notes, *_notes(head, receive, tail)),
         about=_about(head, receive, tail),
     )
@@ -115,16 +116,16 @@ def _vlans(table: bytes) -> tuple[int, ...]:
     return tuple(vid for vid in range(8 * len(table)) if mask >> vid & 1)
 
 
-def _hashing(tail: NetTail) -> dict[str, Any]:
+def _hashing(tail: NetTail, settable: FeatureSet) -> dict[str, Any]:
     """What of RSS is on, and the queue pairs: RSS tells them better where it spreads further."""
-    features, pairs, rss = tail.virtio.features, tail.queue_pairs, tail.rss
-    told: dict[str, Any] = {"queue_pairs": pairs} if Feature.MQ in features else {}
+    pairs, rss = tail.queue_pairs, tail.rss
+    told: dict[str, Any] = {"queue_pairs": pairs} if Feature.MQ in settable else {}
     if rss is None:
         return told
     hashed = {"hash_types": bits_of(rss.hash_types), "key": rss.key}
     if not rss.redirect:
-        return told | ({"hash_report": hashed} if Feature.HASH_REPORT in features else {})
-    if Feature.RSS not in features:
+        return told | ({"hash_report": hashed} if Feature.HASH_REPORT in settable else {})
+    if Feature.RSS not in settable:
         # QEMU 7.2 keeps it on over a reset.
         return told
     if max(*rss.indirection_table, rss.default_queue, 0) >= pairs:
@@ -153,7 +154,7 @@ def _notes(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[str]
         yield "no driver of the guest's runs the device"
     if tail.virtio.broken:
         yield "QEMU has stopped the device for something that its driver did"
-    if Feature.CTRL_VLAN in tail.virtio.features and receive.vlans == _ALL_VLANS:
+    if Feature.CTRL_VLAN in commanded(tail.virtio.features) and receive.vlans == _ALL_VLANS:
         yield "every VLAN is in the table, as some QEMUs, 10.0.2 for one, have it after a reset"
     if tail.rss is not None and not tail.rss.key[-1]:
         yield "QEMU keeps no length of the key: a shorter one is filled up with zeros to 40 bytes"
