@@ -18,6 +18,7 @@ SPECIFICATION = {
     "CTRL_GUEST_OFFLOADS": 2,
     "MTU": 3,
     "MAC": 5,
+    "GSO": 6,
     "GUEST_TSO4": 7,
     "GUEST_TSO6": 8,
     "GUEST_ECN": 9,

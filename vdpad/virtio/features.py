@@ -22,6 +22,8 @@ class Feature(IntEnum):
     CTRL_GUEST_OFFLOADS = 2
     MTU = 3
     MAC = 5
+    GSO = 6
+    """Of legacy devices (5.1.3.2)."""
     GUEST_TSO4 = 7
     GUEST_TSO6 = 8
     GUEST_ECN = 9

@@ -90,6 +90,11 @@ async def test_a_ring_that_is_lent_asks_for_the_first_doorbell(event_idx: bool) 
         assert (words.used_flags, words.avail_event) == (0, 7 if event_idx else 0)
 
 
+def test_the_default_device_is_no_legacy_one() -> None:
+    assert Feature.VERSION_1 in ALL_FEATURES
+    assert Feature.GSO not in ALL_FEATURES
+
+
 # --- what it does ---
 
 

@@ -38,6 +38,7 @@ _PAGE = 4096
 _IDLE = 60.0
 
 ALL_FEATURES: FeatureSet = frozenset(Feature) - {
+    Feature.GSO,
     Feature.RING_PACKED,
     Feature.NOTIFICATION_DATA,
     Feature.NOTIFY_ON_EMPTY,

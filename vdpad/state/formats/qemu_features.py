@@ -27,7 +27,6 @@ _MISNAMED = {
 # Names that virtio 1.4 has not, or has another for: Linux virtio_net.h, vhost_types.h; QEMU.
 _OTHERS = {
     "VIRTIO_F_IOMMU_PLATFORM": int(Feature.ACCESS_PLATFORM),
-    "VIRTIO_NET_F_GSO": 6,
     "VHOST_F_LOG_ALL": 26,
     "VHOST_USER_F_PROTOCOL_FEATURES": 30,
 }
