@@ -383,6 +383,18 @@ def test_nonsense_is_a_problem_and_no_state(command: Command, path: str) -> None
     assert caught.value.problems == found.problems
 
 
+def test_reserved_words_are_passed_over() -> None:
+    """As Linux 6.12 without RSS sends them."""
+    recorder = Recorder(ALL - {Feature.RSS})
+    recorder.fold(bytes.fromhex("0402 01000000 0000000000000100 02 6d5a"), ACK_OK)
+    recorder.fold(bytes.fromhex("0602 0000 0100 10000000 19000000"), ACK_OK)
+    assert _parts(recorder) == {
+        "hash_report": HASH_JSON,
+        "coalescing": {"queues": {"0": {"max_packets": 16, "max_usecs": 25}}},
+    }
+    assert recorder.found().missing == ()
+
+
 # --- feature sets that the specification does not allow ---
 
 

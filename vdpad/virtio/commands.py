@@ -3,7 +3,9 @@
 A command is {u8 class, u8 command, data} in device-readable memory, answered by one device-written
 ack byte. All integers are little-endian. `encode` gives the whole readable part; `decode` takes
 what stands behind the first two bytes and is strict: the length must be exactly that of the data.
-Whether a value makes sense to a device is not decided here, but in state and plan.
+Reserved words are written as zeros and passed over when they are read, as a device does: Linux 6.12
+without RSS has its queue pairs in those of MQ_HASH_CONFIG. Whether a value makes sense to a device
+is not decided here, but in state and plan.
 
 Source: virtio 1.4, 5.1.6.5 "Control Virtqueue"; Linux include/uapi/linux/virtio_net.h.
 """
@@ -32,10 +34,10 @@ _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _COALESCING = struct.Struct("<II")
-_QUEUE_COALESCING = struct.Struct("<HHII")
+_QUEUE_COALESCING = struct.Struct("<H2xII")
 _RSS_HEAD = struct.Struct("<IHH")
 _RSS_TAIL = struct.Struct("<HB")
-_HASH_HEAD = struct.Struct("<I8sB")
+_HASH_HEAD = struct.Struct("<I8xB")
 
 
 class DecodeError(VdpadError, ValueError):
@@ -389,16 +391,14 @@ class MqHashConfig(Command):
     """At most 255 bytes."""
 
     def encode(self) -> bytes:
-        head = _HASH_HEAD.pack(mask_of(self.hash_types), bytes(8), len(self.key))
+        head = _HASH_HEAD.pack(mask_of(self.hash_types), len(self.key))
         return _HEADER.pack(*self.CODE) + head + self.key
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         if len(data) < _HASH_HEAD.size:
             _expect(cls.NAME, _HASH_HEAD.size, data)
-        types, reserved, key_length = _HASH_HEAD.unpack_from(data)
-        if any(reserved):
-            raise DecodeError(f"{cls.NAME}: expected reserved zeros, got {reserved.hex()}")
+        types, key_length = _HASH_HEAD.unpack_from(data)
         _expect(cls.NAME, _HASH_HEAD.size + key_length, data)
         return cls(bits_of(types), data[_HASH_HEAD.size :])
 
@@ -478,16 +478,13 @@ class _QueueCoalescing(Command):
     """Microseconds."""
 
     def encode(self) -> bytes:
-        values = _QUEUE_COALESCING.pack(self.queue, 0, self.max_packets, self.max_usecs)
+        values = _QUEUE_COALESCING.pack(self.queue, self.max_packets, self.max_usecs)
         return _HEADER.pack(*self.CODE) + values
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         _expect(cls.NAME, _QUEUE_COALESCING.size, data)
-        queue, reserved, max_packets, max_usecs = _QUEUE_COALESCING.unpack(data)
-        if reserved:
-            raise DecodeError(f"{cls.NAME}: expected reserved 0, got {reserved}")
-        return cls(queue, max_packets, max_usecs)
+        return cls(*_QUEUE_COALESCING.unpack(data))
 
     def arguments(self) -> str:
         return f"queue={self.queue} max_packets={self.max_packets} max_usecs={self.max_usecs}"

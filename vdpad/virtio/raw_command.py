@@ -13,7 +13,7 @@ _MOST_SHOWN = 32
 @final
 @dataclass(frozen=True, slots=True)
 class RawCommand:
-    """One that is not known, or whose data is not as it should be. No plan has any."""
+    """One that is not known, or whose data is not as vdpad writes it. No plan has any."""
 
     NAME: ClassVar[str] = "RAW"
     """What it is called in reports."""
@@ -37,14 +37,18 @@ AnyCommand = Command | RawCommand
 
 
 def decode_or_raw(readable: bytes) -> AnyCommand:
-    """The command in a chain's device-readable bytes, as its bytes where decode_command refuses it.
+    """The command in a chain's device-readable bytes; as its bytes where it is none that is known,
+    or would be written otherwise, as one with reserved words that are not zero.
 
     Raises:
         DecodeError: shorter than class and command.
     """
     try:
-        return decode_command(readable)
+        command = decode_command(readable)
     except DecodeError:
         if len(readable) < _HEADER:
             raise
-        return RawCommand((readable[0], readable[1]), readable[_HEADER:])
+    else:
+        if command.encode() == readable:
+            return command
+    return RawCommand((readable[0], readable[1]), readable[_HEADER:])

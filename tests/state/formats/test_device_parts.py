@@ -366,12 +366,21 @@ def test_settings_that_are_no_state_s_are_problems(
         ("0200", "010002", "VLAN_ADD: expected 2 bytes for each id, got 3 bytes"),
         ("0400", "03", "MQ_VQ_PAIRS_SET: expected 2 bytes of data, got 1"),
         ("0401", "00000000", "MQ_RSS_CONFIG: expected 8 bytes of data, got 4"),
-        ("0402", "01000000 0100000000000000 00", "MQ_HASH_CONFIG: expected reserved zeros"),
+        ("0402", "01000000 0000000000000000 01", "MQ_HASH_CONFIG: expected 14 bytes of data, got"),
     ],
 )
 def test_a_value_that_is_not_its_command_s_is_refused(code: str, value: str, message: str) -> None:
     with pytest.raises(FormatError, match=rf"^byte 24, CVQ_CFG_PART {re.escape(message)}"):
         found_in(DRV_FEATURES, cvq_part(code, value))
+
+
+def test_reserved_words_of_a_hash_config_are_passed_over() -> None:
+    """As Linux 6.12 without RSS sends them."""
+    wire = VECTORS["MQ_HASH_CONFIG"].wire
+    assert "0000000000000000" in wire
+    found = found_in(DRV_FEATURES, wire.replace("0000000000000000", "0000000000000100"))
+    assert found.state is not None, found.problems
+    assert found.state.hash_report == VECTORS["MQ_HASH_CONFIG"].part["hash_report"]
 
 
 # --- parts beside the settings ---
