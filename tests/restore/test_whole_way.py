@@ -21,7 +21,7 @@ from vdpad.virtio.features import PROVIDED_BY_VMM, TRANSPORT, Feature
 _TABLE_SIZE = 64
 """How many addresses each half of the software device's MAC table takes."""
 
-_NOT_SERVED = frozenset(Feature) - ALL_FEATURES
+_NOT_SERVED = (frozenset(Feature) - ALL_FEATURES).intersection(TRANSPORT)
 
 
 @st.composite

@@ -139,10 +139,11 @@ ONE_OF_EACH: list[Command] = [
 
 
 @pytest.mark.parametrize("command", ONE_OF_EACH, ids=lambda command: command.NAME)
-def test_a_command_needs_its_feature_and_no_other(command: Command) -> None:
-    needed = frozenset({command.FEATURE, *(Feature.GUEST_CSUM,)})
+def test_a_command_needs_its_feature_the_control_queue_and_no_other(command: Command) -> None:
+    needed = frozenset({command.FEATURE, Feature.CTRL_VQ})
     assert _acks(NetDevice(needed, CONFIG), command) == [ACK_OK]
-    _refuses(NetDevice(ALL_FEATURES - {command.FEATURE}, CONFIG), command)
+    for feature in needed:
+        _refuses(NetDevice(ALL_FEATURES - {feature}, CONFIG), command)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,7 @@ def test_a_command_of_another_class_leaves_hashing_on(device: NetDevice, command
 
 @pytest.mark.parametrize("offload", GuestOffload)
 def test_an_offload_needs_its_feature(offload: GuestOffload) -> None:
-    features = frozenset({Feature.CTRL_GUEST_OFFLOADS, Feature[offload.name]})
+    features = frozenset({Feature.CTRL_VQ, Feature.CTRL_GUEST_OFFLOADS, Feature[offload.name]})
     device = NetDevice(features, CONFIG)
     assert device.settings()["guest_offloads"] == [offload.name]
     _applies(device, GuestOffloadsSet(frozenset()))
@@ -499,7 +500,8 @@ def test_a_part_is_shown_where_its_feature_is_there(part: str, feature: Feature)
 def test_a_receive_mode_is_shown_where_its_feature_is_there(
     features: set[Feature], modes: set[str]
 ) -> None:
-    assert set(NetDevice(frozenset(features), CONFIG).settings().get("rx", {})) == modes
+    device = NetDevice(frozenset({Feature.CTRL_VQ, *features}), CONFIG)
+    assert set(device.settings().get("rx", {})) == modes
 
 
 @given(
@@ -511,9 +513,7 @@ def test_settings_are_a_valid_state_whatever_was_applied(
 ) -> None:
     device = NetDevice(ALL_FEATURES - without, CONFIG)
     _acks(device, *commands)
-    # Features may be without what they require, which is the test's doing and not the device's.
-    all_names = [Feature(bit).name for bit in ALL_FEATURES]
-    NetState.model_validate_json(json.dumps(device.settings() | {"features": all_names}))
+    NetState.model_validate_json(json.dumps(device.settings()))
 
 
 def test_settings_are_a_valid_state_also_where_rss_has_more_receive_than_transmit_queues(

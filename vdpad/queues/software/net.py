@@ -38,7 +38,7 @@ from vdpad.virtio.commands import (
     format_mac,
 )
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, NetConfig, offloads_of
-from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.features import FEATURES, Feature, FeatureSet, commanded
 
 _MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
@@ -105,7 +105,7 @@ class NetDevice:
         try:
             command = decode_command(readable)
             serve = self._serve.get(type(command))
-            if serve is None or command.FEATURE not in self._features:
+            if serve is None or command.lacks(self._features) is not None:
                 return ACK_ERR
             serve(command)
         except (DecodeError, _Refused):
@@ -114,8 +114,8 @@ class NetDevice:
 
     def settings(self) -> dict[str, Any]:
         """All settings in the shape of the API's state; parts without their feature left out."""
-        now, features = self._now, self._features
-        shown: dict[str, Any] = {"version": 1, "features": FEATURES.names(features)}
+        now, features = self._now, commanded(self._features)
+        shown: dict[str, Any] = {"version": 1, "features": FEATURES.names(self._features)}
         if Feature.CTRL_MAC_ADDR in features:
             shown["mac"] = format_mac(now.mac)
         modes = {each.MODE: now.rx[each.MODE] for each in RX_MODES if each.FEATURE in features}
