@@ -1,8 +1,19 @@
 """Which commands a selftest sends, and what it makes of the answers; on devices, see tests/vm."""
 
+from pathlib import Path
+
 import pytest
 
-from vdpad.cli.selftest import CommandOutcome, _acks, _carried_over, _findings, candidates
+from vdpad.cli import show
+from vdpad.cli.selftest import (
+    CommandOutcome,
+    SelfTest,
+    _acks,
+    _carried_over,
+    _findings,
+    _length_notes,
+    candidates,
+)
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.virtio.commands import COMMANDS, AnnounceAck, CoalVqGet, MacAddrSet, VlanAdd
 from vdpad.virtio.config import HashType, NetConfig
@@ -60,6 +71,29 @@ def test_a_command_that_does_not_exist(
     alone: int | None, behind: int | None, findings: int
 ) -> None:
     assert len(list(_carried_over([SENT], alone, behind))) == findings
+
+
+def test_lengths_that_no_ack_has_are_a_note_and_no_finding() -> None:
+    sent = [
+        Replayed(Outcome.RESTORED, (), (), 1, 1, 1, wrong_lengths=lengths)
+        for lengths in (((2, 1),), (), ((0, 1), (2, 3)))
+    ]
+    (note,) = _length_notes(sent, 8)
+    assert note.startswith("5 of 8 commands came back with a used length of 0, 2, ")
+    assert _length_notes(sent[1:2], 1) == ()
+    told = SelfTest(
+        node=Path("/dev/vhost-vdpa-0"),
+        features=ALL,
+        ring_size=64,
+        answers=(CommandOutcome(SENT, 0, 1.0, 0),),
+        alone_us=1.0,
+        batch_us=1.0,
+        batch_doorbells=1,
+        findings=(),
+        notes=(note,),
+    ).to_json()
+    text = show.selftest(told)
+    assert text.endswith(f"Nothing was found that a device should not do.\n\nnote: {note}")
 
 
 def test_acks() -> None:

@@ -332,6 +332,14 @@ def test_exit_code_6_is_for_a_device_that_broke_the_rules(
     assert "must be reset" in run(vdpad, "commit", name).stdout
 
 
+def test_what_a_report_notes_is_printed(tmp_path: Path) -> None:
+    with daemon(tmp_path, software=[faulty("wrong-length", 0)]) as running:
+        arguments = ("restore", "vm-1", "-", "--software", "sim0")
+        done = run(running.socket, *arguments, stdin=json.dumps(vlans([1, 100])))
+    assert done.returncode == 0
+    assert "\n\nnote: 1 of 100 commands came back with a used length of 2," in done.stdout
+
+
 def test_more_lines_than_a_report_holds_are_counted(tmp_path: Path) -> None:
     refuses = faulty("err", *range(100))
     with daemon(tmp_path, software=[refuses]) as running:

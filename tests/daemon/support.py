@@ -489,7 +489,9 @@ INDICES = {"next_available": int, "next_used": int}
 def is_report(report: Json, outcome: str) -> bool:
     """Whether it is a Report of this outcome, and agrees with itself."""
     rest = dict(report)
-    ring = rest.pop("ring")
+    ring, notes = rest.pop("ring"), rest.pop("notes", ["some"])
+    assert has_shape(notes, [str])
+    assert notes
     assert ring is None or has_shape(ring, INDICES)
     assert has_shape(rest, REPORT)
     assert report["outcome"] == outcome

@@ -86,6 +86,17 @@ async def test_what_failed_is_told_in_the_same_words(
         assert is_operation(status, "failed", outcome)
 
 
+async def test_what_was_noted_is_told_in_the_same_words(tmp_path: Path) -> None:
+    device = faulty("wrong-length", 1)
+    async with asked(tmp_path, software=[device]) as caller:
+        report = await caller.result("restore", **wish())
+    assert is_report(report, "restored")
+    (note,) = report["notes"]
+    assert note.startswith("1 of 3 commands came back with a used length of 2")
+    async with asked(tmp_path, software=[device]) as caller:
+        assert await caller.result("restore", **wish()) == report
+
+
 async def test_what_its_caller_cancelled_stays_cancelled(tmp_path: Path) -> None:
     async with asked(tmp_path) as caller:
         await caller.result("prepare", **wish())

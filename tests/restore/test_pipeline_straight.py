@@ -92,11 +92,46 @@ async def test_a_strange_ack_ends_it(
 
 @at_any_position
 @on_any_ring
-async def test_a_wrong_length_ends_it(event_idx: bool, start_index: int, position: int) -> None:
-    step = _but(position, lambda device, chain: device.complete(chain, length=2))
+@pytest.mark.parametrize("length", [0, 2])
+async def test_a_wrong_length_is_counted(
+    event_idx: bool, start_index: int, position: int, length: int
+) -> None:
+    step = _but(position, lambda device, chain: device.complete(chain, length=length))
+    device = _device(event_idx, start_index)
+    replayed = await _replay(device, step, complete_all)
+    assert replayed.outcome is Outcome.RESTORED
+    assert replayed.wrong_lengths == ((length, 1),)
+    assert device.served == [each.encode() for each in vlans(COUNT)]
+
+
+@pytest.mark.parametrize("length", [0, 2])
+@at_any_position
+@on_any_ring
+async def test_an_ack_that_was_never_written_ends_it_whatever_the_length(
+    event_idx: bool, start_index: int, position: int, length: int
+) -> None:
+    step = _but(position, lambda device, chain: device.complete(chain, ack=None, length=length))
     replayed = await _replay(_device(event_idx, start_index), step, complete_all)
     assert replayed.outcome is Outcome.BROKEN
-    assert "2 bytes" in replayed.fault
+    assert replayed.fault == "an ack is 0xff, neither OK nor ERR"
+    assert position in replayed.unanswered
+
+
+@on_any_ring
+async def test_a_device_may_have_lengths_of_its_own_throughout(
+    event_idx: bool, start_index: int
+) -> None:
+    """As VDUSE devices of DPDK's that gave the number of descriptors."""
+
+    def step(device: SteppedDevice) -> None:
+        for chain in device.take():
+            device.complete(chain, length=2)
+
+    device = _device(event_idx, start_index)
+    replayed = await _replay(device, step, step)
+    assert replayed.outcome is Outcome.RESTORED
+    assert replayed.wrong_lengths == ((2, COUNT),)
+    assert device.served == [each.encode() for each in vlans(COUNT)]
 
 
 @on_any_ring

@@ -170,9 +170,61 @@ async def test_a_deadline_that_has_passed_claims_nothing(event_idx: bool) -> Non
     assert sent.applied == set()
 
 
+# --- with a length that no ack has ---
+
+
+@with_and_without_event_idx
+@in_every_order
+@pytest.mark.parametrize("start_index", [0, 65530])
+@pytest.mark.parametrize("at", range(COUNT))
+async def test_a_wrong_length_is_noted_and_the_command_is_answered(
+    at: int, start_index: int, order: Order, event_idx: bool
+) -> None:
+    commands = vlans(COUNT)
+    configured = config(
+        event_idx=event_idx,
+        start_index=start_index,
+        faults={at: Fault.WRONG_LENGTH},
+        order=order,
+    )
+    async with running(configured) as device:
+        sent = await send(device, commands)
+        assert device.net.settings() == settings_after(configured, commands)
+    told = _report(sent)
+    assert (told["outcome"], told["applied"]) == ("restored", COUNT)
+    assert told["notes"] == (
+        "1 of 12 commands came back with a used length of 2, and an ack is 1 byte; what counts is "
+        "the ack itself",
+    )
+
+
+@with_and_without_event_idx
+@pytest.mark.parametrize("order", [Order.AS_SENT, Order.SHUFFLED])
+async def test_a_refusal_with_a_wrong_length_is_a_refusal(order: Order, event_idx: bool) -> None:
+    # VLAN 0 is there already when the second one comes.
+    commands = (*vlans(3), *vlans(1), *vlans(6)[3:])
+    faults = dict.fromkeys(range(len(commands)), Fault.WRONG_LENGTH)
+    async with running(config(event_idx=event_idx, faults=faults, order=order)) as device:
+        sent = await send(device, commands)
+    assert (sent.replayed.outcome, sent.replayed.rejected) == (Outcome.REJECTED, (3,))
+    assert sent.replayed.wrong_lengths == ((2, len(commands)),)
+
+
+@with_and_without_event_idx
+@pytest.mark.parametrize("positions", [[1], [LONG // 2, LONG - 1], range(LONG)])
+async def test_wrong_lengths_among_thousands(positions: Iterable[int], event_idx: bool) -> None:
+    commands = mixed(LONG)
+    faults = _faults(positions, Fault.WRONG_LENGTH)
+    async with running(config(ring_size=64, event_idx=event_idx, faults=faults)) as device:
+        sent = await send(device, commands)
+        assert device.net.settings() == settings_after(device.config, commands)
+    assert sent.replayed.outcome is Outcome.RESTORED
+    assert sent.replayed.wrong_lengths == ((2, len(faults)),)
+
+
 # --- broken ---
 
-BREAKING = [fault for fault in Fault if fault not in (Fault.ERR, Fault.SILENCE)]
+BREAKING = [fault for fault in Fault if fault not in (Fault.ERR, Fault.SILENCE, Fault.WRONG_LENGTH)]
 FIRST, MIDDLE, LAST = 0, 6, COUNT - 1
 
 TEXTS = {
@@ -180,7 +232,6 @@ TEXTS = {
     Fault.ID_NOT_IN_FLIGHT: "it returned descriptor {odd}, which is not in flight",
     Fault.ID_TWICE: "it returned descriptor {before}, which is not in flight",
     Fault.RUN_AHEAD: "the used index ran ahead: {ahead} chains returned, 4 in flight",
-    Fault.WRONG_LENGTH: "it says that it wrote 2 bytes to descriptor {head}; an ack is 1",
     Fault.STALE_ACK: "an ack is 0xff, neither OK nor ERR",
     Fault.STRANGE_ACK: "an ack is 0x07, neither OK nor ERR",
 }
@@ -190,7 +241,7 @@ def _text(fault: Fault, at: int) -> str:
     head = 2 * (at % AT_A_TIME)
     before = 2 * ((at - 1) % AT_A_TIME)
     ahead = AT_A_TIME + RING_SIZE
-    return TEXTS[fault].format(head=head, odd=head + 1, before=before, ahead=ahead)
+    return TEXTS[fault].format(odd=head + 1, before=before, ahead=ahead)
 
 
 def _believable(fault: Fault, at: int, bank: int) -> set[int]:

@@ -17,6 +17,7 @@ def _replayed(
     rejected: tuple[int, ...] = (),
     unanswered: tuple[int, ...] = (),
     next_index: int | None = None,
+    wrong_lengths: tuple[tuple[int, int], ...] = (),
 ) -> Replayed:
     return Replayed(
         outcome=outcome,
@@ -25,6 +26,7 @@ def _replayed(
         doorbells=3,
         elapsed_ns=1_234_567,
         next_index=next_index,
+        wrong_lengths=wrong_lengths,
     )
 
 
@@ -101,6 +103,18 @@ def test_the_longest_report_fits_a_datagram() -> None:
     places = tuple(range(500))
     told = _report(mixed(4000), _replayed(Outcome.BROKEN, rejected=places, unanswered=places))
     assert len(json.dumps(told.to_json())) < 64 * 1024
+
+
+def test_used_lengths_that_no_ack_has_are_one_note() -> None:
+    lengths = ((0, 3), *((length, 1) for length in range(2, 12)))
+    replayed = _replayed(Outcome.RESTORED, next_index=7, wrong_lengths=lengths)
+    told = _report(vlans(20), replayed)
+    sentence = (
+        "13 of 20 commands came back with a used length of 0, 2, 3, 4, 5, 6, 7, 8 and 3 more, and "
+        "an ack is 1 byte; what counts is the ack itself"
+    )
+    assert told.notes == (sentence,)
+    assert json.loads(json.dumps(told.to_json()))["notes"] == [sentence]
 
 
 def test_in_json_a_report_has_the_names_of_the_api() -> None:

@@ -9,6 +9,7 @@ so none of its acknowledgements in a batch means anything; Linux's vdpa_sim_net 
 
 import asyncio
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NodeBusy
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
+from vdpad.restore.report import length_notes
 from vdpad.virtio.commands import (
     ACK_ERR,
     ACK_OK,
@@ -111,6 +113,8 @@ class SelfTest:
     batch_doorbells: int
     findings: tuple[str, ...]
     """What a device should not do, as sentences."""
+    notes: tuple[str, ...]
+    """What a restore takes no offence at."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -130,6 +134,7 @@ class SelfTest:
             "alone": {"us": self.alone_us, "doorbells": len(self.answers)},
             "batch": {"us": self.batch_us, "doorbells": self.batch_doorbells},
             "findings": list(self.findings),
+            "notes": list(self.notes),
         }
 
 
@@ -205,6 +210,7 @@ async def _run(node: Path) -> SelfTest:
         batch_us=batch.elapsed_ns / 1000,
         batch_doorbells=batch.doorbells,
         findings=findings,
+        notes=_length_notes((*alone, batch), 2 * len(commands)),
     )
 
 
@@ -254,6 +260,13 @@ def _findings(answers: Sequence[CommandOutcome]) -> Iterator[str]:
 def _broken(sent: Sequence[Replayed]) -> Iterator[str]:
     for fault in dict.fromkeys(each.fault for each in sent if each.outcome is Outcome.BROKEN):
         yield f"the device broke the rules of the ring: {fault}"
+
+
+def _length_notes(sent: Sequence[Replayed], commands: int) -> tuple[str, ...]:
+    wrong: Counter[int] = Counter()
+    for each in sent:
+        wrong.update(dict(each.wrong_lengths))
+    return length_notes(sorted(wrong.items()), commands)
 
 
 def _carried_over(first: Sequence[Command], alone: int | None, behind: int | None) -> Iterator[str]:

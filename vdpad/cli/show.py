@@ -76,6 +76,7 @@ def selftest(result: Json) -> str:
         f"{result['node']}, a ring of {result['ring_size']}\n"
         f"features: {', '.join(result['features'])}\n\n{table}\n\n{times}"
         f"{findings or chr(10) * 2 + 'Nothing was found that a device should not do.'}"
+        f"{_noted(result)}"
     )
 
 
@@ -147,7 +148,7 @@ def report(result: Json) -> str:
     )
     refused = _not_applied("refused", result["rejected"], result["rejected_total"])
     unanswered = _not_applied("unanswered", result["unanswered"], result["unanswered_total"])
-    return lines + refused + unanswered + _widened(result)
+    return lines + refused + unanswered + _widened(result) + _noted(result)
 
 
 def _lost_ring(result: Json) -> str:
@@ -173,6 +174,10 @@ def _not_applied(what: str, lines: Sequence[Json], total: int) -> str:
 
 def _widened(result: Json) -> str:
     return "".join(f"\n\nwidened: {sentence}" for sentence in result["widened"])
+
+
+def _noted(result: Json) -> str:
+    return "".join(f"\n\nnote: {sentence}" for sentence in result.get("notes", ()))
 
 
 def _target(target: Json) -> str:

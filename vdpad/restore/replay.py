@@ -67,6 +67,8 @@ class Replayed:
     """Where the ring stands, both indices; None where the device still has buffers."""
     fault: str = ""
     """What a broken device did."""
+    wrong_lengths: tuple[tuple[int, int], ...] = ()
+    """Used lengths other than an ack's 1 byte, and how many commands came back with each."""
 
 
 async def replay(
@@ -214,4 +216,5 @@ class _Replay:
             elapsed_ns=elapsed_ns,
             next_index=pipeline.index & INDEX_MASK if idle else None,
             fault=fault,
+            wrong_lengths=tuple(sorted(pipeline.wrong_lengths.items())),
         )

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
 from vdpad.restore.replay import Outcome, Replayed
+from vdpad.state import wording
 from vdpad.virtio.commands import ACK_ERR
 from vdpad.virtio.raw_command import AnyCommand
 
@@ -42,7 +43,7 @@ class RingIndices:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a restore. The API's shape, field by field."""
+    """What became of a restore. The API's shape, field by field; notes only where there are any."""
 
     migration: str
     outcome: Outcome
@@ -58,6 +59,8 @@ class Report:
     commit_us: int
     ring: RingIndices | None
     device_must_reset: bool
+    notes: tuple[str, ...] = ()
+    """What a device should not do and what changes nothing, as sentences."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values for a reply."""
@@ -66,6 +69,8 @@ class Report:
         plain["rejected"] = tuple(map(asdict, self.rejected))
         plain["unanswered"] = tuple(map(asdict, self.unanswered))
         plain["ring"] = None if self.ring is None else asdict(self.ring)
+        if not self.notes:
+            del plain["notes"]
         return plain
 
 
@@ -98,6 +103,24 @@ def report(
         commit_us=replayed.elapsed_ns // 1000,
         ring=None if index is None else RingIndices(index, index),
         device_must_reset=index is None,
+        notes=length_notes(replayed.wrong_lengths, len(commands)),
+    )
+
+
+def length_notes(wrong: Iterable[tuple[int, int]], commands: int) -> tuple[str, ...]:
+    """What there is to say of used lengths; at most one sentence.
+
+    Args:
+        wrong: as Replayed has them.
+        commands: how many were sent.
+    """
+    counts = dict(wrong)
+    if not counts:
+        return ()
+    lengths = wording.some([str(length) for length in counts])
+    return (
+        f"{sum(counts.values())} of {wording.count(commands, 'command')} came back with a used "
+        f"length of {lengths}, and an ack is 1 byte; what counts is the ack itself",
     )
 
 

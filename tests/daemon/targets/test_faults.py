@@ -24,7 +24,6 @@ BREAKS_RULES = [
     "id-not-in-flight",
     "id-twice",
     "run-ahead",
-    "wrong-length",
     "stale-ack",
     "strange-ack",
 ]
@@ -99,6 +98,16 @@ async def test_a_device_that_breaks_a_rule_is_broken(
     report = await failed(tmp_path, device, STATE, "device-broken", deadline_ms=20_000)
     assert report["applied"] <= STATE_COMMANDS
     assert report["rejected"] == []
+
+
+async def test_a_wrong_length_is_a_note(tmp_path: Path) -> None:
+    reply, operation = await restored(tmp_path, faulty("wrong-length", 3, 4), STATE)
+    report = reply["result"]
+    assert is_report(report, "restored")
+    assert is_operation(operation, "restored", "restored")
+    (note,) = report["notes"]
+    assert note.startswith(f"2 of {STATE_COMMANDS} commands came back with a used length of 2")
+    assert operation["report"] == report
 
 
 @pytest.mark.parametrize("fault", ["err", *BREAKS_RULES])
