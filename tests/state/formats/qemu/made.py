@@ -16,6 +16,8 @@ EOF, START, PART, END, FULL = 0, 1, 2, 3, 4
 SUBSECTION, DESCRIPTION, CONFIGURATION, COMMAND, FOOTER = 5, 6, 7, 8, 0x7E
 PAGE = 4096
 CHUNK_END = struct.pack(">Q", 0x10)
+OLD_HEADER = b"QEVM" + struct.pack(">I", 3)
+"""What the stream of a machine before 2.4 opens with, all of it."""
 MAC = bytes.fromhex("525400123456")
 NO_VLANS = bytes(512)
 KEY = bytes(range(1, 41))
@@ -88,25 +90,26 @@ def footer(number: int) -> bytes:
     return struct.pack(">BI", FOOTER, number)
 
 
-def ram_sections(*parts: bytes) -> bytes:
+def ram_sections(*parts: bytes, footers: bool = True) -> bytes:
     """RAM's sections, each part with an end chunk; the first one starts, the last one ends."""
-    made = opening(START, 2, "ram") + parts[0] + CHUNK_END + footer(2)
+    end = CHUNK_END + (footer(2) if footers else b"")
+    made = opening(START, 2, "ram") + parts[0] + end
     for at, part in enumerate(parts[1:], 2):
         mark = END if at == len(parts) else PART
-        made += struct.pack(">BI", mark, 2) + part + CHUNK_END + footer(2)
+        made += struct.pack(">BI", mark, 2) + part + end
     return made
 
 
-def full(section: Section, number: int) -> bytes:
+def full(section: Section, number: int, *, footers: bool = True) -> bytes:
     """A device's section with its opening and footer."""
     start = opening(FULL, number, section.name, section.instance, 11)
-    return start + section.body + footer(number)
+    return start + section.body + (footer(number) if footers else b"")
 
 
 def header(machine: str = "pc-q35-10.0", *configuration: bytes) -> bytes:
     """What a stream opens with; configuration: subsections."""
     named_machine = struct.pack(">BI", CONFIGURATION, len(machine)) + machine.encode()
-    return b"QEVM" + struct.pack(">I", 3) + named_machine + b"".join(configuration)
+    return OLD_HEADER + named_machine + b"".join(configuration)
 
 
 def description(devices: Iterable[dict[str, Any]]) -> bytes:
@@ -126,6 +129,14 @@ def stream(
     made = header(machine, *configuration) + memory
     for number, section in enumerate(sections, 10):
         made += full(section, number)
+    return made + description(section.described() for section in sections)
+
+
+def old_stream(*sections: Section) -> bytes:
+    """The same of a machine before 2.4: no configuration, no footers."""
+    memory = ram_sections(blocks(**{"pc.ram": PAGE}), page(), b"", footers=False)
+    made = OLD_HEADER + memory
+    made += b"".join(full(each, at, footers=False) for at, each in enumerate(sections, 10))
     return made + description(section.described() for section in sections)
 
 
@@ -173,6 +184,8 @@ class Net:
     status: int = 0x0F
     link: int = 1
     rings: tuple[int, ...] = (256, 256, 64)
+    before: bytes = b""
+    """Subsections of the network device's own, behind RSS."""
     more: bytes = b""
     """Subsections behind the features."""
     high_features: int | None = None
@@ -220,7 +233,7 @@ class Net:
         return made
 
     def _subsections(self) -> bytes:
-        made = self.rss.encoded() if self.rss else b""
+        made = (self.rss.encoded() if self.rss else b"") + self.before
         if self.high_features is not None:
             made += subsection("virtio/128bit_features", struct.pack(">Q", self.high_features))
         low = self.features & (1 << 64) - 1

@@ -8,7 +8,7 @@ import pytest
 
 from tests.state.formats.qemu import made
 from vdpad.state.formats.qemu import read_stream
-from vdpad.state.found import FormatError, Found
+from vdpad.state.found import Found
 from vdpad.state.model import NetState
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.features import Feature
@@ -289,25 +289,60 @@ def test_a_subsection_of_a_newer_qemu_behind_the_features_is_noted() -> None:
     assert any("virtio/novel" in note for note in got.notes)
 
 
-def _refusal(device: made.Net) -> str:
-    with pytest.raises(FormatError) as caught:
-        found(device)
-    return str(caught.value)
+def _why_unreadable(got: Found) -> str:
+    assert got.state is None
+    (problem,) = got.problems
+    assert (problem.path, problem.code) == ("", "unreadable")
+    return problem.message
+
+
+def _found_in(body: bytes) -> Found:
+    section = made.Section("0000:00:03.0/virtio-net", body, "virtio-net")
+    (got,) = read_stream(io.BytesIO(made.stream(section))).devices
+    return got
 
 
 def test_a_subsection_of_a_newer_qemu_before_the_features() -> None:
     whole = made.Net().encoded()
     novel = made.subsection("virtio/novel", bytes(4))
     at = whole.index(b"\x05\x15virtio/64bit_features")
-    section = made.Section("0000:00:03.0/virtio-net", whole[:at] + novel + whole[at:], "virtio-net")
-    with pytest.raises(FormatError, match="a known subsection before the features"):
-        read_stream(io.BytesIO(made.stream(section)))
+    why = _why_unreadable(_found_in(whole[:at] + novel + whole[at:]))
+    assert "a known subsection before the features, got 'virtio/novel'" in why
 
 
 @pytest.mark.parametrize("known", ["virtio/broken", "virtio/disabled"])
 def test_a_broken_device_is_noted(known: str) -> None:
     notes = found(net(more=made.subsection(known, b"\1"))).notes
     assert any("stopped the device" in note for note in notes) is (known == "virtio/broken")
+
+
+def _backend(*chunks: bytes) -> bytes:
+    body = b"".join(len(each).to_bytes(4, "big") + each for each in (*chunks, b""))
+    return made.subsection("virtio-net-device/backend", body, version=0)
+
+
+@pytest.mark.parametrize("pairs", [None, (4, 2)])
+@pytest.mark.parametrize("rss", [None, made.Rss(table=(0,)), made.Rss(table=(0,), version=2)])
+@pytest.mark.parametrize(
+    "chunks", [(), (b"\x05",), (b"x" * 100, b"\x05\x15virtio/64bit_features", bytes(200_000))]
+)
+def test_a_back_end_s_own_state_is_passed_by_and_named(
+    pairs: tuple[int, int] | None, rss: made.Rss | None, chunks: tuple[bytes, ...]
+) -> None:
+    features = [Feature.CTRL_MAC_ADDR, Feature.MQ, *([Feature.RSS] if rss else [])]
+    got = found(net(*features, pairs=pairs, rss=rss, before=_backend(*chunks)))
+    assert got.state is not None, got.problems
+    assert got.state == state(net(*features, pairs=pairs, rss=rss))
+    size = sum(map(len, chunks))
+    (note,) = got.notes
+    assert note.startswith(f"subsection 'virtio-net-device/backend' has {size} bytes of the ")
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 100])
+def test_a_back_end_s_state_that_is_cut(cut: int) -> None:
+    whole = made.Net(before=_backend(b"x" * 100)).encoded()
+    rest = len(whole) - whole.index(b"x" * 100)
+    _why_unreadable(_found_in(whole[: -rest + 100 + 4 - cut]))
 
 
 @pytest.mark.parametrize(
@@ -326,12 +361,13 @@ def test_a_broken_device_is_noted(known: str) -> None:
     ],
 )
 def test_what_cannot_be_read_is_said(device: made.Net, words: str) -> None:
-    text = _refusal(device)
-    assert words in text
-    assert "in the virtio-net section of 0000:00:03.0" in text
+    why = _why_unreadable(found(device))
+    assert words in why
+    assert "in the virtio-net section of 0000:00:03.0" in why
+    assert why.startswith("at byte ")
 
 
-def test_what_can_be_read_with_queue_pairs_and_without_is_refused() -> None:
+def test_what_can_be_read_with_queue_pairs_and_without_is_no_state() -> None:
     """A guest chooses the offloads and its rings' addresses, so it can make it look like both."""
     inner = made.subsection("virtio/64bit_features", bytes(8)) + made.subsection(
         "virtio/novel", b""
@@ -345,7 +381,8 @@ def test_what_can_be_read_with_queue_pairs_and_without_is_refused() -> None:
         offloads=offloads,
         more=made.subsection("virtio/virtqueues", rings),
     )
-    assert "expected queue pairs or none, got what can be read as both" in _refusal(forged)
+    why = _why_unreadable(found(forged))
+    assert "expected queue pairs or none, got what can be read as both" in why
 
 
 @pytest.mark.parametrize(
@@ -359,6 +396,4 @@ def test_what_can_be_read_with_queue_pairs_and_without_is_refused() -> None:
 def test_a_pci_layer_that_makes_no_sense(at: int, value: int, words: str) -> None:
     body = bytearray(net(vectors=3).encoded())
     body[at] = value
-    section = made.Section("0000:00:03.0/virtio-net", bytes(body), "virtio-net")
-    with pytest.raises(FormatError, match=words):
-        read_stream(io.BytesIO(made.stream(section)))
+    assert words in _why_unreadable(_found_in(bytes(body)))

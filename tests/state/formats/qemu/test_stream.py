@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import case
 from tests.state.formats.qemu import made
 from vdpad.state.formats.qemu import QemuStream, read_stream
 from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
@@ -89,6 +90,61 @@ def test_a_device_that_is_not_over_pci_is_told_and_not_guessed(read: Any) -> Non
     assert mmio.state is None
     assert [problem.code for problem in mmio.problems] == ["unsupported"]
     assert pci.state is not None
+
+
+# --- devices that cannot be read ---
+
+BROKEN = made.Net(before=made.subsection("virtio-net-device/novel", bytes(16)))
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_device_that_cannot_be_read_is_a_problem_and_others_are_told(read: Any, at: int) -> None:
+    devices = [made.Net(features=MAC_FEATURES) for _ in range(3)]
+    devices[at] = BROKEN
+    sections = [each.section(f"0000:00:0{3 + n}.0/virtio-net") for n, each in enumerate(devices)]
+    found = read(made.stream(*sections)).devices
+    assert [each.device for each in found] == [f"0000:00:0{3 + n}.0" for n in range(3)]
+    (problem,) = found[at].problems
+    assert (problem.path, problem.code) == ("", "unreadable")
+    assert f"in the virtio-net section of 0000:00:0{3 + at}.0: " in problem.message
+    assert "'virtio-net-device/novel'" in problem.message
+    assert [each.state is None for each in found] == [n == at for n in range(3)]
+
+
+def test_a_device_s_place_in_the_stream_is_told(read: Any) -> None:
+    whole = made.stream(NET, BROKEN.section("0000:00:04.0/virtio-net"))
+    (problem,) = read(whole).devices[1].problems
+    place = int(problem.message.removeprefix("at byte ").split(",")[0])
+    assert whole[place - 4 - len("virtio-net-device/novel") :].startswith(
+        b"virtio-net-device/novel"
+    )
+
+
+def test_a_device_that_is_too_long_is_a_problem_and_others_are_told(read: Any) -> None:
+    long = made.Section("0000:00:03.0/virtio-net", bytes((8 << 20) + 1), "virtio-net")
+    other = made.Net(features=MAC_FEATURES).section("0000:00:04.0/virtio-net")
+    first, second = read(made.stream(long, other)).devices
+    (problem,) = first.problems
+    assert (first.device, problem.code) == ("0000:00:03.0", "unreadable")
+    assert "expected at most 8388608 bytes, got 8388609" in problem.message
+    assert second.state is not None
+
+
+def test_a_nic_with_a_subsection_that_is_not_known(read: Any) -> None:
+    first, second = read(case("one_nic_with_coalescing_subsection.stream")).devices
+    (problem,) = first.problems
+    assert (first.device, first.state, problem.code) == ("0000:00:03.0", None, "unreadable")
+    assert "'virtio-net-device/notf-coal'" in problem.message
+    assert (second.device, second.problems) == ("0000:00:04.0", ())
+    assert second.state.vlans == (7,)
+
+
+def test_a_nic_whose_back_end_has_state_of_its_own(read: Any) -> None:
+    first, second = read(case("two_nics_one_with_backend_state.stream")).devices
+    assert (first.state.vlans, second.state.vlans) == ((5,), (7,))
+    (note,) = first.notes
+    assert "'virtio-net-device/backend' has 48 bytes" in note
+    assert second.notes == ()
 
 
 # --- memory ---
@@ -295,11 +351,13 @@ def test_a_section_that_is_not_described(read: Any) -> None:
     assert "expected a section that the description has" in _refusal(read, whole)
 
 
-def test_a_forged_length_is_not_believed(read: Any) -> None:
+@pytest.mark.parametrize("size", [len(NET.body) + 1, 1 << 20, 1 << 39])
+def test_a_forged_length_is_not_believed(read: Any, size: int) -> None:
     wrong = NET.described()
-    wrong["fields"][0]["size"] = 1 << 39
+    wrong["fields"][0]["size"] = size
     whole = made.header() + made.full(NET, 10) + made.description([wrong])
-    assert "expected at most 1048576 bytes, got" in _refusal(read, whole)
+    said = _refusal(read, whole)
+    assert "before the end" in said or "expected the section's footer" in said
 
 
 def test_bytes_behind_the_end(read: Any) -> None:

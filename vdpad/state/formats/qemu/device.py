@@ -12,10 +12,12 @@ What is made of them, where QEMU keeps it otherwise than a state has it:
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from vdpad.state.formats.qemu.net import (
+    BACKEND,
     VLAN_TABLE,
     NetFilter,
     NetTail,
@@ -25,7 +27,7 @@ from vdpad.state.formats.qemu.net import (
 from vdpad.state.formats.qemu.pci import skip_pci
 from vdpad.state.formats.qemu.source import Source
 from vdpad.state.formats.qemu.virtio import DRIVER_OK, VirtioHead, pull_head
-from vdpad.state.found import Found, Missing, found_of
+from vdpad.state.found import FormatError, Found, Missing, found_of
 from vdpad.state.mac_lists import mac_lists
 from vdpad.state.problems import Problem
 from vdpad.virtio.bits import bits_of
@@ -37,33 +39,63 @@ _ALL_VLANS = b"\xff" * VLAN_TABLE
 _LITTLE_ENDIAN = ("pc", "q35", "microvm", "virt", "xenfv", "isapc")
 
 
-def found_in_section(body: bytes, at: int, name: str, instance: int, machine: str) -> Found:
-    """The device in a virtio-net section.
+def is_little_endian(machine: str, sections: Iterable[str]) -> bool:
+    """Whether a stream is known to be of a little-endian host.
+
+    Args:
+        machine: its type; empty where it gives none, as before 2.4.
+        sections: their names. Of machines before 2.4 those of x86 have an APIC, and no others.
+    """
+    return machine.startswith(_LITTLE_ENDIAN) if machine else "apic" in sections
+
+
+def device_name(section: str, instance: int) -> str:
+    """How people know the device of a virtio-net section.
+
+    Args:
+        section: its name, "0000:00:03.0/virtio-net".
+        instance: tells sections of one name apart.
+    """
+    return section.removesuffix("/virtio-net") + (f"#{instance}" if instance else "")
+
+
+def unreadable(device: str, why: str) -> Found:
+    """A device of which nothing can be told but why."""
+    return Found(device, None, (Problem("", "unreadable", why),))
+
+
+def found_in_section(
+    body: bytes, at: int, name: str, instance: int, *, little_endian: bool
+) -> Found:
+    """The device in a virtio-net section; one that can't be read to its last byte is a problem.
 
     Args:
         body: the section's.
         at: its offset in the stream.
-        name: the section's: "0000:00:03.0/virtio-net".
+        name: the section's.
         instance: tells sections of one name apart.
-        machine: its type.
-
-    Raises:
-        FormatError: it can't be read to its last byte.
+        little_endian: whether the host is known to be.
     """
-    device = name.removesuffix("/virtio-net") + (f"#{instance}" if instance else "")
+    device = device_name(name, instance)
     if not _PCI_NAME.match(name):
         text = "expected virtio-net over PCI; what other transports write is not known"
         return Found(device, None, (Problem("", "unsupported", text),))
     where = f"the virtio-net section of {device}"
     source = Source.over(body, at, where)
-    msix = skip_pci(source)
-    head = pull_head(source, msix=msix)
-    receive = pull_filter(source)
-    tail = pull_tail_either_way(body[source.at - at :], source.at, where, head.low_features)
-    return _found(device, machine, head, receive, tail)
+    try:
+        msix = skip_pci(source)
+        head = pull_head(source, msix=msix)
+        receive = pull_filter(source)
+        tail = pull_tail_either_way(body[source.at - at :], source.at, where, head.low_features)
+    except FormatError as error:
+        return unreadable(device, str(error))
+    found = _found(device, head, receive, tail)
+    if Feature.CTRL_VLAN in commanded(tail.virtio.features) and not little_endian:
+        return _of_unknown_byte_order(found)
+    return found
 
 
-def _found(device: str, machine: str, head: VirtioHead, receive: NetFilter, tail: NetTail) -> Found:
+def _found(device: str, head: VirtioHead, receive: NetFilter, tail: NetTail) -> Found:
     settable = commanded(tail.virtio.features)
     lists = mac_lists(*_halves(receive.macs))
     parts: dict[str, Any] = {"features": tail.virtio.features}
@@ -82,16 +114,13 @@ def _found(device: str, machine: str, head: VirtioHead, receive: NetFilter, tail
     parts.update(_hashing(tail, settable))
     if tail.guest_offloads is not None and Feature.CTRL_GUEST_OFFLOADS in settable:
         parts["guest_offloads"] = bits_of(tail.guest_offloads)
-    found = found_of(
+    return found_of(
         parts,
         device=device,
         missing=_missing(settable),
         notes=(*lists.notes, *_notes(head, receive, tail)),
         about=_about(head, receive, tail),
     )
-    if "vlans" in parts and not machine.startswith(_LITTLE_ENDIAN):
-        return _of_unknown_byte_order(found, machine)
-    return found
 
 
 def _halves(macs: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
@@ -158,6 +187,11 @@ def _notes(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[str]
         yield "every VLAN is in the table, as some QEMUs, 10.0.2 for one, have it after a reset"
     if tail.rss is not None and not tail.rss.key[-1]:
         yield "QEMU keeps no length of the key: a shorter one is filled up with zeros to 40 bytes"
+    if tail.backend_bytes is not None:
+        yield (
+            f"subsection {BACKEND!r} has {tail.backend_bytes} bytes of the vhost-user back end's "
+            "own; they were passed by"
+        )
     if tail.virtio.unread:
         yield f"subsection {tail.virtio.unread!r} is not known; it was not read, nor what follows"
 
@@ -170,13 +204,7 @@ def _about(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[tupl
     yield "ring sizes", sizes
 
 
-def _of_unknown_byte_order(found: Found, machine: str) -> Found:
-    text = f"the table is in the byte order of the host, which {machine!r} does not tell"
-    return Found(
-        found.device,
-        None,
-        (*found.problems, Problem("vlans", "unsupported", text)),
-        found.missing,
-        found.notes,
-        found.about,
-    )
+def _of_unknown_byte_order(found: Found) -> Found:
+    text = "the table is in the byte order of the host, which this machine does not tell"
+    problem = Problem("vlans", "unsupported", text)
+    return replace(found, state=None, problems=(*found.problems, problem))

@@ -16,6 +16,8 @@ from vdpad.state.found import FormatError
 _MAC = 6
 VLAN_TABLE = 512
 _RSS = "virtio-net-device/rss"
+BACKEND = "virtio-net-device/backend"
+"""The subsection with a vhost-user back end's own state, of QEMU 10 on."""
 _RSS_VERSIONS = (1, 2)
 _RSS_KEY = 40
 _CTRL_GUEST_OFFLOADS = 1 << 2
@@ -65,6 +67,8 @@ class NetTail:
     guest_offloads: int | None
     """A mask; None where CTRL_GUEST_OFFLOADS was not negotiated."""
     rss: RssData | None
+    backend_bytes: int | None
+    """Of a vhost-user back end's own state; None where it has none in the stream."""
     virtio: VirtioTail
 
 
@@ -106,23 +110,29 @@ def pull_tail_either_way(section: bytes, at: int, where: str, low_features: int)
         low_features: the mask of the negotiated features 0 to 31.
 
     Raises:
-        FormatError: neither reading ends where the section does, or both do.
+        FormatError: neither reading ends where the section does, which the one that came further
+            tells, or both do.
     """
     readings: list[NetTail] = []
-    faults: list[FormatError] = []
+    faults: list[tuple[int, FormatError]] = []
     for with_pairs in (True, False):
         source = Source.over(section, at, where)
         try:
             readings.append(_pull_tail(source, with_pairs, low_features, at + len(section)))
         except FormatError as error:
-            faults.append(error)
+            faults.append((source.at, error))
     if len(readings) == 1:
         return readings[0]
     if faults:
-        raise FormatError(f"{faults[1]}; and read with queue pairs, {faults[0]}")
+        raise _of_the_furthest(faults)
     raise FormatError(
         f"at byte {at}, in {where}: expected queue pairs or none, got what can be read as both"
     )
+
+
+def _of_the_furthest(faults: list[tuple[int, FormatError]]) -> FormatError:
+    """What ended the reading that came further, which is most likely the right one."""
+    return max(faults, key=lambda fault: fault[0])[1]
 
 
 def _pull_tail(source: Source, with_pairs: bool, low_features: int, end: int) -> NetTail:
@@ -130,12 +140,21 @@ def _pull_tail(source: Source, with_pairs: bool, low_features: int, end: int) ->
     offloads = None
     if low_features & _CTRL_GUEST_OFFLOADS:
         offloads = source.u64("the guest offloads")
-    name, version = pull_subsection(source) if source.at < end else ("", 0)
-    rss = None
-    if name == _RSS:
-        rss = _pull_rss(source, version)
-        name = pull_subsection(source)[0] if source.at < end else ""
-    return NetTail(most, pairs, offloads, rss, pull_tail(source, name, low_features, end))
+    rss, backend_bytes = None, None
+    name, version = _next_subsection(source, end)
+    while name in (_RSS, BACKEND):
+        if name == _RSS:
+            rss = _pull_rss(source, version)
+        else:
+            backend_bytes = _skip_backend(source)
+        name, version = _next_subsection(source, end)
+    virtio = pull_tail(source, name, low_features, end)
+    return NetTail(most, pairs, offloads, rss, backend_bytes, virtio)
+
+
+def _next_subsection(source: Source, end: int) -> tuple[str, int]:
+    """The next one's name and version; no name where the section ends."""
+    return pull_subsection(source) if source.at < end else ("", 0)
 
 
 def _pull_pairs(source: Source) -> tuple[int, int]:
@@ -144,6 +163,15 @@ def _pull_pairs(source: Source) -> tuple[int, int]:
         raise source.wrong("queue pairs, 2 or more", f"{pairs} of {most}", source.at - 4)
     source.take(4 * (pairs - 1), "what waits to be sent")
     return most, pairs
+
+
+def _skip_backend(source: Source) -> int:
+    """Passes over the back end's state: chunks, each behind its length, until one of no bytes."""
+    total = 0
+    while length := source.u32("the length of the back end's state"):
+        source.skip(length, "the back end's state")
+        total += length
+    return total
 
 
 def _pull_rss(source: Source, version: int) -> RssData:

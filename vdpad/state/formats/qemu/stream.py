@@ -7,7 +7,8 @@ tells. So that is read when the first one comes: in a file from where it stands;
 follows is held, which is little once the memory has passed.
 
 Nothing is searched for: the walk goes from byte to byte, a section that is not known stops it, and
-a section is believed only when its footer stands where its length says.
+a section is believed only when its footer stands where its length says. A virtio-net device that
+cannot be read is a problem of its own, since where its section ends is known.
 
 Source: QEMU's migration/savevm.c as observed. tests/qemu walks streams of every
 version that Debian has to their last byte.
@@ -23,7 +24,12 @@ from vdpad.state.formats.qemu.description import (
     Description,
     description_at_end,
 )
-from vdpad.state.formats.qemu.device import found_in_section
+from vdpad.state.formats.qemu.device import (
+    device_name,
+    found_in_section,
+    is_little_endian,
+    unreadable,
+)
 from vdpad.state.formats.qemu.ram import RamLayout, skip_ram
 from vdpad.state.formats.qemu.source import Source
 from vdpad.state.found import Found
@@ -45,8 +51,9 @@ _FOOTER = 0x7E
 _RAM = "ram"
 _VIRTIO_NET = "virtio-net"
 _BETWEEN = "the run of sections"
-# A virtio-net device has about 46 KiB. Stops a forged length from being held in memory.
-_MAX_SECTION = 1 << 20
+# A virtio-net device has about 46 KiB, and beside it what its vhost-user back end has. Stops a
+# section from filling memory.
+_MAX_SECTION = 8 << 20
 # What MAX_DESCRIPTION describes is no longer than it. Stops a pipe from being held whole.
 _MAX_HELD = 2 * MAX_DESCRIPTION
 _MAX_CAPABILITIES = 64
@@ -192,16 +199,18 @@ class _Walk:
     def _device(self) -> Iterator[Found]:
         number, name, instance = self._opening()
         described = self._described(name, instance)
-        if described.kind != _VIRTIO_NET:
-            self._source.skip(described.size, "a device")
+        if described.kind == _VIRTIO_NET and described.size <= _MAX_SECTION:
+            at = self._source.at
+            body = self._source.take(described.size, "a device")
             self._footer(number)
+            little_endian = is_little_endian(self.machine, ())
+            yield found_in_section(body, at, name, instance, little_endian=little_endian)
             return
-        if described.size > _MAX_SECTION:
-            raise self._source.wrong(f"at most {_MAX_SECTION} bytes", str(described.size))
-        at = self._source.at
-        body = self._source.take(described.size, "a device")
+        too_long = self._source.wrong(f"at most {_MAX_SECTION} bytes", str(described.size))
+        self._source.skip(described.size, "a device")
         self._footer(number)
-        yield found_in_section(body, at, name, instance, self.machine)
+        if described.kind == _VIRTIO_NET:
+            yield unreadable(device_name(name, instance), str(too_long))
 
     def _described(self, name: str, instance: int) -> Described:
         if self._description is None:
