@@ -281,6 +281,15 @@ def test_what_people_want_to_know() -> None:
     assert dict(found(net(link=1)).about)["link"] == "up"
 
 
+@pytest.mark.parametrize("link", range(4))
+def test_an_announcement_that_is_asked_for_is_told(link: int) -> None:
+    about = dict(found(net(Feature.GUEST_ANNOUNCE, link=link)).about)
+    assert about["link"] == ("up" if link & 1 else "down")
+    assert about.get("announcement") == (
+        "asked of the guest, and not acknowledged" if link & 2 else None
+    )
+
+
 def test_a_subsection_of_a_newer_qemu_behind_the_features_is_noted() -> None:
     novel = made.subsection("virtio/novel", b"\5\0\1\2\3")
     got = found(net(Feature.CTRL_MAC_ADDR, more=novel))

@@ -199,6 +199,8 @@ def _notes(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[str]
 def _about(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[tuple[str, str]]:
     yield "driver", "running" if head.status & DRIVER_OK else "not running"
     yield "link", "up" if receive.link_up else "down"
+    if receive.announcing:
+        yield "announcement", "asked of the guest, and not acknowledged"
     yield "most pairs", str(tail.max_queue_pairs)
     sizes = " ".join(map(str, head.ring_sizes))
     yield "ring sizes", sizes

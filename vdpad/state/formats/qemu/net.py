@@ -15,6 +15,8 @@ from vdpad.state.found import FormatError
 
 _MAC = 6
 VLAN_TABLE = 512
+# virtio_net_config.status (virtio 1.4, 5.1.4).
+_LINK_UP, _ANNOUNCE = 1, 2
 _RSS = "virtio-net-device/rss"
 BACKEND = "virtio-net-device/backend"
 """The subsection with a vhost-user back end's own state, of QEMU 10 on."""
@@ -29,6 +31,8 @@ class NetFilter:
 
     mac: bytes
     link_up: bool
+    announcing: bool
+    """The device has asked the guest to announce itself, and the guest has not done so yet."""
     promisc: bool
     allmulti: bool
     macs: tuple[bytes, ...]
@@ -87,7 +91,8 @@ def pull_filter(source: Source) -> NetFilter:
     source.u32("the packets' header")
     flags = [source.flag(name) for name in _FLAGS]
     source.u8("the UFO flag")
-    return NetFilter(mac, bool(link & 1), promisc, allmulti, macs, vlans, *flags)
+    announcing = bool(link & _ANNOUNCE)
+    return NetFilter(mac, bool(link & _LINK_UP), announcing, promisc, allmulti, macs, vlans, *flags)
 
 
 _FLAGS = ("multi_overflow", "uni_overflow", "alluni", "nomulti", "nouni", "nobcast")
