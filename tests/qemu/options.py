@@ -8,7 +8,10 @@ from pathlib import Path
 from .layout import BUFFERS_LIMIT, MAX_QUEUE_PAIRS, MIB
 from .versions import PROGRAM
 
-MACHINES = ("pc", "q35")
+OLD_MACHINE = "pc-i440fx-2.3"
+"""The last one whose stream has neither a configuration nor footers; QEMU 7.2 has it, later ones
+don't. Its devices are legacy ones unless they are asked for with disable-modern=off."""
+MACHINES = ("pc", "q35", OLD_MACHINE)
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Options:
     qemu: str = PROGRAM
     """The program, by its name on PATH or by its path."""
     machine: str = "pc"
-    """"pc" or "q35"."""
+    """One of MACHINES."""
     root_port: bool = False
     """The device is behind a PCIe root port, which makes it a PCIe function; q35 only."""
     vectors: int = 0
@@ -35,6 +38,8 @@ class Options:
     """Feature bits to leave out, e.g. 29 for RING_EVENT_IDX."""
     device_properties: str = ""
     """More -device properties, separated by commas, e.g. "rss=on,hash=on"."""
+    more: tuple[str, ...] = ()
+    """More arguments for QEMU."""
     mac: str = "52:54:00:12:34:56"
     buffers_size: int = MIB
     """Bytes of buffer space to lend, at most BUFFERS_LIMIT."""
@@ -44,8 +49,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.machine not in MACHINES:
             raise ValueError(f"machine: {self.machine!r}; it is one of {MACHINES}")
-        if self.root_port and self.machine == "pc":
-            raise ValueError("root_port: the machine pc has no PCIe")
+        if self.root_port and self.machine != "q35":
+            raise ValueError(f"root_port: the machine {self.machine} has no PCIe")
         if not 1 <= self.queue_pairs <= MAX_QUEUE_PAIRS:
             raise ValueError(f"queue_pairs: {self.queue_pairs}; it is 1 to {MAX_QUEUE_PAIRS}")
         if self.ring_size < 2 or self.ring_size & (self.ring_size - 1):

@@ -126,6 +126,7 @@ def command_line(options: Options, qtest_fd: int, qmp_fd: int) -> list[str]:
         *("-chardev", f"socket,id=qtest,fd={qtest_fd}", "-qtest", "chardev:qtest"),
         *("-qtest-log", "/dev/null"),
         *("-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"),
+        *options.more,
         *(("-qmp", f"unix:{options.monitor},server=on,wait=off") if options.monitor else ()),
     ]
 

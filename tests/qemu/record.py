@@ -20,19 +20,25 @@ from tests.state.formats.qemu import made
 from vdpad.virtio.features import Feature
 
 from .guestless import Options
+from .options import OLD_MACHINE
 from .states import TOGETHER
 from .stream import VIRTIO_NET, DeviceState, device_states, find_description
 from .test_round_trip import set_up_and_stream
 from .versions import BOOKWORM, TRIXIE, TRIXIE_BACKPORTS
 
 FOLDER = Path(__file__).parents[1] / "state/formats/qemu/recorded"
-KEPT = (VIRTIO_NET, "globalstate")
+KEPT = (VIRTIO_NET, "globalstate", "apic")
+"""The APIC says of a machine that gives no name that it is an x86 one."""
 
 PACKED = frozenset({int(Feature.RING_PACKED)})
 """Offered, which makes QEMU write what packed rings need; the harness drives split ones."""
 
 RECORDINGS = {
     "7.2-pc": ("without-hashes", Options(qemu=BOOKWORM.program)),
+    "7.2-pc-2.3": (
+        "without-hashes",
+        Options(qemu=BOOKWORM.program, machine=OLD_MACHINE, device_properties="disable-modern=off"),
+    ),
     "7.2-root-port-msix-rss": (
         "with-rss",
         Options(qemu=BOOKWORM.program, machine="q35", root_port=True, vectors=10),
@@ -63,18 +69,20 @@ def thin(stream: bytes) -> bytes:
     ]
     kept = [states[device["name"], device["instance_id"]] for device in described]
     header = stream[: stream.index(made.named("ram")) - 5]
+    footers = header != made.OLD_HEADER
     memory = made.ram_sections(
         made.blocks(**{"pc.ram": 4 * made.PAGE, "pc.bios": made.PAGE}),
         made.zero_page("pc.ram") + made.zero_page() + made.page(block="pc.bios"),
         made.zero_page("pc.ram"),
+        footers=footers,
     )
-    sections = b"".join(_section(state, number) for number, state in enumerate(kept, 40))
-    return header + memory + sections + _description(stream, described)
+    sections = (_section(state, at, footers=footers) for at, state in enumerate(kept, 40))
+    return header + memory + b"".join(sections) + _description(stream, described)
 
 
-def _section(state: DeviceState, number: int) -> bytes:
+def _section(state: DeviceState, number: int, *, footers: bool) -> bytes:
     section = made.Section(state.name, state.body, state.kind, state.instance)
-    return made.full(section, number)
+    return made.full(section, number, footers=footers)
 
 
 def _description(stream: bytes, devices: list[Any]) -> bytes:

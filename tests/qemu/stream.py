@@ -8,7 +8,8 @@
 #
 # Then the walk goes forward over everything. The RAM's sections are the only ones that the
 # description leaves out; they are walked chunk by chunk. Every section's footer must repeat its
-# number, so a wrong length is noticed at once and never becomes a wrong setting.
+# number, so a wrong length is noticed at once and never becomes a wrong setting. Streams of
+# machines before 2.4 have no footers.
 #
 # Source: the layout as observed in streams of QEMU 7.2, 10.0 and 11.1, which this walks to their
 # last byte.
@@ -114,6 +115,8 @@ class _Walk:
         self._devices = {(one["name"], one["instance_id"]): one for one in description["devices"]}
         self._live: set[int] = set()
         """Numbers of the RAM sections that have started."""
+        self._has_footers = False
+        """Machines before 2.4 have neither a configuration nor footers."""
 
     def header(self) -> None:
         """Read what the stream opens with."""
@@ -138,6 +141,7 @@ class _Walk:
         return mark != Mark.EOF
 
     def _take_configuration(self) -> None:
+        self._has_footers = True
         self.cursor.take(self.cursor.u32())
         for subsection in self._configuration.get("subsections", []):
             self.cursor.take(_subsection_size(subsection))
@@ -179,6 +183,8 @@ class _Walk:
         return number, name, instance
 
     def _take_footer(self, number: int) -> None:
+        if not self._has_footers:
+            return
         self.cursor.expect("a section's footer", Mark.FOOTER, self.cursor.u8())
         self.cursor.expect("the footer's number", number, self.cursor.u32())
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import case
 from tests.state.formats.qemu import made
 from tests.state.formats.qemu.test_stream import Pipe
 from tests.support.states import bare_state, net_state
 from vdpad.state.formats import device_parts, native
-from vdpad.state.formats.recognise import DEVICE_PARTS, NATIVE, read
+from vdpad.state.formats.recognise import DEVICE_PARTS, NATIVE, QEMU_STREAM, read
 from vdpad.state.found import FormatError
 
 STATE = net_state()
@@ -154,17 +155,59 @@ def test_what_it_is_instead(data: bytes, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("compressed", "pipe"),
-    [(0, ""), (1, " | gzip -dc"), (3, " | xz -dc"), (9, " | DECOMPRESS -dc")],
+    [(0, ""), (1, " | gzip -dc"), (3, " | xz -dc"), (5, " | zstd -dc")],
 )
 def test_where_the_stream_is_in_an_image_of_libvirt_s(compressed: int, pipe: str) -> None:
     """The advice, followed, gives the stream."""
-    xml = b"<domain/>\0"
-    header = struct.pack("<16s19I", b"LibvirtQemudSave", 2, len(xml), 1, compressed, *[0] * 15)
-    image = header + xml + b"QEVM"
+    image = _libvirt_image(compressed, b"QEVM")
     said = _refused(image)
     first = int(said.partition("tail -c +")[2].partition(" ")[0])
     assert image[first - 1 :] == b"QEVM"
     assert said.endswith(f" FILE{pipe} | vdpactl decode -")
+
+
+def _libvirt_image(form: int, stream: bytes) -> bytes:
+    xml = b"<domain/>\0"
+    header = struct.pack("<16s19I", b"LibvirtQemudSave", 2, len(xml), 1, form, *[0] * 15)
+    return header + xml + stream
+
+
+def test_an_image_of_libvirt_s_in_a_format_that_is_not_known() -> None:
+    said = _refused(_libvirt_image(9, b"QEVM"))
+    assert "in a format that is not known, 9; " in said
+    assert said.endswith("virsh save --image-format raw")
+
+
+def _mapped(at: int) -> bytes:
+    """A stream with mapped-ram, which begins at this byte of its file."""
+    names = struct.pack(">I", 1) + made.named("mapped-ram")
+    capabilities = made.subsection("configuration/capabilities", names)
+    entry = struct.pack(">Q", made.PAGE | 4) + made.named("pc.ram") + struct.pack(">Q", made.PAGE)
+    head = made.header("pc-q35-10.0", capabilities) + made.opening(made.START, 2, "ram") + entry
+    pages_at = at + len(head) + 4 + 3 * 8 + 5000
+    places = struct.pack(">IQQQ", 1, made.PAGE, pages_at - made.PAGE, pages_at) + bytes(5000)
+    memory = b"\xee" * made.PAGE + made.CHUNK_END + made.footer(2)
+    net = made.Net().section()
+    return head + places + memory + made.full(net, 10) + made.description([net.described()])
+
+
+def test_a_sparse_image_of_libvirt_s_is_read_where_it_stands() -> None:
+    """Its places count from its own first byte."""
+    before = len(_libvirt_image(6, b""))
+    image = _libvirt_image(6, _mapped(before))
+    streams = [*_streams(image), io.BufferedReader(Pipe(image))]
+    for stream in streams:
+        reading = read(stream)
+        assert reading.format == QEMU_STREAM
+        assert reading.about == (("machine", "pc-q35-10.0"),)
+        assert [each.device for each in reading.devices] == ["0000:00:03.0"]
+
+
+def test_a_sparse_image_that_is_cut_is_refused_by_its_own_bytes() -> None:
+    """The shared one ends within the stream's header."""
+    image = case("libvirt_sparse.img")
+    assert _refused(image).startswith(f"at byte {len(image)}, in the run of sections: expected 1 ")
+    assert "in libvirt's header: expected" in _refused(image[:100])
 
 
 @given(st.binary(max_size=200))
@@ -174,21 +217,10 @@ def test_no_bytes_are_a_crash(data: bytes) -> None:
 
 
 def test_a_file_stays_one_that_can_be_read_from_its_end() -> None:
-    """As a QEMU stream needs it that has a device before more memory than a pipe's is held."""
-    early = made.Section("0000:00:02.0/virtio-mem-device-early", bytes(50), "early")
+    """As a QEMU stream needs it whose description is behind more than is held of a pipe."""
+    late = made.Section("slirp", bytes(18 << 20), "slirp")
     net = made.Net().section()
-    memory = made.page() * 5000
-    whole = (
-        made.header()
-        + made.ram_sections(made.blocks(**{"pc.ram": made.PAGE}))
-        + made.full(early, 9)
-        + struct.pack(">BI", made.END, 2)
-        + memory
-        + made.CHUNK_END
-        + made.footer(2)
-        + made.full(net, 10)
-        + made.description([early.described(), net.described()])
-    )
+    whole = made.stream(late, net)
     stream = io.BytesIO(b"before it" + whole)
     stream.seek(len(b"before it"))
     assert len(read(stream).devices) == 1

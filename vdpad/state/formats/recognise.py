@@ -6,15 +6,12 @@ format tries another's bytes. What is not ours but well known is told by name, w
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from vdpad.state.formats import native
+from vdpad.state.formats import native, peek
 from vdpad.state.found import FormatError, Found
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 __all__ = ["DEVICE_PARTS", "NATIVE", "QEMU_STREAM", "Reading", "read"]
 
@@ -30,10 +27,11 @@ _PART = struct.Struct("<HBB")
 _PART_TYPES = frozenset({*range(0x100, 0x106), 0x200})
 
 # libvirt, src/qemu/qemu_saveimage.h: {magic, u32 version, u32 data_len, u32 was_running,
-# u32 compressed, …}, 92 bytes in all; then data_len bytes of XML; then the stream.
+# u32 format, …}, 92 bytes in all; then data_len bytes of XML; then the stream.
 _LIBVIRT_MAGICS = (b"LibvirtQemudSave", b"LibvirtQemudPart")
 _LIBVIRT_HEAD = struct.Struct("<16s4I")
 _LIBVIRT_HEADER = 92
+_LIBVIRT_RAW, _LIBVIRT_SPARSE = 0, 6
 _LIBVIRT_COMPRESSED = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop", 5: "zstd"}
 
 _COMPRESSED = {
@@ -45,8 +43,6 @@ _COMPRESSED = {
 }
 _HEAD = _LIBVIRT_HEAD.size
 _SHOWN = 16
-# Streams are walked in small steps.
-_BUFFER = 256 * 1024
 
 _KNOWN = "a state in JSON, a QEMU migration stream (which begins with QEVM), or virtio device parts"
 
@@ -70,18 +66,20 @@ def read(stream: BinaryIO) -> Reading:
         FormatError: it is in none of the formats, or not as its format has it.
         OSError: as the stream raises it.
     """
-    head = _first(stream, _HEAD)
+    head = peek.first(stream, _HEAD)
     reader = _reader_of(head)
     if stream.seekable():
         # A file stays one: readers may look at its end first.
         stream.seek(-len(head), io.SEEK_CUR)
         return reader(stream)
-    return reader(io.BufferedReader(_PutBack(head, stream), _BUFFER))
+    return reader(peek.put_back(head, stream))
 
 
 def _reader_of(head: bytes) -> Callable[[BinaryIO], Reading]:
     if head.startswith(_QEMU_MAGIC):
         return _qemu_stream
+    if _is_sparse_image(head):
+        return _sparse_image
     # Space alone may go on as JSON: its own reader says what is wrong.
     if head and head.lstrip(_JSON_SPACE)[:1] in (b"{", b""):
         return _native
@@ -102,11 +100,33 @@ def _device_parts(stream: BinaryIO) -> Reading:
     return Reading(DEVICE_PARTS, (device_parts.decode(stream.read(MOST_BYTES + 1)),))
 
 
-def _qemu_stream(stream: BinaryIO) -> Reading:
+def _qemu_stream(stream: BinaryIO, at: int = 0) -> Reading:
     from vdpad.state.formats.qemu import read_stream
 
-    found = read_stream(stream)
-    return Reading(QEMU_STREAM, found.devices, (("machine", found.machine),))
+    found = read_stream(stream, at)
+    # One without a name is of a machine that gives none.
+    return Reading(QEMU_STREAM, found.devices, (("machine", found.machine or "before 2.4"),))
+
+
+def _is_sparse_image(head: bytes) -> bool:
+    if len(head) < _LIBVIRT_HEAD.size:
+        return False
+    *_, form = _LIBVIRT_HEAD.unpack_from(head)
+    return head.startswith(_LIBVIRT_MAGICS[0]) and form == _LIBVIRT_SPARSE
+
+
+def _sparse_image(stream: BinaryIO) -> Reading:
+    """libvirt's sparse image: a stream in which places count from the image's first byte.
+
+    So it is read where it stands, and cannot be cut out.
+    """
+    from vdpad.state.formats.qemu.source import Source
+
+    source = Source(stream, where="libvirt's header")
+    head = source.take(_LIBVIRT_HEAD.size, "the header")
+    _, _, data_length, _, _ = _LIBVIRT_HEAD.unpack(head)
+    source.skip(_LIBVIRT_HEADER - len(head) + data_length, "the header and the domain's XML")
+    return _qemu_stream(stream, source.at)
 
 
 def _is_part(head: bytes) -> bool:
@@ -137,14 +157,13 @@ def _libvirt(head: bytes) -> str:
         return f"{image}, and ends within its header"
     if head.startswith(_LIBVIRT_MAGICS[1]):
         return f"{image} that was never finished"
-    _, _, data_length, _, compressed = _LIBVIRT_HEAD.unpack_from(head)
-    steps = [f"tail -c +{_LIBVIRT_HEADER + data_length + 1} FILE", *_decompressed(compressed)]
+    _, _, data_length, _, form = _LIBVIRT_HEAD.unpack_from(head)
+    steps = [f"tail -c +{_LIBVIRT_HEADER + data_length + 1} FILE"]
+    if form in _LIBVIRT_COMPRESSED:
+        steps.append(f"{_LIBVIRT_COMPRESSED[form]} -dc")
+    elif form != _LIBVIRT_RAW:
+        return f"{image} in a format that is not known, {form}; virsh save --image-format raw"
     return f"{image}; QEMU's stream is behind its header: {' | '.join(steps)} | vdpactl decode -"
-
-
-def _decompressed(compressed: int) -> Iterator[str]:
-    if compressed:
-        yield f"{_LIBVIRT_COMPRESSED.get(compressed, 'DECOMPRESS')} -dc"
 
 
 def _shown(head: bytes) -> str:
@@ -153,34 +172,3 @@ def _shown(head: bytes) -> str:
     if shown.isascii() and shown.decode().isprintable():
         return repr(shown.decode())
     return shown.hex(" ")
-
-
-# --- reading without losing what was looked at ---
-
-
-def _first(stream: BinaryIO, count: int) -> bytes:
-    """The first so many bytes, or all where there are fewer; a pipe may give them in bits."""
-    got = b""
-    while len(got) < count and (more := stream.read(count - len(got))):
-        got += more
-    return got
-
-
-class _PutBack(io.RawIOBase):
-    """A stream whose first bytes have been read already. The stream stays open when this closes."""
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        room = memoryview(buffer).cast("B")
-        if self._head:
-            chunk, self._head = self._head[: len(room)], self._head[len(room) :]
-        else:
-            chunk = self._stream.read(len(room))
-        room[: len(chunk)] = chunk
-        return len(chunk)

@@ -12,7 +12,8 @@ from vdpad.state.formats.qemu import QemuStream
 from vdpad.state.model import NetState
 from vdpad.virtio.features import FEATURES
 
-from .faults import READERS, little_memory, mutated, refused_or_valid
+from . import made
+from .faults import READERS, little_memory, mutated, read_pipe, refused_or_valid
 
 RECORDED = sorted(Path(__file__).parent.joinpath("recorded").glob("*.xz"))
 MUTATIONS = 10_000
@@ -55,6 +56,14 @@ def test_every_truncation_is_refused(recorded: bytes) -> None:
         for length in range(len(recorded)):
             read = READERS[length % 2]
             assert refused_or_valid(read, recorded[:length]), length
+
+
+def test_sections_before_the_memory_take_little_of_a_pipe() -> None:
+    early = made.full(made.Section("early", bytes(1 << 20), "early"), 3) * 30
+    memory = made.ram_sections(made.page() * 5000)
+    stream = made.header() + early + memory
+    with little_memory():
+        assert refused_or_valid(read_pipe, stream)
 
 
 def test_mutations(recorded: bytes) -> None:

@@ -147,6 +147,50 @@ def test_a_nic_whose_back_end_has_state_of_its_own(read: Any) -> None:
     assert second.notes == ()
 
 
+# --- machines before 2.4 ---
+
+
+def test_a_machine_before_2_4_has_neither_footers_nor_a_name(read: Any) -> None:
+    apic = made.Section("apic", bytes(8), "apic")
+    nets = [
+        made.Net(features=VLAN_FEATURES, vlans=b"\x20" + bytes(511)).section(
+            f"0000:00:0{at}.0/virtio-net"
+        )
+        for at in (3, 4)
+    ]
+    found = read(made.old_stream(nets[0], apic, nets[1]))
+    assert found.machine == ""
+    assert [each.state.vlans for each in found.devices] == [(5,), (5,)]
+
+
+VLAN_FEATURES = 1 << 17 | 1 << 19
+
+
+def test_without_an_apic_the_byte_order_of_an_old_machine_is_not_guessed(read: Any) -> None:
+    (found,) = read(made.old_stream(made.Net(features=VLAN_FEATURES).section())).devices
+    assert [(each.path, each.code) for each in found.problems] == [("vlans", "unsupported")]
+    (found,) = read(made.old_stream(made.Net(features=MAC_FEATURES).section())).devices
+    assert found.state.mac == made.MAC
+
+
+def test_a_length_that_is_not_an_old_section_s_is_noticed_behind_it(read: Any) -> None:
+    whole = made.old_stream(NET, made.Section("timer", bytes(24), "timer"))
+    wrong = whole.replace(b'"size": 24', b'"size": 23')
+    assert wrong != whole
+    assert "the description" in _refusal(read, wrong)
+
+
+def test_footers_may_not_be_left_out_of_some_sections(read: Any) -> None:
+    memory = made.ram_sections(made.blocks(**{"pc.ram": made.PAGE}), b"")
+    some = b"QEVM\0\0\0\3" + memory + made.full(NET, 10, footers=False)
+    assert "expected the section's footer" in _refusal(
+        read, some + made.description([NET.described()])
+    )
+    assert "expected the section's footer" in _refusal(
+        read, made.stream(NET, ram=made.ram_sections(b"", b"", footers=False))
+    )
+
+
 # --- memory ---
 
 
@@ -239,6 +283,72 @@ def test_a_device_before_the_memory(read: Any) -> None:
     end = struct.pack(">BI", made.END, 2) + made.page() + made.CHUNK_END + made.footer(2)
     whole = made.header() + start + made.footer(2) + made.full(early, 9) + end + made.full(NET, 10)
     assert len(read(whole + made.description([early.described(), NET.described()])).devices) == 1
+
+
+# --- devices before the memory, from a pipe ---
+
+MUCH = made.page() * (2 * MAX_DESCRIPTION // made.PAGE + 1)
+"""More memory than is held of a pipe."""
+
+
+def _early(*early: made.Section, ram: bytes = MUCH, late: made.Section = NET) -> bytes:
+    """A stream with these sections before the memory."""
+    sections = b"".join(made.full(each, 3 + at) for at, each in enumerate(early))
+    described = made.description([*(each.described() for each in early), late.described()])
+    memory = made.ram_sections(made.blocks(**{"pc.ram": made.PAGE}), ram, b"")
+    return made.header() + sections + memory + made.full(late, 40) + described
+
+
+@pytest.mark.parametrize("body", [b"", b"e" * 24, bytes(1 << 20), b"\x7e" * 100])
+def test_sections_before_the_memory_are_passed_by(body: bytes) -> None:
+    early = [
+        made.Section("0000:00:05.0/virtio-mem-device-early", body, "virtio-mem-device-early"),
+        made.Section("0000:00:06.0/virtio-mem-device-early", b"x", "virtio-mem-device-early"),
+    ]
+    for read_it in (read_file, read_pipe):
+        assert len(read_it(_early(*early)).devices) == 1
+
+
+def test_a_machine_with_virtio_mem(read: Any) -> None:
+    (found,) = read(case("early_section_before_memory.stream.xz")).devices
+    assert (found.device, found.problems) == ("0000:00:03.0", ())
+    assert found.state.vlans == ()
+
+
+FORGED_FOOTER = made.footer(3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        FORGED_FOOTER,
+        b"guest" + FORGED_FOOTER + b"guest",
+        FORGED_FOOTER + made.full(made.Section("a", b"", "a"), 4),
+        FORGED_FOOTER + made.ram_sections(b"", b"") + made.full(NET, 9) + bytes([made.EOF]),
+    ],
+)
+def test_what_a_guest_can_make_look_like_a_footer_is_not_believed(body: bytes) -> None:
+    early = made.Section("0000:00:05.0/virtio-mem-device-early", body, "virtio-mem-device-early")
+    assert len(read_file(_early(early)).devices) == 1
+    assert "so read it from a file" in _refusal(read_pipe, _early(early))
+
+
+def test_a_virtio_net_device_before_the_memory_is_not_passed_by() -> None:
+    late = made.Net().section("0000:00:04.0/virtio-net")
+    assert len(read_file(_early(NET, late=late)).devices) == 2
+    assert "so read it from a file" in _refusal(read_pipe, _early(NET, late=late))
+
+
+def test_a_section_before_the_memory_that_has_no_end() -> None:
+    early = made.opening(made.FULL, 3, "early") + bytes(1 << 25)
+    assert "expected the section's footer within 2097152 bytes" in _refusal(
+        read_pipe, made.header() + early
+    )
+
+
+def test_sections_before_the_memory_without_end_are_refused() -> None:
+    early = [made.Section(f"early{at}", b"", "early") for at in range(300)]
+    assert "expected at most 256 sections before the memory" in _refusal(read_pipe, _early(*early))
 
 
 def test_the_uuid_and_commands_are_passed_over(read: Any) -> None:
@@ -405,8 +515,8 @@ def test_a_description_that_makes_no_sense(read: Any, text: bytes) -> None:
 
 
 def test_a_pipe_is_not_held_without_end() -> None:
-    early = made.full(made.Section("a", b"", "a"), 3)
-    whole = made.header() + early + bytes(2 * MAX_DESCRIPTION + 1)
+    late = made.ram_sections(b"", b"") + made.full(made.Section("a", b"", "a"), 3)
+    whole = made.header() + late + bytes(2 * MAX_DESCRIPTION + 1)
     assert "expected at most 16777216 bytes of devices" in _refusal(read_pipe, whole)
 
 

@@ -24,6 +24,9 @@ from vdpad.state.found import FormatError
 # being held in memory.
 MAX_DESCRIPTION = 8 << 20
 
+VIRTIO_NET = "virtio-net"
+"""The type of the devices that are looked for."""
+
 _MARK = b"\x00\x06"
 _HEADER = len(_MARK) + 4
 _CONTROL_BYTES = [bytes([code]) for code in range(0x20)]
@@ -100,7 +103,8 @@ def _text_at(tail: bytes) -> int:
                 return start
     raise FormatError(
         "expected a description of the devices at the stream's end, got none: it is cut short, "
-        "goes on behind it, or is of a machine with suppress-vmdesc"
+        "goes on behind it, or is of a machine with suppress-vmdesc, as all before 2.3 are. While "
+        "its guest runs, ask QEMU itself: vdpactl capture"
     )
 
 

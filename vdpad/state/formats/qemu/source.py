@@ -5,6 +5,7 @@ import os
 import struct
 from typing import BinaryIO, Self
 
+from vdpad.state.formats import peek
 from vdpad.state.found import FormatError
 
 _U16 = struct.Struct(">H")
@@ -23,6 +24,8 @@ class Source:
     def __init__(self, stream: BinaryIO, at: int = 0, where: str = "the header") -> None:
         self._stream = stream
         self._seekable = stream.seekable()
+        self._seen, self._seen_at = b"", 0
+        """Of a pipe: what was looked at, and how much of it was taken."""
         self.at = at
         """Offset of the next byte in the whole stream."""
         self.where = where
@@ -40,13 +43,23 @@ class Source:
 
     def take(self, count: int, what: str) -> bytes:
         """So many bytes."""
-        taken = self._stream.read(count)
+        taken = self._read(count) if self._seen else self._stream.read(count)
         while len(taken) < count:
-            more = self._stream.read(count - len(taken))
+            more = self._read(count - len(taken))
             if not more:
                 raise self.wrong(f"{count} bytes of {what}", f"{len(taken)} before the end")
             taken += more
         self.at += count
+        return taken
+
+    def _read(self, count: int) -> bytes:
+        """At most so many bytes; none at the end alone."""
+        if not self._seen:
+            return self._stream.read(count)
+        taken = self._seen[self._seen_at : self._seen_at + count]
+        self._seen_at += len(taken)
+        if self._seen_at == len(self._seen):
+            self._seen, self._seen_at = b"", 0
         return taken
 
     def skip(self, count: int, what: str) -> None:
@@ -65,17 +78,25 @@ class Source:
         self._stream.seek(stood + count)
         self.at += count
 
-    def held(self, most: int, what: str) -> BinaryIO:
-        """What follows, as a file: the stream itself, or all of a pipe, at most so many bytes."""
+    def ahead(self, most: int) -> bytes:
+        """The next bytes, which stay to be taken: so many, or fewer where the stream ends."""
+        if self._seekable:
+            stood = self._stream.tell()
+            seen = peek.first(self._stream, most)
+            self._stream.seek(stood)
+            return seen
+        seen = self._seen[self._seen_at :]
+        seen += peek.first(self._stream, most - len(seen)) if len(seen) < most else b""
+        self._seen, self._seen_at = seen, 0
+        return seen[:most]
+
+    def held(self, most: int) -> BinaryIO | None:
+        """What follows, as a file: the stream itself, or all of a pipe; None where that is more
+        than so many bytes, which stay to be taken."""
         if self._seekable:
             return self._stream
-        held = io.BytesIO()
-        while more := self._stream.read(min(_SKIP, most + 1 - held.tell())):
-            held.write(more)
-            if held.tell() > most:
-                raise self.wrong(f"at most {most} bytes of {what}", "more")
-        held.seek(0)
-        return held
+        rest = self.ahead(most + 1)
+        return io.BytesIO(rest) if len(rest) <= most else None
 
     def u8(self, what: str) -> int:
         """One byte."""

@@ -3,36 +3,32 @@
 A stream is a header, a configuration, and sections, each with a footer that repeats its number. RAM
 comes in a section that starts once and goes on in parts; its layout is known, and it is passed over
 chunk by chunk. Any other device comes in one section, whose length only the description at the end
-tells. So that is read when the first one comes: in a file from where it stands; of a pipe all that
-follows is held, which is little once the memory has passed.
+tells (lengths.py). Machines before 2.4 write neither a configuration nor footers.
 
-Nothing is searched for: the walk goes from byte to byte, a section that is not known stops it, and
-a section is believed only when its footer stands where its length says. A virtio-net device that
-cannot be read is a problem of its own, since where its section ends is known.
+The walk goes from byte to byte, what is not known between sections stops it, and a section is
+believed only when its footer stands where its length says, or where there are none, when a section
+or the description begins there. A virtio-net device that cannot be read is a problem of its own,
+since where its section ends is known.
 
-Source: QEMU's migration/savevm.c as observed. tests/qemu walks streams of every
-version that Debian has to their last byte.
+Source: QEMU's migration/savevm.c as observed. tests/qemu walks streams of Debian's 7.2, 10.0 and
+11.1.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from vdpad.state.formats.qemu.description import (
-    MAX_DESCRIPTION,
-    Described,
-    Description,
-    description_at_end,
-)
+from vdpad.state.formats.qemu.description import VIRTIO_NET
 from vdpad.state.formats.qemu.device import (
     device_name,
     found_in_section,
     is_little_endian,
     unreadable,
 )
+from vdpad.state.formats.qemu.lengths import FOOTER, Lengths
 from vdpad.state.formats.qemu.ram import RamLayout, skip_ram
 from vdpad.state.formats.qemu.source import Source
-from vdpad.state.found import Found
+from vdpad.state.found import FormatError, Found
 
 MAGIC = b"QEVM"
 _VERSION = 3
@@ -46,16 +42,12 @@ _SUBSECTION = 0x05
 _DESCRIPTION = 0x06
 _CONFIGURATION = 0x07
 _COMMAND = 0x08
-_FOOTER = 0x7E
 
 _RAM = "ram"
-_VIRTIO_NET = "virtio-net"
 _BETWEEN = "the run of sections"
 # A virtio-net device has about 46 KiB, and beside it what its vhost-user back end has. Stops a
 # section from filling memory.
 _MAX_SECTION = 8 << 20
-# What MAX_DESCRIPTION describes is no longer than it. Stops a pipe from being held whole.
-_MAX_HELD = 2 * MAX_DESCRIPTION
 _MAX_CAPABILITIES = 64
 
 
@@ -64,24 +56,28 @@ class QemuStream:
     """What was found in a stream."""
 
     machine: str
-    """The machine's type: "pc-i440fx-7.2"."""
+    """The machine's type, "pc-i440fx-7.2"; empty of one before 2.4, which gives none."""
     devices: tuple[Found, ...]
     """Its virtio-net devices, in their order."""
 
 
-def read_stream(stream: BinaryIO) -> QemuStream:
+def read_stream(stream: BinaryIO, at: int = 0) -> QemuStream:
     """Reads a migration stream to its end.
 
     Args:
         stream: a file, a pipe, or anything else that reads bytes; from where it stands. Of a pipe,
             what follows the guest's memory is held, at most 16 MiB.
+        at: the place of its first byte, where the places in it count from another one.
 
     Raises:
         FormatError: it is none, it is cut short, or it has something that is not known.
         OSError: it can't be read.
     """
-    walk = _Walk(Source(stream))
-    devices = tuple(walk.devices())
+    walk = _Walk(Source(stream, at))
+    try:
+        devices = tuple(walk.devices())
+    except FormatError as error:
+        raise walk.lengths.doubted(error) from error
     return QemuStream(walk.machine, devices)
 
 
@@ -90,10 +86,15 @@ class _Walk:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._description: Description | None = None
+        self._described = False
+        """Whether the description is there. From then on the walk goes over a file."""
         self._ram = RamLayout()
         self._live: set[int] = set()
         """The numbers of the sections that go on."""
+        self._memory_passed = False
+        self._has_footers: bool | None = None
+        """None until the first section's end, where there was no configuration."""
+        self.lengths = Lengths()
         self.machine = ""
 
     def devices(self) -> Iterator[Found]:
@@ -105,7 +106,7 @@ class _Walk:
             _COMMAND: self._command,
             _START: self._ram_start,
             _PART: self._ram_part,
-            _END: self._ram_part,
+            _END: self._ram_end,
         }
         while (mark := self._mark()) != _EOF:
             if mark == _FULL:
@@ -138,6 +139,7 @@ class _Walk:
         if not name.isascii() or not name.decode("ascii").isprintable():
             raise source.wrong("a machine's name", name.hex(), source.at - length)
         self.machine = name.decode("ascii")
+        self._has_footers = True
 
     def _configuration_part(self) -> None:
         source = self._source
@@ -194,38 +196,46 @@ class _Walk:
         skip_ram(self._source, self._ram)
         self._footer(number)
 
+    def _ram_end(self) -> None:
+        self._ram_part()
+        self._memory_passed = True
+
     # --- devices ---
 
     def _device(self) -> Iterator[Found]:
         number, name, instance = self._opening()
-        described = self._described(name, instance)
-        if described.kind == _VIRTIO_NET and described.size <= _MAX_SECTION:
+        if not self._learn_lengths():
+            self.lengths.skip_guessed(name, instance, number, self._source)
+            self._footer(number)
+            return
+        described = self.lengths.of(name, instance, self._source)
+        if described.kind == VIRTIO_NET and described.size <= _MAX_SECTION:
             at = self._source.at
             body = self._source.take(described.size, "a device")
             self._footer(number)
-            little_endian = is_little_endian(self.machine, ())
-            yield found_in_section(body, at, name, instance, little_endian=little_endian)
+            yield self._found(body, at, name, instance)
             return
         too_long = self._source.wrong(f"at most {_MAX_SECTION} bytes", str(described.size))
         self._source.skip(described.size, "a device")
         self._footer(number)
-        if described.kind == _VIRTIO_NET:
+        if described.kind == VIRTIO_NET:
             yield unreadable(device_name(name, instance), str(too_long))
 
-    def _described(self, name: str, instance: int) -> Described:
-        if self._description is None:
-            self._read_description()
-        assert self._description is not None
-        described = self._description.devices.get((name, instance))
-        if described is None:
-            raise self._source.wrong("a section that the description has", f"{name!r}")
-        return described
+    def _found(self, body: bytes, at: int, name: str, instance: int) -> Found:
+        sections = (section for section, _ in self.lengths.description.devices)
+        little_endian = is_little_endian(self.machine, sections)
+        return found_in_section(body, at, name, instance, little_endian=little_endian)
 
-    def _read_description(self) -> None:
-        """From here on the walk goes over a file, if need be over one in memory."""
-        stream = self._source.held(_MAX_HELD, "devices behind the guest's memory, as in a file")
-        self._description = description_at_end(stream)
-        self._source = Source(stream, self._source.at, self._source.where)
+    def _learn_lengths(self) -> bool:
+        """Whether sections' lengths are known, from now on if not before."""
+        if not self._described:
+            source = self._source
+            stream = self.lengths.learn(source, memory_passed=self._memory_passed)
+            if stream is None:
+                return False
+            self._source = Source(stream, source.at, source.where)
+            self._described = True
+        return True
 
     def _opening(self) -> tuple[int, str, int]:
         """What a section that starts opens with: number, name and instance."""
@@ -239,19 +249,21 @@ class _Walk:
 
     def _footer(self, number: int) -> None:
         source = self._source
-        source.expect("the section's footer", _FOOTER, source.u8("the footer"), 1)
+        if self._has_footers is None:
+            self._has_footers = source.ahead(1) == bytes([FOOTER])
+        if not self._has_footers:
+            return
+        source.expect("the section's footer", FOOTER, source.u8("the footer"), 1)
         source.expect("the section's number", number, source.u32("the footer's number"), 4)
 
     # --- the end ---
 
     def _end(self) -> None:
         """Behind the end mark there is the description, and nothing else."""
-        source = self._source
-        if self._description is None:
-            self._read_description()
-        assert self._description is not None
+        self._memory_passed = True
+        self._learn_lengths()
         source = self._source
         source.where = "the end"
         source.expect("the description", _DESCRIPTION, source.u8("the description's mark"), 1)
         length = source.u32("the description's length")
-        source.expect("the description's length", self._description.length, length, 4)
+        source.expect("the description's length", self.lengths.description.length, length, 4)
