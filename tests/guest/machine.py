@@ -57,19 +57,20 @@ class Interface:
     """Of the tap."""
 
 
-NO_CONTROL_QUEUE = (
-    "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_mac_addr=off,guest_announce=off"
-    ",ctrl_guest_offloads=off"
-)
-"""QEMU would offer the others without the first, and Linux refuses a device that does."""
+NO_CONTROL_QUEUE = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_mac_addr=off,guest_announce=off"
+"""QEMU would offer the others without the first, and Linux refuses a device that does. It takes
+CTRL_GUEST_OFFLOADS without it."""
 
 INTERFACES = (
     Interface("mac=52:54:00:00:00:0a,mq=on,vectors=10,rss=on,hash=on", queue_pairs=4),
     Interface("mac=52:54:00:00:00:0b,hash=on,packed=on,ctrl_vlan=off"),
-    Interface(f"mac=52:54:00:00:00:0c,vectors=0,{NO_CONTROL_QUEUE}"),
+    Interface(f"mac=52:54:00:00:00:0c,vectors=0,{NO_CONTROL_QUEUE},ctrl_guest_offloads=off"),
+    Interface("mac=52:54:00:00:00:0d,guest_csum=off"),
+    Interface(f"mac=52:54:00:00:00:0e,{NO_CONTROL_QUEUE}"),
 )
 """One with everything; one that reports hashes, with neither RSS nor VLAN filter, and with packed
-rings; one without a control queue and without MSI-X."""
+rings; one without a control queue and without MSI-X; and two with features that lack what the
+specification requires with them, or their use."""
 
 
 @functools.cache

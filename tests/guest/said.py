@@ -58,7 +58,7 @@ def said_of(guest: Guest, name: str) -> Said:
     rx = Feature.CTRL_RX in features
     unicast, multicast = _addresses(guest, name)
     hashes = not features.isdisjoint({Feature.RSS, Feature.HASH_REPORT})
-    offloads = Feature.CTRL_GUEST_OFFLOADS in features
+    offloads = {Feature.CTRL_VQ, Feature.CTRL_GUEST_OFFLOADS} <= features
     return Said(
         features=features,
         mac=_mac(link["address"]) if Feature.CTRL_MAC_ADDR in features else None,

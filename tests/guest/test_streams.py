@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.qemu.states import multicast_macs, unicast_macs
-from vdpad.virtio.config import HashType
-from vdpad.virtio.features import Feature
+from vdpad.virtio.config import HashType, offloads_of
+from vdpad.virtio.features import Feature, unmet_requirements
 
 from .machine import Guest
 from .said import said_of
@@ -42,6 +42,23 @@ def test_as_booted_without_control_queue(running: Guest) -> None:
     assert Feature.CTRL_VQ not in state.features
     parts = state.model_dump(exclude_none=True)
     assert parts.keys() - {"queue_pairs"} == {"version", "features"}
+
+
+def test_as_booted_without_checksums(running: Guest) -> None:
+    """guest_csum=off: Linux negotiates what the specification allows with GUEST_CSUM only."""
+    state = state_of(running, "eth3")
+    assert Feature.GUEST_CSUM not in state.features
+    assert {Feature.GUEST_TSO4, Feature.GUEST_TSO6, Feature.GUEST_UFO} <= state.features
+    assert unmet_requirements(state.features)
+    assert state.guest_offloads == offloads_of(state.features)
+
+
+def test_as_booted_with_offloads_and_no_control_queue(running: Guest) -> None:
+    state = state_of(running, "eth4")
+    assert Feature.CTRL_GUEST_OFFLOADS in state.features
+    assert Feature.CTRL_VQ not in state.features
+    parts = state.model_dump(exclude_none=True)
+    assert parts.keys() == {"version", "features"}
 
 
 def test_every_device_is_found_in_every_stream(running: Guest) -> None:
@@ -167,6 +184,14 @@ def test_no_hash_types(guest: Guest, name: str) -> None:
     hashes = state.rss or state.hash_report
     assert hashes is not None
     assert (hashes.hash_types, hashes.key) == (frozenset(), key)
+
+
+def test_offloads_without_checksums(guest: Guest) -> None:
+    every = state_of(guest, "eth3").guest_offloads
+    guest.run("ethtool -K eth3 rx-gro-hw off")
+    assert state_of(guest, "eth3").guest_offloads == frozenset()
+    guest.run("ethtool -K eth3 rx-gro-hw on")
+    assert state_of(guest, "eth3").guest_offloads == every
 
 
 def test_offloads(guest: Guest) -> None:

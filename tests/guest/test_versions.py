@@ -9,7 +9,7 @@ from tests.qemu.versions import BOOKWORM, TRIXIE, TRIXIE_BACKPORTS, Version
 from vdpad.virtio.config import HashType
 
 from .machine import Guest
-from .states import found_by_place, found_in, hash_types_of, packed, state_of, table_of
+from .states import SLOTS, found_by_place, found_in, hash_types_of, packed, state_of, table_of
 
 VERSIONS = pytest.mark.parametrize(
     "of_version",
@@ -41,7 +41,7 @@ CACHE_BYTES = 128 << 20
 @VERSIONS
 def test_everything_at_once(of_version: Guest) -> None:
     guest = of_version
-    for name in ("eth0", "eth1", "eth2"):
+    for name in SLOTS:
         state_of(guest, name)
     guest.run(
         *(f"ip link add link eth0 name eth0.{vid} type vlan id {vid}" for vid in (5, 4094)),
