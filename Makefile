@@ -42,7 +42,7 @@ schema: all ## docs/netstate.schema.json from the model
 man: all ## the man pages, in build/man
 	mkdir -p build/man
 	for page in vdpad.8 vdpactl.1 vdpad.toml.5; do \
-		$(BIN)/rst2man --halt=warning docs/man/$$page.rst build/man/$$page || exit 1; done
+		$(BIN)/rst2man --halt=info docs/man/$$page.rst build/man/$$page || exit 1; done
 
 COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 lock: ## both locks from pyproject.toml; needs uv (PyPI) on the PATH
@@ -66,7 +66,8 @@ python-packages:
 test-packages:
 	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
 		gcc=gcc /usr/include/linux/vhost.h=linux-libc-dev xz=xz-utils file=file ethtool=ethtool \
-		systemd-analyze=systemd /bin/kill=procps /usr/bin/python3=python3
+		systemd-analyze=systemd /bin/kill=procps /usr/bin/python3=python3 \
+		man=man-db
 
 test-kernel: test-packages
 	@.ci/kernel >/dev/null || true

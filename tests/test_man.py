@@ -1,6 +1,13 @@
-"""The man pages are whole: every method, option and setting is in them, and they can be made."""
+"""The man pages are whole: all is in them that there is, and `man` shows them as they are meant."""
 
 import argparse
+import functools
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +17,7 @@ import pytest
 from docutils.core import publish_string
 from pydantic import BaseModel
 
+from tests.availability import skip_or_fail
 from vdpad.cli import vdpactl, vdpad
 from vdpad.daemon.settings import Method, Settings
 
@@ -17,13 +25,84 @@ MAN = Path(__file__).parents[1] / "docs" / "man"
 PAGES = {path.name: path.read_text() for path in sorted(MAN.glob("*.rst"))}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_can_be_made_without_a_warning(page: str) -> None:
-    options = {"halt_level": 2, "output_encoding": "unicode"}
-    made = publish_string(PAGES[page], writer="manpage", settings_overrides=options)
+# What man-pages(7) asks of every page.
+_ALWAYS = ("Name", "SYNOPSIS", "DESCRIPTION", "FILES", "EXAMPLES", "SEE ALSO")
+_WIDTH = 80
+
+each_page = pytest.mark.parametrize("page", PAGES)
+
+
+def made(page: str, halt_level: int = 3) -> str:
+    """A page for `man`."""
+    options = {"halt_level": halt_level, "output_encoding": "unicode"}
+    return str(publish_string(PAGES[page], writer="manpage", settings_overrides=options))
+
+
+@functools.cache
+def shown(page: str) -> list[str]:
+    """What `man` shows of it: lines of 80 columns, without the first and the last one."""
+    skip_or_fail(None if shutil.which("man") else "man is not installed (man-db)")
+    with tempfile.NamedTemporaryFile("w", suffix=page.removesuffix(".rst")) as file:
+        file.write(made(page))
+        file.flush()
+        done = subprocess.run(
+            ["man", "--warnings=w", "--local-file", file.name],
+            env={**os.environ, "MANWIDTH": str(_WIDTH), "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert done.stderr == ""
+    return done.stdout.strip("\n").splitlines()[1:-1]
+
+
+@each_page
+def test_a_page_can_be_made_and_docutils_wonders_about_nothing(page: str) -> None:
     name, section, _ = page.rsplit(".", 2)
-    assert f'.TH "{name}" "{section}"' in made
-    assert ".SH SYNOPSIS" in made
+    as_make_does = made(page, halt_level=1)
+    assert f'.TH "{name}" "{section}"' in as_make_does
+    assert ".SH SYNOPSIS" in as_make_does
+
+
+@each_page
+def test_every_heading_is_a_line_of_its_own(page: str) -> None:
+    """Whatever stands above a row of equals signs, however short that is, is meant as one."""
+    title, *meant = re.findall(r"^ ?(\S.*)\n=+$", PAGES[page], re.M)
+    headings = [line for line in shown(page) if line[:1].strip()]
+    assert headings == ["Name", *meant]
+    assert set(_ALWAYS) <= set(headings)
+    assert title == page.rsplit(".", 2)[0]
+
+
+@each_page
+def test_every_heading_has_something_below_it(page: str) -> None:
+    filled = [line for line in shown(page) if line]
+    below = [after for line, after in itertools.pairwise(filled) if line[0] != " "]
+    assert len(below) >= len(_ALWAYS)
+    assert all(line.startswith("       ") for line in below), below
+    assert filled[-1].startswith(" ")
+
+
+@each_page
+def test_no_markup_is_left_over(page: str) -> None:
+    text = "\n".join(shown(page))
+    assert re.findall(r"\*\*|``|::|==+|\|\w+\||`_", text) == []
+
+
+@each_page
+def test_lines_fit_and_no_name_is_broken(page: str) -> None:
+    assert [line for line in shown(page) if len(line) > _WIDTH] == []
+    assert [line for line in shown(page) if line.endswith(("\u2010", "\u00ad"))] == []
+
+
+@each_page
+def test_whatis_finds_what_a_page_is_about(page: str, tmp_path: Path) -> None:
+    skip_or_fail(None if shutil.which("lexgrog") else "lexgrog is not installed (man-db)")
+    path = tmp_path / page.removesuffix(".rst")
+    path.write_text(made(page))
+    done = subprocess.run(["lexgrog", path], capture_output=True, text=True, check=True, timeout=60)
+    assert re.search(rf'"{path.stem} - .{{10,}}"', done.stdout), done.stdout
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:
