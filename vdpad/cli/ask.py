@@ -2,14 +2,13 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vdpad.cli.failures import InvalidState, Usage
-from vdpad.cli.show import printable
+from vdpad.cli.terminal import tell
 from vdpad.cli.transport import client_of
 from vdpad.errors import why
 from vdpad.wire import strict_json
@@ -56,7 +55,7 @@ def _state(name: str, device: str | None) -> dict[str, Any]:
     except InvalidState as error:
         raise InvalidState(str(error), [_below_state(each) for each in error.problems]) from None
     for remark in remarks(found):
-        print(f"vdpactl: {printable(f'{name}: {remark}')}", file=sys.stderr)
+        tell(f"{name}: {remark}")
     return native.plain(state)
 
 
@@ -73,7 +72,8 @@ def _target(arguments: argparse.Namespace) -> Mapping[str, Any]:
         named = "path" if "/" in arguments.vhost_vdpa else "device"
         return {"kind": "vhost-vdpa", named: arguments.vhost_vdpa}
     text = arguments.target
-    data = _read(text[1:]) if text.startswith("@") else os.fsencode(text)
+    # Whatever the locale, a letter is that letter; JSON is UTF-8.
+    data = _read(text[1:]) if text.startswith("@") else text.encode(errors="surrogateescape")
     return _json_object(data, "the target")
 
 

@@ -1,25 +1,23 @@
 """Results as text for people. One function a result, from its JSON to lines."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-from tabulate import tabulate
+from vdpad.cli.layout import fields, sentence, table
 
 Json = Mapping[str, Any]
 
-
-def printable(text: str) -> str:
-    """A line that a terminal takes for nothing but text, whoever wrote what is in it."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+# Behind the first of them, none is answered any more as a rule.
+_UNANSWERED_SHOWN = 8
 
 
 def info(result: Json) -> str:
     """What the daemon is."""
-    limits = _fields((name, value) for name, value in result["limits"].items())
+    limits = fields((name, value) for name, value in result["limits"].items())
     return (
         f"{result['name']} {result['version']}, API {result['api']}\n"
-        f"targets: {', '.join(result['targets'])}\n"
-        f"formats: {', '.join(result['formats'])}\n\n{limits}"
+        f"{sentence('targets: ' + ', '.join(result['targets']))}\n"
+        f"{sentence('formats: ' + ', '.join(result['formats']))}\n\n{limits}"
     )
 
 
@@ -37,9 +35,9 @@ def devices(result: Sequence[Json]) -> str:
         )
         for each in result
     )
-    table = _table(rows, "device", "mgmtdev", "driver", "node", "config")
-    features = "".join(f"\n\n{each['name']}: {', '.join(each['features'])}" for each in result)
-    return table + features
+    listed = table(rows, "device", "mgmtdev", "driver", "node", "config")
+    features = (sentence(f"{each['name']}: {', '.join(each['features'])}") for each in result)
+    return "\n\n".join([listed, *features])
 
 
 def released(result: Json) -> str:
@@ -62,8 +60,8 @@ def selftest(result: Json) -> str:
         )
         for each in result["commands"]
     )
-    table = _table(rows, "command", "arguments", "alone", "µs", "in batch")
-    times = _fields(
+    answers = table(rows, "command", "arguments", "alone", "µs", "in batch")
+    times = fields(
         (
             what,
             f"{result[key]['us']:.0f} µs",
@@ -71,36 +69,40 @@ def selftest(result: Json) -> str:
         )
         for what, key in (("one by one", "alone"), ("as one batch", "batch"))
     )
-    findings = "".join(f"\n\n! {each}" for each in result["findings"])
-    return (
-        f"{result['node']}, a ring of {result['ring_size']}\n"
-        f"features: {', '.join(result['features'])}\n\n{table}\n\n{times}"
-        f"{findings or chr(10) * 2 + 'Nothing was found that a device should not do.'}"
-        f"{_noted(result)}"
-    )
+    findings = [sentence(f"! {each}") for each in result["findings"]]
+    features = sentence(f"features: {', '.join(result['features'])}")
+    return "\n\n".join(
+        [
+            f"{result['node']}, a ring of {result['ring_size']}\n{features}",
+            answers,
+            times,
+            *(findings or ["Nothing was found that a device should not do."]),
+        ]
+    ) + _noted(result)
 
 
 def check(result: Json) -> str:
     """Whether a state fits, and what would be sent."""
     if not result["compatible"]:
         return f"The device cannot take this state.\n\n{problems(result['problems'])}"
-    steps = _table(
-        ((step["command"], step["count"]) for step in result["plan"]), "command", "count"
-    )
-    return (
+    steps = table(((step["command"], step["count"]) for step in result["plan"]), "command", "count")
+    fits = sentence(
         f"The device takes this state: {result['commands']} commands, "
-        f"at most {result['doorbells']} doorbells.\n\n{steps}{_widened(result)}"
+        f"at most {result['doorbells']} doorbells.",
+        indent="",
     )
+    return f"{fits}\n\n{steps}{_widened(result)}"
 
 
-def problems(found: Iterable[Json]) -> str:
-    """What is wrong, by path."""
-    return _table(((p["path"], p["code"], p["message"]) for p in found), "path", "code", "problem")
+def problems(found: Iterable[Json], to: TextIO | None = None) -> str:
+    """What is wrong, by path; for standard output, or for another stream."""
+    rows = ((each["path"], each["code"], each["message"]) for each in found)
+    return table(rows, "path", "code", "problem", to=to)
 
 
 def operation(result: Json) -> str:
     """An operation and, where it has one, its report."""
-    lines = _fields(
+    lines = fields(
         [
             ("migration", result["migration"]),
             ("state", result["state"]),
@@ -119,7 +121,7 @@ def status(result: Json | Sequence[Json]) -> str:
     """One operation, or a line for each."""
     if isinstance(result, Mapping):
         return operation(result)
-    return _table(
+    return table(
         (
             (each["migration"], each["state"], _target(each["target"]), each["commands"])
             for each in result
@@ -134,7 +136,7 @@ def status(result: Json | Sequence[Json]) -> str:
 def report(result: Json) -> str:
     """What became of a restore."""
     ring = result["ring"]
-    lines = _fields(
+    lines = fields(
         [
             ("outcome", result["outcome"]),
             ("migration", result["migration"]),
@@ -147,7 +149,8 @@ def report(result: Json) -> str:
         ]
     )
     refused = _not_applied("refused", result["rejected"], result["rejected_total"])
-    unanswered = _not_applied("unanswered", result["unanswered"], result["unanswered_total"])
+    first = result["unanswered"][:_UNANSWERED_SHOWN]
+    unanswered = _not_applied("unanswered", first, result["unanswered_total"])
     return lines + refused + unanswered + _widened(result) + _noted(result)
 
 
@@ -162,22 +165,22 @@ def _committed_in(result: Json) -> str:
 def _not_applied(what: str, lines: Sequence[Json], total: int) -> str:
     if not total:
         return ""
-    table = _table(
+    listed = table(
         ((line["index"], line["command"], line["arguments"]) for line in lines),
         "index",
         "command",
         "arguments",
     )
     more = f"\n… and {total - len(lines)} more" if total > len(lines) else ""
-    return f"\n\n{total} {what}:\n{table}{more}"
+    return f"\n\n{total} {what}:\n{listed}{more}"
 
 
 def _widened(result: Json) -> str:
-    return "".join(f"\n\nwidened: {sentence}" for sentence in result["widened"])
+    return "".join(f"\n\n{sentence(f'widened: {each}')}" for each in result["widened"])
 
 
 def _noted(result: Json) -> str:
-    return "".join(f"\n\nnote: {sentence}" for sentence in result.get("notes", ()))
+    return "".join(f"\n\n{sentence(f'note: {each}')}" for each in result.get("notes", ()))
 
 
 def _target(target: Json) -> str:
@@ -187,11 +190,3 @@ def _target(target: Json) -> str:
 
 def _us(microseconds: int) -> str:
     return f"{microseconds / 1000:.3f} ms"
-
-
-def _fields(pairs: Iterable[tuple[Any, ...]]) -> str:
-    return tabulate(pairs, tablefmt="plain", disable_numparse=True)
-
-
-def _table(rows: Iterable[Sequence[Any]], *headers: str) -> str:
-    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)

@@ -1,14 +1,17 @@
 """States as text for people, from the plain values that vdpad.cli.states gives."""
 
-import textwrap
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vdpad.cli.show import Json, printable, problems
+from vdpad.cli.layout import filled
+from vdpad.cli.show import Json, problems
+from vdpad.cli.terminal import printable, width_of
 from vdpad.state import wording
 from vdpad.state.fields import runs
 from vdpad.state.formats import native
 
+# As much as is read with ease, and what there is where it is no terminal.
 _WIDTH = 100
 _INDENT = "  "
 _LABEL = 14
@@ -184,11 +187,5 @@ def _line(label: str, told: str) -> str:
 
 
 def _fill(text: str, first: str, others: str) -> str:
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    width = min(width_of(sys.stdout) or _WIDTH, _WIDTH)
+    return filled(text, width, others, first)

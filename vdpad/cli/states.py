@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vdpad.cli.failures import Usage
-from vdpad.cli.show import printable
 from vdpad.cli.state_files import choose, found_in, reading_of, remarks, state_of, to_json
+from vdpad.cli.terminal import tell
 from vdpad.errors import why
 from vdpad.state.diff import differences
 from vdpad.state.formats import native
@@ -29,7 +29,7 @@ def decode(arguments: Namespace) -> list[Json]:
     if not arguments.json:
         for each in result:
             if "error" in each:
-                print(f"vdpactl: {printable(each['error'])}", file=sys.stderr)
+                tell(each["error"])
     return result
 
 
@@ -117,7 +117,7 @@ def _write(output: str | None, data: bytes, *, is_text: bool) -> None:
 
 def _remark(what: str, lines: Sequence[str]) -> None:
     for line in lines:
-        print(f"vdpactl: {printable(f'{what}: {line}')}", file=sys.stderr)
+        tell(f"{what}: {line}")
 
 
 # --- diff ---

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from vdpad.cli import show, transport
+from vdpad.cli import show, terminal, transport
 from vdpad.cli.ask import ask
 from vdpad.cli.failures import InvalidState, QmpError, Usage
 from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
@@ -54,6 +54,7 @@ _EXIT_CODES_TEXT = (
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives the exit code."""
+    terminal.take_any_text()
     arguments = _parser().parse_args(argv)
     try:
         result = arguments.run(arguments)
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         _show_refusal(error, as_json=arguments.json)
         return _EXIT_CODES.get(error.kind, FAILED)
     except VdpadError as error:
-        print(f"vdpactl: {show.printable(str(error))}", file=sys.stderr)
+        terminal.tell(str(error))
         return _exit_code(error)
     if text := json.dumps(result, indent=2) if arguments.json else arguments.show(result):
         _print(text)
@@ -96,9 +97,9 @@ def _show_refusal(error: Refused, *, as_json: bool) -> None:
         refusal = {"code": error.code, "message": str(error), "data": error.data}
         _print(json.dumps({"error": refusal}, indent=2))
         return
-    print(f"vdpactl: {error.kind}: {error}", file=sys.stderr)
+    terminal.tell(f"{error.kind}: {error}")
     if "problems" in error.data:
-        print(show.problems(error.data["problems"]), file=sys.stderr)
+        print(show.problems(error.data["problems"], to=sys.stderr), file=sys.stderr)
     if "report" in error.data:
         _print(show.report(error.data["report"]))
 

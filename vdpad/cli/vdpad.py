@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import vdpad
+from vdpad.cli import terminal
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.daemon import run
 from vdpad.errors import VdpadError
@@ -16,6 +17,7 @@ from vdpad.service import log
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 where it could not start."""
+    terminal.take_any_text()
     arguments = _parser().parse_args(argv)
     load = partial(load_settings, arguments.config, socket=arguments.socket)
     try:

@@ -1,0 +1,111 @@
+"""Tables, fields and sentences keep to a width; on real terminals, see test_terminal.py."""
+
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdpad.cli import layout
+from vdpad.cli.terminal import width_of
+
+ROWS = [
+    ("mac_table.unicast.3", "not-offered", "the device does not offer CTRL_MAC_ADDR; " * 6),
+    ("vlans", "too-long", "short"),
+]
+HEADINGS = ("path", "code", "problem")
+
+
+@pytest.fixture
+def columns(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    return monkeypatch
+
+
+def widest(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def column(text: str, number: int) -> str:
+    """What stands in a column, all its lines put together."""
+    lines = text.splitlines()
+    (rule,) = [at for at, line in enumerate(lines) if set(line) == {"-", " "}]
+    begins = [match.start() for match in re.finditer("-+", lines[rule])]
+    ends = [*begins[1:], None]
+    return "".join(line[begins[number] : ends[number]].strip() for line in lines[rule + 1 :])
+
+
+def together(number: int) -> str:
+    """The same of what is to be shown, without spaces."""
+    return "".join(row[number] for row in ROWS).replace(" ", "")
+
+
+def test_a_row_is_a_line_where_nobody_has_a_width(columns: pytest.MonkeyPatch) -> None:
+    text = layout.table(ROWS, *HEADINGS)
+    assert len(text.splitlines()) == 2 + len(ROWS)
+    assert widest(text) > 250
+    assert layout.sentence("word " * 100) == "word " * 100
+
+
+@pytest.mark.parametrize("width", [200, 132, 100, 80, 60])
+def test_a_table_is_wrapped_between_words(width: int, columns: pytest.MonkeyPatch) -> None:
+    columns.setenv("COLUMNS", str(width))
+    text = layout.table(ROWS, *HEADINGS)
+    assert width - 20 < widest(text) <= width
+    assert text.split().count("CTRL_MAC_ADDR;") == 6
+    assert [each.split()[0] for each in text.splitlines() if each[0] != " "][-2:] == [
+        row[0] for row in ROWS
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 30, 20])
+def test_words_are_broken_where_nothing_else_helps(width: int, columns: pytest.MonkeyPatch) -> None:
+    columns.setenv("COLUMNS", str(width))
+    text = layout.table(ROWS, *HEADINGS)
+    assert widest(text) <= width
+    for number in range(3):
+        assert column(text, number).replace(" ", "") == together(number)
+
+
+def test_what_fits_is_left_as_it_is(columns: pytest.MonkeyPatch) -> None:
+    whole = layout.table(ROWS, *HEADINGS)
+    columns.setenv("COLUMNS", str(widest(whole)))
+    assert layout.table(ROWS, *HEADINGS) == whole
+    columns.setenv("COLUMNS", str(widest(whole) - 1))
+    assert layout.table(ROWS, *HEADINGS) != whole
+
+
+def test_fields_and_sentences_keep_to_it_too(columns: pytest.MonkeyPatch) -> None:
+    columns.setenv("COLUMNS", "50")
+    pairs = [("target", "word " * 40), ("commands", 7)]
+    text = layout.fields(pairs)
+    assert widest(text) <= 50
+    assert text.count("word") == 40
+    text = layout.sentence("word " * 40)
+    assert widest(text) <= 50
+    assert text.splitlines()[1].startswith("  word")
+
+
+def test_no_rows(columns: pytest.MonkeyPatch) -> None:
+    columns.setenv("COLUMNS", "10")
+    assert layout.table([], "a", "b").split()[:2] == ["a", "b"]
+    assert layout.fields([]) == ""
+
+
+@pytest.mark.parametrize("given", ["0", "", "-5", "wide", "²"])
+def test_columns_that_make_no_sense_do_not_count(given: str, columns: pytest.MonkeyPatch) -> None:
+    columns.setenv("COLUMNS", given)
+    assert width_of(sys.stdout) is None
+
+
+_TEXT = st.text(
+    st.characters(codec="ascii", categories=("L", "N", "P")) | st.just(" "), max_size=40
+)
+
+
+@given(rows=st.lists(st.tuples(_TEXT, _TEXT, _TEXT), max_size=4), width=st.integers(19, 120))
+def test_whatever_is_in_it(rows: list[tuple[str, ...]], width: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        assert widest(layout.table(rows, *HEADINGS)) <= width

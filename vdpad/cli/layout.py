@@ -1,0 +1,112 @@
+"""Text for people: tables, fields and sentences that keep to their terminal's width.
+
+A table that is too wide gives room where it has most: its widest columns are wrapped first, between
+words. Only where that is not enough are words broken, so that a name stays whole if it can.
+"""
+
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from tabulate import tabulate
+
+from vdpad.cli.terminal import width_of
+
+# tabulate's: between columns, and what a heading's column has beside the heading.
+_GAP = 2
+_BESIDE_HEADING = 2
+
+
+def table(rows: Iterable[Sequence[Any]], *headings: str, to: TextIO | None = None) -> str:
+    """Rows below headings.
+
+    Args:
+        rows: as many values each as there are headings.
+        headings: one for each column.
+        to: where it will be printed; None is standard output.
+    """
+    cells = [[str(each) for each in row] for row in rows]
+    widths = _widths(cells, headings, _width(to))
+    return tabulate(
+        cells,
+        headers=headings,
+        tablefmt="simple",
+        disable_numparse=True,
+        maxcolwidths=widths,
+        maxheadercolwidths=widths and [each - _BESIDE_HEADING for each in widths],
+        break_on_hyphens=False,
+    )
+
+
+def fields(pairs: Iterable[Sequence[Any]]) -> str:
+    """Names and what stands behind each, for standard output."""
+    cells = [[str(each) for each in row] for row in pairs]
+    widths = _widths(cells, (), _width(None))
+    return tabulate(
+        cells,
+        tablefmt="plain",
+        disable_numparse=True,
+        maxcolwidths=widths,
+        break_on_hyphens=False,
+    )
+
+
+def sentence(text: str, indent: str = "  ") -> str:
+    """A line for standard output, as several where it is too long; the others are indented."""
+    width = _width(None)
+    return text if width is None else filled(text, width, indent)
+
+
+def filled(text: str, width: int, indent: str, first: str = "") -> str:
+    """Lines of at most so many columns, unless a word is longer.
+
+    Args:
+        text: without line breaks.
+        width: in columns.
+        indent: of all lines but the first.
+        first: what the first line begins with.
+    """
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _width(to: TextIO | None) -> int | None:
+    return width_of(sys.stdout if to is None else to)
+
+
+def _widths(
+    cells: Sequence[Sequence[str]], headings: Sequence[str], width: int | None
+) -> list[int] | None:
+    """How wide each column may be; None where all fit as they are."""
+    columns = list(zip(*cells, strict=True)) if cells else [()] * len(headings)
+    whole = [max(map(len, column), default=0) for column in columns]
+    words = [max(map(_longest_word, column), default=0) for column in columns]
+    for at, heading in enumerate(headings):
+        whole[at] = max(whole[at], len(heading) + _BESIDE_HEADING)
+        words[at] = max(words[at], _longest_word(heading) + _BESIDE_HEADING)
+    if width is None or not columns:
+        return None
+    room = width - _GAP * (len(columns) - 1)
+    return None if sum(whole) <= room else _fitted(whole, words, room)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def _fitted(whole: Sequence[int], words: Sequence[int], room: int) -> list[int]:
+    """Widths for a room that is less than their sum."""
+    narrowest = [_BESIDE_HEADING + 1] * len(whole)
+    for least in (words, narrowest):
+        for most in range(max(whole), 0, -1):
+            widths = [max(few, min(many, most)) for many, few in zip(whole, least, strict=True)]
+            if sum(widths) <= room:
+                return widths
+    return narrowest
