@@ -1,18 +1,25 @@
-"""What vdpactl does on terminals, each a pty of its own."""
+"""What vdpactl does on terminals, each a pty of its own: widths, and how far it is."""
 
 import json
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.commands import VDPACTL
+from tests.cli.qmp_peer import GREETING, lines, peer
 from tests.cli.terminal import GUARD, Terminal
 from tests.daemon.support import ROOT, STATE, daemon, faulty, vlans
+from vdpad.cli import progress
 
 QUIET = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+
+# A pipe that has more than a reader would wait for: only the header of a state in JSON.
+BEGINNING = b'{"version": 1,'
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +137,104 @@ def test_a_long_list_of_unanswered_commands_is_cut_for_people_only(
     )
     report = json.loads(done.stdout)["error"]["data"]["report"]
     assert len(report["unanswered"]) == report["unanswered_total"] == 40
+
+
+# --- how far it is ---
+
+
+def test_a_stream_that_comes_slowly_says_how_much_of_it_came() -> None:
+    with Terminal() as terminal, _running("decode", "-", terminal=terminal) as command:
+        assert command.stdin is not None
+        command.stdin.write(BEGINNING)
+        command.stdin.flush()
+        terminal.until(f"-: {len(BEGINNING)} bytes read")
+        command.stdin.close()
+        assert command.wait(GUARD) == 2
+        shown = terminal.seen()
+    # Before anything else is said, the line is gone.
+    *_, blank, error = shown.split("\r")
+    assert blank.strip() == ""
+    assert error.startswith("vdpactl: -: expected")
+
+
+def test_a_reply_that_is_waited_for_says_for_how_long(tmp_path: Path) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent, Terminal() as terminal:
+        silent.bind(str(path))
+        arguments = ("--socket", path, "--timeout", "40", "prepare", "vm-1")
+        whole = (*arguments, *_NO_STATE, "--deadline-ms", "5000")
+        with _running(*whole, terminal=terminal, stdin=json.dumps(STATE)) as command:
+            terminal.until("waiting for the reply: 2 of at most 45 s")
+            terminal.until("waiting for the reply: 3 of at most 45 s")
+            command.kill()
+
+
+_NO_STATE = ("-", "--software", "sim0")
+
+
+def test_qemu_that_is_waited_for_says_for_how_long(tmp_path: Path) -> None:
+    with peer(tmp_path, lines(GREETING), hold=True) as (qmp, _), Terminal() as terminal:
+        arguments = ("capture", "--qmp", qmp, "--ask-features")
+        with _running(*arguments, terminal=terminal) as command:
+            terminal.until("waiting for QEMU: 2 of at most 30 s")
+            command.kill()
+
+
+def test_nothing_is_shown_where_it_is_no_terminal_or_soon_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_AFTER", 0.0)
+    asked: list[None] = []
+
+    def how_far() -> str:
+        asked.append(None)
+        return ""
+
+    with progress.shown(how_far):
+        pass
+    assert capsys.readouterr().err == ""
+    assert asked == []
+    monkeypatch.setattr(progress, "_AFTER", 1000.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.shown(how_far):
+        pass
+    assert capsys.readouterr().err == ""
+    assert asked == []
+
+
+def test_how_far_a_file_has_been_read(tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    with path.open("wb") as sparse:
+        sparse.truncate(5 << 30)
+    with progress.CountedFile(path) as file:
+        file.seek(3 << 29)
+        file.readinto(bytearray(1 << 20))
+        assert file.how_far() == "1.5 GiB of 5.0 GiB"
+    ours, its = os.pipe()
+    os.write(its, bytes(3000))
+    with progress.CountedFile(ours) as pipe:
+        pipe.readinto(bytearray(2048))
+        assert pipe.how_far() == "2.0 KiB"
+        pipe.readinto(bytearray(10))
+        pipe.readinto(bytearray(2000))
+        assert pipe.how_far() == "2.9 KiB"
+    os.close(its)
+
+
+def _running(
+    *arguments: str | Path, terminal: Terminal, stdin: str | None = None
+) -> "subprocess.Popen[bytes]":
+    """A command whose standard error is the terminal, begun."""
+    command = subprocess.Popen(
+        [*VDPACTL, *map(str, arguments)],
+        cwd=ROOT,
+        env=QUIET,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal.stream,
+    )
+    if stdin is not None:
+        assert command.stdin is not None
+        command.stdin.write(stdin.encode())
+        command.stdin.close()
+    return command

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vdpad.cli.failures import InvalidState, Usage
+from vdpad.cli.progress import waiting
 from vdpad.cli.terminal import tell
 from vdpad.cli.transport import client_of
 from vdpad.errors import why
@@ -28,7 +29,8 @@ def ask(arguments: argparse.Namespace) -> Any:
         async with client_of(arguments) as client:
             return await client.call(arguments.method, **params)
 
-    return asyncio.run(call())
+    with waiting("waiting for the reply", arguments.timeout + params.get("deadline_ms", 0) / 1000):
+        return asyncio.run(call())
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:

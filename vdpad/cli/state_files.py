@@ -1,17 +1,19 @@
 """States out of files, in whatever format: for all commands that take one."""
 
-import sys
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from vdpad.cli.failures import InvalidState, Usage
+from vdpad.cli.progress import CountedFile, shown
 from vdpad.errors import why
 from vdpad.state.formats import native, recognise
 from vdpad.state.formats.recognise import Reading
 from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
+
+_STDIN = 0
 
 
 def reading_of(name: str) -> Reading:
@@ -24,14 +26,16 @@ def reading_of(name: str) -> Reading:
         Usage: it cannot be read, or is in no format that is known.
     """
     try:
-        if name == "-":
-            return recognise.read(sys.stdin.buffer)
-        with Path(name).open("rb") as file:
-            return recognise.read(file)
+        with _opened(name) as file, shown(lambda: f"{name}: {file.how_far()} read"):
+            return recognise.read(io.BufferedReader(file))
     except FormatError as error:
         raise Usage(f"{name}: {error}") from error
     except (OSError, ValueError) as error:
         raise Usage(f"{name}: {why(error)}") from error
+
+
+def _opened(name: str) -> CountedFile:
+    return CountedFile(_STDIN, closefd=False) if name == "-" else CountedFile(name)
 
 
 def found_in(name: str, device: str | None) -> Found:

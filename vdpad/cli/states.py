@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vdpad.cli.failures import Usage
+from vdpad.cli.progress import waiting
 from vdpad.cli.state_files import choose, found_in, reading_of, remarks, state_of, to_json
 from vdpad.cli.terminal import tell
 from vdpad.errors import why
@@ -55,7 +56,8 @@ def capture(arguments: Namespace) -> Json:
     """
     from vdpad.cli.capture import capture as ask_qemu
 
-    found = ask_qemu(arguments.qmp, arguments.timeout, arguments.device, arguments.features)
+    with waiting("waiting for QEMU", arguments.timeout):
+        found = ask_qemu(arguments.qmp, arguments.timeout, arguments.device, arguments.features)
     state_of(found, str(arguments.qmp))
     if not arguments.json:
         _remark(found.device, remarks(found))
