@@ -18,7 +18,7 @@ from docutils.core import publish_string
 from pydantic import BaseModel
 
 from tests.availability import skip_or_fail
-from vdpad.cli import vdpactl, vdpad
+from vdpad.cli import exit_codes, vdpactl, vdpad
 from vdpad.daemon.settings import Method, Settings
 
 MAN = Path(__file__).parents[1] / "docs" / "man"
@@ -132,6 +132,20 @@ def test_vdpactl_s_options_are_told(option: str) -> None:
 @pytest.mark.parametrize("method", methods(vdpactl._parser()))
 def test_vdpactl_s_methods_are_told(method: str) -> None:
     assert f"\n{method}" in PAGES["vdpactl.1.rst"]
+
+
+def test_vdpactl_s_exit_codes_are_told() -> None:
+    told = dict(re.findall(r"^(\d+)\n    (.+)\.$", section("vdpactl.1.rst", "EXIT STATUS"), re.M))
+    meant = {str(code): text for code, text in exit_codes.MEANINGS.items()}
+    assert {code: text[0].lower() + text[1:] for code, text in told.items()} == meant
+    assert set(exit_codes.MEANINGS) == set(range(len(exit_codes.MEANINGS)))
+
+
+def section(page: str, title: str) -> str:
+    """What stands below a heading, without markup."""
+    _, _, below = PAGES[page].partition(f"\n{title}\n===")
+    text, _, _ = below.partition("\n===")
+    return text.replace("*", "")
 
 
 @pytest.mark.parametrize("option", sorted(set(options(vdpad._parser())) - {"--help"}))

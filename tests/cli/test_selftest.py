@@ -1,19 +1,40 @@
-"""Which commands a selftest sends, and what it makes of the answers; on devices, see tests/vm."""
+"""Which commands a selftest sends, what it makes of the answers, and how it ends.
 
+On devices, see tests/vm.
+"""
+
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from vdpad.cli import show
+from tests.daemon.support import is_error
+from vdpad.cli import selftest, show, vdpactl
 from vdpad.cli.selftest import (
     CommandOutcome,
     SelfTest,
+    SelfTestStage,
     _acks,
     _carried_over,
     _findings,
     _length_notes,
     candidates,
 )
+from vdpad.errors import VdpadError
+from vdpad.host import sysfs
+from vdpad.host.sysfs import Holder
+from vdpad.queues.vhost_vdpa.errors import (
+    DeviceRefused,
+    MemoryLimit,
+    NoControlQueue,
+    NodeBusy,
+    NoNetworkDevice,
+    NoSuchNode,
+    NotPermitted,
+    VhostVdpaError,
+)
+from vdpad.queues.vhost_vdpa.memory import NoMemory
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.virtio.commands import COMMANDS, AnnounceAck, CoalVqGet, MacAddrSet, VlanAdd
 from vdpad.virtio.config import HashType, NetConfig
@@ -99,3 +120,106 @@ def test_lengths_that_no_ack_has_are_a_note_and_no_finding() -> None:
 def test_acks() -> None:
     sent = Replayed(Outcome.INCOMPLETE, (1,), (2,), 1, 1, None)
     assert _acks(sent, 4) == [0, 1, None, 0]
+
+
+# --- how it ends ---
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The node of a device that is there, though nothing is behind it."""
+    node = tmp_path / "vhost-vdpa-0"
+    node.touch(0o660)
+    monkeypatch.setattr(sysfs, "node_of", {"vdpa0": node}.get)
+    monkeypatch.setattr(sysfs, "holders_of", lambda path: (Holder(7, "qemu"),))
+    return node
+
+
+def ends_with(monkeypatch: pytest.MonkeyPatch, end: SelfTest | VdpadError) -> None:
+    async def run(node: Path, stage: SelfTestStage) -> SelfTest:
+        if isinstance(end, VdpadError):
+            raise end
+        return end
+
+    monkeypatch.setattr(selftest, "_run", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (NoSuchNode("gone"), "no-such-device", 9),
+        (NoControlQueue(frozenset()), "no-such-device", 9),
+        (NoNetworkDevice("a disk"), "no-such-device", 9),
+        (DeviceRefused("no"), "device-broken", 8),
+        (VhostVdpaError("no"), "device-broken", 8),
+        (NodeBusy("no"), "busy", 1),
+        (NotPermitted("no"), "not-allowed", 1),
+        (MemoryLimit("no"), "not-allowed", 1),
+        (NoMemory("no"), "overloaded", 1),
+        (VdpadError("no"), "internal", 1),
+    ],
+)
+@pytest.mark.usefixtures("device")
+def test_a_device_that_cannot_be_tested(
+    error: VdpadError,
+    kind: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends_with(monkeypatch, error)
+    assert vdpactl.main(["selftest", "vdpa0"]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"vdpactl: {kind}: vdpa0")
+    assert len(shown.err.splitlines()) == 1
+    assert vdpactl.main(["selftest", "vdpa0", "--json"]) == code
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    told = json.loads(shown.out)["error"]
+    assert is_error(told, kind, *(["holders"] if kind == "busy" else []))
+    if kind == "busy":
+        assert told["message"] == "vdpa0 is in use by qemu (pid 7)"
+        assert told["data"]["holders"] == [{"pid": 7, "command": "qemu"}]
+
+
+def test_who_may_not_open_it_is_told_who_may(
+    device: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends_with(monkeypatch, NotPermitted("no"))
+    os.chmod(device, 0o660)
+    vdpactl.main(["selftest", "vdpa0"])
+    shown = capsys.readouterr().err
+    assert (
+        f"it is for the user {device.owner()} and the group {device.group()} (mode 0660)" in shown
+    )
+
+
+@pytest.mark.usefixtures("device")
+def test_no_device_of_this_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vdpactl.main(["selftest", "vdpa9"]) == 9
+    assert vdpactl.main(["selftest", "/dev/null"]) == 9
+    monkeypatch.undo()
+    assert vdpactl.main(["selftest", "vdpa9"]) == 9
+    assert vdpactl.main(["-j", "selftest", ".."]) == 9
+    assert json.loads(capsys.readouterr().out)["error"]["data"] == {"kind": "no-such-device"}
+
+
+@pytest.mark.parametrize(("findings", "code"), [((), 0), (("it forgets",), 8)])
+@pytest.mark.usefixtures("device")
+def test_a_device_that_was_tested(
+    findings: tuple[str, ...],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = CommandOutcome(SENT, 0, 1.0, 0)
+    found = SelfTest(Path("/dev/x"), frozenset(), 8, (answer,), 1.0, 1.0, 1, findings, ())
+    ends_with(monkeypatch, found)
+    assert vdpactl.main(["selftest", "vdpa0"]) == code
+    shown = capsys.readouterr().out
+    assert all(f"! {each}" in shown for each in findings)
+    assert vdpactl.main(["selftest", "vdpa0", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["findings"] == list(findings)

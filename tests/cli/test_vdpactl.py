@@ -1,9 +1,12 @@
 """vdpactl as a command: what it prints, and how it ends. Every exit code is provoked for real."""
 
+import grp
 import json
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,10 @@ from tests.daemon.support import (
     is_report,
     vlans,
 )
+from tests.test_man import methods
+from vdpad.cli import vdpactl
+from vdpad.cli.exit_codes import MEANINGS
+from vdpad.wire.addresses import DEFAULT_SOCKET
 
 DEVICES = [
     {"name": "sim0"},
@@ -234,6 +241,123 @@ def test_a_file_that_cannot_be_read_is_exit_code_2(vdpad: Path, state: str, tmp_
     assert str(binary) in usage_error(vdpad, "check", str(binary), "--software", "sim0")
 
 
+# --- options that every method has ---
+
+COMMON = ["--json", "--socket", "S", "--timeout", "5", "--host", "h", "--key-file", "k"]
+METHODS = {
+    "info": [],
+    "devices": [],
+    "check": ["file", "--software", "sim0"],
+    "prepare": ["vm", "file", "--software", "sim0"],
+    "restore": ["vm", "file", "--software", "sim0", "--device", "net0"],
+    "commit": ["vm"],
+    "status": ["vm"],
+    "cancel": ["vm"],
+    "release": ["vdpa0"],
+    "keygen": [],
+    "selftest": ["vdpa0"],
+    "decode": ["file", "other"],
+    "capture": ["--qmp", "qmp", "--ask-features"],
+    "convert": ["file", "--to", "native"],
+    "diff": ["file", "other"],
+}
+
+
+def test_every_method_is_tried_here() -> None:
+    assert set(METHODS) == set(methods(vdpactl._parser()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_stand_before_the_method_as_well_as_behind_it(method: str) -> None:
+    def parsed(*arguments: str) -> dict[str, Any]:
+        found = vars(vdpactl._parser().parse_args(arguments))
+        return {name: value for name, value in found.items() if not callable(value)}
+
+    rest = [method, *METHODS[method]]
+    before = parsed(*COMMON, *rest)
+    assert before == parsed(*rest, *COMMON) == parsed("-j", *COMMON[1:3], *rest, *COMMON[3:])
+    assert (before["json"], before["socket"], before["timeout"]) == (True, Path("S"), 5.0)
+    assert (before["host"], before["key_file"]) == ("h", Path("k"))
+    plain = parsed(*rest)
+    assert (plain["json"], plain["socket"], plain["timeout"]) == (False, DEFAULT_SOCKET, 30.0)
+    assert (plain["host"], plain["key_file"]) == (None, None)
+    # The last one counts.
+    assert parsed("--timeout", "5", *rest, "--timeout", "6")["timeout"] == 6.0
+
+
+def test_json_is_asked_for_anywhere(vdpad: Path, state: str) -> None:
+    whole = printed(vdpad, "check", state, "--software", "sim0")
+    for arguments in (
+        ("check", state, "--software", "sim0", "-j"),
+        ("check", "--json", state, "--software", "sim0"),
+    ):
+        assert json.loads(said(vdpad, *arguments)) == whole
+    elsewhere = run(Path("/nowhere"), "info", "-j", "--socket", str(vdpad))
+    assert json.loads(elsewhere.stdout)["name"] == "vdpad"
+
+
+# --- who may ask ---
+
+# Root may do anything, so it becomes somebody else first; then all that is needed is imported.
+AS_NOBODY = """
+import os, sys
+import vdpad.cli.capture, vdpad.cli.show_state, vdpad.cli.states
+from vdpad.cli.vdpactl import main
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def shut() -> Iterator[Path]:
+    """A socket in a folder that everybody may enter, and that only its owner and group may use."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        Path(folder).chmod(0o711)
+        path = Path(folder, "vdpad.sock")
+        listener.bind(str(path))
+        if os.geteuid() == 0:
+            os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
+        path.chmod(0o660 if os.geteuid() == 0 else 0o060)
+        yield path
+
+
+def as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_permission_denied_names_the_group_and_the_setting(shut: Path) -> None:
+    done = as_nobody("--socket", shut, "info")
+    group = grp.getgrgid(shut.stat().st_gid).gr_name
+    assert (done.returncode, done.stdout) == (7, "")
+    assert f"{shut}: Permission denied; it is for " in done.stderr
+    assert f"the group {group} (mode 0" in done.stderr
+    assert f"usermod -aG {group} " in done.stderr
+    for setting in ("SocketGroup=", "socket_group"):
+        assert setting in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    shut.chmod(0o600 if os.geteuid() == 0 else 0o000)
+    done = as_nobody("--socket", shut, "info")
+    assert "usermod" not in done.stderr
+    assert group not in done.stderr
+    shut.parent.chmod(0o700 if os.geteuid() == 0 else 0o000)
+    done = as_nobody("--socket", shut, "info")
+    shut.parent.chmod(0o711)
+    assert "a folder on the way to it" in done.stderr
+
+
+def test_qemu_s_socket_has_owners_too(shut: Path) -> None:
+    done = as_nobody("capture", "--qmp", shut, "--ask-features")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "Permission denied; it is for " in done.stderr
+    assert grp.getgrgid(shut.stat().st_gid).gr_name in done.stderr
+
+
 # --- exit codes ---
 
 
@@ -397,6 +521,8 @@ def test_help_tells_every_method_and_every_exit_code() -> None:
     codes = text[text.index("Exit codes: ") :]
     for code in range(8):
         assert f" {code} " in codes
+    for code, meaning in MEANINGS.items():
+        assert f" {code} {meaning}" in codes
 
 
 @pytest.mark.parametrize("method", ["prepare", "restore"])

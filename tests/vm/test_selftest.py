@@ -38,7 +38,7 @@ def test_vp_vdpa_answers_alike_alone_and_in_a_batch(vm: Machine) -> None:
 
 
 def test_the_simulator_s_bug_is_found(vm: Machine) -> None:
-    found = as_json(vm, "sim0", 1)
+    found = as_json(vm, "sim0", 8)
     assert [each["command"] for each in found["commands"]] == ["MAC_ADDR_SET"]
     (finding,) = found["findings"]
     assert KNOWN_BUG in finding
@@ -47,7 +47,7 @@ def test_the_simulator_s_bug_is_found(vm: Machine) -> None:
 
 def test_for_people(vm: Machine) -> None:
     done = selftest(vm, "selftest", "/dev/vhost-vdpa-1")
-    assert (done.code, done.err) == (1, "")
+    assert (done.code, done.err) == (8, "")
     assert ["MAC_ADDR_SET", "OK", "OK"] in [
         [word for at, word in enumerate(line.split()) if at in (0, 2, 4)]
         for line in done.out.splitlines()
@@ -65,5 +65,7 @@ def test_a_device_that_is_in_use_is_left_alone(vm: Machine) -> None:
 def test_no_device(vm: Machine) -> None:
     for device in ("vp9", "/dev/null"):
         done = selftest(vm, "selftest", device)
-        assert (done.code, done.out) == (1, "")
+        assert (done.code, done.out) == (9, "")
         assert "expected" in done.err
+        error = as_json(vm, device, 9)["error"]
+        assert error["data"] == {"kind": "no-such-device"}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vdpad.errors import VdpadError
+from vdpad.methods import Refused
 
 
 class Usage(VdpadError):
@@ -12,6 +13,10 @@ class Usage(VdpadError):
 
 class QmpError(VdpadError):
     """QEMU does not answer, or not as QMP has it."""
+
+
+class CannotTest(Refused):
+    """A device that a selftest cannot have, with the kind that the daemon's refusal would have."""
 
 
 class InvalidState(Usage):

@@ -12,17 +12,29 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vdpad.cli.failures import CannotTest
+from vdpad.cli.progress import shown
+from vdpad.daemon.faults import refusal_of
 from vdpad.errors import VdpadError
 from vdpad.host import sysfs
 from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
-from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NodeBusy
+from vdpad.queues.vhost_vdpa.errors import (
+    DeviceRefused,
+    NoControlQueue,
+    NodeBusy,
+    NoNetworkDevice,
+    NoSuchNode,
+    NotPermitted,
+)
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.restore.report import length_notes
+from vdpad.service.envelope import CODES
+from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.commands import (
     ACK_ERR,
     ACK_OK,
@@ -49,6 +61,7 @@ from vdpad.virtio.commands import (
 from vdpad.virtio.config import MIN_RSS_KEY_SIZE, NetConfig, offloads_of
 from vdpad.virtio.features import FEATURES, FeatureSet
 from vdpad.virtio.raw_command import AnyCommand, RawCommand
+from vdpad.wire.unreachable import who_may_use
 
 # How long a device may take for what is sent at once, in seconds.
 _MOST_SECONDS = 5.0
@@ -147,8 +160,10 @@ def run(arguments: Namespace) -> dict[str, Any]:
     return selftest_of(arguments.device).to_json()
 
 
-class CannotTest(VdpadError):
-    """The device cannot be had."""
+class SelfTestStage:
+    """How far a test is, for whoever waits for it."""
+
+    now = "coming up"
 
 
 def selftest_of(device: str) -> SelfTest:
@@ -158,34 +173,59 @@ def selftest_of(device: str) -> SelfTest:
         device: its vdpa name, or its node's path.
 
     Raises:
-        CannotTest: there is none, somebody has it, or it does not come up.
+        CannotTest: there is none, somebody has it, this user may not, or it does not come up.
     """
+    stage = SelfTestStage()
     try:
-        return asyncio.run(_run(_node(device)))
-    except NodeBusy as error:
-        holders = ", ".join(
-            f"{each.command} (pid {each.pid})" for each in sysfs.holders_of(_node(device))
-        )
-        raise CannotTest(f"{device} is in use by {holders or 'another process'}") from error
+        node = _node(device)
+        with shown(lambda: f"{device}: {stage.now}"):
+            return asyncio.run(_run(node, stage))
     except VdpadError as error:
-        raise CannotTest(f"{device}: {error}") from error
+        refusal = _refusal(device, error)
+        data = {"kind": refusal.kind.value, **refusal.data}
+        raise CannotTest(CODES[refusal.kind], str(refusal), data) from error
 
 
 def _node(device: str) -> Path:
     name = sysfs.name_of_node(Path(device)) if "/" in device else device
     node = None if name is None else sysfs.node_of(name)
     if node is None:
-        raise CannotTest("expected a device with the driver vhost_vdpa, or the path of its node")
+        raise NoSuchNode("expected a device with the driver vhost_vdpa, or the path of its node")
     return node
 
 
-async def _run(node: Path) -> SelfTest:
+def _refusal(device: str, error: VdpadError) -> Refusal:
+    """Why a device cannot be tested, of the kind that the daemon tells where it cannot have one."""
+    match error:
+        case NodeBusy():
+            holders = sysfs.holders_of(_node(device))
+            named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
+            return Refusal(
+                Kind.BUSY,
+                f"{device} is in use by {named or 'another process'}",
+                holders=[asdict(each) for each in holders],
+            )
+        case NotPermitted():
+            return Refusal(Kind.NOT_ALLOWED, f"{device}: {error}; {who_may_use(_node(device))}")
+        case NoControlQueue() | NoNetworkDevice():
+            return Refusal(Kind.NO_SUCH_DEVICE, f"{device}: {error}")
+    found = refusal_of(error)
+    kind, data = (Kind.INTERNAL, {}) if found is None else (found.kind, found.data)
+    return Refusal(kind, f"{device}: {error}", **data)
+
+
+async def _run(node: Path, stage: SelfTestStage) -> SelfTest:
     with _up(node) as device:
         features, ring_size = device.features, device.geometry.size
         commands = candidates(features, device.config)
-        alone = [await _send(device, each) for each in commands]
+        alone = []
+        for at, each in enumerate(commands, 1):
+            stage.now = f"command {at} of {len(commands)}, {each.NAME}, alone"
+            alone.append(await _send(device, each))
+    stage.now = f"{len(commands)} commands as one batch"
     with _up(node) as device:
         batch = await _send(device, *commands)
+    stage.now = "a command that does not exist"
     with _up(node) as device:
         unknown = await _send(device, _NO_SUCH_CLASS)
         behind = await _send(device, *commands[:1], _NO_SUCH_CLASS)

@@ -25,8 +25,7 @@ def take_any_text() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
+    assert isinstance(error, UnicodeEncodeError)  # both are written to, and never read
     unknown = error.object[error.start : error.end]
     return "".join(_IN_PLAIN_LETTERS.get(letter, "?") for letter in unknown), error.end
 

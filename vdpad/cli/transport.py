@@ -17,13 +17,20 @@ class BadTransport(VdpadError):
     """Options that do not say how to ask."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those that choose another host."""
+def add_options(parser: argparse._ActionsContainer) -> None:
+    """Those that choose another host; the parser has their defaults."""
     parser.add_argument(
-        "--host", metavar="HOST[:PORT]", help=f"ask over UDP, sealed (default port {DEFAULT_PORT})"
+        "--host",
+        default=argparse.SUPPRESS,
+        metavar="HOST[:PORT]",
+        help=f"ask over UDP, sealed (default port {DEFAULT_PORT})",
     )
     parser.add_argument(
-        "--key-file", type=Path, metavar="FILE", help="the keys that this host and HOST have"
+        "--key-file",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="the keys that this host and HOST have",
     )
 
 

@@ -14,41 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from vdpad.cli import show, terminal, transport
+from vdpad.cli import help_text, show, terminal, transport
 from vdpad.cli.ask import ask
-from vdpad.cli.failures import InvalidState, QmpError, Usage
-from vdpad.client import DEFAULT_TIMEOUT, Refused, Unreachable
+from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, USAGE, exit_code_of
+from vdpad.cli.failures import InvalidState
+from vdpad.client import DEFAULT_TIMEOUT, Refused
 from vdpad.errors import VdpadError
-from vdpad.methods import CannotSend
-from vdpad.wire.addresses import DEFAULT_SOCKET, BadAddress
-from vdpad.wire.keys import BadKeys
-
-OK = 0
-FAILED = 1
-USAGE = 2
-INCOMPATIBLE = 3
-UNREACHABLE = 7
-
-_EXIT_CODES = {
-    "invalid-params": USAGE,
-    "invalid-request": USAGE,
-    "parse-error": USAGE,
-    "incompatible": INCOMPATIBLE,
-    "rejected": 4,
-    "timeout": 5,
-    "device-broken": 6,
-}
+from vdpad.wire.addresses import DEFAULT_SOCKET
 
 _STATE_FILE = (
     "a file with a state: JSON, a QEMU migration stream or virtio device parts; - is standard input"
-)
-_EXIT_CODES_TEXT = (
-    "Exit codes: 0 done; 1 the daemon failed, or refused for another reason than those below, or a "
-    "selftest found something, or diff a difference; "
-    "2 usage, or a file, state or target that makes no sense or is too large; "
-    "3 the device cannot take the state; 4 the device refused commands; "
-    "5 it did not answer in time; 6 it broke the rules of the ring; "
-    "7 no daemon, or no QEMU, could be asked."
 )
 
 
@@ -58,15 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         result = arguments.run(arguments)
-    except InvalidState as error:
-        _show_refusal(_as_refusal(error), as_json=arguments.json)
-        return USAGE
-    except Refused as error:
-        _show_refusal(error, as_json=arguments.json)
-        return _EXIT_CODES.get(error.kind, FAILED)
     except VdpadError as error:
-        terminal.tell(str(error))
-        return _exit_code(error)
+        _show_failure(error, as_json=arguments.json)
+        return exit_code_of(error)
     if text := json.dumps(result, indent=2) if arguments.json else arguments.show(result):
         _print(text)
     return int(arguments.exit_code(result))
@@ -80,10 +49,14 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _exit_code(error: VdpadError) -> int:
-    if isinstance(error, Usage | CannotSend | transport.BadTransport | BadAddress | BadKeys):
-        return USAGE
-    return UNREACHABLE if isinstance(error, Unreachable | QmpError) else FAILED
+def _show_failure(error: VdpadError, *, as_json: bool) -> None:
+    match error:
+        case InvalidState():
+            _show_refusal(_as_refusal(error), as_json=as_json)
+        case Refused():
+            _show_refusal(error, as_json=as_json)
+        case _:
+            terminal.tell(str(error))
 
 
 def _as_refusal(error: InvalidState) -> Refused:
@@ -119,20 +92,17 @@ def _later(module: str, name: str) -> Callable[[Any], Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vdpactl",
-        description="Asks a vdpad to check, prepare and restore virtio-net device states; reads, "
-        "converts and compares them without one.",
-        epilog=_EXIT_CODES_TEXT,
+        formatter_class=help_text.WithSections,
+        description=help_text.paragraph(
+            "Asks a vdpad to check, prepare and restore virtio-net device states; reads, converts "
+            "and compares them without one."
+        ),
+        epilog=help_text.section("Exit codes", [(str(at), text) for at, text in MEANINGS.items()]),
     )
-    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH")
-    transport.add_options(parser)
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=DEFAULT_TIMEOUT,
-        metavar="SECONDS",
-        help="how long to wait for a reply (default: %(default)s)",
+    parser.set_defaults(
+        socket=DEFAULT_SOCKET, timeout=DEFAULT_TIMEOUT, json=False, host=None, key_file=None
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _with_common_options(parser)
     parser.add_argument("--version", action="version", version=f"vdpactl {vdpad.__version__}")
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     _add(methods, "info", show.info, "what the daemon is and takes")
@@ -166,10 +136,37 @@ def _parser() -> argparse.ArgumentParser:
     _with_device(selftest)
     selftest.set_defaults(
         run=_later("vdpad.cli.selftest", "run"),
-        exit_code=lambda result: FAILED if result["findings"] else OK,
+        exit_code=lambda result: FAULTY if result["findings"] else OK,
     )
     _add_state_commands(methods)
     return parser
+
+
+def _with_common_options(parser: argparse.ArgumentParser) -> None:
+    """Those that may stand before the method as well as behind it; their defaults are set once."""
+    group = parser.add_argument_group("options for every method")
+    group.add_argument(
+        "--socket",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="PATH",
+        help=f"the daemon's (default: {DEFAULT_SOCKET})",
+    )
+    transport.add_options(group)
+    group.add_argument(
+        "--timeout",
+        type=float,
+        default=argparse.SUPPRESS,
+        metavar="SECONDS",
+        help=f"how long to wait for a reply (default: {DEFAULT_TIMEOUT:g})",
+    )
+    group.add_argument(
+        "-j",
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print the result as JSON",
+    )
 
 
 def _add_state_commands(methods: Any) -> None:
@@ -213,6 +210,7 @@ def _is_whole(file: dict[str, Any]) -> bool:
 
 def _add(methods: Any, name: str, shower: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = methods.add_parser(name, help=text, description=text)
+    _with_common_options(parser)
     parser.set_defaults(run=ask, show=shower, exit_code=lambda result: OK)
     return parser
 

@@ -49,6 +49,10 @@ class DeviceRefused(VhostVdpaError):
     """The device does not come up, or is none that has a CVQ."""
 
 
+class NoNetworkDevice(DeviceRefused):
+    """A device of another type."""
+
+
 class NoControlQueue(DeviceRefused):
     """The device does not offer CTRL_VQ."""
 

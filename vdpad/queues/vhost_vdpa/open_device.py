@@ -22,7 +22,7 @@ drivers/vhost/vdpa.c.
 
 from typing import Self
 
-from vdpad.queues.vhost_vdpa.errors import DeviceRefused, Unsupported
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NoNetworkDevice, Unsupported
 from vdpad.queues.vhost_vdpa.iotlb import Iotlb
 from vdpad.queues.vhost_vdpa.lifecycle import UP, DevicePhase, Lifecycle, Step
 from vdpad.queues.vhost_vdpa.node import Node
@@ -49,7 +49,7 @@ class OpenDevice:
             node: closed by `close`, and where this raises.
 
         Raises:
-            DeviceRefused: it is no network device.
+            NoNetworkDevice: it is no network device.
         """
         self._node = node
         self._lifecycle = Lifecycle(node)
@@ -224,7 +224,7 @@ class OpenDevice:
 def _expect_network(node: Node) -> None:
     device_id = node.get_device_id()
     if device_id != _NET:
-        raise DeviceRefused(f"expected a network device (1), got virtio device ID {device_id}")
+        raise NoNetworkDevice(f"expected a network device (1), got virtio device ID {device_id}")
 
 
 def _count_address_spaces(node: Node, backend_features: BackendFeature) -> int:
