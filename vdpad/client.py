@@ -22,6 +22,7 @@ from vdpad.errors import why
 from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of, too_long
 from vdpad.wire.addresses import DEFAULT_SOCKET
 from vdpad.wire.datagrams import MAX_DATAGRAM
+from vdpad.wire.unreachable import why_no_daemon
 
 __all__ = ["DEFAULT_TIMEOUT", "Client", "Refused", "Unreachable"]
 
@@ -112,7 +113,7 @@ class Client(Methods):
             connection.connect(str(self._path))
         except (OSError, ValueError) as error:
             connection.close()
-            raise Unreachable(f"{self._path}: {why(error)}; is vdpad running?") from error
+            raise Unreachable(why_no_daemon(self._path, error)) from error
         self._socket = connection
         return connection
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 from vdpad.cli.failures import QmpError
 from vdpad.errors import why
 from vdpad.wire import strict_json
+from vdpad.wire.unreachable import who_may_use
 
 # Full VLAN and MAC tables take 30 KiB. Stops who is no QEMU from filling memory.
 _MAX_LINE = 4 * 1024 * 1024
@@ -87,7 +88,10 @@ class Qmp:
             self._socket.settimeout(self._left())
             self._socket.connect(str(self._path))
         except (OSError, ValueError) as error:
-            raise QmpError(f"{self._path}: expected QEMU's QMP socket: {why(error)}") from error
+            advice = f"; {who_may_use(self._path)}" if isinstance(error, PermissionError) else ""
+            raise QmpError(
+                f"{self._path}: expected QEMU's QMP socket: {why(error)}{advice}"
+            ) from error
         if "QMP" not in self._message():
             raise QmpError(f"{self._path}: expected QMP's greeting, got another JSON object")
         self.execute("qmp_capabilities")
