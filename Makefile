@@ -67,7 +67,7 @@ test-packages:
 	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
 		gcc=gcc /usr/include/linux/vhost.h=linux-libc-dev xz=xz-utils file=file ethtool=ethtool \
 		systemd-analyze=systemd /bin/kill=procps /usr/bin/python3=python3 \
-		man=man-db
+		man=man-db locale-gen=locales
 
 test-kernel: test-packages
 	@.ci/kernel >/dev/null || true

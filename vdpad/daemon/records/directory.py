@@ -190,7 +190,7 @@ def _taken(directory: Path) -> int:
         with contextlib.suppress(FileExistsError):
             directory.mkdir(0o700)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise NoRecords(f"{directory}: expected a directory for records: {why(error)}") from error
     try:
         _refuse_strangers(directory, os.fstat(fd))

@@ -70,7 +70,7 @@ class SoftwareTarget:
         try:
             settings = json.dumps(self._device.net.settings())
             write_whole(self._settings.state_file, settings.encode())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._announce(FileNotWritten(str(self._settings.state_file), why(error)))
 
     async def give_up(self) -> None:
