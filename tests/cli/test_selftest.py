@@ -5,11 +5,13 @@ On devices, see tests/vm.
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.support import is_error
+from tests.daemon.support import ROOT, is_error
 from vdpad.cli import selftest, show, vdpactl
 from vdpad.cli.selftest import (
     CommandOutcome,
@@ -135,11 +137,9 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return node
 
 
-def ends_with(monkeypatch: pytest.MonkeyPatch, end: SelfTest | VdpadError) -> None:
+def ends_with(monkeypatch: pytest.MonkeyPatch, error: VdpadError) -> None:
     async def run(node: Path, stage: SelfTestStage) -> SelfTest:
-        if isinstance(end, VdpadError):
-            raise end
-        return end
+        raise error
 
     monkeypatch.setattr(selftest, "_run", run)
 
@@ -207,19 +207,26 @@ def test_no_device_of_this_name(
     assert json.loads(capsys.readouterr().out)["error"]["data"] == {"kind": "no-such-device"}
 
 
-@pytest.mark.parametrize(("findings", "code"), [((), 0), (("it forgets",), 8)])
-@pytest.mark.usefixtures("device")
-def test_a_device_that_was_tested(
-    findings: tuple[str, ...],
-    code: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    answer = CommandOutcome(SENT, 0, 1.0, 0)
-    found = SelfTest(Path("/dev/x"), frozenset(), 8, (answer,), 1.0, 1.0, 1, findings, ())
-    ends_with(monkeypatch, found)
-    assert vdpactl.main(["selftest", "vdpa0"]) == code
-    shown = capsys.readouterr().out
-    assert all(f"! {each}" in shown for each in findings)
-    assert vdpactl.main(["selftest", "vdpa0", "--json"]) == code
-    assert json.loads(capsys.readouterr().out)["findings"] == list(findings)
+@pytest.mark.parametrize(
+    ("told", "code", "finding"),
+    [
+        ("{}", 0, None),
+        ('{"faults": {"3": "err"}}', 8, "refused, though the device offers"),
+        ('{"faults": {"2": "id-twice"}}', 8, "broke the rules of the ring"),
+    ],
+)
+def test_a_device_that_was_tested(told: str, code: int, finding: str | None) -> None:
+    command = [sys.executable, "-m", "tests.cli.software_selftest", told, "selftest", "vdpa0"]
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    done = run()
+    assert (done.returncode, done.stderr) == (code, "")
+    assert finding is None or f"{finding}" in done.stdout.partition("\n! ")[2]
+    done = run("--json")
+    assert (done.returncode, done.stderr) == (code, "")
+    findings = json.loads(done.stdout)["findings"]
+    assert findings == [] if finding is None else any(finding in each for each in findings)

@@ -180,6 +180,19 @@ def test_qemu_that_is_waited_for_says_for_how_long(tmp_path: Path) -> None:
             command.kill()
 
 
+def test_a_selftest_says_which_command_it_is_at() -> None:
+    slow = [sys.executable, "-m", "tests.cli.software_selftest", '{"seconds_a_command": 0.3}']
+    with Terminal(60) as terminal:
+        command = [*slow, "selftest", "vdpa0"]
+        with subprocess.Popen(
+            command, cwd=ROOT, env=QUIET, stdout=subprocess.PIPE, stderr=terminal.stream
+        ) as running:
+            seen = terminal.until("vdpa0: command 9 of 25, ")
+            assert ", alone" in seen
+            assert max(map(len, seen.split("\r"))) < 60
+            running.kill()
+
+
 def test_nothing_is_shown_where_it_is_no_terminal_or_soon_over(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
