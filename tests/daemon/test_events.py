@@ -38,6 +38,7 @@ def sample(kind: type[Event]) -> Event:
     """An event of this kind, with something in every field."""
     types = typing.get_type_hints(kind)
     values: dict[Any, Any] = {str: "some", int: 7, bool: True, tuple[str, ...]: ("one", "two")}
+    values[int | None] = 7
     given = {
         field.name: values.get(types[field.name], {}) for field in dataclasses.fields(as_any(kind))
     }

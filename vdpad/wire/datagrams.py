@@ -3,19 +3,23 @@
 asyncio-dgram moves bytes and addresses, and drops the rest. So its sockets here are of a subclass
 whose `recvfrom` returns, in the address's place, a Peer: who sent it, by the kernel's word, and the
 descriptors that rode along. `sendto` unwraps it again, and never raises for what a peer does: one
-without an address, gone, or not reading is a counted drop, and nobody else's trouble.
+without an address, gone, or not reading loses its reply, which is told, and nobody else's trouble.
 
 The limits on what comes in stand here, each with the attack that it stops.
 """
 
 import array
+import errno
 import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
+from vdpad.errors import why
 from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
 
 # docs/api.md: "At most 200 KiB". Stops memory and parsing time from being the sender's choice.
@@ -56,6 +60,15 @@ class Peer:
     limit: int = MAX_DATAGRAM
     """The longest request and reply that its way takes, in bytes."""
 
+    def named(self) -> str:
+        """Its address as people write it; "" for none."""
+        match self.address:
+            case bytes(name):
+                return f"@{name[1:].decode(errors='replace')}"
+            case (host, port, *_):
+                return f"{host} port {port}"
+        return str(self.address or "")
+
     def take_fds(self) -> list[int]:
         """The descriptors, which are the caller's from now on."""
         fds, self.fds = self.fds, []
@@ -64,6 +77,44 @@ class Peer:
     def close_fds(self) -> None:
         """Has the descriptors closed that nobody has taken."""
         CLOSER.close(self.uid, self.take_fds())
+
+
+class Loss(StrEnum):
+    """Why a reply could not be sent."""
+
+    NO_ADDRESS = "no-address"
+    """Whoever asked is bound to none."""
+    GONE = "gone"
+    """Nobody is at the address: the client has ended, or is where we cannot see its socket."""
+    NOT_PERMITTED = "not-permitted"
+    """The mode of the client's socket keeps us out."""
+    NOT_READING = "not-reading"
+    """The client's queue is full, or it has left so much unread that others would wait."""
+    TOO_LARGE = "too-large"
+    """The kernel takes no datagram of this size."""
+    OTHER = "other"
+
+
+_LOSSES: Mapping[int, Loss] = {
+    errno.ECONNREFUSED: Loss.GONE,
+    errno.ENOENT: Loss.GONE,
+    errno.EACCES: Loss.NOT_PERMITTED,
+    errno.EPERM: Loss.NOT_PERMITTED,
+    errno.EAGAIN: Loss.NOT_READING,
+    errno.EMSGSIZE: Loss.TOO_LARGE,
+}
+
+NoteLoss = Callable[[Loss, Peer, str], None]
+"""Is told why, of whom, and in the system's words."""
+
+
+def loss_of(error: OSError) -> Loss:
+    """The reason by what the system said."""
+    return _LOSSES.get(error.errno or 0, Loss.OTHER)
+
+
+def untold(loss: Loss, peer: Peer, words: str) -> None:
+    """For those whom it does not concern."""
 
 
 class AncillarySocket(socket.socket):
@@ -77,7 +128,8 @@ class AncillarySocket(socket.socket):
         if fileno is None:
             self._widen_send_buffer()
         self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        self.replies_dropped = 0
+        self.lost: NoteLoss = untold
+        """Told of each reply that could not be sent."""
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         """One datagram and its Peer, whatever size is asked for."""
@@ -96,17 +148,18 @@ class AncillarySocket(socket.socket):
         return data, peer
 
     def sendto(self, data: Any, address: Any) -> int:  # type: ignore[override]
-        """Sends a reply to a Peer, or drops and counts it."""
-        if address.address is None or self.must_give_way(len(data)):
-            self.replies_dropped += 1
-            return len(data)
-        try:
-            return super().sendto(data, address.address)
-        except OSError:
-            # The peer is gone (ECONNREFUSED, ENOENT), does not read (EAGAIN), or can't take so
-            # much (EMSGSIZE): its own affair, and `status` tells it later.
-            self.replies_dropped += 1
-            return len(data)
+        """Sends a reply to a Peer, or drops it and tells."""
+        if address.address is None:
+            self.lost(Loss.NO_ADDRESS, address, "it is bound to no address")
+        elif self.must_give_way(len(data)):
+            self.lost(Loss.NOT_READING, address, "too much is unread by it or by others")
+        else:
+            try:
+                return super().sendto(data, address.address)
+            except OSError as error:
+                # Its own affair, and `status` tells it later.
+                self.lost(loss_of(error), address, why(error))
+        return len(data)
 
     def _widen_send_buffer(self) -> None:
         try:

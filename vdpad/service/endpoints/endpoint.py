@@ -19,8 +19,9 @@ from typing import Any, cast
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.service.events.kinds import DescriptorsStuck, SocketError
-from vdpad.wire.datagrams import Peer
+from vdpad.service.events.kinds import DescriptorsStuck, RepliesLost, SocketError
+from vdpad.service.events.tally import Tally
+from vdpad.wire.datagrams import Loss, Peer
 from vdpad.wire.descriptors import CLOSER
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
@@ -102,6 +103,9 @@ class Endpoint:
         self._overloaded = overloaded
         self._announce = announce
         self._received: asyncio.Queue[Any] = asyncio.Queue(_QUEUED_DATAGRAMS)
+        self._lost: Tally[tuple[str, int | None, str]] = Tally(
+            lambda count, reasons, last: announce(RepliesLost(count, reasons, *last))
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._bytes = 0
         """Of the datagrams that are being answered."""
@@ -116,6 +120,11 @@ class Endpoint:
     def datagrams_refused(self) -> int:
         """How many there was no room for."""
         return 0 if self._protocol is None else self._protocol.refused
+
+    @property
+    def replies_dropped(self) -> int:
+        """How many could not be sent."""
+        return self._lost.counts.total()
 
     def leave_the_rest(self) -> None:
         """What comes from now on stays in the socket, for whoever serves it next."""
@@ -146,6 +155,11 @@ class Endpoint:
             await asyncio.wait(self._tasks)
         if self._stream is not None:
             self._stream.close()
+        self._lost.flush()
+
+    def _note_lost(self, loss: Loss, peer: Peer, words: str) -> None:
+        """What the socket tells of a reply that could not be sent."""
+        self._lost.note(loss, (words, None if peer.sealed else peer.pid, peer.named()))
 
     async def _serve(self, endpoint: socket.socket) -> None:
         """Begins to answer on a bound socket, which is the stream's from now on."""

@@ -12,7 +12,6 @@ again: operations are recorded, so that nothing is done twice.
 
 import asyncio
 import socket
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -22,44 +21,12 @@ from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import DatagramsRefused
-from vdpad.wire.datagrams import Peer
+from vdpad.service.events.tally import Tally
+from vdpad.wire.datagrams import NoteLoss, Peer, loss_of, untold
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
-
-# How often the log may tell of datagrams that were not let in, in seconds. Stops a flood of them
-# from becoming one of the log.
-_TOLD_EVERY = 10.0
 
 # A burst of requests from many sources at once, as far as the host's limit lets it.
 _RECEIVE_BUFFER = 4 * 1024 * 1024
-
-
-class RefusedDatagrams:
-    """Datagrams that were not let in: counted, and told of now and then."""
-
-    def __init__(self, announce: Announce) -> None:
-        self._announce = announce
-        self.counts: Counter[Reason] = Counter()
-        self._told: Counter[Reason] = Counter()
-        self._last = ("", "")
-        """What was wrong with the last one, and where it came from."""
-        self._next = 0.0
-
-    def note(self, error: NotOpened, address: tuple[Any, ...]) -> None:
-        """One more."""
-        self.counts[error.reason] += 1
-        self._last = (str(error), address[0])
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _TOLD_EVERY
-            self.tell()
-
-    def tell(self) -> None:
-        """Tells of those that nobody was told of."""
-        untold = self.counts - self._told
-        self._told = self.counts.copy()
-        if untold:
-            reasons = tuple(f"{reason.value} {count}" for reason, count in untold.items())
-            self._announce(DatagramsRefused(untold.total(), reasons, *self._last))
 
 
 class SealedSocket(socket.socket):
@@ -68,8 +35,11 @@ class SealedSocket(socket.socket):
     def __init__(self, family: int, gate: Gate, announce: Announce) -> None:
         super().__init__(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.gate = gate
-        self.refused = RefusedDatagrams(announce)
-        self.replies_dropped = 0
+        self.refused: Tally[tuple[str, str]] = Tally(
+            lambda count, reasons, last: announce(DatagramsRefused(count, reasons, *last))
+        )
+        """By sealing.Reason; of the last one what was wrong with it, and where it came from."""
+        self.lost: NoteLoss = untold
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         """The text of one datagram and its Peer, whatever size is asked for.
@@ -83,7 +53,7 @@ class SealedSocket(socket.socket):
             if is_reply(text):
                 raise NotOpened(Reason.REFLECTED, "a reply, which is not what a daemon is sent")
         except NotOpened as error:
-            self.refused.note(error, address)
+            self.refused.note(error.reason, (str(error), address[0]))
             raise BlockingIOError from None
         return text, Peer(address, sealed=True, limit=MAX_TEXT)
 
@@ -91,9 +61,9 @@ class SealedSocket(socket.socket):
         """Seals and sends to a Peer. Never raises for the peer's or the network's sake."""
         try:
             return super().sendto(self.gate.sealer.seal(data), address.address)
-        except OSError:
+        except OSError as error:
             # No route, no room: a datagram lost, as any may be. The client asks again.
-            self.replies_dropped += 1
+            self.lost(loss_of(error), address, why(error))
             return len(data)
 
 
@@ -125,6 +95,7 @@ class UdpEndpoint(Endpoint):
             CannotListen: the address cannot be had.
         """
         self._socket = await _bound_socket(host, port, self._gate, self._announce)
+        self._socket.lost = self._note_lost
         await self._serve(self._socket)
 
     @property
@@ -137,12 +108,9 @@ class UdpEndpoint(Endpoint):
     @property
     def refused(self) -> Counter[Reason]:
         """How many datagrams were not let in, by reason."""
-        return Counter() if self._socket is None else self._socket.refused.counts.copy()
-
-    @property
-    def replies_dropped(self) -> int:
-        """How many replies the network did not take."""
-        return 0 if self._socket is None else self._socket.replies_dropped
+        if self._socket is None:
+            return Counter()
+        return Counter({Reason(each): n for each, n in self._socket.refused.counts.items()})
 
     def use_keys(self, keys: Sequence[bytes]) -> None:
         """Other keys from now on. What came before is still known, and not let in again."""
@@ -152,7 +120,7 @@ class UdpEndpoint(Endpoint):
         """Ends reading, waits for the replies under way, and closes the socket."""
         await super().close()
         if self._socket is not None:
-            self._socket.refused.tell()
+            self._socket.refused.flush()
 
     async def _reply(self, data: bytes, peer: Peer) -> None:
         request = (peer.address, data)

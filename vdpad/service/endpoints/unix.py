@@ -42,6 +42,7 @@ class UnixEndpoint(Endpoint):
             CannotListen: another daemon answers there, or the path, mode or group can't be had.
         """
         self._socket = bound_socket(path, mode, group)
+        self._socket.lost = self._note_lost
         await self._serve(self._socket)
         self._path, self._inode = path, inode_of(path)
 
@@ -55,13 +56,9 @@ class UnixEndpoint(Endpoint):
             CannotListen: it is no Unix datagram socket with a path.
         """
         self._socket = inherited_socket(fd)
+        self._socket.lost = self._note_lost
         await self._serve(self._socket)
         return Path(self._socket.getsockname())
-
-    @property
-    def replies_dropped(self) -> int:
-        """How many could not be sent."""
-        return 0 if self._socket is None else self._socket.replies_dropped
 
     async def _stop_reading(self) -> None:
         """Removes the socket, if it is ours, and answers what still stands in it."""

@@ -71,6 +71,32 @@ class DatagramsRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RepliesLost(Event):
+    """Replies could not be sent; what was asked for was done or refused all the same."""
+
+    NAME = "replies-lost"
+    MESSAGE_ID = "f940f1671d4540d4a4f130ae37ebda58"
+    LEVEL = logging.WARNING
+    replies: int
+    """Since this was told last."""
+    reasons: tuple[str, ...]
+    """Each with its number."""
+    last: str
+    """Why the last one could not be sent."""
+    pid: int | None
+    """Of whoever asked; None on another host."""
+    address: str
+    """Of whoever asked; "" where it is bound to none."""
+
+    def sentence(self) -> str:
+        asked = "another host" if self.pid is None else f"process {self.pid}"
+        return (
+            f"{self.replies} replies were lost ({', '.join(self.reasons)}); the last to {asked}, "
+            f"{self.address or 'without an address'}: {self.last}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class EntriesLost(Event):
     """The journal did not take entries, and takes some again."""
 

@@ -1,0 +1,137 @@
+"""Replies that cannot be sent: counted by why, and told of, whoever is to blame."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.daemon.support import Caller, request, serving, until
+from vdpad.service.endpoints.unix import UnixEndpoint
+from vdpad.service.envelope import OVERLOADED
+from vdpad.service.events import announcing
+from vdpad.wire.datagrams import Loss, Peer, loss_of
+
+Json = dict[str, Any]
+
+
+async def lost(path: Path, *requests: bytes, address: str | bytes | None = "") -> Json:
+    """What is told of the replies to requests of a client that has gone before they are sent."""
+    with capture_logs() as events:
+        with Caller(path, address) as caller:
+            for each in requests:
+                await caller.send(each)
+        if isinstance(address, str) and address:
+            os.unlink(address)
+        with Caller(path) as another:
+            await another.result("info")
+    (event,) = [dict(each) for each in events if each["event"] == "replies-lost"]
+    return event
+
+
+async def test_a_client_without_an_address(tmp_path: Path) -> None:
+    async with serving(tmp_path) as path:
+        event = await lost(path, request("info", 1), address=None)
+    assert (event["log_level"], event["replies"]) == ("warning", 1)
+    assert event["reasons"] == ("no-address 1",)
+    assert event["pid"] == os.getpid()
+    assert event["uid"] == os.getuid()
+    assert "address" not in event
+    assert event["message"] == (
+        f"1 replies were lost (no-address 1); the last to process {os.getpid()}, without an "
+        "address: it is bound to no address"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "client.sock"])
+async def test_a_client_that_has_gone(tmp_path: Path, name: str) -> None:
+    address = str(tmp_path / name) if name else ""
+    async with serving(tmp_path) as path:
+        event = await lost(path, request("info", 1), address=address)
+    assert event["reasons"] == ("gone 1",)
+    assert event["address"] == address if name else event["address"].startswith("@")
+    assert event["address"] in event["message"]
+
+
+async def test_a_flood_of_them_is_told_of_now_and_then(tmp_path: Path) -> None:
+    """By the first, and by what is told at the end."""
+    with capture_logs() as events:
+        async with serving(tmp_path) as path:
+            with Caller(path, None) as nameless:
+                for _ in range(300):
+                    await nameless.send(request("info", 1))
+            with Caller(path) as another:
+                await another.result("info")
+    told = [each for each in events if each["event"] == "replies-lost"]
+    assert [each["replies"] for each in told] == [1, 299]
+    assert told[1]["reasons"] == ("no-address 299",)
+
+
+async def test_a_client_that_does_not_read(tmp_path: Path) -> None:
+    async def answer(data: bytes, peer: Peer) -> bytes:
+        return data
+
+    with capture_logs() as events:
+        endpoint = UnixEndpoint(answer, OVERLOADED, announcing.log_event)
+        await endpoint.listen(tmp_path / "vdpad.sock", 0o600, None)
+        with Caller(tmp_path / "vdpad.sock") as caller:
+            while not endpoint.replies_dropped:
+                await caller.send(b"x")
+            await endpoint.close()
+    told = [each for each in events if each["event"] == "replies-lost"]
+    assert told[0]["reasons"] == ("not-reading 1",)
+    assert told[0]["last"] == os.strerror(errno.EAGAIN)
+    assert sum(each["replies"] for each in told) == endpoint.replies_dropped
+
+
+@pytest.mark.parametrize(
+    ("number", "loss"),
+    [
+        (errno.ECONNREFUSED, Loss.GONE),
+        (errno.ENOENT, Loss.GONE),
+        (errno.EACCES, Loss.NOT_PERMITTED),
+        (errno.EPERM, Loss.NOT_PERMITTED),
+        (errno.EAGAIN, Loss.NOT_READING),
+        (errno.EMSGSIZE, Loss.TOO_LARGE),
+        (errno.ENETUNREACH, Loss.OTHER),
+    ],
+)
+def test_why_by_what_the_system_says(number: int, loss: Loss) -> None:
+    assert loss_of(OSError(number, os.strerror(number))) is loss
+
+
+async def test_a_client_whose_socket_s_mode_keeps_us_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write anywhere, so the kernel's word is given for it."""
+
+    def sendto(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async with serving(tmp_path) as path:
+        with capture_logs() as events, Caller(path) as caller:
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "sendto", sendto, raising=False)
+                await caller.send(request("info", 1))
+                await until(lambda: any(each["event"] == "replies-lost" for each in events))
+            assert (await caller.result("info"))["name"] == "vdpad"
+    (event,) = [each for each in events if each["event"] == "replies-lost"]
+    assert (event["reasons"], event["last"]) == (("not-permitted 1",), "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        (None, ""),
+        ("/run/x.sock", "/run/x.sock"),
+        (b"\0" + b"00f3a", "@00f3a"),
+        (b"\0\xff", "@\ufffd"),
+        (("192.0.2.1", 7117), "192.0.2.1 port 7117"),
+        (("::1", 7, 0, 0), "::1 port 7"),
+    ],
+)
+def test_an_address_as_people_write_it(address: Any, named: str) -> None:
+    assert Peer(address).named() == named
