@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.daemon.support import GUARD, ROOT, Caller, request, vdpad
 from vdpad.service.endpoints.unix import UnixEndpoint
@@ -149,10 +150,37 @@ def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
         assert 0.5 < time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("address", ["", "notify", "vsock:2:1"])
-def test_an_odd_notify_socket(address: str) -> None:
-    with pytest.raises(OddEnvironment, match="NOTIFY_SOCKET: expected a path"):
-        take_notifier({"NOTIFY_SOCKET": address})
+NO_UNIX_SOCKETS = ["", "notify", "vsock:2:1234", "vsock-stream:2:1234", "tcp:192.0.2.1:7"]
+
+
+@pytest.mark.parametrize("address", NO_UNIX_SOCKETS)
+def test_a_notify_socket_that_is_no_unix_socket_is_warned_of(address: str) -> None:
+    environment = {"NOTIFY_SOCKET": address}
+    with capture_logs() as events:
+        notifier = take_notifier(environment)
+        notifier.ready("Listening")
+        notifier.alive()
+    (warning,) = events
+    assert warning["log_level"] == "warning"
+    assert "NOTIFY_SOCKET" in warning["event"]
+    assert warning["got"] == address
+    assert environment == {}
+    assert not notifier.is_heard
+
+
+@pytest.mark.parametrize("address", ["", "vsock:2:1234"])
+def test_a_daemon_serves_whatever_its_notify_socket_is(tmp_path: Path, address: str) -> None:
+    path = tmp_path / "vdpad.sock"
+    with bound(path) as unit, Caller(path) as caller:
+        asyncio.run(caller.send(request("info", 1)))
+        told = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "60000000"}
+        with handed_to(unit.fileno(), **told) as daemon:
+            assert asyncio.run(caller.receive())["result"]["name"] == "vdpad"
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.stderr is not None
+            log = daemon.stderr.read().decode()
+            assert daemon.wait(GUARD) == 0
+    assert log.count("NOTIFY_SOCKET") == 1
 
 
 # --- the watchdog ---

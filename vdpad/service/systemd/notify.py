@@ -46,6 +46,10 @@ _EXTEND_EVERY = 5.0
 _EXTEND_BY = 4 * _EXTEND_EVERY
 
 
+# How much of what makes no sense is repeated.
+_SHOWN = 40
+
+
 class OddEnvironment(VdpadError):
     """What a service manager left in the environment makes no sense."""
 
@@ -137,12 +141,17 @@ class Notifier:
 def take_notifier(environment: MutableMapping[str, str]) -> Notifier:
     """Who is to be told, by NOTIFY_SOCKET.
 
-    Raises:
-        OddEnvironment: it is neither a path nor an abstract name.
+    One that is no Unix socket is nobody to us, and no reason not to serve: a virtual machine's may
+    be "vsock:CID:PORT" (systemd 254), a container's may be set and empty.
     """
     address = environment.pop("NOTIFY_SOCKET", None)
     if address is not None and address[:1] not in ("/", "@"):
-        _odd("NOTIFY_SOCKET", "a path or '@' and a name", address)
+        log.warning(
+            "NOTIFY_SOCKET cannot be used, so nobody is told of the start and the stop",
+            expected="a path or '@' and a name",
+            got=address[:_SHOWN],
+        )
+        return Notifier(None)
     return Notifier(address)
 
 
@@ -217,6 +226,6 @@ def _take_number(environment: MutableMapping[str, str], name: str) -> int | None
 
 def _odd(name: str, expected: str, got: str) -> NoReturn:
     raise OddEnvironment(
-        f"{name}: expected {expected}, got {got[:40]!r}; a service manager sets it, and without "
-        "one it must not be set"
+        f"{name}: expected {expected}, got {got[:_SHOWN]!r}; a service manager sets it, and "
+        "without one it must not be set"
     )
