@@ -1,5 +1,6 @@
 """What the documentation shows is true: examples run, the configuration holds the defaults."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_links_lead_somewhere(page: str) -> None:
         target = path.parent / file if file else path
         assert target.exists(), link
         assert not place or place in _places(target.read_text()), link
+
+
+def test_the_path_of_a_commit_belongs_in_a_client_that_is_up() -> None:
+    for page in ("lending.md", "man/vdpactl.1.rst"):
+        text = (ROOT / "docs" / page).read_text()
+        assert "0.2 s to start" in text
+        assert re.search(r"process that is up|client that is up", text)
+    assert "python -m benchmarks.asking" in (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_measurements_can_be_made_again() -> None:
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    modules = set(re.findall(r"python -m (benchmarks[.a-z]*)", text))
+    assert len(modules) >= 2
+    for module in modules:
+        assert importlib.util.find_spec(module) is not None, module
 
 
 def _places(text: str) -> set[str]:
