@@ -139,6 +139,25 @@ def test_a_long_list_of_unanswered_commands_is_cut_for_people_only(
     assert len(report["unanswered"]) == report["unanswered_total"] == 40
 
 
+@pytest.mark.parametrize(
+    ("closed", "prints"), [("2>&-", True), ("<&-", True), (">&-", False), ("<&- >&- 2>&-", False)]
+)
+def test_streams_that_are_closed_are_no_reason_to_fail(
+    vdpad: Path, state: str, closed: str, prints: bool
+) -> None:
+    for arguments, code in ((["check", state, "--software", "small"], 3), (["status"], 0)):
+        command = [*VDPACTL, "--socket", str(vdpad), *arguments]
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+            timeout=GUARD,
+        )
+        assert (done.returncode, done.stderr) == (code, b"")
+        assert bool(done.stdout) is prints
+
+
 # --- how far it is ---
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from vdpad.cli.terminal import printable, width_of
+from vdpad.cli.terminal import is_terminal, printable, width_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -33,7 +33,7 @@ def shown(how_far: Callable[[], str]) -> Iterator[None]:
     Args:
         how_far: gives it in a few words, on another thread.
     """
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield
         return
     over = threading.Event()

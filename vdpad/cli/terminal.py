@@ -30,7 +30,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(_IN_PLAIN_LETTERS.get(letter, "?") for letter in unknown), error.end
 
 
-def width_of(stream: TextIO) -> int | None:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at it; sys's are None where they were closed before the start."""
+    return stream is not None and stream.isatty()
+
+
+def width_of(stream: TextIO | None) -> int | None:
     """How many columns text may take: COLUMNS, else the terminal's; None where it is no terminal.
 
     What reads a pipe or a file wants a row on a line, however long that is.
@@ -38,7 +43,7 @@ def width_of(stream: TextIO) -> int | None:
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given) > 0:
         return int(given)
-    if not stream.isatty():
+    if stream is None or not is_terminal(stream):
         return None
     try:
         return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
