@@ -24,6 +24,7 @@ from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events.announcing import Announce, Announcer, EventLog
 from vdpad.service.events.kinds import Listening
+from vdpad.service.jsonrpc import JsonRpc
 from vdpad.service.systemd import notify as systemd
 from vdpad.service.textfile import Textfile
 
@@ -62,7 +63,8 @@ class Service:
             settings.limits, settings.replay, self._records, running, announce, announce.soon
         )
         self.api = Api(settings, self._operations, self._targets, running, announce)
-        self._endpoint = UnixEndpoint(self.api.answer, OVERLOADED, announce)
+        self._json_rpc = JsonRpc(self.api)
+        self._endpoint = UnixEndpoint(self._json_rpc.answer, OVERLOADED, announce)
         self.udp: UdpEndpoint | None = None
         """Where other hosts may ask; None where that is not configured."""
         self._textfile = self._metrics(settings.metrics)
@@ -82,7 +84,7 @@ class Service:
             if self._settings.udp.listen is not None:
                 from vdpad.daemon.between_hosts import serve_udp
 
-                self.udp = await serve_udp(self.api.answer, self._settings.udp, self.announce)
+                self.udp = await serve_udp(self._json_rpc.answer, self._settings.udp, self.announce)
         except BaseException:
             await self._endpoint.close()
             await self._targets.stop()

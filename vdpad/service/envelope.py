@@ -40,7 +40,7 @@ _ENVELOPE_KEYS = {"jsonrpc", "id", "method", "params"}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Envelope:
     """An envelope that is in order."""
 
     wants_reply: bool
@@ -108,7 +108,7 @@ def request_id_of(message: dict[str, Any]) -> str | int | None:
     return cast("str | int | None", request_id)
 
 
-def request_of(message: dict[str, Any]) -> Request:
+def request_of(message: dict[str, Any]) -> Envelope:
     """The envelope.
 
     Raises:
@@ -124,7 +124,7 @@ def request_of(message: dict[str, Any]) -> Request:
     if message.keys() - _ENVELOPE_KEYS:
         there = ", ".join(sorted(_ENVELOPE_KEYS))
         raise Refusal(Kind.INVALID_REQUEST, f"expected no keys but {there}")
-    return Request("id" in message, method, "params" in message)
+    return Envelope("id" in message, method, "params" in message)
 
 
 def _is_id(value: object) -> bool:

@@ -1,17 +1,16 @@
-"""The API: a datagram's bytes become a request, the request becomes a reply. docs/api.md.
+"""The API: a request becomes a result, or a refusal. docs/api.md.
 
-What comes in is checked in this order, and the first thing that is wrong is answered: size, UTF-8
-and JSON (no duplicate keys), JSON-RPC's envelope, the method's name, whether the sender may speak,
-the parameters. An exception that is no refusal (faults.py) is our own fault and is answered as
-internal, with its traceback in the journal and nothing of it in the reply. Instead of a reply that
-is longer than its way takes, one goes out that says so.
+It knows no way that requests come (service/jsonrpc.py, service/varlink). They are checked in this
+order, and the first thing that is wrong is answered: the method's name, whether the sender may
+speak, the parameters. An exception that is no refusal (faults.py) is our own fault and is answered
+as internal, with its traceback in the journal and nothing of it in the reply.
 """
 
 import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import Any
 
 import vdpad
@@ -21,13 +20,12 @@ from vdpad.daemon.api.params import (
     CommitParams,
     MigrationParams,
     NoParams,
-    P,
     ReleaseParams,
     RestoreParams,
     StatusParams,
-    parse_params,
+    read_params,
 )
-from vdpad.daemon.api.refused import SenderNotAllowed, refused_event
+from vdpad.daemon.api.refused import SenderNotAllowed, Subject, refused_event, subject_of
 from vdpad.daemon.events.requests import InternalError
 from vdpad.daemon.faults import refusal_of
 from vdpad.daemon.operations.operation import Operation, Wish
@@ -42,40 +40,15 @@ from vdpad.queues.lent_queue import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
 from vdpad.restore.report import MAX_LINES
-from vdpad.service.envelope import (
-    Request,
-    encode_refusal,
-    encode_result,
-    json_object,
-    request_id_of,
-    request_of,
-)
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.event import CALLER
 from vdpad.service.refusal import Kind, Refusal
+from vdpad.service.request import Request
 from vdpad.virtio.features import unmet_requirements
 from vdpad.wire.datagrams import MAX_DESCRIPTORS, Peer
 
 API_VERSION = 1
 FORMATS = ("native",)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request whose envelope is in order."""
-
-    data: bytes
-    has_params: bool
-    peer: Peer
-    began_ns: int
-
-    def params(self, model: type[P]) -> P:
-        """The typed parameters.
-
-        Raises:
-            Refusal: invalid-params.
-        """
-        return parse_params(model, self.data, has_params=self.has_params)
 
 
 class Api:
@@ -96,7 +69,7 @@ class Api:
         self._announce = announce
         self.answered: Counter[tuple[str, str]] = Counter()
         """Requests by method and how they were answered: "ok", or the error's kind."""
-        self._methods: Mapping[str, Callable[[_Call], Awaitable[object]]] = {
+        self._methods: Mapping[str, Callable[[Request], Awaitable[object]]] = {
             "info": self._info,
             "devices": self._devices,
             "check": self._check,
@@ -112,76 +85,71 @@ class Api:
         """Other settings from the next request on."""
         self._settings = settings
 
-    async def answer(self, data: bytes, peer: Peer) -> bytes | None:
-        """The reply to a datagram; None where none is wanted.
+    async def call(self, request: Request) -> Any:
+        """The result of a request; see Served.
 
         Cancellation leaves a commit that was begun running. The peer's descriptors stay the
         caller's to close.
         """
-        began_ns = time.perf_counter_ns()
-        CALLER.set(peer.uid if peer.uid >= 0 else None)
-        request_id: str | int | None = None
-        wants_reply = True
-        message: dict[str, Any] = {}
+        CALLER.set(request.peer.uid if request.peer.uid >= 0 else None)
+        subject = subject_of(request)
         try:
-            message = json_object(data, peer)
-            request_id = request_id_of(message)
-            request = request_of(message)
-            wants_reply = request.wants_reply
-            reply = encode_result(request_id, await self._call(request, data, peer, began_ns))
-            self._count(message, "ok")
-            if len(reply) > peer.limit:
-                reply = encode_refusal(request_id, _too_long(len(reply), peer))
+            result = await self._called(request)
         except Exception as error:
-            reply = encode_refusal(request_id, self._refused(message, peer, error))
-        return reply if wants_reply else None
+            raise self._refusal(error, subject, request.peer) from None
+        self._count(request.method, "ok")
+        return result
 
-    def _refused(self, message: dict[str, Any], peer: Peer, error: Exception) -> Refusal:
+    def refused(self, refusal: Refusal, method: object = None) -> None:
+        """Counts what was refused before it was a request."""
+        self._count(method, refusal.kind.value)
+
+    def _refusal(self, error: Exception, subject: Subject, peer: Peer) -> Refusal:
         """What the caller is told of an error, which is counted and announced."""
         refusal = refusal_of(error)
         if refusal is None:
             self._announce(InternalError(peer.pid, error))
             refusal = Refusal(Kind.INTERNAL, "the daemon failed; its journal says how")
-        elif (event := refused_event(message, refusal)) is not None:
+        elif (event := refused_event(subject, refusal)) is not None:
             self._announce(event)
-        self._count(message, refusal.kind.value)
+        self.refused(refusal, subject.method)
         return refusal
 
-    def _count(self, message: dict[str, Any], result: str) -> None:
-        method = message.get("method")
+    def _count(self, method: object, result: str) -> None:
         known = isinstance(method, str) and method in self._methods
         self.answered[str(method) if known else "unknown", result] += 1
 
-    async def _call(self, request: Request, data: bytes, peer: Peer, began_ns: int) -> object:
+    async def _called(self, request: Request) -> object:
         method = self._methods.get(request.method)
         if method is None:
             there = ", ".join(self._methods)
             raise Refusal(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
+        self._refuse_unless_allowed(request.method, request.peer)
+        if request.peer.too_many_fds:
+            raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
+        return await method(request)
+
+    def _refuse_unless_allowed(self, method: str, peer: Peer) -> None:
         allowed = self._settings.allowed_uids
         # Between hosts there are no uids: whoever has a key may speak.
         if allowed is not None and not peer.sealed and peer.uid not in allowed:
             raise SenderNotAllowed(f"uid {peer.uid} may not speak here (setting allowed_uids)")
-        access = self._settings.access.get(request.method)  # type: ignore[call-overload]
+        access = self._settings.access.get(method)  # type: ignore[call-overload]
         if access is not None and not access.permits(peer):
             who = "another host" if peer.sealed else f"uid {peer.uid} with gid {peer.gid}"
-            raise SenderNotAllowed(
-                f"{who} may not call {request.method} (setting access.{request.method})"
-            )
-        if peer.too_many_fds:
-            raise BadLend(f"expected at most {MAX_DESCRIPTORS} descriptors, got more")
-        return await method(_Call(data, request.has_params, peer, began_ns))
+            raise SenderNotAllowed(f"{who} may not call {method} (setting access.{method})")
 
     # --- the methods ---
 
-    async def _info(self, call: _Call) -> object:
-        call.params(NoParams)
+    async def _info(self, request: Request) -> object:
+        read_params(NoParams, request)
         limits = self._settings.limits
         return {
             "name": "vdpad",
             "version": vdpad.__version__,
             "api": API_VERSION,
             "limits": {
-                "datagram_bytes": call.peer.limit,
+                "datagram_bytes": request.peer.limit,
                 "descriptors": MAX_DESCRIPTORS,
                 "operations_at_once": limits.operations_at_once,
                 "operations_kept": limits.operations_kept,
@@ -193,9 +161,9 @@ class Api:
             "targets": list(KINDS),
         }
 
-    async def _check(self, call: _Call) -> object:
+    async def _check(self, request: Request) -> object:
         await self._running.until_idle()
-        params = call.params(CheckParams)
+        params = read_params(CheckParams, request)
         terms = await self._targets.resolve(params.target).look(params.state.features)
         planned = plan(params.state, terms.capabilities)
         if isinstance(planned, Incompatible):
@@ -205,26 +173,26 @@ class Api:
         notes = unmet_requirements(params.state.features)
         return {**result, "notes": list(notes)} if notes else result
 
-    async def _prepare(self, call: _Call) -> object:
+    async def _prepare(self, request: Request) -> object:
         arrived_ns = time.perf_counter_ns()
         await self._running.until_idle()
         # What it gave way for is not its own time.
         waited_ns = time.perf_counter_ns() - arrived_ns
-        call = replace(call, began_ns=call.began_ns + waited_ns)
-        wish = self._wish(call.params(RestoreParams), call)
+        request.began_ns += waited_ns
+        wish = self._wish(read_params(RestoreParams, request), request)
         return (await self._operations.prepare(wish)).to_json()
 
-    async def _commit(self, call: _Call) -> object:
-        params = call.params(CommitParams)
-        return await self._outcome(params.migration, params.deadline_ms, call.peer)
+    async def _commit(self, request: Request) -> object:
+        params = read_params(CommitParams, request)
+        return await self._outcome(params.migration, params.deadline_ms, request.peer)
 
-    async def _restore(self, call: _Call) -> object:
-        return await self._outcome(*await self._prepared(call), call.peer)
+    async def _restore(self, request: Request) -> object:
+        return await self._outcome(*await self._prepared(request), request.peer)
 
-    async def _prepared(self, call: _Call) -> tuple[str, int | None]:
+    async def _prepared(self, request: Request) -> tuple[str, int | None]:
         """Prepares, and keeps of the request what its commit needs: the state may be large."""
-        params = call.params(RestoreParams)
-        await self._operations.prepare(self._wish(params, call))
+        params = read_params(RestoreParams, request)
+        await self._operations.prepare(self._wish(params, request))
         return params.migration, params.deadline_ms
 
     async def _outcome(self, migration: str, deadline_ms: int | None, peer: Peer) -> object:
@@ -233,51 +201,38 @@ class Api:
         peer.close_fds()
         return (await outcome(begun)).to_json()
 
-    async def _status(self, call: _Call) -> object:
-        params = call.params(StatusParams)
+    async def _status(self, request: Request) -> object:
+        params = read_params(StatusParams, request)
         if params.migration is not None:
             return self._operations.get(params.migration).to_json()
-        return _what_fits(self._operations.newest_first(), call.peer.limit)
+        return _what_fits(self._operations.newest_first(), request.peer.limit)
 
-    async def _cancel(self, call: _Call) -> object:
-        migration = call.params(MigrationParams).migration
+    async def _cancel(self, request: Request) -> object:
+        migration = read_params(MigrationParams, request).migration
         return (await self._operations.cancel(migration)).to_json()
 
-    async def _devices(self, call: _Call) -> object:
-        call.params(NoParams)
+    async def _devices(self, request: Request) -> object:
+        read_params(NoParams, request)
         return await all_devices()
 
-    async def _release(self, call: _Call) -> object:
-        device = call.params(ReleaseParams).device
+    async def _release(self, request: Request) -> object:
+        device = read_params(ReleaseParams, request).device
         kept = self._targets.keeper.named(device)
         self._operations.device_goes(kept.owner)
         await self._targets.keeper.close(kept)
         return {}
 
-    def _wish(self, params: RestoreParams, call: _Call) -> Wish:
+    def _wish(self, params: RestoreParams, request: Request) -> Wish:
         return Wish(
             migration=params.migration,
             state=params.state,
             target=self._targets.resolve(params.target),
             target_json=params.target.model_dump(mode="json", exclude_unset=True),
-            began_ns=call.began_ns,
+            began_ns=request.began_ns,
         )
 
 
 # --- results ---
-
-
-def _too_long(size: int, peer: Peer) -> Refusal:
-    """What is said instead of a reply that its way does not take.
-
-    Not overloaded, as trying later would not help; what was asked for has been done.
-    """
-    elsewhere = ", or over the Unix socket" if peer.sealed else ""
-    return Refusal(
-        Kind.INTERNAL,
-        f"the request was carried out, but its reply has {size} bytes, and {peer.limit} can be "
-        f"sent; ask for less{elsewhere}",
-    )
 
 
 def _compatible(planned: Plan, terms: Terms) -> dict[str, object]:

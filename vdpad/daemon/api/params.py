@@ -1,4 +1,4 @@
-"""The parameters of each method, and how they come out of a datagram: docs/api.md, "Methods"."""
+"""The parameters of each method, and how they come out of a request: docs/api.md, "Methods"."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vdpad.daemon.settings import MAX_DEADLINE_MS
 from vdpad.daemon.targets.target_params import DeviceName, Params, TargetParams
 from vdpad.service.refusal import Kind, Refusal
+from vdpad.service.request import Request
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
@@ -69,42 +70,44 @@ class ReleaseParams(Params):
 P = TypeVar("P", bound=Params)
 
 
-class _Envelope(BaseModel, Generic[P]):
-    """The whole datagram again, its parameters typed; the rest has been checked by then."""
+class _Document(BaseModel, Generic[P]):
+    """What a request came in, again, its parameters typed; the rest has been checked by then."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
     params: P
 
 
 # Made beforehand: pydantic takes milliseconds for each, which the first request would wait for.
-_ENVELOPES: Mapping[type[Params], type[_Envelope[Any]]] = {
-    NoParams: _Envelope[NoParams],
-    CheckParams: _Envelope[CheckParams],
-    RestoreParams: _Envelope[RestoreParams],
-    CommitParams: _Envelope[CommitParams],
-    MigrationParams: _Envelope[MigrationParams],
-    StatusParams: _Envelope[StatusParams],
-    ReleaseParams: _Envelope[ReleaseParams],
+_DOCUMENTS: Mapping[type[Params], type[_Document[Any]]] = {
+    NoParams: _Document[NoParams],
+    CheckParams: _Document[CheckParams],
+    RestoreParams: _Document[RestoreParams],
+    CommitParams: _Document[CommitParams],
+    MigrationParams: _Document[MigrationParams],
+    StatusParams: _Document[StatusParams],
+    ReleaseParams: _Document[ReleaseParams],
 }
 
 
-def parse_params(model: type[P], data: bytes, *, has_params: bool) -> P:
-    """The typed parameters of a request whose envelope is in order.
+def read_params(model: type[P], request: Request) -> P:
+    """The typed parameters of a request, which keeps nothing of what they were made of.
 
     Args:
         model: what the method takes.
-        data: the whole datagram.
-        has_params: whether the request has any.
+        request: its parameters have not been read yet.
 
     Raises:
         Refusal: invalid-params, with all problems.
     """
+    document = request.take_document()
     try:
-        if not has_params:
+        if document is None:
             return model.model_validate_json(b"{}")
-        return cast("P", _ENVELOPES[model].model_validate_json(data).params)
+        return cast("P", _DOCUMENTS[model].model_validate_json(document).params)
     except ValidationError as error:
-        problems = problems_of(error, below=1 if has_params else 0)
+        problems = problems_of(error, below=0 if document is None else 1)
         raise Refusal(
             Kind.INVALID_PARAMS, summary(problems), problems=[asdict(each) for each in problems]
         ) from error
+    finally:
+        request.was_read()

@@ -1,4 +1,4 @@
-"""What is told of a request that was refused, beside its reply.
+"""What operators are told of a request that was refused.
 
 Only of requests that would have done something: nobody needs an entry for each `status` of a
 migration that has not come yet. What a sender made up is not repeated: a name is told where it is
@@ -6,6 +6,8 @@ one that the API takes, and of parameters that are not in order nothing is.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vdpad.daemon.api.params import NAME
@@ -13,6 +15,7 @@ from vdpad.daemon.events.requests import NotAllowed, RequestRefused
 from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
 from vdpad.service.refusal import Kind, Refusal
+from vdpad.service.request import Request
 
 
 class SenderNotAllowed(Refusal):
@@ -30,36 +33,50 @@ _NAME = re.compile(NAME)
 _NOT_IN_ORDER = "its parameters are not in order; the caller was told where"
 
 
-def refused_event(message: dict[str, Any], error: Refusal) -> Event | None:
-    """The event for a request that was answered with an error, if there is to be one.
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a request is about, as far as it may be repeated."""
 
-    Args:
-        message: the JSON object that came; of its parameters nothing has been checked.
-        error: the answer.
-    """
-    method = message.get("method")
-    params = _object(message.get("params"))
-    migration = _name(params.get("migration"))
-    if isinstance(error, SenderNotAllowed):
-        return NotAllowed(str(method), str(error), migration)
-    # The end of a commit was told when it came, and is repeated to whoever asks again.
-    if method not in _METHODS or "report" in error.data:
-        return None
-    invalid = error.kind is Kind.INVALID_PARAMS
-    problems = () if invalid else error.data.get("problems", ())
+    method: str
+    migration: str
+    target: str
+    """Its kind."""
+    device: str
+
+
+def subject_of(request: Request) -> Subject:
+    """What a request is about; of its parameters nothing has been checked."""
+    params = request.params
     target = _object(params.get("target"))
-    return RequestRefused(
-        method=method,
-        error=error.kind.value,
-        reason=_NOT_IN_ORDER if invalid else str(error),
-        problem=tuple(f"{each['path']}: {each['message']}" for each in problems),
-        migration=migration,
+    return Subject(
+        method=request.method,
+        migration=_name(params.get("migration")),
         target=target["kind"] if target.get("kind") in KINDS else "",
         device=_device(params, target),
     )
 
 
-def _device(params: dict[str, Any], target: dict[str, Any]) -> str:
+def refused_event(subject: Subject, error: Refusal) -> Event | None:
+    """The event for a request that was answered with an error, if there is to be one."""
+    if isinstance(error, SenderNotAllowed):
+        return NotAllowed(subject.method, str(error), subject.migration)
+    # The end of a commit was told when it came, and is repeated to whoever asks again.
+    if subject.method not in _METHODS or "report" in error.data:
+        return None
+    invalid = error.kind is Kind.INVALID_PARAMS
+    problems = () if invalid else error.data.get("problems", ())
+    return RequestRefused(
+        method=subject.method,
+        error=error.kind.value,
+        reason=_NOT_IN_ORDER if invalid else str(error),
+        problem=tuple(f"{each['path']}: {each['message']}" for each in problems),
+        migration=subject.migration,
+        target=subject.target,
+        device=subject.device,
+    )
+
+
+def _device(params: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     given = (params.get("device"), target.get("name"), target.get("device"), target.get("path"))
     return next(filter(None, map(_name, given)), "")
 
