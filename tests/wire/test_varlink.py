@@ -1,0 +1,104 @@
+"""Varlink's messages, and what is none."""
+
+import contextlib
+
+import pytest
+
+from vdpad.wire.strict_json import NotJson
+from vdpad.wire.varlink import Call, NoCall, Reply, pull_call, pull_reply, push_call, push_reply
+
+METHOD = "io.vdpad.Daemon.Check"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(METHOD),
+        Call(METHOD, {"a": [1, {"b": "c"}]}),
+        Call(METHOD, more=True),
+        Call(METHOD, oneway=True),
+        Call(METHOD, upgrade=True),
+    ],
+)
+def test_a_call_is_pulled_as_it_was_pushed(call: Call) -> None:
+    assert pull_call(push_call(call)) == call
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply({}),
+        Reply({"a": None}, continues=True),
+        Reply({"message": "x"}, "io.vdpad.Daemon.Conflict"),
+    ],
+)
+def test_a_reply_is_pulled_as_it_was_pushed(reply: Reply) -> None:
+    assert pull_reply(push_reply(reply)) == reply
+
+
+def test_a_method_is_an_interface_s() -> None:
+    assert (Call(METHOD).interface, Call(METHOD).name) == ("io.vdpad.Daemon", "Check")
+
+
+def test_what_is_left_out_may_be_null_as_well() -> None:
+    pulled = pull_call(
+        b'{"method":"a.b.C","parameters":{"x":null,"y":[{"z":null}]},"more":null,"oneway":null}'
+    )
+    assert pulled == Call("a.b.C", {"y": [{}]})
+    assert pull_call(b'{"method":"a.b.C","parameters":null}') == Call("a.b.C")
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"[]", "expected an object, got list"),
+        (b"{}", "method: expected"),
+        (b'{"method":1}', "method: expected"),
+        (b'{"method":"Info"}', "method: expected"),
+        (b'{"method":"a.b.C","parameters":[]}', "parameters: expected an object"),
+        (b'{"method":"a.b.C","more":1}', "more: expected true or false"),
+        (b'{"method":"a.b.C","oneway":"true"}', "oneway: expected true or false"),
+        (b'{"method":"a.b.C","more":true,"oneway":true}', "at most one of"),
+        (b'{"method":"a.b.C","id":1}', "expected no keys but"),
+        (
+            b'{"method":"a.b.C","parameters":' + b'{"a":' * 900 + b"null" + b"}" * 900 + b"}",
+            "fewer",
+        ),
+    ],
+)
+def test_what_is_json_and_no_call_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(NoCall, match=why):
+        pull_call(data)
+
+
+@pytest.mark.parametrize("depth", [300, 900, 5_000, 100_000])
+def test_however_deep_it_nests_it_is_taken_or_refused(depth: int) -> None:
+    nested = b'{"a":' * depth + b"null" + b"}" * depth
+    with contextlib.suppress(NoCall, NotJson):
+        assert pull_call(b'{"method":"a.b.C","parameters":%b}' % nested).parameters.keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x",
+        b"\xff",
+        b'{"method":"a.b.C"',
+        b'{"method":"a.b.C","method":"a.b.D"}',
+        b'{"method":"a.b.C","parameters":{"a":1,"a":1}}',
+        b'{"method":"a.b.C","parameters":{"a":NaN}}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_json_is_refused(data: bytes) -> None:
+    with pytest.raises(NotJson):
+        pull_call(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"[]", b'{"error":1}', b'{"continues":1}', b'{"result":{}}', b'{"parameters":1}']
+)
+def test_what_is_json_and_no_reply_is_refused(data: bytes) -> None:
+    with pytest.raises(NoCall):
+        pull_reply(data)
