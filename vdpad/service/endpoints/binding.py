@@ -1,4 +1,4 @@
-"""The Unix socket's place: bound at a path, or handed over by a service manager."""
+"""A Unix socket's place: bound at a path, or handed over by a service manager."""
 
 import grp
 import os
@@ -7,29 +7,32 @@ import stat
 from pathlib import Path
 
 from vdpad.errors import VdpadError, why
-from vdpad.wire.datagrams import AncillarySocket
+
+_KINDS = {
+    socket.SOCK_DGRAM: ("datagram", "ListenDatagram="),
+    socket.SOCK_STREAM: ("stream", "ListenStream="),
+}
 
 
 class CannotListen(VdpadError):
     """The socket cannot be had."""
 
 
-def bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
-    """A socket at a path; one that nobody listens on any more makes way.
+def bind(endpoint: socket.socket, path: Path, mode: int, group: str | None) -> None:
+    """Binds a socket at a path; one that nobody listens on any more makes way.
+
+    A stream socket listens from then on, so that nobody takes it for one that has been left.
 
     Raises:
-        CannotListen: another daemon answers there, or the path, mode or group can't be had.
+        CannotListen: another daemon answers there, or the path, mode or group can't be had. The
+            socket is closed then.
     """
-    _clear(path)
-    endpoint = AncillarySocket()
-    umask = os.umask(0o777)
     try:
-        endpoint.bind(str(path))
-    except (OSError, ValueError) as error:
+        _clear(path, endpoint.type)
+        _bind_unseen(endpoint, path)
+    except BaseException:
         endpoint.close()
-        raise CannotListen(f"{path}: {why(error)}") from error
-    finally:
-        os.umask(umask)
+        raise
     try:
         if group is not None:
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
@@ -38,29 +41,28 @@ def bound_socket(path: Path, mode: int, group: str | None) -> AncillarySocket:
         endpoint.close()
         path.unlink(missing_ok=True)
         raise CannotListen(f"{path}: cannot give it to group {group}: {error}") from error
-    return endpoint
 
 
-def inherited_socket(fd: int) -> AncillarySocket:
-    """A socket that was bound before.
+def check_inherited(fd: int, kind: socket.SocketKind) -> None:
+    """Returns where a descriptor is a Unix socket of this type that is bound to a path.
 
     Raises:
-        CannotListen: it is no Unix datagram socket with a path.
+        CannotListen: it is not.
     """
     try:
         found = socket.socket(fileno=fd)
     except OSError as error:
         raise CannotListen(f"expected a socket as descriptor {fd}: {why(error)}") from error
-    kind, name = (found.family, found.type), found.getsockname()
+    family, its_kind, name = found.family, found.type, found.getsockname()
     found.detach()
-    if kind != (socket.AF_UNIX, socket.SOCK_DGRAM):
+    if (family, its_kind) != (socket.AF_UNIX, kind):
+        what, directive = _KINDS[kind]
         raise CannotListen(
-            f"expected a Unix datagram socket as descriptor {fd} (ListenDatagram= with a path), "
-            f"got {kind[0].name} and {kind[1].name}"
+            f"expected a Unix {what} socket as descriptor {fd} ({directive} with a path), "
+            f"got {family.name} and {its_kind.name}"
         )
     if not isinstance(name, str) or not name.startswith("/"):
         raise CannotListen(f"expected descriptor {fd} to be bound to a path, it is to {name!r}")
-    return AncillarySocket(fd)
 
 
 def inode_of(path: Path) -> int | None:
@@ -71,7 +73,20 @@ def inode_of(path: Path) -> int | None:
         return None
 
 
-def _clear(path: Path) -> None:
+def _bind_unseen(endpoint: socket.socket, path: Path) -> None:
+    """Binds it so that nobody can open it yet."""
+    umask = os.umask(0o777)
+    try:
+        endpoint.bind(str(path))
+        if endpoint.type is socket.SOCK_STREAM:
+            endpoint.listen()
+    except (OSError, ValueError) as error:
+        raise CannotListen(f"{path}: {why(error)}") from error
+    finally:
+        os.umask(umask)
+
+
+def _clear(path: Path, kind: socket.SocketKind) -> None:
     """Removes a socket that nobody listens on any more."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -80,12 +95,14 @@ def _clear(path: Path) -> None:
         return
     except (OSError, ValueError) as error:
         raise CannotListen(f"{path}: {why(error)}") from error
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
+        except BlockingIOError:
+            pass  # somebody listens, and is busy
         except OSError as error:
             raise CannotListen(f"{path}: {why(error)}") from error
     raise CannotListen(f"{path}: another process listens there; stop it or choose another path")

@@ -5,7 +5,7 @@ import contextlib
 import socket
 from pathlib import Path
 
-from vdpad.service.endpoints.binding import bound_socket, inherited_socket, inode_of
+from vdpad.service.endpoints.binding import bind, check_inherited, inode_of
 from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.wire.datagrams import MAX_DATAGRAM, AncillarySocket, Peer
@@ -41,7 +41,8 @@ class UnixEndpoint(Endpoint):
         Raises:
             CannotListen: another daemon answers there, or the path, mode or group can't be had.
         """
-        self._socket = bound_socket(path, mode, group)
+        self._socket = AncillarySocket()
+        bind(self._socket, path, mode, group)
         self._socket.lost = self._note_lost
         await self._serve(self._socket)
         self._path, self._inode = path, inode_of(path)
@@ -55,7 +56,8 @@ class UnixEndpoint(Endpoint):
         Raises:
             CannotListen: it is no Unix datagram socket with a path.
         """
-        self._socket = inherited_socket(fd)
+        check_inherited(fd, socket.SOCK_DGRAM)
+        self._socket = AncillarySocket(fd)
         self._socket.lost = self._note_lost
         await self._serve(self._socket)
         return Path(self._socket.getsockname())

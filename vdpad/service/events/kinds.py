@@ -34,6 +34,23 @@ class SocketError(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionCut(Event):
+    """A client's connection was ended, for what the client did or did not do on it."""
+
+    NAME = "connection-cut"
+    MESSAGE_ID = "d9d9750ede844732a4a41d654ac74a3d"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    pid: int
+    """Of whoever connected, as of then."""
+    user: int
+    reason: str
+
+    def sentence(self) -> str:
+        return f"the connection of process {self.pid} (uid {self.user}) was cut: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class FileNotWritten(Event):
     """A file that the settings ask for could not be written."""
 

@@ -1,0 +1,1 @@
+"""Varlink, served, whatever the interface is."""
