@@ -36,8 +36,10 @@ format: all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: all ## docs/netstate.schema.json from the model
+schema: all ## what the models say, for machines: JSON Schema, OpenRPC, Varlink
 	$(BIN)/python -m vdpad.state.schema > docs/netstate.schema.json
+	$(BIN)/python -m vdpad.daemon.api.schema openrpc > docs/openrpc.json
+	$(BIN)/python -m vdpad.daemon.api.schema varlink > vdpad/daemon/api/io.vdpad.Daemon.varlink
 
 man: all ## the man pages, in build/man
 	mkdir -p build/man

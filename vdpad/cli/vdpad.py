@@ -13,7 +13,7 @@ from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.daemon import run
 from vdpad.errors import VdpadError
 from vdpad.service import log
-from vdpad.wire.addresses import DEFAULT_SOCKET
+from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 
 _SIGNALS = [
     ("SIGTERM", "end, once the commits under way have ended; SIGINT too, and a second one at once"),
@@ -25,7 +25,8 @@ _EXIT_CODES = [
     ("2", "wrong options"),
 ]
 _FILES = [
-    (str(DEFAULT_SOCKET), "where requests come in"),
+    (str(DEFAULT_VARLINK), "where requests come in over connections (Varlink)"),
+    (str(DEFAULT_SOCKET), "where they come in by datagram"),
     (
         "/etc/vdpad/vdpad.toml, /etc/vdpad/conf.d/*.toml",
         "the service's settings, and drop-ins laid over them: vdpad.toml(5)",
@@ -50,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 where it could not start."""
     terminal.take_any_text()
     arguments = _parser().parse_args(argv)
-    load = partial(load_settings, arguments.config, socket=arguments.socket)
+    load = partial(
+        load_settings, arguments.config, socket=arguments.socket, varlink=arguments.varlink
+    )
     try:
         if arguments.check_config:
             load()
@@ -90,8 +93,15 @@ def _parser() -> argparse.ArgumentParser:
         "--socket",
         type=Path,
         metavar="PATH",
-        help=f"where to listen, unless systemd hands a socket over (default: the setting socket, "
-        f"which is {DEFAULT_SOCKET} if it is not given)",
+        help="where to take datagrams, unless systemd hands sockets over (default: the setting "
+        f"socket, which is {DEFAULT_SOCKET} if it is not given)",
+    )
+    parser.add_argument(
+        "--varlink",
+        type=Path,
+        metavar="PATH",
+        help="where to take connections, likewise (default: the setting varlink; if it is not "
+        f"given, {DEFAULT_VARLINK} beside the default --socket, and nowhere beside another)",
     )
     parser.add_argument(
         "--config",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import vdpad
 from vdpad.daemon.api.api import Api
+from vdpad.daemon.api.varlink import ABOUT, interface
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations.operations import Operations
@@ -20,6 +21,7 @@ from vdpad.daemon.settings import MAX_DEADLINE_MS, MetricsSettings, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
+from vdpad.service.endpoints.stream import StreamEndpoint
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events.announcing import Announce, Announcer, EventLog
@@ -27,12 +29,14 @@ from vdpad.service.events.kinds import Listening
 from vdpad.service.jsonrpc import JsonRpc
 from vdpad.service.systemd import notify as systemd
 from vdpad.service.textfile import Textfile
+from vdpad.service.varlink.conversation import Varlink
 
 if TYPE_CHECKING:
     from vdpad.service.endpoints.udp import UdpEndpoint
 
-# FileDescriptorName= in systemd/vdpad.socket.
+# FileDescriptorName= in systemd/vdpad.socket and vdpad-varlink.socket.
 _SOCKET = "api"
+_STREAM_SOCKET = "varlink"
 
 # The longest that a commit under way may keep a stop waiting.
 _LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
@@ -65,6 +69,8 @@ class Service:
         self.api = Api(settings, self._operations, self._targets, running, announce)
         self._json_rpc = JsonRpc(self.api)
         self._endpoint = UnixEndpoint(self._json_rpc.answer, OVERLOADED, announce)
+        varlink = Varlink(ABOUT, interface(self.api), self.api.refused)
+        self._streams = StreamEndpoint(varlink.converse, varlink.overloaded(), announce)
         self.udp: UdpEndpoint | None = None
         """Where other hosts may ask; None where that is not configured."""
         self._textfile = self._metrics(settings.metrics)
@@ -80,13 +86,14 @@ class Service:
         self._targets.start()
         try:
             await self._adopt()
+            self._listen_for_connections()
             path = await self._listen()
             if self._settings.udp.listen is not None:
                 from vdpad.daemon.between_hosts import serve_udp
 
                 self.udp = await serve_udp(self._json_rpc.answer, self._settings.udp, self.announce)
         except BaseException:
-            await self._endpoint.close()
+            await asyncio.gather(self._endpoint.close(), self._streams.close())
             await self._targets.stop()
             self._records.close()
             raise
@@ -99,7 +106,7 @@ class Service:
         """Takes on nothing more, and answers what was asked; commits end by their deadlines."""
         self.announce(Stopping(self._operations.by_state()[State.COMMITTING]))
         await self._operations.stop()
-        endpoints = (self._endpoint, self.udp)
+        endpoints = (self._endpoint, self._streams, self.udp)
         await asyncio.gather(*(each.close() for each in endpoints if each is not None))
         await self._targets.stop()
         self.announce.flush()
@@ -179,6 +186,17 @@ class Service:
         if self.udp is not None:
             dropped["udp"] = self.udp.replies_dropped
         return dropped
+
+    def _listen_for_connections(self) -> None:
+        settings = self._settings
+        path = settings.stream_socket
+        if _STREAM_SOCKET in self._inherited:
+            path = self._streams.take_over(self._inherited[_STREAM_SOCKET])
+        elif path is None or _SOCKET in self._inherited:
+            return
+        else:
+            self._streams.listen(path, int(settings.socket_mode, 8), settings.socket_group)
+        self.announce(Listening(str(path), vdpad.__version__))
 
     async def _listen(self) -> Path:
         settings = self._settings

@@ -22,7 +22,7 @@ from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.split_ring import MAX_RING_SIZE
-from vdpad.wire.addresses import DEFAULT_SOCKET, BadAddress, host_and_port
+from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK, BadAddress, host_and_port
 from vdpad.wire.datagrams import Peer
 
 MAX_DEADLINE_MS = 600_000
@@ -195,9 +195,12 @@ class Settings(_Settings):
     """All settings."""
 
     socket: Path = DEFAULT_SOCKET
+    """Where datagrams are taken."""
+    varlink: Path | None = None
+    """Where connections are; None is DEFAULT_VARLINK beside the default `socket`, else nowhere."""
     socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0660"
     socket_group: str | None = None
-    """Name of the group that the socket is given to; None leaves it the daemon's."""
+    """Name of the group that both are given to; None leaves them the daemon's."""
     allowed_uids: tuple[StrictInt, ...] | None = None
     """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
     access: dict[Method, Access] = {}
@@ -218,6 +221,13 @@ class Settings(_Settings):
             message = f"another software device is named {names[twice[0]]} too"
             raise invalid((("software", twice[0], "name"), "duplicate", message))
         return self
+
+    @property
+    def stream_socket(self) -> Path | None:
+        """Where connections are taken; None for nowhere."""
+        if self.varlink is None and self.socket == DEFAULT_SOCKET:
+            return DEFAULT_VARLINK
+        return self.varlink
 
     def taking(self, read: "Settings") -> tuple["Settings", frozenset[str], frozenset[str]]:
         """These settings with what of others can be taken while running.

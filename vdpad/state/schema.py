@@ -9,7 +9,7 @@ from pydantic_core import core_schema
 from vdpad.state.model import NetState
 
 
-class _Strict(GenerateJsonSchema):
+class StrictSchema(GenerateJsonSchema):
     """pydantic's generator, as strict as the model itself."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
@@ -26,7 +26,11 @@ class _Strict(GenerateJsonSchema):
 
 def schema() -> str:
     """The schema as text; docs/netstate.schema.json holds it."""
-    made = NetState.model_json_schema(schema_generator=_Strict)
+    made = {
+        "$schema": StrictSchema.schema_dialect,
+        "$id": "urn:vdpad:netstate:1",
+        **NetState.model_json_schema(schema_generator=StrictSchema),
+    }
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 

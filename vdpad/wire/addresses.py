@@ -1,4 +1,4 @@
-"""Where a daemon is found: its socket on this host, host and port on another."""
+"""Where a daemon is found: its sockets on this host, host and port on another."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 from vdpad.errors import VdpadError
 
 DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
-"""Where the daemon listens and its clients look, unless they are told otherwise."""
+"""Where the daemon takes datagrams and its clients look, unless they are told otherwise."""
+
+DEFAULT_VARLINK = Path("/run/vdpad/io.vdpad")
+"""The same for connections."""
 
 
 _MAX_PORT = 0xFFFF

@@ -18,8 +18,10 @@ from vdpad.daemon.api.devices import all_devices
 from vdpad.daemon.api.params import (
     CheckParams,
     CommitParams,
+    DescriptorPlaces,
     MigrationParams,
     NoParams,
+    PrepareParams,
     ReleaseParams,
     RestoreParams,
     StatusParams,
@@ -179,24 +181,28 @@ class Api:
         # What it gave way for is not its own time.
         waited_ns = time.perf_counter_ns() - arrived_ns
         request.began_ns += waited_ns
-        wish = self._wish(read_params(RestoreParams, request), request)
+        wish = self._wish(read_params(PrepareParams, request), request)
         return (await self._operations.prepare(wish)).to_json()
 
     async def _commit(self, request: Request) -> object:
-        params = read_params(CommitParams, request)
-        return await self._outcome(params.migration, params.deadline_ms, request.peer)
+        return await self._outcome(read_params(CommitParams, request), request.peer)
 
     async def _restore(self, request: Request) -> object:
-        return await self._outcome(*await self._prepared(request), request.peer)
+        return await self._outcome(await self._prepared(request), request.peer)
 
-    async def _prepared(self, request: Request) -> tuple[str, int | None]:
+    async def _prepared(self, request: Request) -> CommitParams:
         """Prepares, and keeps of the request what its commit needs: the state may be large."""
         params = read_params(RestoreParams, request)
         await self._operations.prepare(self._wish(params, request))
-        return params.migration, params.deadline_ms
+        return CommitParams(
+            migration=params.migration,
+            deadline_ms=params.deadline_ms,
+            descriptors=params.descriptors,
+        )
 
-    async def _outcome(self, migration: str, deadline_ms: int | None, peer: Peer) -> object:
-        begun = self._operations.begin(migration, peer.fds, deadline_ms)
+    async def _outcome(self, params: CommitParams, peer: Peer) -> object:
+        fds = _lent(peer.fds, params.descriptors)
+        begun = self._operations.begin(params.migration, fds, params.deadline_ms)
         # What was needed of them is duplicated, and the wait may be long.
         peer.close_fds()
         return (await outcome(begun)).to_json()
@@ -222,7 +228,7 @@ class Api:
         await self._targets.keeper.close(kept)
         return {}
 
-    def _wish(self, params: RestoreParams, request: Request) -> Wish:
+    def _wish(self, params: PrepareParams, request: Request) -> Wish:
         return Wish(
             migration=params.migration,
             state=params.state,
@@ -230,6 +236,12 @@ class Api:
             target_json=params.target.model_dump(mode="json", exclude_unset=True),
             began_ns=request.began_ns,
         )
+
+
+def _lent(fds: list[int], places: DescriptorPlaces) -> list[int]:
+    """A lent ring's memory, kick and call among the descriptors that came; those that came."""
+    order = (places.memory, places.kick, places.call)
+    return [fds[at] for at in order if at < len(fds)]
 
 
 # --- results ---

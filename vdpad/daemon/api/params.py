@@ -13,6 +13,7 @@ from vdpad.service.request import Request
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
+from vdpad.wire.datagrams import MAX_DESCRIPTORS
 
 NAME = r"[A-Za-z0-9._:/-]{1,128}"
 """A migration's name, as a regular expression: docs/api.md."""
@@ -35,11 +36,33 @@ class CheckParams(Params):
     target: TargetParams
 
 
-class RestoreParams(CheckParams):
-    """prepare and restore."""
+class PrepareParams(Params):
+    """prepare."""
 
     migration: Migration
+    state: NetState
+    target: TargetParams
     deadline_ms: Deadline = None
+
+
+_Place = Annotated[int, Field(ge=0, lt=MAX_DESCRIPTORS)]
+
+
+class DescriptorPlaces(Params):
+    """Where among the descriptors that came with a request each of a lent ring's is, from 0."""
+
+    memory: _Place
+    kick: _Place
+    call: _Place
+
+
+IN_ORDER = DescriptorPlaces(memory=0, kick=1, call=2)
+
+
+class RestoreParams(PrepareParams):
+    """restore."""
+
+    descriptors: DescriptorPlaces = IN_ORDER
 
 
 class CommitParams(Params):
@@ -47,6 +70,7 @@ class CommitParams(Params):
 
     migration: Migration
     deadline_ms: Deadline = None
+    descriptors: DescriptorPlaces = IN_ORDER
 
 
 class MigrationParams(Params):
@@ -81,6 +105,7 @@ class _Document(BaseModel, Generic[P]):
 _DOCUMENTS: Mapping[type[Params], type[_Document[Any]]] = {
     NoParams: _Document[NoParams],
     CheckParams: _Document[CheckParams],
+    PrepareParams: _Document[PrepareParams],
     RestoreParams: _Document[RestoreParams],
     CommitParams: _Document[CommitParams],
     MigrationParams: _Document[MigrationParams],

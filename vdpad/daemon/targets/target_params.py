@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, RootModel
 from pydantic_core import PydanticCustomError
 
 from vdpad.state.fields import U16, FeatureNames, HashTypeNames
@@ -132,4 +132,10 @@ def _require_config(target: LentParams) -> None:
         )
 
 
-TargetParams = Annotated[Params, PlainValidator(_parse)]
+class Target(RootModel[SoftwareParams | VhostVdpaParams | LentParams]):
+    """A target, for schemas: one of these by its kind."""
+
+    root: Annotated[SoftwareParams | VhostVdpaParams | LentParams, Field(discriminator="kind")]
+
+
+TargetParams = Annotated[Params, PlainValidator(_parse, json_schema_input_type=Target)]

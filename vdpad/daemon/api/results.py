@@ -1,0 +1,191 @@
+"""The results of each method, and what goes with each error: docs/api.md, "Results", "Errors"."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vdpad.daemon.operations.operation import State
+from vdpad.host.sysfs import Holder
+from vdpad.restore.replay import Outcome
+from vdpad.restore.report import Report
+from vdpad.service.refusal import Kind
+from vdpad.state.problems import Problem
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Result(BaseModel):
+    """A result, or part of one: frozen, nothing unknown in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InfoLimits(Result):
+    """How much is taken; bytes and descriptors by the way that was asked over."""
+
+    datagram_bytes: Count
+    descriptors: Count
+    operations_at_once: Count
+    operations_kept: Count
+    report_lines: Count
+    deadline_ms: Count
+    deadline_ms_max: Count
+
+
+class Info(Result):
+    """What the daemon is, and takes."""
+
+    name: str
+    version: str
+    api: Count
+    limits: InfoLimits
+    formats: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class DeviceConfig(Result):
+    """What netlink tells of virtio_net_config; each only where the device has its feature."""
+
+    mac: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    status: Annotated[Count | None, Field(exclude_if=_is_none)] = None
+    max_virtqueue_pairs: Annotated[Count | None, Field(exclude_if=_is_none)] = None
+    mtu: Annotated[Count | None, Field(exclude_if=_is_none)] = None
+
+
+class Device(Result):
+    """A vDPA device of the daemon's host."""
+
+    name: str
+    mgmtdev: str
+    driver: str | None
+    node: str | None
+    features: tuple[str, ...]
+    config: DeviceConfig | None
+
+
+class Step(Result):
+    """Commands of one kind, in a plan."""
+
+    command: str
+    count: Count
+
+
+class Check(Result):
+    """Whether a target takes a state, and what would be sent."""
+
+    compatible: bool
+    problems: tuple[Problem, ...]
+    commands: Count
+    doorbells: Count
+    """The most that a replay rings."""
+    plan: tuple[Step, ...]
+    widened: tuple[str, ...]
+
+
+class _OfOperation(Result):
+    migration: str
+    state: State
+    digest: str
+    target: Mapping[str, Any]
+    """As the caller named it."""
+    commands: Count
+    doorbells: Count
+    widened: tuple[str, ...]
+    prepare_us: Count
+
+
+class Operation(_OfOperation):
+    """A migration's restore, whole."""
+
+    report: Report | None
+
+
+class Summary(_OfOperation):
+    """A migration's restore, in a list."""
+
+    outcome: Outcome | None
+    began: str | None
+    """RFC 3339, UTC."""
+    ended: str | None
+    """The same."""
+
+
+class Operations(Result):
+    """As many as fit of those that match, newest first."""
+
+    operations: tuple[Summary, ...]
+    total: Count
+
+
+class Released(Result):
+    """Nothing but that it is done."""
+
+
+# --- what goes with errors ---
+
+
+class Problems(Result):
+    """All that is wrong."""
+
+    problems: tuple[Problem, ...]
+
+
+class Recorded(Result):
+    """What the migration is known for."""
+
+    digest: str
+
+
+class Held(Result):
+    """Who has it: another migration, or other processes."""
+
+    migration: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    holders: Annotated[tuple[Holder, ...] | None, Field(exclude_if=_is_none)] = None
+
+
+class Reported(Result):
+    """What became of the commands; left out where none was sent."""
+
+    report: Annotated[Report | None, Field(exclude_if=_is_none)] = None
+
+
+class BadLendReason(Result):
+    """What is wrong with descriptors or geometry."""
+
+    reason: str
+
+
+class Overloaded(Result):
+    """The migration that takes what is asked for, where one does."""
+
+    migration: Annotated[str | None, Field(exclude_if=_is_none)] = None
+
+
+class Nothing(Result):
+    """There is nothing to add."""
+
+
+DATA: Mapping[Kind, type[Result]] = {
+    Kind.PARSE_ERROR: Nothing,
+    Kind.INVALID_REQUEST: Nothing,
+    Kind.METHOD_NOT_FOUND: Nothing,
+    Kind.INVALID_PARAMS: Problems,
+    Kind.INTERNAL: Reported,
+    Kind.INCOMPATIBLE: Problems,
+    Kind.CONFLICT: Recorded,
+    Kind.BUSY: Held,
+    Kind.NO_SUCH_DEVICE: Nothing,
+    Kind.REJECTED: Reported,
+    Kind.TIMEOUT: Reported,
+    Kind.DEVICE_BROKEN: Reported,
+    Kind.NOT_ALLOWED: Nothing,
+    Kind.NO_SUCH_MIGRATION: Nothing,
+    Kind.BAD_LEND: BadLendReason,
+    Kind.OVERLOADED: Overloaded,
+}
+"""`error.data` of each kind, beside `kind`."""

@@ -1,0 +1,101 @@
+"""The API as a Varlink interface: docs/api.md, "The same over a stream".
+
+Methods are the API's in CamelCase, with the same parameters and results. The fields of a Varlink
+reply are known: so a list has a name in it, and so has an operation, as `Status` gives either one
+or several.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import vdpad
+from vdpad.daemon.api.methods import METHODS
+from vdpad.daemon.api.results import Count, Device, Operation, Result, Summary
+from vdpad.service.request import Request, Served
+from vdpad.service.varlink.about import About
+from vdpad.service.varlink.interface import Interface, Method
+from vdpad.wire.varlink import Json
+
+INTERFACE = "io.vdpad.Daemon"
+
+ABOUT = About(vendor="vdpad", product="vdpad", version=vdpad.__version__, url="man:vdpad(8)")
+
+
+class DevicesReply(Result):
+    """Devices."""
+
+    devices: tuple[Device, ...]
+
+
+class OperationReply(Result):
+    """Prepare and Cancel."""
+
+    operation: Operation
+
+
+class StatusReply(Result):
+    """Status: either one operation, or those that match."""
+
+    operation: Operation | None
+    operations: tuple[Summary, ...] | None
+    total: Count | None
+
+
+def interface(served: Served) -> Interface:
+    """The interface, over whoever does the work."""
+    return Interface(
+        INTERFACE, description, {called(each): _method(served, each) for each in METHODS}
+    )
+
+
+def called(method: str) -> str:
+    """A method of the API by its Varlink name."""
+    return method.capitalize()
+
+
+def _method(served: Served, name: str) -> Method:
+    wrap = _WRAPPED.get(name, _as_it_is)
+
+    async def call(request: Request) -> Json:
+        request.method = name
+        request.document = json.dumps({"params": request.params}).encode()
+        return wrap(await served.call(request))
+
+    return call
+
+
+def _as_it_is(result: Json) -> Json:
+    return result
+
+
+def _in_operation(result: Json) -> Json:
+    return {"operation": result}
+
+
+def _one_or_several(result: Json) -> Json:
+    return result if "operations" in result else _in_operation(result)
+
+
+_WRAPPED: Mapping[str, Callable[[Any], Json]] = {
+    "devices": lambda result: {"devices": result},
+    "prepare": _in_operation,
+    "cancel": _in_operation,
+    "status": _one_or_several,
+}
+
+REPLIES: Mapping[str, type[Any]] = {
+    "devices": DevicesReply,
+    "prepare": OperationReply,
+    "cancel": OperationReply,
+    "status": StatusReply,
+}
+"""What a reply's parameters are, where they are not the method's result."""
+
+
+@cache
+def description() -> str:
+    """The interface in Varlink's language; schema.py makes it."""
+    return files(__package__).joinpath(f"{INTERFACE}.varlink").read_text()
