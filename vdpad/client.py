@@ -3,48 +3,44 @@
     async with Client() as vdpad:
         report = await vdpad.restore("vm-7", state, target, fds=(memory, kick, call))
 
-One request is under way at a time. A reply that comes too late for its request is recognised by its
-id and dropped. Results are the API's JSON objects as dicts: docs/api.md is their contract.
+It asks over a connection where the daemon takes any, and by datagrams else. One request is under
+way at a time. Results are the API's JSON objects as dicts: docs/api.md is their contract.
 """
 
 import asyncio
 import contextlib
-import itertools
-import json
-import secrets
-import socket
-from collections.abc import Sequence
+import errno
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from vdpad.errors import why
-from vdpad.methods import DEFAULT_TIMEOUT, Methods, Refused, Unreachable, result_of, too_long
-from vdpad.wire.addresses import DEFAULT_SOCKET
-from vdpad.wire.datagrams import MAX_DATAGRAM
+from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Refused, Unreachable
+from vdpad.ways.connection import ConnectionWay
+from vdpad.ways.datagrams import DatagramWay
+from vdpad.ways.way import Way
+from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
+from vdpad.wire.streams import BadStream
 from vdpad.wire.unreachable import why_no_daemon
 
-__all__ = ["DEFAULT_TIMEOUT", "Client", "Refused", "Unreachable"]
-
-_REPLY_ROOM = 2 * MAX_DATAGRAM
+__all__ = ["DEFAULT_TIMEOUT", "CannotSend", "Client", "Refused", "Unreachable"]
 
 
 class Client(Methods):
-    """A connection to a vdpad on this host."""
+    """A vdpad on this host."""
 
-    def __init__(self, path: Path = DEFAULT_SOCKET, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, path: Path | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         """
         Args:
-            path: the daemon's socket.
+            path: the daemon's socket, of either kind; None for where it listens by default.
             timeout: how long to wait for a reply, in seconds, beside a request's own deadline.
         """
         self._path = path
         self._timeout = timeout
-        self._socket: socket.socket | None = None
+        self._way: Way | None = None
         self._entered = False
         self._turn = asyncio.Lock()
-        # Replies to an earlier process with the same address must not pass for ours.
-        self._ids = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count(1))
 
     async def __aenter__(self) -> Self:
         """Connects.
@@ -76,95 +72,95 @@ class Client(Methods):
             Unreachable: it could not be asked, or did not answer in time.
         """
         async with self._turn:
-            request_id = next(self._ids)
-            request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
-            text = json.dumps(request, separators=(",", ":")).encode()
-            if len(text) > MAX_DATAGRAM:
-                raise too_long(len(text), MAX_DATAGRAM)
             # A request that says how long the daemon may take is given that time on top.
             timeout = self._timeout + params.get("deadline_ms", 0) / 1000
-            reply = None
+            answered = False
             try:
                 async with asyncio.timeout(timeout):
-                    await self._send(text, fds)
-                    reply = await self._reply_to(request_id)
+                    result = await self._connected().ask(method, params, fds)
+                answered = True
+            except Refused:
+                answered = True
+                raise
             except TimeoutError:
                 raise Unreachable(
-                    f"{self._path}: no reply within {timeout:g} s; `status` tells what came "
+                    f"{self._where}: no reply within {timeout:g} s; `status` tells what came "
                     "of the request"
                 ) from None
-            except OSError as error:
-                raise Unreachable(f"{self._path}: {why(error)}") from error
+            except (OSError, BadStream) as error:
+                raise Unreachable(f"{self._where}: {why(error)}") from error
             finally:
-                if reply is None:
-                    # Late replies must find nobody: an error without an id passes for another's.
+                if not answered:
+                    # Late replies must find nobody.
                     self._disconnect()
-        return result_of(reply)
+        return result
 
-    def _connected(self) -> socket.socket:
-        """The socket; a new one where there is none."""
-        if self._socket is not None:
-            return self._socket
-        if not self._entered:
-            raise Unreachable("not connected; use the client as `async with Client() as …`")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    async def watch(self, states: Sequence[str] | None = None) -> AsyncGenerator[dict[str, Any]]:
+        """All operations in these states, and then each operation that changes, as it does.
+
+        It has a connection of its own, which ends with the iteration.
+
+        Args:
+            states: None for all.
+
+        Raises:
+            Refused: the daemon answered with an error, or ends.
+            Unreachable: it could not be asked, or is gone.
+            CannotSend: it takes datagrams only.
+        """
+        way = self._connect()
+        if not isinstance(way, ConnectionWay):
+            way.close()
+            raise CannotSend(
+                f"{self._where} takes datagrams; watching goes over its other socket only"
+            )
+        params = {} if states is None else {"states": list(states)}
         try:
-            connection.bind("")  # the kernel gives an address, without which nothing is answered
-            connection.connect(str(self._path))
-        except (OSError, ValueError) as error:
-            connection.close()
-            raise Unreachable(why_no_daemon(self._path, error)) from error
-        self._socket = connection
-        return connection
+            async with contextlib.aclosing(way.watch(params)) as changes:
+                async for each in changes:
+                    yield each
+        except (OSError, BadStream) as error:
+            raise Unreachable(f"{self._where}: {why(error)}") from error
+        finally:
+            way.close()
+
+    @property
+    def _where(self) -> Path:
+        return DEFAULT_SOCKET if self._path is None else self._path
+
+    def _connected(self) -> Way:
+        """The way to ask; a new one where there is none."""
+        if self._way is None:
+            if not self._entered:
+                raise Unreachable("not connected; use the client as `async with Client() as …`")
+            self._way = self._connect()
+        return self._way
 
     def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._way is not None:
+            self._way.close()
+            self._way = None
 
-    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
-        connection = self._connected()
-        while True:
-            try:
-                socket.send_fds(connection, [data], fds)
-            except BlockingIOError:
-                # The daemon's receive queue is full for the moment.
-                await _ready(connection, writable=True)
-            else:
-                return
+    def _connect(self) -> Way:
+        """Connects to the path, or where that is not said to what there is.
 
-    async def _reply_to(self, request_id: str) -> dict[str, Any]:
-        connection = self._connected()
-        while True:
-            try:
-                data = connection.recv(_REPLY_ROOM)
-            except BlockingIOError:
-                await _ready(connection, writable=False)
-                continue
-            reply = _reply(data)
-            # A request that the daemon could not read is answered without an id.
-            if reply.get("id") in (request_id, None):
-                return reply
+        Raises:
+            Unreachable: nobody listens.
+        """
+        try:
+            if self._path is None:
+                with contextlib.suppress(OSError):
+                    return ConnectionWay(DEFAULT_VARLINK)
+                return DatagramWay(DEFAULT_SOCKET)
+            return _way_to(self._path)
+        except (OSError, ValueError) as error:
+            raise Unreachable(why_no_daemon(self._where, error)) from error
 
 
-def _reply(data: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, RecursionError):
-        reply = json.loads(data)
-        if isinstance(reply, dict) and ("result" in reply or "error" in reply):
-            return reply
-    raise Unreachable("expected a JSON-RPC reply, got something else; is this vdpad's socket?")
-
-
-async def _ready(connection: socket.socket, *, writable: bool) -> None:
-    """Returns when the socket can be written or read. Cancellation leaves nothing behind."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    fd = connection.fileno()
-    watch, unwatch = (
-        (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)
-    )
-    watch(fd, lambda: None if ready.done() else ready.set_result(None))
+def _way_to(path: Path) -> Way:
     try:
-        await ready
-    finally:
-        unwatch(fd)
+        return ConnectionWay(path)
+    except OSError as error:
+        if error.errno != errno.EPROTOTYPE:
+            raise
+    return DatagramWay(path)

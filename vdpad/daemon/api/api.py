@@ -185,24 +185,24 @@ class Api:
         return (await self._operations.prepare(wish)).to_json()
 
     async def _commit(self, request: Request) -> object:
-        return await self._outcome(read_params(CommitParams, request), request.peer)
+        params = read_params(CommitParams, request)
+        return await self._outcome(
+            params.migration, params.deadline_ms, params.descriptors, request.peer
+        )
 
     async def _restore(self, request: Request) -> object:
-        return await self._outcome(await self._prepared(request), request.peer)
+        return await self._outcome(*await self._prepared(request), request.peer)
 
-    async def _prepared(self, request: Request) -> CommitParams:
+    async def _prepared(self, request: Request) -> tuple[str, int | None, DescriptorPlaces]:
         """Prepares, and keeps of the request what its commit needs: the state may be large."""
         params = read_params(RestoreParams, request)
         await self._operations.prepare(self._wish(params, request))
-        return CommitParams(
-            migration=params.migration,
-            deadline_ms=params.deadline_ms,
-            descriptors=params.descriptors,
-        )
+        return params.migration, params.deadline_ms, params.descriptors
 
-    async def _outcome(self, params: CommitParams, peer: Peer) -> object:
-        fds = _lent(peer.fds, params.descriptors)
-        begun = self._operations.begin(params.migration, fds, params.deadline_ms)
+    async def _outcome(
+        self, migration: str, deadline_ms: int | None, places: DescriptorPlaces, peer: Peer
+    ) -> object:
+        begun = self._operations.begin(migration, _lent(peer.fds, places), deadline_ms)
         # What was needed of them is duplicated, and the wait may be long.
         peer.close_fds()
         return (await outcome(begun)).to_json()

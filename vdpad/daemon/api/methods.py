@@ -34,22 +34,22 @@ METHODS: Mapping[str, ApiMethod] = {
     "info": ApiMethod(
         "What the daemon is, and takes.",
         NoParams,
-        results.Info,
+        results.InfoResult,
     ),
     "devices": ApiMethod(
         "The vDPA devices of the daemon's host.",
         NoParams,
-        tuple[results.Device, ...],
+        tuple[results.DeviceResult, ...],
     ),
     "check": ApiMethod(
         "Whether a target takes a state, and what would be sent. Never touches a device.",
         CheckParams,
-        results.Check,
+        results.CheckResult,
     ),
     "prepare": ApiMethod(
         "Checks and encodes a state for a target, so that commit has next to nothing to do.",
         PrepareParams,
-        results.Operation,
+        results.OperationResult,
     ),
     "commit": ApiMethod(
         "Replays what was prepared. A lent target's descriptors ride on it.",
@@ -64,16 +64,16 @@ METHODS: Mapping[str, ApiMethod] = {
     "status": ApiMethod(
         "What became of a migration; without one, of those that match, newest first.",
         StatusParams,
-        results.Operation | results.Operations,
+        results.OperationResult | results.OperationsResult,
     ),
     "cancel": ApiMethod(
         "Gives up what was prepared.",
         MigrationParams,
-        results.Operation,
+        results.OperationResult,
     ),
     "release": ApiMethod(
         "Closes a vhost-vdpa device that vdpad keeps, which resets the device.",
         ReleaseParams,
-        results.Released,
+        results.ReleasedResult,
     ),
 }

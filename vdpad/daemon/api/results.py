@@ -21,7 +21,7 @@ class Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class InfoLimits(Result):
+class LimitsResult(Result):
     """How much is taken; bytes and descriptors by the way that was asked over."""
 
     datagram_bytes: Count
@@ -33,13 +33,13 @@ class InfoLimits(Result):
     deadline_ms_max: Count
 
 
-class Info(Result):
+class InfoResult(Result):
     """What the daemon is, and takes."""
 
     name: str
     version: str
     api: Count
-    limits: InfoLimits
+    limits: LimitsResult
     formats: tuple[str, ...]
     targets: tuple[str, ...]
 
@@ -48,7 +48,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class DeviceConfig(Result):
+class NetConfigResult(Result):
     """What netlink tells of virtio_net_config; each only where the device has its feature."""
 
     mac: Annotated[str | None, Field(exclude_if=_is_none)] = None
@@ -57,7 +57,7 @@ class DeviceConfig(Result):
     mtu: Annotated[Count | None, Field(exclude_if=_is_none)] = None
 
 
-class Device(Result):
+class DeviceResult(Result):
     """A vDPA device of the daemon's host."""
 
     name: str
@@ -65,17 +65,17 @@ class Device(Result):
     driver: str | None
     node: str | None
     features: tuple[str, ...]
-    config: DeviceConfig | None
+    config: NetConfigResult | None
 
 
-class Step(Result):
+class StepResult(Result):
     """Commands of one kind, in a plan."""
 
     command: str
     count: Count
 
 
-class Check(Result):
+class CheckResult(Result):
     """Whether a target takes a state, and what would be sent."""
 
     compatible: bool
@@ -83,7 +83,7 @@ class Check(Result):
     commands: Count
     doorbells: Count
     """The most that a replay rings."""
-    plan: tuple[Step, ...]
+    plan: tuple[StepResult, ...]
     widened: tuple[str, ...]
 
 
@@ -99,13 +99,13 @@ class _OfOperation(Result):
     prepare_us: Count
 
 
-class Operation(_OfOperation):
+class OperationResult(_OfOperation):
     """A migration's restore, whole."""
 
     report: Report | None
 
 
-class Summary(_OfOperation):
+class SummaryResult(_OfOperation):
     """A migration's restore, in a list."""
 
     outcome: Outcome | None
@@ -115,77 +115,77 @@ class Summary(_OfOperation):
     """The same."""
 
 
-class Operations(Result):
+class OperationsResult(Result):
     """As many as fit of those that match, newest first."""
 
-    operations: tuple[Summary, ...]
+    operations: tuple[SummaryResult, ...]
     total: Count
 
 
-class Released(Result):
+class ReleasedResult(Result):
     """Nothing but that it is done."""
 
 
 # --- what goes with errors ---
 
 
-class Problems(Result):
+class ProblemsData(Result):
     """All that is wrong."""
 
     problems: tuple[Problem, ...]
 
 
-class Recorded(Result):
+class RecordedData(Result):
     """What the migration is known for."""
 
     digest: str
 
 
-class Held(Result):
+class HeldData(Result):
     """Who has it: another migration, or other processes."""
 
     migration: Annotated[str | None, Field(exclude_if=_is_none)] = None
     holders: Annotated[tuple[Holder, ...] | None, Field(exclude_if=_is_none)] = None
 
 
-class Reported(Result):
+class ReportedData(Result):
     """What became of the commands; left out where none was sent."""
 
     report: Annotated[Report | None, Field(exclude_if=_is_none)] = None
 
 
-class BadLendReason(Result):
+class ReasonData(Result):
     """What is wrong with descriptors or geometry."""
 
     reason: str
 
 
-class Overloaded(Result):
+class OverloadedData(Result):
     """The migration that takes what is asked for, where one does."""
 
     migration: Annotated[str | None, Field(exclude_if=_is_none)] = None
 
 
-class Nothing(Result):
+class NoData(Result):
     """There is nothing to add."""
 
 
 DATA: Mapping[Kind, type[Result]] = {
-    Kind.PARSE_ERROR: Nothing,
-    Kind.INVALID_REQUEST: Nothing,
-    Kind.METHOD_NOT_FOUND: Nothing,
-    Kind.INVALID_PARAMS: Problems,
-    Kind.INTERNAL: Reported,
-    Kind.INCOMPATIBLE: Problems,
-    Kind.CONFLICT: Recorded,
-    Kind.BUSY: Held,
-    Kind.NO_SUCH_DEVICE: Nothing,
-    Kind.REJECTED: Reported,
-    Kind.TIMEOUT: Reported,
-    Kind.DEVICE_BROKEN: Reported,
-    Kind.NOT_ALLOWED: Nothing,
-    Kind.NO_SUCH_MIGRATION: Nothing,
-    Kind.BAD_LEND: BadLendReason,
-    Kind.OVERLOADED: Overloaded,
+    Kind.PARSE_ERROR: NoData,
+    Kind.INVALID_REQUEST: NoData,
+    Kind.METHOD_NOT_FOUND: NoData,
+    Kind.INVALID_PARAMS: ProblemsData,
+    Kind.INTERNAL: ReportedData,
+    Kind.INCOMPATIBLE: ProblemsData,
+    Kind.CONFLICT: RecordedData,
+    Kind.BUSY: HeldData,
+    Kind.NO_SUCH_DEVICE: NoData,
+    Kind.REJECTED: ReportedData,
+    Kind.TIMEOUT: ReportedData,
+    Kind.DEVICE_BROKEN: ReportedData,
+    Kind.NOT_ALLOWED: NoData,
+    Kind.NO_SUCH_MIGRATION: NoData,
+    Kind.BAD_LEND: ReasonData,
+    Kind.OVERLOADED: OverloadedData,
 }
 """`error.data` of each kind, beside `kind`."""

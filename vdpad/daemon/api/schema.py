@@ -5,6 +5,7 @@ one, and io.vdpad.Daemon.varlink beside this file the other, which the daemon te
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +47,7 @@ def varlink() -> str:
         for name, each in METHODS.items()
     ]
     errors = {error_name(kind): data for kind, data in DATA.items() if kind not in _VARLINKS_OWN}
-    return describe(INTERFACE, _SAYS, methods, errors, StrictSchema)
+    return _as_on_the_page(describe(INTERFACE, _SAYS, methods, errors, StrictSchema))
 
 
 def openrpc() -> str:
@@ -81,7 +82,12 @@ def openrpc() -> str:
             "errors": {kind.value: _error(kind, errors[kind.value]) for kind in DATA},
         },
     }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return _as_on_the_page(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
+
+
+def _as_on_the_page(text: str) -> str:
+    """With types by their names in docs/api.md, where there is an Operation and a Target."""
+    return re.sub(r"\b(?:Any(Target)|([A-Z]\w+)(?:Result|Params))\b", r"\1\2", text)
 
 
 def _taken(reference: Json, defined: Mapping[str, Json]) -> Json:

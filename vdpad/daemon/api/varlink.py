@@ -13,7 +13,13 @@ from typing import Any
 
 import vdpad
 from vdpad.daemon.api.methods import METHODS
-from vdpad.daemon.api.results import Count, Device, Operation, Result, Summary
+from vdpad.daemon.api.results import (
+    Count,
+    DeviceResult,
+    OperationResult,
+    Result,
+    SummaryResult,
+)
 from vdpad.service.request import Request, Served
 from vdpad.service.varlink.about import About
 from vdpad.service.varlink.interface import Interface, Method
@@ -27,20 +33,20 @@ ABOUT = About(vendor="vdpad", product="vdpad", version=vdpad.__version__, url="m
 class DevicesReply(Result):
     """Devices."""
 
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceResult, ...]
 
 
 class OperationReply(Result):
     """Prepare and Cancel."""
 
-    operation: Operation
+    operation: OperationResult
 
 
 class StatusReply(Result):
     """Status: either one operation, or those that match."""
 
-    operation: Operation | None
-    operations: tuple[Summary, ...] | None
+    operation: OperationResult | None
+    operations: tuple[SummaryResult, ...] | None
     total: Count | None
 
 

@@ -132,10 +132,10 @@ def _require_config(target: LentParams) -> None:
         )
 
 
-class Target(RootModel[SoftwareParams | VhostVdpaParams | LentParams]):
-    """A target, for schemas: one of these by its kind."""
+class AnyTarget(RootModel[SoftwareParams | VhostVdpaParams | LentParams]):
+    """A target: one of these, by its kind."""
 
     root: Annotated[SoftwareParams | VhostVdpaParams | LentParams, Field(discriminator="kind")]
 
 
-TargetParams = Annotated[Params, PlainValidator(_parse, json_schema_input_type=Target)]
+TargetParams = Annotated[Params, PlainValidator(_parse, json_schema_input_type=AnyTarget)]

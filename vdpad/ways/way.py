@@ -1,0 +1,20 @@
+"""A way to ask: what a client knows of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Way(Protocol):
+    """A socket that is connected. One request at a time is under way on it."""
+
+    async def ask(self, method: str, params: Mapping[str, Any], fds: Sequence[int]) -> Any:
+        """The result of a request. A way on which this was cancelled, or failed, is of no use.
+
+        Raises:
+            Refused: the daemon answered with an error.
+            Unreachable: it did not answer as a vdpad does.
+            OSError: it could not be asked.
+        """
+
+    def close(self) -> None:
+        """Gives the socket up."""
