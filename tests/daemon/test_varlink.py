@@ -157,13 +157,13 @@ async def test_a_failed_restore_carries_its_report(tmp_path: Path, path: Path) -
 
 
 async def test_more_than_a_datagram_takes_is_taken(caller: VarlinkCaller) -> None:
-    queues = {str(index): {"max_packets": 1, "max_usecs": index} for index in range(10_000)}
+    queues = {str(index): {"max_packets": 1, "max_usecs": index} for index in range(8_000)}
     state = {
         "version": 1,
         "features": ["CTRL_VQ", "NOTF_COAL", "VQ_NOTF_COAL"],
         "coalescing": {"queues": queues},
     }
-    assert len(call("io.vdpad.Daemon.Check", state=state)) > 2 * MAX_DATAGRAM
+    assert len(call("io.vdpad.Daemon.Check", state=state)) > MAX_DATAGRAM
     told = await caller.call("Check", state=state, target=software())
     assert not told["compatible"]
 

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from vdpad.wire.datagrams import MAX_DATAGRAM
 from vdpad.wire.strict_json import NotJson
 from vdpad.wire.varlink import Call, NoCall, Reply, pull_call, pull_reply, push_call, push_reply
 
@@ -69,6 +70,20 @@ def test_what_is_left_out_may_be_null_as_well() -> None:
 def test_what_is_json_and_no_call_is_refused(data: bytes, why: str) -> None:
     with pytest.raises(NoCall, match=why):
         pull_call(data)
+
+
+@pytest.mark.parametrize("inside", [b"1," * 102_400, b"{}," * 51_200, b'{"":1},' * 25_601])
+def test_a_long_message_holds_no_more_than_a_datagram_can(inside: bytes) -> None:
+    padding = b" " * MAX_DATAGRAM
+    with pytest.raises(NoCall, match="expected at most 102400 values and 25600 names"):
+        pull_call(b'{"method":"a.b.C","parameters":{"x":[%b1]}%b}' % (inside, padding))
+
+
+@pytest.mark.parametrize("inside", [b"1," * 102_300, b'"x":"' + b"x" * 4_000_000 + b'",'])
+def test_a_long_message_is_taken_as_long_as_it_does_not(inside: bytes) -> None:
+    if not inside.startswith(b'"'):
+        inside = b'"x":[%b1],' % inside
+    assert pull_call(b'{"method":"a.b.C","parameters":{%b"y":1}}' % inside).parameters["y"] == 1
 
 
 @pytest.mark.parametrize("depth", [300, 900, 5_000, 100_000])

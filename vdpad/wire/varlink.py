@@ -12,12 +12,19 @@ from typing import Any
 
 from vdpad.errors import VdpadError
 from vdpad.wire import strict_json
+from vdpad.wire.datagrams import MAX_DATAGRAM
 
 SERVICE = "org.varlink.service"
 """The interface that every Varlink service has, and that common errors are of."""
 
 _CALL_KEYS = {"method", "parameters", "more", "oneway", "upgrade"}
 _REPLY_KEYS = {"parameters", "error", "continues"}
+
+# A message may be longer than a datagram, and still hold no more values and names than one can,
+# where a value takes two bytes and a name with its value eight. Stops long messages from keeping
+# whoever reads them: what that costs goes by these, and not by bytes.
+_MOST_VALUES = MAX_DATAGRAM // 2
+_MOST_NAMES = MAX_DATAGRAM // 8
 
 Json = dict[str, Any]
 
@@ -76,8 +83,9 @@ def pull_call(data: bytes) -> Call:
 
     Raises:
         NotJson: it is none.
-        NoCall: JSON that is no call.
+        NoCall: JSON that is no call, or holds too much.
     """
+    _refuse_too_much(data)
     whole = _object(data, _CALL_KEYS)
     if b"null" in data:
         whole = _without_nulls(whole)
@@ -116,6 +124,21 @@ def pull_reply(data: bytes) -> Reply:
 
 def _encoded(whole: Mapping[str, Any]) -> bytes:
     return json.dumps(whole, separators=(",", ":")).encode()
+
+
+def _refuse_too_much(data: bytes) -> None:
+    if len(data) <= MAX_DATAGRAM:
+        return
+    values, names = _occurrences(data, b",[{"), _occurrences(data, b":")
+    if values > _MOST_VALUES or names > _MOST_NAMES:
+        raise NoCall(
+            f"expected at most {_MOST_VALUES} values and {_MOST_NAMES} names in a long message, "
+            f"got {values} and {names}"
+        )
+
+
+def _occurrences(data: bytes, characters: bytes) -> int:
+    return len(data) - len(data.translate(None, characters))
 
 
 def _object(data: bytes, keys: set[str]) -> Json:

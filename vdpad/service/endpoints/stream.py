@@ -51,6 +51,11 @@ class Place:
         self._turns = turns
         self._taken: list[asyncio.Semaphore] = []
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether it is held."""
+        return bool(self._taken)
+
     async def take(self) -> None:
         """Waits for it. Cancellation leaves what is held to `leave`."""
         for turn in self._turns:

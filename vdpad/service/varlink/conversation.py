@@ -59,6 +59,8 @@ class Varlink:
         while (called := await self._called(connection)) is not None:
             call, request = called
             try:
+                if connection.place.is_taken:
+                    await asyncio.sleep(0)  # reading it took a while, and so will its parameters
                 await self._answer(call, request, connection.stream)
             finally:
                 request.peer.close_fds()
