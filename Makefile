@@ -13,7 +13,7 @@ all: $(VENV)/ready
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
 
-test: all test-packages test-kernel test-qemus test-systemd ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
+test: all test-packages test-kernel test-qemus test-systemd test-clients ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: all test-packages test-kernel ## one by one against pipelined, on the software device and on QEMU's
@@ -61,7 +61,7 @@ install: man ## what a distribution's package would have, under DESTDIR; PREFIX,
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: python-packages test-packages test-kernel test-qemus test-systemd
+.PHONY: python-packages test-packages test-kernel test-qemus test-systemd test-clients
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -69,7 +69,7 @@ test-packages:
 	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
 		gcc=gcc /usr/include/linux/vhost.h=linux-libc-dev xz=xz-utils file=file ethtool=ethtool \
 		systemd-analyze=systemd /bin/kill=procps /usr/bin/python3=python3 \
-		man=man-db locale-gen=locales
+		man=man-db locale-gen=locales node=nodejs
 
 test-kernel: test-packages
 	@.ci/kernel >/dev/null || true
@@ -79,6 +79,9 @@ test-qemus:
 
 test-systemd: test-packages
 	@.ci/systemd >/dev/null || true
+
+test-clients: test-packages
+	@for each in varlinkctl go; do .ci/$$each >/dev/null || true; done
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

@@ -46,7 +46,7 @@ for each in vdpad vdpactl; do
     chmod 755 "$root/bin/$each"
 done
 
-for each in vdpad.service vdpad.socket; do
+for each in vdpad.service vdpad.socket vdpad-varlink.socket; do
     place "systemd/$each" 644 "$root/lib/systemd/system/$each"
 done
 for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules vdpad-metrics.conf; do

@@ -14,6 +14,7 @@ from tests.vm.host import Daemon, Json
 from tests.vm.machine import Machine, Result
 
 SOCKET = "/run/vdpad/vdpad.sock"
+VARLINK = "/run/vdpad/io.vdpad"
 CONFIG = "/etc/vdpad/vdpad.toml"
 DROP_INS = "/etc/systemd/system/vdpad.service.d"
 PLACED = "/usr/lib/vdpad/systemd"
@@ -100,7 +101,7 @@ class Service:
             self.sh(f"test -e {CONFIG} || mv {CONFIG}.kept {CONFIG}")
             self._changed.clear()
             self.systemctl("daemon-reload")
-            self.systemctl("reset-failed", "vdpad.service", "vdpad.socket")
+            self.systemctl("reset-failed", "vdpad.service", "vdpad.socket", "vdpad-varlink.socket")
             self.systemctl("start", "vdpad.socket")
 
     def kill(self, number: signal.Signals) -> None:

@@ -46,6 +46,7 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/bin/vdpactl",
         "usr/lib/systemd/system/vdpad.service",
         "usr/lib/systemd/system/vdpad.socket",
+        "usr/lib/systemd/system/vdpad-varlink.socket",
         "usr/lib/sysusers.d/vdpad.conf",
         "usr/lib/tmpfiles.d/vdpad.conf",
         "usr/lib/vdpad/systemd/vhost-vdpa.conf",

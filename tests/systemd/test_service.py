@@ -7,7 +7,7 @@ import signal
 from tests.vm.host import migration
 from tests.vm.test_restore import assert_restored
 
-from .service import CONFIG, SOCKET, Service
+from .service import CONFIG, SOCKET, VARLINK, Service
 
 STATE = {
     "version": 1,
@@ -43,6 +43,15 @@ def test_the_first_datagram_starts_it(service: Service) -> None:
     assert service.vdpactl("restore", migration(), EXAMPLE, "--software", "sim0").code == 0
 
 
+def test_the_first_connection_starts_it(service: Service) -> None:
+    service.systemctl("stop", "vdpad.service")
+    for pid in (0, service.pid):
+        assert service.pid == pid
+        assert service.vdpactl("--socket", VARLINK, "info").code == 0
+    name = restore(service)
+    assert service.vdpactl("--socket", VARLINK, "status", name).code == 0
+
+
 def test_what_is_enabled_comes_with_the_boot(service: Service) -> None:
     """By the targets that a boot brings up."""
     service.systemctl("stop", "vdpad.socket", "vdpad.service")
@@ -61,11 +70,12 @@ def test_what_is_enabled_comes_with_the_boot(service: Service) -> None:
 def test_its_socket_and_folders(service: Service) -> None:
     service.daemon.result("info")
     said = service.vm.output(
-        "stat", "-c", "%n %U:%G %a", "/run/vdpad", SOCKET, "/run/vdpad/records"
+        "stat", "-c", "%n %U:%G %a", "/run/vdpad", SOCKET, VARLINK, "/run/vdpad/records"
     )
     assert said.splitlines() == [
         "/run/vdpad root:root 755",
         f"{SOCKET} root:vdpad 660",
+        f"{VARLINK} root:vdpad 660",
         "/run/vdpad/records vdpad:vdpad 700",
     ]
 
@@ -80,10 +90,11 @@ def test_who_is_not_in_the_group_is_kept_out(service: Service) -> None:
 def test_the_kernel_s_word_of_who_asks_reaches_the_daemon(service: Service) -> None:
     """A user namespace of the daemon's own would make nobody of everybody."""
     service.change(config="allowed_uids = [0, 2]\n")
-    assert service.vdpactl("info", uid="2", gid="vdpad").code == 0
-    refused = service.vdpactl("info", uid="3", gid="vdpad")
-    assert refused.code != 0
-    assert "not-allowed" in refused.err
+    for socket in (SOCKET, VARLINK):
+        assert service.vdpactl("--socket", socket, "info", uid="2", gid="vdpad").code == 0
+        refused = service.vdpactl("--socket", socket, "info", uid="3", gid="vdpad")
+        assert refused.code != 0
+        assert "not-allowed" in refused.err
 
 
 def test_its_privileges_are_none(service: Service) -> None:
@@ -149,7 +160,7 @@ def test_a_stop_ends_it_and_leaves_the_socket(service: Service) -> None:
     name = restore(service)
     service.systemctl("stop", "vdpad.service")
     assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
-    assert service.vm.output("ls", "/run/vdpad").split() == ["records", "vdpad.sock"]
+    assert service.vm.output("ls", "/run/vdpad").split() == ["io.vdpad", "records", "vdpad.sock"]
     # It is there again, and knows what was.
     assert service.daemon.result("status", migration=name)["state"] == "restored"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.availability import skip_or_fail
+from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 
 from .install import ROOT
 
@@ -17,6 +18,7 @@ UNITS = ROOT / "systemd"
 MOST_EXPOSURE = 1.5
 HAS_SYSTEMD = shutil.which("systemd-analyze") is not None
 
+NAMES = ("vdpad.service", "vdpad.socket", "vdpad-varlink.socket")
 DROP_INS = ((), ("vhost-vdpa",), ("udp",), ("vhost-vdpa", "udp"))
 
 
@@ -30,7 +32,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(params=DROP_INS, ids=lambda each: "+".join(each) or "alone")
 def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The units in a folder, with drop-ins."""
-    for each in ("vdpad.service", "vdpad.socket"):
+    for each in NAMES:
         text = (UNITS / each).read_text().replace("/usr/bin/vdpad", "/bin/true")
         (tmp_path / each).write_text(text)
     (tmp_path / "vdpad.service.d").mkdir()
@@ -40,7 +42,7 @@ def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_systemd_finds_nothing_wrong(units: Path) -> None:
-    done = analyze("verify", "--man=no", units / "vdpad.service", units / "vdpad.socket")
+    done = analyze("verify", "--man=no", *(units / each for each in NAMES))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -71,5 +73,11 @@ def test_a_drop_in_takes_back_no_more_than_it_says() -> None:
 
 def test_the_default_paths_are_those_of_the_documentation() -> None:
     socket = (UNITS / "vdpad.socket").read_text()
-    assert "ListenDatagram=/run/vdpad/vdpad.sock\n" in socket
+    assert f"ListenDatagram={DEFAULT_SOCKET}\n" in socket
+    connections = (UNITS / "vdpad-varlink.socket").read_text()
+    assert f"ListenStream={DEFAULT_VARLINK}\n" in connections
+    assert (str(DEFAULT_SOCKET), str(DEFAULT_VARLINK)) == (
+        "/run/vdpad/vdpad.sock",
+        "/run/vdpad/io.vdpad",
+    )
     assert "d /run/vdpad 0755 root root" in (UNITS / "tmpfiles.conf").read_text()

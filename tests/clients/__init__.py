@@ -1,0 +1,1 @@
+"""Clients in other languages, by other people, in other namespaces, over a stream."""
