@@ -6,7 +6,7 @@ import pytest
 
 from vdpad.wire.datagrams import MAX_DATAGRAM
 from vdpad.wire.strict_json import NotJson
-from vdpad.wire.varlink import Call, NoCall, Reply, pull_call, pull_reply, push_call, push_reply
+from vdpad.wire.varlink import Call, CallReply, NoCall, pull_call, pull_reply, push_call, push_reply
 
 METHOD = "io.vdpad.Daemon.Check"
 
@@ -28,12 +28,12 @@ def test_a_call_is_pulled_as_it_was_pushed(call: Call) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply({}),
-        Reply({"a": None}, continues=True),
-        Reply({"message": "x"}, "io.vdpad.Daemon.Conflict"),
+        CallReply({}),
+        CallReply({"a": None}, continues=True),
+        CallReply({"message": "x"}, "io.vdpad.Daemon.Conflict"),
     ],
 )
-def test_a_reply_is_pulled_as_it_was_pushed(reply: Reply) -> None:
+def test_a_reply_is_pulled_as_it_was_pushed(reply: CallReply) -> None:
     assert pull_reply(push_reply(reply)) == reply
 
 

@@ -12,7 +12,7 @@ from vdpad.service.refusal import Kind
 from vdpad.service.varlink.interface import error_name
 from vdpad.wire.streams import MAX_MESSAGE, Stream
 from vdpad.wire.strict_json import NotJson
-from vdpad.wire.varlink import SERVICE, Call, Json, NoCall, Reply, pull_reply, push_call
+from vdpad.wire.varlink import SERVICE, Call, CallReply, Json, NoCall, pull_reply, push_call
 
 _INTERFACE = "io.vdpad.Daemon"
 
@@ -72,7 +72,7 @@ class ConnectionWay:
             raise too_long(len(data), MAX_MESSAGE)
         await self._stream.send(data, fds)
 
-    async def _reply(self) -> Reply:
+    async def _reply(self) -> CallReply:
         message = await self._stream.receive()
         if message is None:
             raise Unreachable("it closed the connection; `status` tells what came of the request")
@@ -89,7 +89,7 @@ def _with_places(params: Mapping[str, Any], fds: Sequence[int]) -> Mapping[str, 
     return {**params, "descriptors": {"memory": 0, "kick": 1, "call": 2}}
 
 
-def _parameters(reply: Reply) -> Json:
+def _parameters(reply: CallReply) -> Json:
     """A reply's.
 
     Raises:
@@ -101,7 +101,7 @@ def _parameters(reply: Reply) -> Json:
     return reply.parameters
 
 
-def _refusal(reply: Reply) -> VdpadError:
+def _refusal(reply: CallReply) -> VdpadError:
     kind = _KINDS.get(str(reply.error))
     if kind is None:
         return _no_vdpad(f"got {reply.error}")

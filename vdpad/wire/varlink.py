@@ -59,7 +59,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class CallReply:
     """A reply."""
 
     parameters: Json
@@ -98,7 +98,7 @@ def pull_call(data: bytes) -> Call:
     return Call(method, _parameters(whole), *flags)
 
 
-def push_reply(reply: Reply) -> bytes:
+def push_reply(reply: CallReply) -> bytes:
     """A reply as a message."""
     whole: Json = {"parameters": reply.parameters}
     if reply.error is not None:
@@ -108,7 +108,7 @@ def push_reply(reply: Reply) -> bytes:
     return _encoded(whole)
 
 
-def pull_reply(data: bytes) -> Reply:
+def pull_reply(data: bytes) -> CallReply:
     """The reply in a message.
 
     Raises:
@@ -119,7 +119,7 @@ def pull_reply(data: bytes) -> Reply:
     error = whole.get("error")
     if error is not None and not isinstance(error, str):
         raise NoCall("error: expected a name")
-    return Reply(_parameters(whole), error, _flag(whole, "continues"))
+    return CallReply(_parameters(whole), error, _flag(whole, "continues"))
 
 
 def _encoded(whole: Mapping[str, Any]) -> bytes:

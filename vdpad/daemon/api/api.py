@@ -18,7 +18,6 @@ from vdpad.daemon.api.devices import all_devices
 from vdpad.daemon.api.params import (
     CheckParams,
     CommitParams,
-    DescriptorPlaces,
     MigrationParams,
     NoParams,
     PrepareParams,
@@ -37,7 +36,7 @@ from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.interface import Terms
 from vdpad.daemon.targets.resolve import Targets
-from vdpad.daemon.targets.target_params import KINDS
+from vdpad.daemon.targets.target_params import KINDS, DescriptorPlaces
 from vdpad.queues.lent_queue import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode

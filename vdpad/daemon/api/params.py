@@ -7,13 +7,18 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vdpad.daemon.settings import MAX_DEADLINE_MS
-from vdpad.daemon.targets.target_params import DeviceName, Params, TargetParams
+from vdpad.daemon.targets.target_params import (
+    IN_ORDER,
+    DescriptorPlaces,
+    DeviceName,
+    Params,
+    TargetParams,
+)
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
-from vdpad.wire.datagrams import MAX_DESCRIPTORS
 
 NAME = r"[A-Za-z0-9._:/-]{1,128}"
 """A migration's name, as a regular expression: docs/api.md."""
@@ -43,20 +48,6 @@ class PrepareParams(Params):
     state: NetState
     target: TargetParams
     deadline_ms: Deadline = None
-
-
-_Place = Annotated[int, Field(ge=0, lt=MAX_DESCRIPTORS)]
-
-
-class DescriptorPlaces(Params):
-    """Where among the descriptors that came with a request each of a lent ring's is, from 0."""
-
-    memory: _Place
-    kick: _Place
-    call: _Place
-
-
-IN_ORDER = DescriptorPlaces(memory=0, kick=1, call=2)
 
 
 class RestoreParams(PrepareParams):
@@ -94,7 +85,7 @@ class ReleaseParams(Params):
 P = TypeVar("P", bound=Params)
 
 
-class _Document(BaseModel, Generic[P]):
+class _Envelope(BaseModel, Generic[P]):
     """What a request came in, again, its parameters typed; the rest has been checked by then."""
 
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
@@ -102,15 +93,15 @@ class _Document(BaseModel, Generic[P]):
 
 
 # Made beforehand: pydantic takes milliseconds for each, which the first request would wait for.
-_DOCUMENTS: Mapping[type[Params], type[_Document[Any]]] = {
-    NoParams: _Document[NoParams],
-    CheckParams: _Document[CheckParams],
-    PrepareParams: _Document[PrepareParams],
-    RestoreParams: _Document[RestoreParams],
-    CommitParams: _Document[CommitParams],
-    MigrationParams: _Document[MigrationParams],
-    StatusParams: _Document[StatusParams],
-    ReleaseParams: _Document[ReleaseParams],
+_ENVELOPES: Mapping[type[Params], type[_Envelope[Any]]] = {
+    NoParams: _Envelope[NoParams],
+    CheckParams: _Envelope[CheckParams],
+    PrepareParams: _Envelope[PrepareParams],
+    RestoreParams: _Envelope[RestoreParams],
+    CommitParams: _Envelope[CommitParams],
+    MigrationParams: _Envelope[MigrationParams],
+    StatusParams: _Envelope[StatusParams],
+    ReleaseParams: _Envelope[ReleaseParams],
 }
 
 
@@ -128,7 +119,7 @@ def read_params(model: type[P], request: Request) -> P:
     try:
         if document is None:
             return model.model_validate_json(b"{}")
-        return cast("P", _DOCUMENTS[model].model_validate_json(document).params)
+        return cast("P", _ENVELOPES[model].model_validate_json(document).params)
     except ValidationError as error:
         problems = problems_of(error, below=0 if document is None else 1)
         raise Refusal(

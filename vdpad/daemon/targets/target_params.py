@@ -10,6 +10,7 @@ from vdpad.state.fields import U16, FeatureNames, HashTypeNames
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import Feature
+from vdpad.wire.datagrams import MAX_DESCRIPTORS
 
 _Address = Annotated[int, Field(ge=0, lt=1 << 64)]
 # Linux include/uapi/linux/limits.h, NAME_MAX: the name is a folder's in sysfs.
@@ -75,6 +76,19 @@ class LentParams(Params):
     config: DeviceConfigParams = DeviceConfigParams()
     ring: RingParams
 
+
+_Place = Annotated[int, Field(ge=0, lt=MAX_DESCRIPTORS)]
+
+
+class DescriptorPlaces(Params):
+    """Where among the descriptors that came with a request each of a lent ring's is, from 0."""
+
+    memory: _Place
+    kick: _Place
+    call: _Place
+
+
+IN_ORDER = DescriptorPlaces(memory=0, kick=1, call=2)
 
 _MODELS: Mapping[str, type[Params]] = {
     "software": SoftwareParams,

@@ -7,7 +7,7 @@ from vdpad.errors import VdpadError
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
 from vdpad.service.varlink.interface import Interface
-from vdpad.wire.varlink import SERVICE, Json, Reply
+from vdpad.wire.varlink import SERVICE, CallReply, Json
 
 DESCRIPTION = f"""\
 # The Varlink service interface: what every service says of itself.
@@ -59,7 +59,7 @@ class NotCalled(VdpadError):
             parameters: what goes with it.
         """
         super().__init__(f"{error} {parameters}")
-        self.reply = Reply(dict(parameters), f"{SERVICE}.{error}")
+        self.reply = CallReply(dict(parameters), f"{SERVICE}.{error}")
 
 
 def service_interface(about: About, interfaces: Sequence[Interface]) -> Interface:

@@ -23,7 +23,7 @@ from vdpad.service.varlink.interface import Interface, error_reply
 from vdpad.wire.datagrams import Peer
 from vdpad.wire.streams import MAX_MESSAGE, Message, Stream, TooLong
 from vdpad.wire.strict_json import NotJson
-from vdpad.wire.varlink import Call, Json, NoCall, Reply, pull_call, push_reply
+from vdpad.wire.varlink import Call, CallReply, Json, NoCall, pull_call, push_reply
 
 
 class Varlink:
@@ -88,7 +88,7 @@ class Varlink:
             if call.name in interface.series:
                 await _send_while_there(stream, interface.series[call.name](request))
                 return
-            reply = Reply(await interface.methods[call.name](request))
+            reply = CallReply(await interface.methods[call.name](request))
         except NotCalled as error:
             self._refused(Refusal(Kind.METHOD_NOT_FOUND, str(error)))
             reply = error.reply
@@ -114,7 +114,7 @@ class Varlink:
             raise NotCalled("MethodNotImplemented", method=call.method)
         return interface
 
-    def _pushed(self, reply: Reply, peer: Peer) -> bytes:
+    def _pushed(self, reply: CallReply, peer: Peer) -> bytes:
         data = push_reply(reply)
         if len(data) <= peer.limit:
             return data
@@ -159,5 +159,5 @@ async def _send_while_there(stream: Stream, series: AsyncGenerator[Json]) -> Non
 async def _send_each(stream: Stream, series: AsyncGenerator[Json]) -> None:
     async with contextlib.aclosing(series):
         async for parameters in series:
-            await stream.send(push_reply(Reply(parameters, continues=True)))
+            await stream.send(push_reply(CallReply(parameters, continues=True)))
             await asyncio.sleep(0)

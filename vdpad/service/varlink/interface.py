@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
-from vdpad.wire.varlink import SERVICE, Json, Reply
+from vdpad.wire.varlink import SERVICE, CallReply, Json
 
 Method = Callable[[Request], Awaitable[Json]]
 """Gives the parameters of the reply. Raises Refusal."""
@@ -30,12 +30,12 @@ class Interface:
     """Those that can be called with `more` only."""
 
 
-def error_reply(interface: str, refusal: Refusal) -> Reply:
+def error_reply(interface: str, refusal: Refusal) -> CallReply:
     """The reply to a call of an interface's that was refused."""
     data = {"message": str(refusal), **refusal.data}
     if refusal.kind is Kind.INVALID_PARAMS:
-        return Reply({"parameter": _first(refusal), **data}, f"{SERVICE}.InvalidParameter")
-    return Reply(data, f"{interface}.{error_name(refusal.kind)}")
+        return CallReply({"parameter": _first(refusal), **data}, f"{SERVICE}.InvalidParameter")
+    return CallReply(data, f"{interface}.{error_name(refusal.kind)}")
 
 
 def error_name(kind: Kind) -> str:
