@@ -1,11 +1,14 @@
 """Who is let in at a stream socket, how many, and what becomes of them at the end."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import resource
 import socket
 import stat
+import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,11 +20,16 @@ from vdpad.service.endpoints import stream as stream_endpoint
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.stream import Connection, StreamEndpoint
 from vdpad.service.events.event import Event
-from vdpad.service.events.kinds import ConnectionCut, SocketError
+from vdpad.service.events.kinds import ConnectionCut, DescriptorsStuck, SocketError
+from vdpad.wire import descriptors
+from vdpad.wire.descriptors import CLOSER
 from vdpad.wire.streams import MAX_MESSAGE, SMALL
 
 # In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
 GUARD = 30.0
+
+# And how long a descriptor's closing takes that nobody must wait for.
+LINGERS = 20.0
 
 OVERLOADED = b"no room\0"
 
@@ -29,6 +37,7 @@ OVERLOADED = b"no room\0"
 async def echo(connection: Connection) -> None:
     """Says what it hears."""
     while (message := await connection.stream.receive(connection.place.take)) is not None:
+        CLOSER.close(-1, message.fds)
         try:
             await connection.stream.send(message.data)
         finally:
@@ -211,6 +220,64 @@ async def test_where_there_are_no_descriptors_it_listens_on_and_says_so(
         assert all(isinstance(each, SocketError) for each in listening.events)
         assert os.strerror(errno.EMFILE) in str(listening.events[0])
         assert await echoed(connection)
+
+
+# --- foreign descriptors ---
+
+
+@pytest.fixture
+def lingering() -> Iterator[int]:
+    """A descriptor whose closing takes so many seconds: a TCP socket with unsent data."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        receiver, _ = server.accept()
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.send(b"x" * 65536)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(LINGERS)))
+        yield sender.detach()
+        receiver.close()  # which ends the waiting
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
+async def test_nobody_waits_for_descriptors_that_go_with_a_connection(
+    listening: Listening, lingering: int, read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64 if read else 0)
+    before = time.monotonic()
+    async with connected(listening.path) as one:
+        socket.send_fds(one, [b"x"], [lingering])
+        os.close(lingering)
+        if not read:
+            assert await said(one) == OVERLOADED
+        await asyncio.sleep(0.01)
+    monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64)
+    async with connected(listening.path) as other:
+        assert await echoed(other)
+        await until(lambda: len(listening.endpoint._connections) == 1)
+    assert time.monotonic() - before < LINGERS
+
+
+async def test_where_descriptors_are_stuck_nothing_is_taken_until_they_are_not(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_endpoint, "_RESTS", 0.001)
+    async with connected(listening.path) as connection:
+        assert await echoed(connection)
+        monkeypatch.setattr(descriptors, "_MOST_WAITING", 0)
+        answer = asyncio.create_task(echoed(connection))
+        async with connected(listening.path) as other:
+            another = asyncio.create_task(echoed(other))
+            await until(lambda: len(listening.events) > 2)
+            assert not answer.done()
+            assert not another.done()
+            assert {type(each) for each in listening.events} == {DescriptorsStuck}
+            monkeypatch.setattr(descriptors, "_MOST_WAITING", 4096)
+            CLOSER.close(-1, [os.memfd_create("the last one")])
+            CLOSER.flush()
+            assert await answer
+            assert await another
 
 
 # --- large messages ---

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests.support.descriptors import no_descriptor_left
+from vdpad.wire.datagrams import MAX_DESCRIPTORS
 from vdpad.wire.streams import (
-    MAX_DESCRIPTORS,
     MAX_MESSAGE,
     SMALL,
     CutOff,
@@ -303,7 +303,7 @@ async def test_descriptors_are_sent_once(ends: Ends, files: list[int]) -> None:
 
 
 async def test_the_kernel_says_who_is_there(ends: Ends) -> None:
-    credentials = ends[0].credentials()
+    credentials = ends[0].credentials
     assert (credentials.pid, credentials.uid, credentials.gid) == (
         os.getpid(),
         os.geteuid(),

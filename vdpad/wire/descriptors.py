@@ -14,6 +14,7 @@ Model: systemd closes what it is sent on a thread of its own (asynchronous_close
 
 import array
 import asyncio
+import contextlib
 import os
 import queue
 import socket
@@ -21,6 +22,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 # Linux net/core/scm.h, SCM_MAX_FD: more ride on no message.
 MAX_RECEIVED = 253
@@ -125,6 +127,18 @@ class Closer:
         with self._lock:
             self._relieved.append(call)
 
+    async def relieved(self) -> None:
+        """Returns once there is room again. Cancellation leaves nothing behind."""
+        loop = asyncio.get_running_loop()
+        there_is: asyncio.Future[None] = loop.create_future()
+
+        def say() -> None:
+            if not there_is.done():
+                there_is.set_result(None)
+
+        self.when_relieved(partial(call_soon, loop, say))
+        await there_is
+
     # --- the threads ---
 
     def _hand_over(self, uid: int, fds: Sequence[int]) -> None:
@@ -165,6 +179,12 @@ class Closer:
                 relieved, self._relieved = self._relieved, []
         for call in relieved:
             call()
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """From another thread; a loop that has ended needs no more calls."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

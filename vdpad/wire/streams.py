@@ -14,7 +14,7 @@ The limits on what comes in stand here, each with the attack that it stops.
 
 import array
 import asyncio
-import os
+import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,13 +22,12 @@ from dataclasses import dataclass, field
 
 from vdpad.errors import VdpadError
 from vdpad.wire import readiness
+from vdpad.wire.datagrams import MAX_DESCRIPTORS
+from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
 
 # docs/api.md: "A message is at most 4 MiB", its NUL byte not counted. Stops memory and parsing time
 # from being the sender's choice.
 MAX_MESSAGE = 4 * 1024 * 1024
-
-# A lent target has 3. Stops a sender from filling our descriptor table with one message.
-MAX_DESCRIPTORS = 3
 
 # How much is taken at once. Stops one who sends a lot from keeping the event loop.
 _PIECE = 64 * 1024
@@ -40,9 +39,7 @@ SMALL = 16 * 1024
 # seconds. Stops those who drip or do not read from holding what their message takes.
 PATIENCE = 10.0
 
-_INT = array.array("i").itemsize
 _UCRED = struct.Struct("iII")
-_CONTROL_SIZE = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
 
 
 class BadStream(VdpadError):
@@ -78,29 +75,38 @@ class Message:
     """Without its NUL byte."""
     fds: list[int] = field(default_factory=list)
     too_many_fds: bool = False
-    """More descriptors came than MAX_DESCRIPTORS; which of them arrived means nothing."""
+    """More descriptors came than MAX_DESCRIPTORS, or than could be opened here; none was kept."""
 
 
 async def _at_once() -> None:
     """Lets a message be read on without waiting for anything."""
 
 
+def _nothing() -> None:
+    """What is done where nobody wants to be told."""
+
+
 class Stream:
     """One end of it. One coroutine at a time may receive, and one send."""
 
-    def __init__(self, connection: socket.socket, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        patience: float = PATIENCE,
+        stuck: Callable[[], None] = _nothing,
+    ) -> None:
         """
         Args:
             connection: not blocking; the stream's from now on.
             patience: how long a message, or a reply, may take, in seconds.
+            stuck: called when nothing is received until descriptors are closed.
         """
         self._socket = connection
         self._patience = patience
-
-    def credentials(self) -> Credentials:
+        self._stuck = stuck
+        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        self.credentials = Credentials(*_UCRED.unpack(packed))
         """Who is at the other end: unix(7), SO_PEERCRED."""
-        packed = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return Credentials(*_UCRED.unpack(packed))
 
     async def receive(
         self, before_more: Callable[[], Awaitable[None]] = _at_once
@@ -118,9 +124,9 @@ class Stream:
             BadStream: too long, too slow, or cut off.
             OSError: the connection is lost.
         """
-        coming = _Coming(self._socket)
+        coming = _Coming(self._socket, self.credentials.uid)
         try:
-            while not coming.take():
+            while not await self._take(coming):
                 await readiness.readable(self._socket)
             if not coming.is_whole and not coming.is_over:
                 await self._receive_rest(coming, before_more)
@@ -166,6 +172,15 @@ class Stream:
         """Closes this end; nothing may be under way on it any more."""
         self._socket.close()
 
+    def abandon(self) -> None:
+        """Closes this end to one who is not trusted: at once for him, some time after for us.
+
+        What he sent and nobody read goes with it, descriptors too (descriptors.py).
+        """
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        CLOSER.close(self.credentials.uid, [self._socket.detach()])
+
     async def _receive_rest(
         self, coming: "_Coming", before_more: Callable[[], Awaitable[None]]
     ) -> None:
@@ -177,7 +192,7 @@ class Stream:
                 await before_more()
                 is_small = False
                 ends = loop.time() + self._patience
-            if coming.take():
+            if await self._take(coming):
                 await asyncio.sleep(0)
             else:
                 await self._more(coming, ends)
@@ -185,6 +200,13 @@ class Stream:
                 raise CutOff(f"closed after {coming.size} bytes of a message, before its NUL byte")
             if loop.time() > ends:
                 raise self._too_slow(coming)
+
+    async def _take(self, coming: "_Coming") -> bool:
+        """Takes what there is, once there is room for the descriptors that ride on it."""
+        while CLOSER.are_too_many:
+            self._stuck()
+            await CLOSER.relieved()
+        return coming.take()
 
     async def _more(self, coming: "_Coming", ends: float) -> None:
         try:
@@ -213,8 +235,9 @@ class Stream:
 class _Coming:
     """A message that comes, piece by piece."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, uid: int) -> None:
         self._socket = connection
+        self._uid = uid
         self._data = bytearray()
         self._fds: list[int] = []
         self._too_many_fds = False
@@ -249,13 +272,10 @@ class _Coming:
 
     def _append(self, size: int) -> None:
         piece, ancillary, flags, _ = self._socket.recvmsg(
-            size, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
+            size, RIGHTS_SIZE, socket.MSG_CMSG_CLOEXEC
         )
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                came = array.array("i")
-                came.frombytes(payload[: len(payload) - len(payload) % _INT])
-                self._fds.extend(came)
+        self._fds += received(ancillary)
+        # Truncated where this process has no room for more of them.
         if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_DESCRIPTORS:
             self._too_many_fds = True
         if self._too_many_fds:
@@ -271,7 +291,6 @@ class _Coming:
         return Message(bytes(memoryview(self._data)[:-1]), fds, self._too_many_fds)
 
     def close_fds(self) -> None:
-        """Closes the descriptors that nobody has taken."""
+        """Has the descriptors closed that nobody has taken."""
         fds, self._fds = self._fds, []
-        for fd in fds:
-            os.close(fd)
+        CLOSER.close(self._uid, fds)

@@ -10,7 +10,6 @@ from vdpad.state.fields import U16, FeatureNames, HashTypeNames
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import Feature
-from vdpad.wire.datagrams import MAX_DESCRIPTORS
 
 _Address = Annotated[int, Field(ge=0, lt=1 << 64)]
 # Linux include/uapi/linux/limits.h, NAME_MAX: the name is a folder's in sysfs.
@@ -77,7 +76,8 @@ class LentParams(Params):
     ring: RingParams
 
 
-_Place = Annotated[int, Field(ge=0, lt=MAX_DESCRIPTORS)]
+# Of memory, kick and call.
+_Place = Annotated[int, Field(ge=0, lt=3)]
 
 
 class DescriptorPlaces(Params):

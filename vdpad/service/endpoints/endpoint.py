@@ -10,7 +10,6 @@ All that is here, but what a Unix socket's path is about, serves the UDP endpoin
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -22,7 +21,7 @@ from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import DescriptorsStuck, RepliesLost, SocketError
 from vdpad.service.events.tally import Tally
 from vdpad.wire.datagrams import Loss, Peer
-from vdpad.wire.descriptors import CLOSER
+from vdpad.wire.descriptors import CLOSER, call_soon
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
@@ -138,10 +137,9 @@ class Endpoint:
             return
         self._is_paused = True
         _stop_reading(self._transport)
-        users = tuple(f"{uid}: {count}" for uid, count in CLOSER.by_user()[:_NAMED])
-        self._announce(DescriptorsStuck(CLOSER.waiting, users))
+        self._announce(descriptors_stuck())
         loop = asyncio.get_running_loop()
-        CLOSER.when_relieved(partial(_call_soon, loop, self._read_again))
+        CLOSER.when_relieved(partial(call_soon, loop, self._read_again))
 
     def _read_again(self) -> None:
         self._is_paused = False
@@ -222,6 +220,12 @@ class Endpoint:
         await self._stream.send(reply, cast("Any", peer))
 
 
+def descriptors_stuck() -> DescriptorsStuck:
+    """The event of nothing being read until descriptors are closed."""
+    users = tuple(f"{uid}: {count}" for uid, count in CLOSER.by_user()[:_NAMED])
+    return DescriptorsStuck(CLOSER.waiting, users)
+
+
 # Up to Python 3.11.2 at least, which Debian 12 has, a datagram transport cannot be paused; there is
 # done what later ones do.
 
@@ -239,9 +243,3 @@ def _begin_reading(transport: Any) -> None:
     except NotImplementedError:
         loop = asyncio.get_running_loop()
         loop._add_reader(transport._sock_fd, transport._read_ready)  # type: ignore[attr-defined]
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """From another thread; a loop that has ended needs no more calls."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from vdpad.errors import why
 from vdpad.service.endpoints.binding import bind, check_inherited, inode_of
+from vdpad.service.endpoints.endpoint import descriptors_stuck
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import ConnectionCut, SocketError
-from vdpad.wire.streams import BadStream, Credentials, Stream
+from vdpad.wire.descriptors import CLOSER
+from vdpad.wire.streams import BadStream, Stream
 
 # Stops one user from taking the connections that others need, and all from taking descriptors:
 # each connection is one, and what rides on its message (LimitNOFILE= of systemd/vdpad.service).
@@ -73,7 +75,6 @@ class Connection:
     """One client's."""
 
     stream: Stream
-    credentials: Credentials
     place: Place
 
 
@@ -150,7 +151,8 @@ class StreamEndpoint:
             if inode_of(self._path) == self._inode:
                 self._path.unlink(missing_ok=True)
             self._accept(_MOST_OF_THE_REST)
-        self._socket.close()
+        # With what those have sent who were not let in.
+        CLOSER.close(-1, [self._socket.detach()])
         for stream in self._connections.values():
             with contextlib.suppress(OSError):
                 stream.end_receiving()
@@ -172,6 +174,10 @@ class StreamEndpoint:
     def _accept(self, most: int) -> None:
         assert self._socket is not None
         for _ in range(most):
+            if CLOSER.are_too_many:
+                self._stuck()
+                self._rest()
+                return
             try:
                 connection, _address = self._socket.accept()
             except BlockingIOError:
@@ -189,23 +195,26 @@ class StreamEndpoint:
         loop.remove_reader(self._socket)
         loop.call_later(_RESTS, self._let_in)
 
+    def _stuck(self) -> None:
+        self._announce(descriptors_stuck())
+
     def _welcome(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        stream = Stream(connection)
-        credentials = stream.credentials()
+        stream = Stream(connection, stuck=self._stuck)
+        credentials = stream.credentials
         user = self._users.setdefault(credentials.uid, _User())
         user.connections += 1
         reason = self._no_room_for(user)
         if reason:
             with contextlib.suppress(OSError):
                 connection.send(self._overloaded)
-            stream.close()
+            stream.abandon()
             self._left(credentials.uid)
             self._announce(ConnectionCut(credentials.pid, credentials.uid, reason))
             return
         place = Place(user.large, self._large)
-        served = Connection(stream, credentials, place)
+        served = Connection(stream, place)
         task = asyncio.get_running_loop().create_task(self._last(served), name="connection")
         self._connections[task] = stream
         task.add_done_callback(self._connections.pop)
@@ -222,7 +231,7 @@ class StreamEndpoint:
 
     async def _last(self, connection: Connection) -> None:
         """Serves one until it ends."""
-        who = connection.credentials
+        who = connection.stream.credentials
         try:
             await self._converse(connection)
         except BadStream as error:
@@ -231,7 +240,7 @@ class StreamEndpoint:
             pass  # the client is gone; what it began goes on
         finally:
             connection.place.leave()
-            connection.stream.close()
+            connection.stream.abandon()
             self._left(who.uid)
 
     def _left(self, uid: int) -> None:

@@ -122,7 +122,7 @@ class Varlink:
 
 
 def _pulled(connection: Connection, message: Message) -> tuple[Call, Request]:
-    who = connection.credentials
+    who = connection.stream.credentials
     peer = Peer(
         None, who.pid, who.uid, who.gid, message.fds, message.too_many_fds, limit=MAX_MESSAGE
     )
