@@ -62,7 +62,7 @@ if [ ! -e "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml" ]; then # the operator's, from 
 fi
 
 install -d "$doc/examples"
-install -m 644 README.md LICENSE docs/*.md docs/*.json "$doc"
+install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink "$doc"
 install -m 644 docs/examples/* "$doc/examples"
 for each in build/man/*.[1-8]; do # `make man`
     place "$each" 644 "$root/share/man/man${each##*.}/$(basename "$each")"

@@ -24,11 +24,12 @@ from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import MAX_LINES
 from vdpad.service.endpoints import endpoint as endpoints
+from vdpad.service.endpoints import stream as stream_endpoint
 from vdpad.service.events import announcing
 from vdpad.service.events.event import UNLOGGED
 from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import COMMANDS
-from vdpad.wire import datagrams, keys, sealing
+from vdpad.wire import datagrams, keys, sealing, streams
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operating.md").read_text()
@@ -164,6 +165,10 @@ def test_every_error_that_an_operator_meets_is_told(kind: Kind) -> None:
         (endpoints._ANSWERED_AT_ONCE, "{} being answered"),
         (phases._MOST_WAITING, "{} requests that wait for one commit"),
         (datagrams.MAX_DATAGRAM // 1024, "{} KiB a request"),
+        (streams.MAX_MESSAGE >> 20, "{} MiB a request over a connection"),
+        (int(streams.PATIENCE), "{} s for a message to come"),
+        (stream_endpoint._MOST_OF_A_USER, "{} connections a user"),
+        (stream_endpoint._MOST, "connections a user, {} in all"),
         (datagrams.MAX_DESCRIPTORS, "{} descriptors a request"),
     ],
 )

@@ -58,6 +58,7 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/share/man/man5/vdpad.toml.5",
         "usr/share/man/man8/vdpad.8",
         "usr/share/doc/vdpad/api.md",
+        "usr/share/doc/vdpad/io.vdpad.Daemon.varlink",
         "usr/share/doc/vdpad/examples/lender.py",
     }
     found = {str(each.relative_to(installed)) for each in installed.rglob("*") if each.is_file()}
