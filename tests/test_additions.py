@@ -54,7 +54,7 @@ def test_the_code_has_the_names_that_the_page_has(name: str) -> None:
 
 def test_the_api_has_every_method_that_access_can_be_given_to() -> None:
     nothing = cast("Any", None)
-    assert Api(Settings(), nothing, nothing, nothing)._methods.keys() == set(METHODS)
+    assert Api(Settings(), nothing, nothing, nothing, nothing)._methods.keys() == set(METHODS)
 
 
 def test_the_page_of_the_api_tells_every_method() -> None:

@@ -98,7 +98,7 @@ class Client(Methods):
     async def watch(self, states: Sequence[str] | None = None) -> AsyncGenerator[dict[str, Any]]:
         """All operations in these states, and then each operation that changes, as it does.
 
-        It has a connection of its own, which ends with the iteration.
+        It has a connection of its own, from the first iteration until it is closed.
 
         Args:
             states: None for all.

@@ -103,9 +103,24 @@ class Methods(ABC):
         """What became of a migration."""
         return await self._object("status", migration=migration)
 
-    async def operations(self) -> list[dict[str, Any]]:
-        """All operations that the daemon remembers, as far as a reply takes them; newest first."""
-        return await self._list("status")
+    async def operations(
+        self,
+        *,
+        states: Sequence[str] | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> dict[str, Any]:
+        """What became of the operations that the daemon remembers, newest first.
+
+        Args:
+            states: in which they are; None for all.
+            limit: how many are told at most, 1000 at most; fewer where a reply has no room.
+            after: the migration that they come behind in this order; None begins with the newest.
+
+        Returns:
+            `operations`, each without its report, and `total`, which counts all in these states.
+        """
+        return await self._object("status", **_given(states=states, limit=limit, after=after))
 
     async def devices(self) -> list[dict[str, Any]]:
         """The vDPA devices of the daemon's host."""

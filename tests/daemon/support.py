@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -118,6 +119,14 @@ class Caller:
         assert "result" in reply, reply
         return reply["result"]
 
+    async def listed(self, **params: Any) -> list[Json]:
+        """What `status` lists: all that there is, which these settings let it tell at once."""
+        result = await self.result("status", **params)
+        assert result.keys() == {"operations", "total"}
+        assert all(map(is_summary, result["operations"]))
+        operations: list[Json] = result["operations"]
+        return operations
+
     async def error(self, method: str, fds: Sequence[int] = (), /, **params: Any) -> Json:
         """Asks, and gives the error."""
         reply = await self.call(method, fds, **params)
@@ -173,10 +182,10 @@ async def until_state(caller: Caller, migration: str, state: str) -> Json:
     """The operation of a migration, once it is in this state."""
     async with asyncio.timeout(GUARD):
         while True:
-            for operation in await caller.result("status"):
-                if (operation["migration"], operation["state"]) == (migration, state):
-                    found: Json = operation
-                    return found
+            reply = await caller.call("status", migration=migration)
+            if "result" in reply and reply["result"]["state"] == state:
+                operation: Json = reply["result"]
+                return operation
             await asyncio.sleep(0.005)
 
 
@@ -450,9 +459,10 @@ def has_shape(value: Any, shape: Any) -> bool:
 
 
 LINE = {"index": int, "command": str, "arguments": str, "ack": {1, None}}
+OUTCOMES = {"restored", "rejected", "incomplete", "broken", "interrupted"}
 REPORT = {
     "migration": str,
-    "outcome": {"restored", "rejected", "incomplete", "broken", "interrupted"},
+    "outcome": OUTCOMES,
     "commands": int,
     "applied": int,
     "rejected": [LINE],
@@ -520,3 +530,31 @@ def is_operation(operation: Json, state: str, outcome: str | None = None) -> boo
     assert operation["state"] == state
     assert report is None if outcome is None else is_report(report, outcome)
     return True
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+def is_summary(summary: Json) -> bool:
+    """Whether it is a Summary, and agrees with itself."""
+    rest = dict(summary)
+    outcome, began, ended = (rest.pop(name) for name in ("outcome", "began", "ended"))
+    assert isinstance(rest.pop("target"), dict)
+    assert has_shape(rest, OPERATION)
+    has_ended = summary["state"] in ("restored", "failed", "cancelled")
+    assert outcome in {*OUTCOMES, None}
+    assert (outcome == "restored") is (summary["state"] == "restored")
+    assert outcome is None or has_ended
+    assert _TIME.fullmatch(began)
+    assert _TIME.fullmatch(ended) if has_ended else ended is None
+    return True
+
+
+def is_summary_of(summary: Json, operation: Json) -> bool:
+    """Whether it is this operation's."""
+    told = {name: value for name, value in operation.items() if name != "report"}
+    report = operation["report"]
+    assert {**told, "outcome": report and report["outcome"]} == {
+        name: value for name, value in summary.items() if name not in ("began", "ended")
+    }
+    return is_summary(summary)

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.daemon.support import (
     until_state,
     vlans,
 )
-from vdpad.client import Client, Refused, Unreachable
+from vdpad.client import CannotSend, Client, Refused, Unreachable
 from vdpad.errors import VdpadError
 
 
@@ -40,6 +41,10 @@ async def client(path: Path) -> AsyncIterator[Client]:
 
 
 # --- what it asks ---
+
+
+async def names(client: Client, **which: Any) -> list[str]:
+    return [each["migration"] for each in (await client.operations(**which))["operations"]]
 
 
 async def test_every_method_gives_what_the_daemon_says(client: Client, caller: Caller) -> None:
@@ -56,8 +61,128 @@ async def test_every_method_gives_what_the_daemon_says(client: Client, caller: C
     await client.prepare("vm-3", STATE, software())
     assert is_operation(await client.cancel("vm-3"), "cancelled")
     assert await client.operations() == await caller.result("status")
-    assert [each["migration"] for each in await client.operations()] == ["vm-3", "vm-2", "vm-1"]
+    assert await names(client) == ["vm-3", "vm-2", "vm-1"]
+    assert await names(client, limit=1) == ["vm-3"]
+    assert await names(client, states=["restored"], after="vm-2") == ["vm-1"]
     assert await client.call("status", migration="vm-1") == await client.status("vm-1")
+
+
+async def test_over_a_connection_it_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "io.vdpad"
+    async with AsyncExitStack() as stack:
+        datagrams = await stack.enter_async_context(serving(tmp_path, varlink=path))
+        one = await stack.enter_async_context(Client(path, GUARD))
+        other = await stack.enter_async_context(Client(datagrams, GUARD))
+        limits = {**(await one.info())["limits"], "datagram_bytes": MAX_DATAGRAM}
+        assert {**await one.info(), "limits": limits} == await other.info()
+        prepared = await one.prepare("vm-1", STATE, software(), deadline_ms=1000)
+        assert await other.prepare("vm-1", STATE, software()) == prepared
+        report = await one.commit("vm-1", deadline_ms=20_000)
+        assert is_report(report, "restored")
+        assert await one.status("vm-1") == await other.status("vm-1")
+        assert await one.operations() == await other.operations()
+        assert await one.cancel("vm-1") == await one.status("vm-1")
+        async with lending() as lender:
+            lent = await one.restore("vm-2", STATE, lender.target, fds=lender.fds)
+            assert is_report(lent, "restored")
+        with pytest.raises(Refused) as refused:
+            await one.prepare("vm-1", vlans(1), software())
+        with pytest.raises(Refused) as refused_there:
+            await other.prepare("vm-1", vlans(1), software())
+        assert refused.value.data == refused_there.value.data
+        assert refused.value.code == refused_there.value.code
+        with pytest.raises(Refused) as refused:
+            await one.call("info", x=1)
+        assert (refused.value.kind, refused.value.code) == ("invalid-params", -32602)
+        assert refused.value.data["problems"]
+
+
+async def test_it_watches_over_a_connection_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "io.vdpad"
+    async with serving(tmp_path, varlink=path) as datagrams:
+        async with Client(path, GUARD) as client:
+            await client.prepare("vm-1", vlans(1), software())
+            async with contextlib.aclosing(client.watch()) as changes:
+                assert (await anext(changes))["migration"] == "vm-1"
+                await client.commit("vm-1")
+                assert [(await anext(changes))["state"] for _ in range(2)] == [
+                    "committing",
+                    "restored",
+                ]
+            async with contextlib.aclosing(client.watch(["failed"])) as changes:
+                first = asyncio.ensure_future(anext(changes))
+                for number in itertools.count(2):
+                    await client.prepare(f"vm-{number}", vlans(1), software())
+                    if first.done():
+                        break
+                assert (await first)["state"] == "prepared"
+        async with Client(datagrams) as client:
+            with pytest.raises(CannotSend, match="other socket"):
+                await anext(client.watch())
+
+
+async def test_the_end_of_the_daemon_ends_a_watch(tmp_path: Path) -> None:
+    path = tmp_path / "io.vdpad"
+    async with serving(tmp_path, varlink=path):
+        changes = Client(path).watch()
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.05)
+    with pytest.raises(Refused, match="stopping"):
+        await waiting
+
+
+async def test_a_daemon_that_is_gone_is_not_reached_over_a_connection(tmp_path: Path) -> None:
+    path = tmp_path / "io.vdpad"
+    client = Client(path)
+    async with serving(tmp_path, varlink=path):
+        await client.__aenter__()
+        await client.info()
+    with pytest.raises(Unreachable):
+        await client.info()
+    async with serving(tmp_path, varlink=path):
+        assert (await client.info())["name"] == "vdpad"
+        await client.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"x\0",
+        b"[]\0",
+        b'{"parameters":{}}\0',
+        b'{"error":"some.other.Error"}\0',
+        b'{"parameters":{"operation":[]}}\0',
+        b"",
+    ],
+)
+async def test_what_is_no_reply_on_a_connection_makes_it_unreachable(
+    tmp_path: Path, reply: bytes
+) -> None:
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\0")
+        writer.write(reply)
+        writer.close()
+
+    path = tmp_path / "io.vdpad"
+    server = await asyncio.start_unix_server(pretend, path)
+    async with Client(path, GUARD) as client:
+        with pytest.raises(Unreachable):
+            await client.status("vm-1") if b"operation" in reply else await client.cancel("vm-1")
+    server.close()
+    await server.wait_closed()
+
+
+async def test_by_default_it_takes_the_connection_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdpad.client.DEFAULT_SOCKET", tmp_path / "vdpad.sock")
+    monkeypatch.setattr("vdpad.client.DEFAULT_VARLINK", tmp_path / "io.vdpad")
+    for settings, limit in (({}, MAX_DATAGRAM), ({"varlink": tmp_path / "io.vdpad"}, 4 << 20)):
+        async with serving(tmp_path, **settings), Client() as client:
+            assert (await client.info())["limits"]["datagram_bytes"] == limit
+    with pytest.raises(Unreachable, match=r"vdpad\.sock.*is vdpad running"):
+        async with Client():
+            pass
 
 
 async def test_what_it_lends_stays_its_callers(client: Client) -> None:
@@ -308,7 +433,7 @@ async def test_a_result_of_the_wrong_type_makes_it_unreachable(
 async def test_a_list_that_is_none_makes_it_unreachable(tmp_path: Path) -> None:
     async with pretending(tmp_path, replying(result={})) as client:
         with pytest.raises(Unreachable, match="expected a list"):
-            await client.operations()
+            await client.devices()
 
 
 # --- late replies ---

@@ -56,7 +56,8 @@ async def test_every_method_gives_what_the_daemon_says(client: RemoteClient) -> 
     assert await client.restore("vm-1", STATE, software()) == report
     await client.prepare("vm-2", STATE, software())
     assert is_operation(await client.cancel("vm-2"), "cancelled")
-    assert [each["migration"] for each in await client.operations()] == ["vm-2", "vm-1"]
+    told = await client.operations()
+    assert [each["migration"] for each in told["operations"]] == ["vm-2", "vm-1"]
     with pytest.raises(Refused) as caught:
         await client.release("none")
     assert caught.value.kind == "no-such-device"

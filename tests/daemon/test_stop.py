@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.lending import held, held_wish, lending
+from tests.daemon.operations.shown import shown
 from tests.daemon.support import (
     GUARD,
     MAX_DATAGRAM,
@@ -32,6 +33,7 @@ from tests.daemon.targets.slow_target import SlowTarget
 from tests.daemon.udp_support import Remote, serving_udp
 from vdpad.daemon.daemon import Service, run
 from vdpad.daemon.devices.keeper import DeviceKeeper
+from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
@@ -75,13 +77,13 @@ async def test_a_commit_under_way_finishes_and_nothing_else_begins(tmp_path: Pat
     assert not path.exists()
     async with serving(tmp_path, records={"directory": tmp_path / "operations"}) as socket:
         with Caller(socket) as caller:
-            states = {each["migration"]: each["state"] for each in await caller.result("status")}
+            states = {each["migration"]: each["state"] for each in await caller.listed()}
     assert states == {"vm-1": "restored", "vm-2": "cancelled"}
 
 
 async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) -> None:
     records = Records(tmp_path / "operations")
-    operations = Operations(Limits(), Replay(), records, RunningCommits())
+    operations = Operations(Limits(), Replay(), records, RunningCommits(), Changes())
     target = SlowTarget()
     first = asyncio.create_task(operations.prepare(target.wish()))
     await target.until_asked()
@@ -96,10 +98,10 @@ async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) 
         assert caught.value.kind is Kind.OVERLOADED
     assert target.let_go == 1
     records = Records(tmp_path / "operations")
-    operations = Operations(Limits(), Replay(), records, RunningCommits())
+    operations = Operations(Limits(), Replay(), records, RunningCommits(), Changes())
     operations.recall()
     (operation,) = operations.newest_first()
-    assert is_operation(operation.to_json(), "cancelled")
+    assert is_operation(shown(operation), "cancelled")
     assert operation.renewable
     records.close()
 
@@ -119,7 +121,7 @@ async def test_a_stop_that_is_given_up_leaves_the_commits_running(tmp_path: Path
 
 @pytest.mark.parametrize("stopping", [True, False])
 async def test_a_caller_s_own_cancellation_stays_one(stopping: bool) -> None:
-    operations = Operations(Limits(), Replay(), Records(None), RunningCommits())
+    operations = Operations(Limits(), Replay(), Records(None), RunningCommits(), Changes())
     target = SlowTarget()
     preparing = asyncio.create_task(operations.prepare(target.wish()))
     await target.until_asked()

@@ -41,7 +41,7 @@ from tests.daemon.udp_support import (
     key_file,
     serving_udp,
 )
-from vdpad.daemon.api.api import Api
+from vdpad.daemon.api import api
 from vdpad.daemon.configuration import BadSettings, load_settings
 from vdpad.errors import VdpadError
 from vdpad.service.endpoints import endpoint as endpoints
@@ -88,7 +88,7 @@ async def test_info_tells_what_a_sealed_datagram_takes(remote: Remote, tmp_path:
 
 async def test_a_notification_is_carried_out_and_not_answered(remote: Remote) -> None:
     remote.send(request("prepare", migration="vm-1", state=vlans(1), target=software()))
-    assert len(await remote.result("status")) == 1
+    assert (await remote.result("status"))["total"] == 1
 
 
 @pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0", "0.0.0.0:0", "some-host:0"])
@@ -322,9 +322,10 @@ async def test_a_status_of_many_is_as_many_as_fit(remote: Remote) -> None:
         await remote.result(
             "prepare", migration=f"{number:0>128}", state=vlans(1), target=software()
         )
-    operations = await remote.result("status")
-    assert 50 < len(operations) < 150
-    assert operations[0]["migration"].endswith("149")
+    told = await remote.result("status", limit=1000)
+    assert told["total"] == 150
+    assert 50 < len(told["operations"]) < 150
+    assert told["operations"][0]["migration"].endswith("149")
 
 
 async def endpoint_of(stack: AsyncExitStack, answer: endpoints.Answer) -> UdpEndpoint:
@@ -341,10 +342,10 @@ async def test_a_reply_too_long_to_be_sealed_is_told(
     empty = len(b'{"jsonrpc":"2.0","id":7,"result":""}')
     lengths = [MAX_TEXT, MAX_TEXT + 1]
 
-    async def info(_api: Api, _call: object) -> str:
+    def plain(_method: str, _result: object) -> str:
         return "x" * (lengths.pop(0) - empty)
 
-    monkeypatch.setattr(Api, "_info", info)
+    monkeypatch.setattr(api, "plain", plain)
     async with serving_udp(tmp_path) as endpoint:
         with Remote(endpoint.address) as remote:
             remote.send(request("info", 7))

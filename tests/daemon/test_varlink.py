@@ -19,6 +19,7 @@ from tests.daemon.support import (
     faulty,
     is_operation,
     is_report,
+    is_summary,
     serving,
     software,
     until_state,
@@ -211,6 +212,129 @@ async def test_descriptors_that_are_not_what_they_are_said_to_be_are_a_bad_lend(
         assert name == "io.vdpad.Daemon.BadLend"
         assert told.keys() == {"message", "reason"}
         assert is_report(await caller.call("Commit", lender.fds, migration="vm-1"), "restored")
+
+
+# --- several, and changes ---
+
+
+async def test_status_of_several_is_as_by_datagram(caller: VarlinkCaller, datagrams: Path) -> None:
+    for number in range(3):
+        await caller.call("Restore", **wish(f"vm-{number}", vlans(1)))
+    with Caller(datagrams) as other:
+        for which in ({}, {"limit": 2}, {"states": ["failed"]}, {"after": "vm-1"}):
+            assert await caller.call("Status", **which) == await other.result("status", **which)
+
+
+async def test_a_thousand_are_listed_at_once(tmp_path: Path, path: Path) -> None:
+    limits = {"operations_at_once": 2000, "operations_kept": 2000}
+    async with serving(tmp_path, varlink=path, limits=limits):
+        with VarlinkCaller(path) as caller:
+            for number in range(1001):
+                await caller.call("Prepare", **wish(f"{number:0>128}", vlans(1)))
+            told = await caller.call("Status", limit=1000)
+    assert (len(told["operations"]), told["total"]) == (1000, 1001)
+
+
+async def watched(caller: VarlinkCaller, count: int) -> list[tuple[str, str]]:
+    """The next summaries, by migration and state."""
+    told = []
+    for _ in range(count):
+        reply = await caller.reply()
+        assert reply.keys() == {"parameters", "continues"}
+        summary = reply["parameters"]["operation"]
+        assert is_summary(summary)
+        told.append((summary["migration"], summary["state"]))
+    return told
+
+
+async def test_who_watches_is_told_of_what_there_is_and_of_each_change(
+    caller: VarlinkCaller, path: Path
+) -> None:
+    with VarlinkCaller(path) as watcher:
+        await caller.call("Prepare", **wish("vm-1", vlans(1)))
+        await caller.call("Restore", **wish("vm-2", vlans(1)))
+        await watcher.send(call("io.vdpad.Daemon.Watch", "more"))
+        assert await watched(watcher, 2) == [("vm-1", "prepared"), ("vm-2", "restored")]
+        await caller.call("Restore", **wish("vm-3", vlans(1)))
+        await caller.call("Cancel", migration="vm-1")
+        assert await watched(watcher, 4) == [
+            ("vm-3", "prepared"),
+            ("vm-3", "committing"),
+            ("vm-3", "restored"),
+            ("vm-1", "cancelled"),
+        ]
+
+
+async def test_states_choose_what_is_told_first_and_not_which_changes(
+    caller: VarlinkCaller, path: Path
+) -> None:
+    with VarlinkCaller(path) as watcher:
+        await caller.call("Prepare", **wish("vm-1", vlans(1)))
+        await caller.call("Restore", **wish("vm-2", vlans(1)))
+        await watcher.send(call("io.vdpad.Daemon.Watch", "more", states=["restored"]))
+        assert await watched(watcher, 1) == [("vm-2", "restored")]
+        await caller.call("Cancel", migration="vm-1")
+        assert await watched(watcher, 1) == [("vm-1", "cancelled")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parameters", "error"),
+    [
+        ([], {}, "org.varlink.service.ExpectedMore"),
+        (["more"], {"states": ["none"]}, INVALID),
+        (["more"], {"limit": 1}, INVALID),
+    ],
+)
+async def test_a_watch_that_makes_no_sense_is_refused(
+    caller: VarlinkCaller, flags: list[str], parameters: Json, error: str
+) -> None:
+    await caller.send(call("io.vdpad.Daemon.Watch", *flags, **parameters))
+    assert (await caller.reply())["error"] == error
+    assert await caller.call("Info")
+
+
+async def test_only_who_may_ask_for_the_status_may_watch(tmp_path: Path, path: Path) -> None:
+    access = {"status": {"users": [ME + 1]}}
+    async with serving(tmp_path, varlink=path, access=access):
+        with VarlinkCaller(path) as caller:
+            await caller.send(call("io.vdpad.Daemon.Watch", "more"))
+            assert (await caller.reply())["error"] == "io.vdpad.Daemon.NotAllowed"
+
+
+async def test_a_watch_ends_with_the_daemon_after_the_last_change(
+    tmp_path: Path, path: Path
+) -> None:
+    async with serving(tmp_path, varlink=path):
+        caller = VarlinkCaller(path)
+        await caller.call("Prepare", **wish("vm-1", vlans(1)))
+        await caller.send(call("io.vdpad.Daemon.Watch", "more"))
+        assert await watched(caller, 1) == [("vm-1", "prepared")]
+    with caller:
+        assert await watched(caller, 1) == [("vm-1", "cancelled")]
+        reply = await caller.reply()
+        assert reply["error"] == "io.vdpad.Daemon.Overloaded"
+        assert "stopping" in reply["parameters"]["message"]
+
+
+async def test_one_who_watches_and_does_not_read_holds_up_nobody(
+    caller: VarlinkCaller, path: Path
+) -> None:
+    with VarlinkCaller(path) as deaf:
+        await deaf.send(call("io.vdpad.Daemon.Watch", "more"))
+        for number in range(600):
+            await caller.call("Restore", **wish(f"vm-{number}", vlans(1)))
+
+
+async def test_watching_is_counted(tmp_path: Path, path: Path) -> None:
+    service = Service(Settings(socket=tmp_path / "vdpad.sock", varlink=path))
+    await service.start()
+    with VarlinkCaller(path) as caller:
+        await caller.call("Prepare", **wish("vm-1", vlans(1)))
+        await caller.send(call("io.vdpad.Daemon.Watch", "more"))
+        await watched(caller, 1)
+        await caller.send(b"x\0")
+    await service.stop()
+    assert service.api.answered["watch", "ok"] == 1
 
 
 # --- who may ---

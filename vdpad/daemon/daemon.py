@@ -13,6 +13,7 @@ from vdpad.daemon.api.api import Api
 from vdpad.daemon.api.varlink import ABOUT, interface
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
+from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
@@ -63,10 +64,17 @@ class Service:
         self._targets = Targets(settings.software, announce, store)
         self._records = _records(settings, announce)
         self._running = running = RunningCommits()
+        self._changes = Changes()
         self._operations = Operations(
-            settings.limits, settings.replay, self._records, running, announce, announce.soon
+            settings.limits,
+            settings.replay,
+            self._records,
+            running,
+            self._changes,
+            announce,
+            announce.soon,
         )
-        self.api = Api(settings, self._operations, self._targets, running, announce)
+        self.api = Api(settings, self._operations, self._targets, running, self._changes, announce)
         self._json_rpc = JsonRpc(self.api)
         self._endpoint = UnixEndpoint(self._json_rpc.answer, OVERLOADED, announce)
         varlink = Varlink(ABOUT, interface(self.api), self.api.refused)
@@ -106,6 +114,7 @@ class Service:
         """Takes on nothing more, and answers what was asked; commits end by their deadlines."""
         self.announce(Stopping(self._operations.by_state()[State.COMMITTING]))
         await self._operations.stop()
+        self._changes.end()
         endpoints = (self._endpoint, self._streams, self.udp)
         await asyncio.gather(*(each.close() for each in endpoints if each is not None))
         await self._targets.stop()

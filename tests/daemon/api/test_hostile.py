@@ -114,7 +114,7 @@ async def test_senders_without_an_address_are_served_and_not_answered(path: Path
             restore = {"state": vlans(1), "target": software()}
             await nameless.send(request("restore", 1, migration=f"vm-{number}", **restore))
             await caller.result("info")
-        operations = await caller.result("status")
+        operations = await caller.listed()
         assert len(operations) == 50
         assert nameless.received() is None
 
@@ -214,7 +214,7 @@ async def test_many_large_replies_at_once_all_arrive(tmp_path: Path) -> None:
                 await caller.send(request("status", 1))
             await asyncio.sleep(0.5)
             replies = await asyncio.gather(*(caller.receive() for caller in callers))
-    assert all(len(reply["result"]) == 100 for reply in replies)
+    assert all(len(reply["result"]["operations"]) == 100 for reply in replies)
 
 
 # --- descriptors ---
@@ -309,7 +309,7 @@ async def test_more_than_three_descriptors_are_refused_everywhere(
 ) -> None:
     error = await caller.error(method, [devnull] * count, **METHODS[method])
     assert is_error(error, "bad-lend", "reason")
-    assert await caller.result("status") == []
+    assert await caller.listed() == []
 
 
 # --- what waits ---

@@ -179,8 +179,9 @@ async def test_operations_past_the_memory_are_overloaded_until_some_end(tmp_path
                 reply := await caller.call("prepare", migration=f"{prepared}", **wish)
             ):
                 prepared += 1
-            assert is_error(reply["error"], "overloaded")
+            assert is_error(reply["error"], "overloaded", "migration")
             assert "limits.memory_mib" in reply["error"]["message"]
+            assert reply["error"]["data"]["migration"] == "0"
             # Each takes 1.7 MiB, and a little is added in reckoning.
             assert 3 <= prepared <= 5
             # What is known already needs no more.
@@ -201,7 +202,7 @@ async def test_hostile_states_fill_no_memory(tmp_path: Path) -> None:
             for number in range(90):
                 await caller.send(ask.replace(b"NAME", b"vm-%d" % number))
                 overloaded += "error" in (reply := await caller.receive())
-            assert is_error(reply["error"], "overloaded")
+            assert is_error(reply["error"], "overloaded", "migration")
             grown = daemon.resident_kib() - before
     assert 30 <= overloaded < 60
     assert grown < 240 * 1024

@@ -236,7 +236,7 @@ async def test_what_is_wrong_with_a_state_is_told_by_its_path(
     assert problem.keys() == {"path", "code", "message"}
     assert problem["path"] == place or not place
     assert problem["code"] == code or not code
-    assert await caller.result("status") == []
+    assert await caller.listed() == []
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ async def test_a_device_that_is_not_there_is_no_such_device(
     assert is_error(
         await caller.error(method, **named, **check(vlans(1), target)), "no-such-device"
     )
-    assert await caller.result("status") == []
+    assert await caller.listed() == []
 
 
 @pytest.mark.parametrize("method", ["commit", "status", "cancel"])

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.daemon.support import HASH_REPORT, Json, vlans
+from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
@@ -32,7 +33,7 @@ def target() -> Counting:
 
 @pytest.fixture
 def operations() -> Operations:
-    return Operations(Limits(), Replay(), Records(None), RunningCommits())
+    return Operations(Limits(), Replay(), Records(None), RunningCommits(), Changes())
 
 
 def wish(target: Counting, state: Json) -> Wish:

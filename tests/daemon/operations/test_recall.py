@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.daemon.operations.shown import shown
 from tests.daemon.records.recording import (
     COMMANDS,
     create,
@@ -28,6 +29,7 @@ from tests.daemon.support import Json, serving, software, vlans
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
+from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.phases import outcome
@@ -52,7 +54,7 @@ def recalled(folder: Path, kept: int = 100) -> Iterator[tuple[Operations, list[E
     events: list[Event] = []
     records = Records(folder, events.append)
     limits = Limits(operations_at_once=2, operations_kept=kept)
-    operations = Operations(limits, Replay(), records, RunningCommits(), events.append)
+    operations = Operations(limits, Replay(), records, RunningCommits(), Changes(), events.append)
     operations.recall()
     try:
         yield operations, events
@@ -83,7 +85,7 @@ async def test_what_was_interrupted_is_told_once_by_its_device(
 ) -> None:
     with recalled(tmp_path) as (operations, events):
         operation = await operations.prepare(wish(target, device))
-        before = operation.to_json()
+        before = shown(operation)
         named = operation.details.named
     assert named == ("vm-1", target["kind"], device)
     with recalled(tmp_path) as (operations, events):
@@ -91,12 +93,12 @@ async def test_what_was_interrupted_is_told_once_by_its_device(
             RecordsRead(1),
             Interrupted(*named, stage="prepared", commands=1, applied=0, device_must_reset=False),
         ]
-        status = operations.get("vm-1").to_json()
+        status = shown(operations.get("vm-1"))
         assert {**status, "state": "prepared", "report": None} == before
     for _ in range(2):
         with recalled(tmp_path) as (operations, events):
             assert events == [RecordsRead(1)]
-            assert operations.get("vm-1").to_json() == status
+            assert shown(operations.get("vm-1")) == status
             assert operations.get("vm-1").renewable
 
 
@@ -131,7 +133,7 @@ async def test_what_was_interrupted_in_its_commit_stays_failed(tmp_path: Path) -
         with pytest.raises(Refusal, match="in the middle of this commit") as caught:
             await outcome(operations.begin("vm-1", [], None))
         assert caught.value.kind is Kind.INTERNAL
-    assert (operation.to_json(), operation.phase) == (before.to_json(), before.phase)
+    assert (shown(operation), operation.phase) == (shown(before), before.phase)
     assert not operation.renewable
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.daemon.lending import held
 from tests.daemon.support import Caller, Json, is_error, is_report, serving, software, vlans
 from tests.daemon.targets.slow_target import SlowTarget
+from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
@@ -26,7 +27,8 @@ async def test_operations_past_the_limit_are_overloaded_until_some_end(tmp_path:
                 await caller.result("prepare", **wish(name, vlans(1)))
             for method in ("prepare", "restore"):
                 error = await caller.error(method, **wish("vm-3", vlans(1)))
-                assert is_error(error, "overloaded")
+                assert is_error(error, "overloaded", "migration")
+                assert error["data"]["migration"] == "vm-1"
                 assert "2 operations are prepared or committing" in error["message"]
                 assert (
                     "`cancel` gives up what is prepared; vm-1 was prepared first"
@@ -36,7 +38,9 @@ async def test_operations_past_the_limit_are_overloaded_until_some_end(tmp_path:
             await caller.result("commit", migration="vm-1")
             assert is_report(await caller.result("restore", **wish("vm-3", vlans(1))), "restored")
             await caller.result("prepare", **wish("vm-4", vlans(1)))
-            assert is_error(await caller.error("prepare", **wish("vm-5", vlans(1))), "overloaded")
+            error = await caller.error("prepare", **wish("vm-5", vlans(1)))
+            assert is_error(error, "overloaded", "migration")
+            assert error["data"]["migration"] == "vm-2"
             await caller.result("cancel", migration="vm-2")
             await caller.result("prepare", **wish("vm-5", vlans(1)))
 
@@ -52,7 +56,7 @@ async def test_where_none_is_prepared_none_is_named_to_be_cancelled(tmp_path: Pa
 async def test_what_is_being_prepared_counts() -> None:
     slow_to_come = SlowTarget()
     limits = Limits.model_validate({"operations_at_once": 2})
-    operations = Operations(limits, Replay(), Records(None), RunningCommits())
+    operations = Operations(limits, Replay(), Records(None), RunningCommits(), Changes())
     preparing = [
         asyncio.create_task(operations.prepare(slow_to_come.wish(f"vm-{number}")))
         for number in range(2)
@@ -69,7 +73,7 @@ async def test_what_is_being_prepared_counts_as_kept(tmp_path: Path) -> None:
     limits = {"operations_at_once": 8, "operations_kept": 3}
     slow_to_come = SlowTarget()
     operations = Operations(
-        Limits.model_validate(limits), Replay(), Records(None), RunningCommits()
+        Limits.model_validate(limits), Replay(), Records(None), RunningCommits(), Changes()
     )
     preparing = [
         asyncio.create_task(operations.prepare(slow_to_come.wish(f"vm-{number}")))
@@ -88,7 +92,7 @@ async def test_the_oldest_that_have_ended_are_forgotten_first(tmp_path: Path) ->
             await caller.result("prepare", **wish("waits", vlans(1)))
             for number in range(4):
                 await caller.result("restore", **wish(f"vm-{number}", vlans(1)))
-            known = [each["migration"] for each in await caller.result("status")]
+            known = [each["migration"] for each in await caller.listed()]
             assert known == ["vm-3", "vm-2", "waits"]
             assert is_error(await caller.error("status", migration="vm-0"), "no-such-migration")
 
@@ -100,4 +104,4 @@ async def test_records_of_what_has_not_ended_are_never_forgotten(tmp_path: Path)
             assert is_error(await caller.error("prepare", **wish("vm-2", vlans(1))), "overloaded")
             assert is_report(await caller.result("commit", migration="vm-1"), "restored")
             await caller.result("prepare", **wish("vm-2", vlans(1)))
-            assert [each["migration"] for each in await caller.result("status")] == ["vm-2"]
+            assert [each["migration"] for each in await caller.listed()] == ["vm-2"]

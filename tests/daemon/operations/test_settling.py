@@ -36,11 +36,11 @@ async def test_all_are_made_small_each_time(tmp_path: Path) -> None:
             for names in (("a", "b", "c"), ("d", "e")):
                 await restore(caller, *names)
                 await until(lambda: large(folder) == 0)
-            status = await caller.result("status")
+            status = await caller.listed()
     assert len(list(folder.iterdir())) == 5
     async with serving(tmp_path, records={"directory": folder}) as path:
         with Caller(path) as caller:
-            assert await caller.result("status") == status
+            assert await caller.listed() == status
 
 
 async def test_it_waits_for_commits_that_run(tmp_path: Path) -> None:

@@ -300,7 +300,7 @@ async def test_a_geometry_that_makes_no_sense_is_refused(
             fds = lender.fds if method == "restore" else []
             error = await caller.error(method, fds, **params)
             assert is_error(error, "bad-lend", "reason")
-        assert await caller.result("status") == []
+        assert await caller.listed() == []
         assert lender.indices() == (0, 0)
 
 

@@ -6,15 +6,15 @@ speak, the parameters. An exception that is no refusal (faults.py) is our own fa
 as internal, with its traceback in the journal and nothing of it in the reply.
 """
 
-import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import vdpad
 from vdpad.daemon.api.devices import all_devices
+from vdpad.daemon.api.listing import begun_with, listed
+from vdpad.daemon.api.methods import plain, plain_summary
 from vdpad.daemon.api.params import (
     CheckParams,
     CommitParams,
@@ -24,12 +24,24 @@ from vdpad.daemon.api.params import (
     ReleaseParams,
     RestoreParams,
     StatusParams,
+    WatchParams,
     read_params,
 )
 from vdpad.daemon.api.refused import SenderNotAllowed, Subject, refused_event, subject_of
+from vdpad.daemon.api.results import (
+    CheckResult,
+    DeviceResult,
+    InfoResult,
+    LimitsResult,
+    OperationResult,
+    OperationsResult,
+    ReleasedResult,
+    StepResult,
+)
 from vdpad.daemon.events.requests import InternalError
 from vdpad.daemon.faults import refusal_of
-from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.changes import Changes
+from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.phases import outcome
 from vdpad.daemon.operations.running import RunningCommits
@@ -40,16 +52,20 @@ from vdpad.daemon.targets.target_params import KINDS, DescriptorPlaces
 from vdpad.queues.lent_queue import BadLend
 from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
-from vdpad.restore.report import MAX_LINES
+from vdpad.restore.report import MAX_LINES, Report
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.event import CALLER
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
+from vdpad.state.model import NetState
 from vdpad.virtio.features import unmet_requirements
 from vdpad.wire.datagrams import MAX_DESCRIPTORS, Peer
 
 API_VERSION = 1
 FORMATS = ("native",)
+
+WATCH = "watch"
+"""The method that only a connection has: its results are without end."""
 
 
 class Api:
@@ -61,12 +77,14 @@ class Api:
         operations: Operations,
         targets: Targets,
         running: RunningCommits,
+        changes: Changes,
         announce: Announce = log_event,
     ) -> None:
         self._settings = settings
         self._operations = operations
         self._targets = targets
         self._running = running
+        self._changes = changes
         self._announce = announce
         self.answered: Counter[tuple[str, str]] = Counter()
         """Requests by method and how they were answered: "ok", or the error's kind."""
@@ -92,14 +110,36 @@ class Api:
         Cancellation leaves a commit that was begun running. The peer's descriptors stay the
         caller's to close.
         """
-        CALLER.set(request.peer.uid if request.peer.uid >= 0 else None)
+        _act_for(request.peer)
         subject = subject_of(request)
         try:
-            result = await self._called(request)
+            result = plain(request.method, await self._called(request))
         except Exception as error:
             raise self._refusal(error, subject, request.peer) from None
         self._count(request.method, "ok")
         return result
+
+    async def watch(self, request: Request) -> AsyncGenerator[Any]:
+        """Summaries of all operations in the states that are asked for, then of each that changes.
+
+        For who may call `status`. Ends when it is closed.
+
+        Raises:
+            Refusal: not-allowed, invalid-params; overloaded: there are no more, and why.
+        """
+        _act_for(request.peer)
+        subject = subject_of(request)
+        try:
+            self._refuse_unless_allowed("status", request.peer)
+            params = read_params(WatchParams, request)
+            self._count(WATCH, "ok")
+            with self._changes.watched() as watch:
+                for each in begun_with(self._operations.newest_first(), params):
+                    yield plain_summary(each)
+                async for each in watch.changes():
+                    yield plain_summary(each)
+        except Exception as error:
+            raise self._refusal(error, subject, request.peer) from None
 
     def refused(self, refusal: Refusal, method: object = None) -> None:
         """Counts what was refused before it was a request."""
@@ -117,7 +157,7 @@ class Api:
         return refusal
 
     def _count(self, method: object, result: str) -> None:
-        known = isinstance(method, str) and method in self._methods
+        known = method == WATCH or (isinstance(method, str) and method in self._methods)
         self.answered[str(method) if known else "unknown", result] += 1
 
     async def _called(self, request: Request) -> object:
@@ -142,54 +182,51 @@ class Api:
 
     # --- the methods ---
 
-    async def _info(self, request: Request) -> object:
+    async def _info(self, request: Request) -> InfoResult:
         read_params(NoParams, request)
         limits = self._settings.limits
-        return {
-            "name": "vdpad",
-            "version": vdpad.__version__,
-            "api": API_VERSION,
-            "limits": {
-                "datagram_bytes": request.peer.limit,
-                "descriptors": MAX_DESCRIPTORS,
-                "operations_at_once": limits.operations_at_once,
-                "operations_kept": limits.operations_kept,
-                "report_lines": MAX_LINES,
-                "deadline_ms": self._settings.replay.deadline_ms,
-                "deadline_ms_max": MAX_DEADLINE_MS,
-            },
-            "formats": list(FORMATS),
-            "targets": list(KINDS),
-        }
+        return InfoResult(
+            name="vdpad",
+            version=vdpad.__version__,
+            api=API_VERSION,
+            limits=LimitsResult(
+                datagram_bytes=request.peer.limit,
+                descriptors=MAX_DESCRIPTORS,
+                operations_at_once=limits.operations_at_once,
+                operations_kept=limits.operations_kept,
+                report_lines=MAX_LINES,
+                deadline_ms=self._settings.replay.deadline_ms,
+                deadline_ms_max=MAX_DEADLINE_MS,
+            ),
+            formats=FORMATS,
+            targets=KINDS,
+        )
 
-    async def _check(self, request: Request) -> object:
+    async def _check(self, request: Request) -> CheckResult:
         await self._running.until_idle()
         params = read_params(CheckParams, request)
         terms = await self._targets.resolve(params.target).look(params.state.features)
         planned = plan(params.state, terms.capabilities)
         if isinstance(planned, Incompatible):
-            result = _check_result(problems=[asdict(each) for each in planned.problems])
-        else:
-            result = _compatible(planned, terms)
-        notes = unmet_requirements(params.state.features)
-        return {**result, "notes": list(notes)} if notes else result
+            return _incompatible(planned, params.state)
+        return _compatible(planned, terms, params.state)
 
-    async def _prepare(self, request: Request) -> object:
+    async def _prepare(self, request: Request) -> OperationResult:
         arrived_ns = time.perf_counter_ns()
         await self._running.until_idle()
         # What it gave way for is not its own time.
         waited_ns = time.perf_counter_ns() - arrived_ns
         request.began_ns += waited_ns
         wish = self._wish(read_params(PrepareParams, request), request)
-        return (await self._operations.prepare(wish)).to_json()
+        return OperationResult.of((await self._operations.prepare(wish)).snapshot())
 
-    async def _commit(self, request: Request) -> object:
+    async def _commit(self, request: Request) -> Report:
         params = read_params(CommitParams, request)
         return await self._outcome(
             params.migration, params.deadline_ms, params.descriptors, request.peer
         )
 
-    async def _restore(self, request: Request) -> object:
+    async def _restore(self, request: Request) -> Report:
         return await self._outcome(*await self._prepared(request), request.peer)
 
     async def _prepared(self, request: Request) -> tuple[str, int | None, DescriptorPlaces]:
@@ -200,32 +237,32 @@ class Api:
 
     async def _outcome(
         self, migration: str, deadline_ms: int | None, places: DescriptorPlaces, peer: Peer
-    ) -> object:
+    ) -> Report:
         begun = self._operations.begin(migration, _lent(peer.fds, places), deadline_ms)
         # What was needed of them is duplicated, and the wait may be long.
         peer.close_fds()
-        return (await outcome(begun)).to_json()
+        return await outcome(begun)
 
-    async def _status(self, request: Request) -> object:
+    async def _status(self, request: Request) -> OperationResult | OperationsResult:
         params = read_params(StatusParams, request)
         if params.migration is not None:
-            return self._operations.get(params.migration).to_json()
-        return _what_fits(self._operations.newest_first(), request.peer.limit)
+            return OperationResult.of(self._operations.get(params.migration).snapshot())
+        return listed(self._operations.newest_first(), params, request.peer.limit)
 
-    async def _cancel(self, request: Request) -> object:
+    async def _cancel(self, request: Request) -> OperationResult:
         migration = read_params(MigrationParams, request).migration
-        return (await self._operations.cancel(migration)).to_json()
+        return OperationResult.of((await self._operations.cancel(migration)).snapshot())
 
-    async def _devices(self, request: Request) -> object:
+    async def _devices(self, request: Request) -> tuple[DeviceResult, ...]:
         read_params(NoParams, request)
         return await all_devices()
 
-    async def _release(self, request: Request) -> object:
+    async def _release(self, request: Request) -> ReleasedResult:
         device = read_params(ReleaseParams, request).device
         kept = self._targets.keeper.named(device)
         self._operations.device_goes(kept.owner)
         await self._targets.keeper.close(kept)
-        return {}
+        return ReleasedResult()
 
     def _wish(self, params: PrepareParams, request: Request) -> Wish:
         return Wish(
@@ -237,56 +274,39 @@ class Api:
         )
 
 
+def _act_for(peer: Peer) -> None:
+    """What is told from here on is told as of this user."""
+    CALLER.set(peer.uid if peer.uid >= 0 else None)
+
+
 def _lent(fds: list[int], places: DescriptorPlaces) -> list[int]:
     """A lent ring's memory, kick and call among the descriptors that came; those that came."""
     order = (places.memory, places.kick, places.call)
     return [fds[at] for at in order if at < len(fds)]
 
 
-# --- results ---
-
-
-def _compatible(planned: Plan, terms: Terms) -> dict[str, object]:
+def _compatible(planned: Plan, terms: Terms, state: NetState) -> CheckResult:
     """What `check` says of a state that fits."""
     program = encode(planned.commands, terms.geometry, event_idx=terms.event_idx)
-    return _check_result(
+    return CheckResult(
+        compatible=True,
+        problems=(),
         commands=len(program.commands),
         doorbells=program.most_doorbells,
-        steps=[{"command": name, "count": count} for name, count in planned.counts()],
-        widened=list(planned.widened),
+        plan=tuple(StepResult(command=name, count=count) for name, count in planned.counts()),
+        widened=planned.widened,
+        notes=tuple(unmet_requirements(state.features)),
     )
 
 
-def _check_result(
-    *,
-    problems: list[dict[str, Any]] | None = None,
-    commands: int = 0,
-    doorbells: int = 0,
-    steps: list[dict[str, object]] | None = None,
-    widened: list[str] | None = None,
-) -> dict[str, object]:
-    return {
-        "compatible": not problems,
-        "problems": problems or [],
-        "commands": commands,
-        "doorbells": doorbells,
-        "plan": steps or [],
-        "widened": widened or [],
-    }
-
-
-# A reply is a datagram too; the envelope and the list's brackets take some of it.
-_ENVELOPE = 4096
-
-
-def _what_fits(operations: list[Operation], limit: int) -> list[dict[str, Any]]:
-    """As many of the newest operations as a reply of at most so many bytes takes."""
-    fitting: list[dict[str, Any]] = []
-    room = limit - _ENVELOPE
-    for operation in operations:
-        shown = operation.to_json()
-        room -= len(json.dumps(shown, separators=(",", ":"))) + 1
-        if room < 0:
-            break
-        fitting.append(shown)
-    return fitting
+def _incompatible(planned: Incompatible, state: NetState) -> CheckResult:
+    """What it says of one that does not."""
+    return CheckResult(
+        compatible=False,
+        problems=planned.problems,
+        commands=0,
+        doorbells=0,
+        plan=(),
+        widened=(),
+        notes=tuple(unmet_requirements(state.features)),
+    )

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from vdpad.daemon.api import results
 from vdpad.daemon.api.params import (
     CheckParams,
@@ -15,8 +17,8 @@ from vdpad.daemon.api.params import (
     RestoreParams,
     StatusParams,
 )
+from vdpad.daemon.operations.operation import Snapshot
 from vdpad.daemon.targets.target_params import Params
-from vdpad.restore.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,12 @@ METHODS: Mapping[str, ApiMethod] = {
     "commit": ApiMethod(
         "Replays what was prepared. A lent target's descriptors ride on it.",
         CommitParams,
-        Report,
+        results.ReportResult,
     ),
     "restore": ApiMethod(
         "prepare and commit in one.",
         RestoreParams,
-        Report,
+        results.ReportResult,
     ),
     "status": ApiMethod(
         "What became of a migration; without one, of those that match, newest first.",
@@ -77,3 +79,18 @@ METHODS: Mapping[str, ApiMethod] = {
         results.ReleasedResult,
     ),
 }
+
+# Made beforehand: what is sent is dumped by them, as it is described.
+_ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(each.result) for name, each in METHODS.items()
+}
+
+
+def plain(method: str, result: object) -> Any:
+    """A method's result as plain JSON values."""
+    return _ADAPTERS[method].dump_python(result, mode="json")
+
+
+def plain_summary(snapshot: Snapshot) -> Any:
+    """The same of an operation in a list."""
+    return results.SummaryResult.of(snapshot).model_dump(mode="json")

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.settings import MAX_DEADLINE_MS
 from vdpad.daemon.targets.target_params import (
     IN_ORDER,
@@ -18,10 +19,13 @@ from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
-from vdpad.state.problems import problems_of, summary
+from vdpad.state.problems import invalid, problems_of, summary
 
 NAME = r"[A-Za-z0-9._:/-]{1,128}"
 """A migration's name, as a regular expression: docs/api.md."""
+
+MAX_LISTED = 1000
+"""Operations in one reply of `status`, at most."""
 
 Migration = Annotated[str, Field(pattern=f"^{NAME}$", max_length=128)]
 Deadline = Annotated[
@@ -70,10 +74,30 @@ class MigrationParams(Params):
     migration: Migration
 
 
+States = Annotated[tuple[State, ...] | None, OrAbsent()]
+
+
 class StatusParams(Params):
-    """status."""
+    """status: of one migration, or of those that match."""
 
     migration: Annotated[Migration | None, OrAbsent()] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LISTED)] = 100
+    after: Annotated[Migration | None, OrAbsent()] = None
+    states: States = None
+
+    @model_validator(mode="after")
+    def _refuse_a_list_of_one(self) -> Self:
+        others = self.model_fields_set - {"migration"}
+        if self.migration is not None and others:
+            message = f"a migration has one state: leave out {', '.join(sorted(others))}"
+            raise invalid((("migration",), "conflict", message))
+        return self
+
+
+class WatchParams(Params):
+    """watch."""
+
+    states: States = None
 
 
 class ReleaseParams(Params):
@@ -102,6 +126,7 @@ _ENVELOPES: Mapping[type[Params], type[_Envelope[Any]]] = {
     MigrationParams: _Envelope[MigrationParams],
     StatusParams: _Envelope[StatusParams],
     ReleaseParams: _Envelope[ReleaseParams],
+    WatchParams: _Envelope[WatchParams],
 }
 
 

@@ -1,11 +1,19 @@
 """The results of each method, and what goes with each error: docs/api.md, "Results", "Errors"."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    WrapSerializer,
+)
 
-from vdpad.daemon.operations.operation import State
+from vdpad.daemon.operations.operation import Snapshot
+from vdpad.daemon.operations.transitions import State
 from vdpad.host.sysfs import Holder
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import Report
@@ -48,6 +56,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: tuple[object, ...]) -> bool:
+    return not value
+
+
 class NetConfigResult(Result):
     """What netlink tells of virtio_net_config; each only where the device has its feature."""
 
@@ -85,6 +97,19 @@ class CheckResult(Result):
     """The most that a replay rings."""
     plan: tuple[StepResult, ...]
     widened: tuple[str, ...]
+    notes: Annotated[tuple[str, ...], Field(exclude_if=_is_empty)] = ()
+    """Where the state's features are not as the specification has them."""
+
+
+def _without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) -> Any:
+    told = dump(report)
+    if not report.notes:
+        del told["notes"]
+    return told
+
+
+ReportResult = Annotated[Report, WrapSerializer(_without_empty_notes)]
+"""A Report as it is sent: with notes only where there are any."""
 
 
 class _OfOperation(Result):
@@ -99,20 +124,43 @@ class _OfOperation(Result):
     prepare_us: Count
 
 
+_OF_DETAILS = set(_OfOperation.model_fields) - {"state"}
+
+
+def _of(snapshot: Snapshot) -> dict[str, Any]:
+    details = snapshot.details.model_dump(include=_OF_DETAILS)
+    return {**details, "state": snapshot.state}
+
+
 class OperationResult(_OfOperation):
     """A migration's restore, whole."""
 
-    report: Report | None
+    report: ReportResult | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        """An operation's."""
+        report = snapshot.ending and snapshot.ending.report
+        return cls(**_of(snapshot), report=report)
 
 
 class SummaryResult(_OfOperation):
     """A migration's restore, in a list."""
 
     outcome: Outcome | None
-    began: str | None
-    """RFC 3339, UTC."""
-    ended: str | None
-    """The same."""
+    began: AwareDatetime | None
+    ended: AwareDatetime | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        """An operation's."""
+        ending = snapshot.ending
+        return cls(
+            **_of(snapshot),
+            outcome=ending.report.outcome if ending and ending.report else None,
+            began=snapshot.details.began,
+            ended=ending and ending.ended,
+        )
 
 
 class OperationsResult(Result):
@@ -151,7 +199,7 @@ class HeldData(Result):
 class ReportedData(Result):
     """What became of the commands; left out where none was sent."""
 
-    report: Annotated[Report | None, Field(exclude_if=_is_none)] = None
+    report: Annotated[ReportResult | None, Field(exclude_if=_is_none)] = None
 
 
 class ReasonData(Result):

@@ -14,9 +14,11 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 import vdpad
+from vdpad.daemon.api.api import WATCH
 from vdpad.daemon.api.methods import METHODS
+from vdpad.daemon.api.params import WatchParams
 from vdpad.daemon.api.results import DATA
-from vdpad.daemon.api.varlink import INTERFACE, REPLIES, called
+from vdpad.daemon.api.varlink import INTERFACE, REPLIES, WatchReply, called
 from vdpad.service.envelope import CODES
 from vdpad.service.refusal import Kind
 from vdpad.service.varlink.description import MethodShape, describe
@@ -46,6 +48,8 @@ def varlink() -> str:
         MethodShape(called(name), each.does, each.params, REPLIES.get(name, each.result))
         for name, each in METHODS.items()
     ]
+    watch = "All in these states, oldest first, and then each that changes; only with `more`."
+    methods.append(MethodShape(called(WATCH), watch, WatchParams, WatchReply))
     errors = {error_name(kind): data for kind, data in DATA.items() if kind not in _VARLINKS_OWN}
     return _as_on_the_page(describe(INTERFACE, _SAYS, methods, errors, StrictSchema))
 

@@ -5,13 +5,15 @@ reply are known: so a list has a name in it, and so has an operation, as `Status
 or several.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import vdpad
+from vdpad.daemon.api.api import WATCH, Api
 from vdpad.daemon.api.methods import METHODS
 from vdpad.daemon.api.results import (
     Count,
@@ -20,7 +22,7 @@ from vdpad.daemon.api.results import (
     Result,
     SummaryResult,
 )
-from vdpad.service.request import Request, Served
+from vdpad.service.request import Request
 from vdpad.service.varlink.about import About
 from vdpad.service.varlink.interface import Interface, Method
 from vdpad.wire.varlink import Json
@@ -42,6 +44,12 @@ class OperationReply(Result):
     operation: OperationResult
 
 
+class WatchReply(Result):
+    """Watch, each time."""
+
+    operation: SummaryResult
+
+
 class StatusReply(Result):
     """Status: either one operation, or those that match."""
 
@@ -50,11 +58,23 @@ class StatusReply(Result):
     total: Count | None
 
 
-def interface(served: Served) -> Interface:
-    """The interface, over whoever does the work."""
-    return Interface(
-        INTERFACE, description, {called(each): _method(served, each) for each in METHODS}
-    )
+def interface(api: Api) -> Interface:
+    """The interface, over what does the work."""
+
+    async def watch(request: Request) -> AsyncGenerator[Json]:
+        async with contextlib.aclosing(api.watch(_for_api(request, WATCH))) as summaries:
+            async for each in summaries:
+                yield {"operation": each}
+
+    methods = {called(each): _method(api, each) for each in METHODS}
+    return Interface(INTERFACE, description, methods, {called(WATCH): watch})
+
+
+def _for_api(request: Request, method: str) -> Request:
+    """A request of the API's own."""
+    request.method = method
+    request.document = json.dumps({"params": request.params}).encode()
+    return request
 
 
 def called(method: str) -> str:
@@ -62,13 +82,11 @@ def called(method: str) -> str:
     return method.capitalize()
 
 
-def _method(served: Served, name: str) -> Method:
+def _method(api: Api, name: str) -> Method:
     wrap = _WRAPPED.get(name, _as_it_is)
 
     async def call(request: Request) -> Json:
-        request.method = name
-        request.document = json.dumps({"params": request.params}).encode()
-        return wrap(await served.call(request))
+        return wrap(await api.call(_for_api(request, name)))
 
     return call
 

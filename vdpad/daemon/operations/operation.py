@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,10 +35,24 @@ class Wish:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An operation as it is at one moment."""
+
+    details: Details
+    state: State
+    ending: Ending | None
+    """None where it has not ended."""
+
+
+def _nobody(_: "Operation") -> None:
+    """Who is told of an operation that is not known yet."""
+
+
 class Operation:
     """One migration's restore: details that stay, and the phase that it is in."""
 
-    __slots__ = ("_phase", "_state", "details", "memory")
+    __slots__ = ("_phase", "_state", "details", "memory", "tell")
 
     def __init__(self, details: Details, phase: Ready | Ending) -> None:
         """
@@ -50,6 +65,8 @@ class Operation:
         """About how many bytes its program takes while it has not ended."""
         self._state = after(None, phase)
         self._phase: OperationPhase = phase
+        self.tell: Callable[[Operation], None] = _nobody
+        """Told of each change. A guest may be waiting meanwhile."""
 
     def enter(self, phase: Commit | Ending) -> None:
         """This happens to it: the next phase begins, and the one before is over.
@@ -59,6 +76,12 @@ class Operation:
         """
         self._state = after(self._state, phase)
         self._phase = phase
+        self.tell(self)
+
+    def snapshot(self) -> Snapshot:
+        """It, as it is now."""
+        ending = self._phase if isinstance(self._phase, AnyEnding) else None
+        return Snapshot(self.details, self._state, ending)
 
     @property
     def phase(self) -> OperationPhase:
@@ -88,24 +111,9 @@ class Operation:
     @property
     def report(self) -> Report | None:
         """What became of each command; None where there is nothing to tell."""
-        return self._phase.report if isinstance(self._phase, Ending) else None
+        return self._phase.report if isinstance(self._phase, AnyEnding) else None
 
     @property
     def ended(self) -> datetime | None:
         """When it ended; None where it has not, or an older vdpad did not write it down."""
-        return self._phase.ended if isinstance(self._phase, Ending) else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The API's Operation."""
-        details, report = self.details, self.report
-        return {
-            "migration": details.migration,
-            "state": self._state.value,
-            "digest": details.digest,
-            "target": details.target,
-            "commands": details.commands,
-            "doorbells": details.doorbells,
-            "widened": list(details.widened),
-            "prepare_us": details.prepare_us,
-            "report": None if report is None else report.to_json(),
-        }
+        return self._phase.ended if isinstance(self._phase, AnyEnding) else None

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from vdpad.daemon.events.operations import Cancelled, Prepared
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
+from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.commits import Commits
 from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.phases import Begun, Commit, Ready
@@ -41,6 +42,7 @@ class Operations:
         timing: Replay,
         records: Records,
         running: RunningCommits,
+        changes: Changes,
         announce: Announce = log_event,
         soon: Announce = log_event,
     ) -> None:
@@ -50,6 +52,7 @@ class Operations:
             timing: how long to wait for devices.
             records: where they outlive the daemon.
             running: who knows which commits run; no others' than these.
+            changes: who tells those that watch.
             announce: whom to tell of what becomes of them.
             soon: the same, where a guest may be waiting meanwhile.
         """
@@ -58,7 +61,7 @@ class Operations:
         self._preparing: dict[str, Preparing] = {}
         self._stopping = False
         self._books = Bookkeeping(records, announce, running)
-        self._registry = Registry(limits, self._books.forget)
+        self._registry = Registry(limits, self._books.forget, changes.tell)
         self._commits = Commits(timing, self._books, running, soon)
 
     def recall(self) -> None:

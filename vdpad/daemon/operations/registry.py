@@ -17,15 +17,19 @@ from vdpad.service.refusal import Kind, Refusal
 class Registry:
     """All operations of this daemon, oldest first."""
 
-    def __init__(self, limits: Limits, forget: Callable[[str], None]) -> None:
+    def __init__(
+        self, limits: Limits, forget: Callable[[str], None], tell: Callable[[Operation], None]
+    ) -> None:
         """
         Args:
             limits: how many there may be.
             forget: told of each migration that is known no more.
+            tell: told of each operation as it comes, and whenever it changes.
         """
         self.limits = limits
         """May be set anew; what there is more by then goes when room is needed."""
         self._forget = forget
+        self._tell = tell
         self._all: dict[str, Operation] = {}
         self._unended: list[Operation] = []
         """Those that had not ended when they were last looked at: few of all."""
@@ -51,6 +55,8 @@ class Registry:
         self._all.pop(operation.migration, None)
         self._all[operation.migration] = operation
         self._unended.append(operation)
+        operation.tell = self._tell
+        self._tell(operation)
 
     def make_room(self, preparing: int) -> None:
         """Forgets the oldest that have ended, where there are as many as may be.
@@ -92,9 +98,10 @@ class Registry:
 def _has_too_much(what: str, limit: str, unended: list[Operation]) -> Refusal:
     """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
     oldest = next((each.migration for each in unended if each.state is State.PREPARED), None)
-    prepared = "" if oldest is None else f"; {oldest} was prepared first"
-    return Refusal(
-        Kind.OVERLOADED,
+    told = (
         f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
-        f"what is prepared{prepared}",
+        "what is prepared"
     )
+    if oldest is None:
+        return Refusal(Kind.OVERLOADED, told)
+    return Refusal(Kind.OVERLOADED, f"{told}; {oldest} was prepared first", migration=oldest)

@@ -1,0 +1,77 @@
+"""Those that watch are told of each change, as it was, and cost nobody else anything."""
+
+from collections.abc import AsyncGenerator
+from typing import cast
+
+import pytest
+
+from vdpad.daemon.operations import changes
+from vdpad.daemon.operations.changes import Changes
+from vdpad.daemon.operations.operation import Operation, Snapshot
+from vdpad.service.refusal import Kind, Refusal
+
+
+class Counted:
+    """In an operation's place."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def snapshot(self) -> Snapshot:
+        self.taken += 1
+        return cast("Snapshot", self.taken)
+
+
+def tell(told: Changes, counted: Counted, times: int = 1) -> None:
+    for _ in range(times):
+        told.tell(cast("Operation", counted))
+
+
+async def read(given: AsyncGenerator[Snapshot], count: int) -> list[object]:
+    return [await anext(given) for _ in range(count)]
+
+
+async def test_each_watch_gets_each_change_as_it_was() -> None:
+    told, counted = Changes(), Counted()
+    with told.watched() as first:
+        tell(told, counted)
+        with told.watched() as second:
+            tell(told, counted, 2)
+            assert await read(first.changes(), 3) == [1, 2, 3]
+            assert await read(second.changes(), 2) == [2, 3]
+
+
+async def test_where_nobody_watches_nothing_is_taken() -> None:
+    told, counted = Changes(), Counted()
+    tell(told, counted)
+    with told.watched():
+        tell(told, counted)
+    tell(told, counted)
+    assert counted.taken == 1
+
+
+async def test_who_does_not_read_gets_what_waited_and_then_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(changes, "_MOST_WAITING", 3)
+    told, counted = Changes(), Counted()
+    with told.watched() as watch:
+        tell(told, counted, 100)
+        given = watch.changes()
+        assert await read(given, 3) == [1, 2, 3]
+        with pytest.raises(Refusal, match="faster than they were read") as caught:
+            await anext(given)
+        assert caught.value.kind is Kind.OVERLOADED
+
+
+async def test_with_the_daemon_all_watches_end_and_none_begins() -> None:
+    told, counted = Changes(), Counted()
+    with told.watched() as watch:
+        tell(told, counted)
+        told.end()
+        given = watch.changes()
+        assert await read(given, 1) == [1]
+        with pytest.raises(Refusal, match="stopping"):
+            await anext(given)
+    with told.watched() as late, pytest.raises(Refusal, match="stopping"):
+        await anext(late.changes())

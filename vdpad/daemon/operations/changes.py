@@ -1,0 +1,91 @@
+"""Changes: whoever watches is told of each operation that comes, and of each change of one.
+
+    Registry.add, Operation.enter ──tell──▶ Changes ──▶ Watch ──▶ who reads it
+                                                   └──▶ Watch ──▶ …
+
+Telling costs a commit next to nothing: where anybody watches, a snapshot of references, which is
+put into words when it is read. Who does not read in time loses his watch, and nobody waits for him.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+
+from vdpad.daemon.operations.operation import Operation, Snapshot
+from vdpad.service.refusal import Kind, Refusal
+
+# Changes that wait for one who watches. Stops one who does not read from filling memory.
+_MOST_WAITING = 4096
+
+_IS_STOPPING = "the daemon is stopping; ask the next one"
+
+
+class Watch:
+    """All changes from one moment on, for one reader."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Snapshot] = deque()
+        self._news = asyncio.Event()
+        self._end = ""
+        """Why there are no more, where that is so."""
+
+    def tell(self, snapshot: Snapshot) -> None:
+        """One more; where too many wait already, no more."""
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(snapshot)
+            self._news.set()
+        else:
+            self.end("changes came faster than they were read; ask for all that there is again")
+
+    def end(self, why: str) -> None:
+        """The reader gets what waits, and then a refusal."""
+        self._end = self._end or why
+        self._news.set()
+
+    async def changes(self) -> AsyncGenerator[Snapshot]:
+        """Each, for as long as they are read.
+
+        Raises:
+            Refusal: overloaded: why there are no more.
+        """
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._end:
+                raise Refusal(Kind.OVERLOADED, self._end)
+            self._news.clear()
+            await self._news.wait()
+
+
+class Changes:
+    """Tells those that watch."""
+
+    def __init__(self) -> None:
+        self._watches: set[Watch] = set()
+        self._is_over = False
+
+    def tell(self, operation: Operation) -> None:
+        """An operation has come, or changed."""
+        if self._watches:
+            snapshot = operation.snapshot()
+            for each in self._watches:
+                each.tell(snapshot)
+
+    @contextmanager
+    def watched(self) -> Iterator[Watch]:
+        """What comes while the context lasts."""
+        watch = Watch()
+        self._watches.add(watch)
+        if self._is_over:
+            watch.end(_IS_STOPPING)
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+
+    def end(self) -> None:
+        """There will be no more, as the daemon ends."""
+        self._is_over = True
+        for each in self._watches:
+            each.end(_IS_STOPPING)
