@@ -108,7 +108,10 @@ def _without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) ->
     return told
 
 
-ReportResult = Annotated[Report, WrapSerializer(_without_empty_notes)]
+# A lambda, as what a function says that it returns would be taken for the schema.
+ReportResult = Annotated[
+    Report, WrapSerializer(lambda report, dump: _without_empty_notes(report, dump))
+]
 """A Report as it is sent: with notes only where there are any."""
 
 
