@@ -46,6 +46,7 @@ from vdpad.daemon.records.file import (
     encode_record,
     in_memory,
 )
+from vdpad.daemon.records.memory import kept_memory
 from vdpad.errors import NotWritten, VdpadError, why
 from vdpad.restore.program import Program
 from vdpad.service.events.announcing import Announce, log_event
@@ -105,6 +106,26 @@ class Records:
             except (BadRecord, OSError) as error:
                 self._announce(RecordLost(name, str(error)))
                 self._remove(name)
+
+    def memory(self, name: str, size: int) -> memoryview | None:
+        """Memory that the next process finds as this one leaves it; zeros at first.
+
+        Args:
+            name: of its file, which no other memory has.
+            size: in bytes. Of another size it begins with zeros again.
+
+        Returns:
+            None where it cannot be had.
+        """
+        if self._directory is None:
+            return None
+        try:
+            return kept_memory(name, self._directory, size)
+        except OSError as error:
+            self._announce(RecordLost(name, why(error)))
+            # Whoever has one again is not to find what was before this process.
+            self._remove(name)
+            return None
 
     # --- what is ---
 
