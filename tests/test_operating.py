@@ -29,7 +29,7 @@ from vdpad.service.events import announcing
 from vdpad.service.events.event import UNLOGGED
 from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import COMMANDS
-from vdpad.wire import datagrams, keys, sealing, streams
+from vdpad.wire import admitted, datagrams, keys, sealing, streams
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operating.md").read_text()
@@ -151,7 +151,7 @@ def test_every_error_that_an_operator_meets_is_told(kind: Kind) -> None:
     ("figure", "text"),
     [
         (sealing.MAX_TEXT, "Request and reply have at most {} bytes"),
-        (sealing.MAX_SEEN, "more than {} were let in within the TTL"),
+        (admitted.MAX_ADMITTED, "more than {} were let in within the TTL"),
         (sealing.MAX_SKEW, "clocks may differ by {} s"),
         (Settings().udp.ttl_s, "until `udp.ttl_s` ({} s)"),
         (keys.MAX_KEYS, "one key a line, at most {};"),

@@ -25,7 +25,7 @@ from tests.between_hosts.hosts import (
 )
 from tests.between_hosts.source import VLANS_A_RESTORE
 from tests.daemon.support import ROOT, Json, is_report
-from tests.daemon.udp_support import key_file
+from tests.daemon.udp_support import key_file, known_for_long
 from vdpad.virtio.commands import VlanAdd, decode_command
 
 RESTORES = 1000
@@ -52,7 +52,9 @@ class Destination:
         self._count = folder / "commands"
         config = folder / "vdpad.toml"
         devices = "".join(f'[[software]]\nname = "sim{each}"\n' for each in range(CLIENTS))
-        config.write_text(f'[udp]\nlisten = "[::]:{PORT}"\nkey_file = "{self.keys}"\n{devices}')
+        records = f'[records]\ndirectory = "{known_for_long(folder / "records")}"\n'
+        udp = f'[udp]\nlisten = "[::]:{PORT}"\nkey_file = "{self.keys}"\n'
+        config.write_text(f"{udp}{records}{devices}")
         daemon = (sys.executable, "-m", "tests.between_hosts.counting", str(self._count))
         options = ("--socket", str(folder / "vdpad.sock"), "--config", str(config))
         with self._log.open("wb") as log:

@@ -12,7 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from tests.daemon.support import ROOT, STATE, daemon, is_report
-from tests.daemon.udp_support import OTHER_KEY, key_file
+from tests.daemon.udp_support import OTHER_KEY, key_file, known_for_long
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,9 @@ def host(folder: Path) -> Iterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with daemon(folder, udp={"listen": address, "key_file": str(key_file(folder))}) as running:
+    udp = {"listen": address, "key_file": str(key_file(folder))}
+    records = {"directory": known_for_long(folder / "records")}
+    with daemon(folder, udp=udp, records=records) as running:
         while "udp" not in running.log():
             assert running.process.poll() is None, running.log()
         yield address

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tests.daemon.support import (
     is_report,
     open_descriptors,
     request,
+    running,
     serving,
     slow,
     software,
@@ -39,6 +40,7 @@ from tests.daemon.udp_support import (
     OTHER_KEY,
     Remote,
     key_file,
+    known_for_long,
     serving_udp,
 )
 from vdpad.daemon.api import api
@@ -48,6 +50,7 @@ from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.udp import UdpEndpoint
 from vdpad.service.envelope import OVERLOADED
+from vdpad.wire import admitted
 from vdpad.wire.datagrams import Peer
 from vdpad.wire.sealing import Reason
 
@@ -222,16 +225,109 @@ async def test_from_another_address_a_replay_is_one_too(udp: UdpEndpoint, remote
         assert await refused(udp, other, token) == {Reason.REPLAYED: 1}
 
 
-async def test_a_restarted_daemon_lets_in_nothing_from_before(tmp_path: Path) -> None:
-    async with serving_udp(tmp_path) as udp:
+async def test_the_next_daemon_knows_what_was_let_in(tmp_path: Path) -> None:
+    """What was sealed in the second of its start too, and ahead of its clock; and nothing else."""
+    records = {"directory": known_for_long(tmp_path / "records")}
+    came: list[bytes] = []
+    for _ in range(3):
+        async with serving_udp(tmp_path, records=records) as udp:
+            with Remote(udp.address) as remote:
+                for token in came:
+                    assert await refused(udp, remote, token) == {Reason.REPLAYED: 1}
+                for age in (-8, -1, 0, 20):
+                    came.append(sealed_at(time.time() - age))
+                    remote.socket.send(came[-1])
+                    assert "result" in await remote.receive()
+
+
+def sealed_at(seconds: float) -> bytes:
+    """A request that was sealed at this time."""
+    return Fernet(KEY).encrypt_at_time(request("info", 1), int(seconds))
+
+
+async def test_a_daemon_that_was_killed_leaves_what_it_let_in(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    settings = {
+        "udp": {"listen": f"127.0.0.1:{address[1]}", "key_file": str(key_file(tmp_path))},
+        "records": {"directory": known_for_long(tmp_path / "records")},
+    }
+    token = sealed_at(time.time() + 5)
+    for number in (1, 2):
+        async with running(tmp_path, **settings) as daemon:
+            await until(lambda: daemon.log().count('"udp 127.0.0.1 port') == number)  # noqa: B023
+            with Remote(address) as remote:
+                remote.socket.send(token)
+                if number == 1:
+                    assert "result" in await remote.receive()
+                assert (await remote.result("info"))["name"] == "vdpad"
+                assert remote.nothing_came()
+            daemon.process.kill()
+            await asyncio.to_thread(daemon.process.wait)
+
+
+async def test_where_nothing_is_remembered_nothing_from_before_is_let_in(tmp_path: Path) -> None:
+    """Without records, or in a boot's first daemon: what an earlier one may have let in."""
+    for records in ({}, {"directory": tmp_path / "records"}):
+        async with serving_udp(tmp_path, records=records) as udp:
+            with Remote(udp.address) as remote:
+                for ahead in (-1, 0, 5, 9):
+                    remote.socket.send(sealed_at(time.time() + ahead))
+                await until(lambda: udp.refused == {Reason.EXPIRED: 4})
+                assert remote.nothing_came()
+
+
+def remove(memory: Path) -> None:
+    memory.unlink()
+
+
+def spoil(memory: Path) -> None:
+    memory.write_bytes(b"x" * memory.stat().st_size)
+
+
+def cut(memory: Path) -> None:
+    os.truncate(memory, 100)
+
+
+def put_a_fifo_there(memory: Path) -> None:
+    memory.unlink()
+    os.mkfifo(memory)
+
+
+def put_a_folder_there(memory: Path) -> None:
+    memory.unlink()
+    memory.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "is_told"),
+    [
+        (remove, False),
+        (cut, False),
+        (spoil, True),
+        (put_a_fifo_there, True),
+        (put_a_folder_there, True),
+    ],
+)
+async def test_what_is_wrong_with_the_memory_lets_nothing_in_twice(
+    tmp_path: Path, change: Callable[[Path], None], is_told: bool
+) -> None:
+    directory = known_for_long(tmp_path / "records")
+    records = {"directory": directory}
+    token = sealed_at(time.time() + 5)
+    async with serving_udp(tmp_path, records=records) as udp:
         with Remote(udp.address) as remote:
-            token = remote.send(request("info", 1))
-            await remote.receive()
-    while int(time.time()) == Fernet(KEY).extract_timestamp(token):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    async with serving_udp(tmp_path) as udp:
-        with Remote(udp.address) as remote:
-            assert await refused(udp, remote, token) == {Reason.EXPIRED: 1}
+            remote.socket.send(token)
+            assert "result" in await remote.receive()
+    change(directory / "requests-from-other-hosts")
+    with capture_logs() as events:
+        async with serving_udp(tmp_path, records=records) as udp:
+            with Remote(udp.address) as remote:
+                remote.socket.send(token)
+                await until(lambda: udp.refused == {Reason.EXPIRED: 1})
+    told = [each["record"] for each in events if each["event"] == "record-lost"]
+    assert told == ["requests-from-other-hosts"] * is_told
 
 
 async def test_the_log_tells_of_refusals_now_and_then(udp: UdpEndpoint, remote: Remote) -> None:
@@ -330,7 +426,8 @@ async def test_a_status_of_many_is_as_many_as_fit(remote: Remote) -> None:
 
 async def endpoint_of(stack: AsyncExitStack, answer: endpoints.Answer) -> UdpEndpoint:
     """An endpoint whose requests are answered by this."""
-    endpoint = UdpEndpoint(answer, OVERLOADED, [KEY], 30)
+    memory = memoryview(bytearray(admitted.size_of(100)))
+    endpoint = UdpEndpoint(answer, OVERLOADED, [KEY], 30, admitted.begin(memory, 0))
     await endpoint.listen("127.0.0.1", 0)
     stack.push_async_callback(endpoint.close)
     return endpoint

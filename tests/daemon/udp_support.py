@@ -7,6 +7,7 @@ vdpad's sealing.
 import asyncio
 import itertools
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.daemon.support import GUARD, Json, checked_reply, request
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints.udp import UdpEndpoint
+from vdpad.wire.admitted import MAX_ADMITTED, begin, size_of
 
 KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key() for _ in range(3))
 
@@ -33,6 +35,18 @@ def key_file(folder: Path, *keys: bytes) -> Path:
     return path
 
 
+def known_for_long(directory: Path) -> Path:
+    """A directory of records where daemons have remembered what they let in since the host is up.
+
+    Without it a daemon lets nobody in for its first seconds.
+    """
+    memory = bytearray(size_of(MAX_ADMITTED))
+    begin(memoryview(memory), 0)
+    directory.mkdir(0o700)
+    (directory / "requests-from-other-hosts").write_bytes(memory)
+    return directory
+
+
 @asynccontextmanager
 async def serving_udp(
     folder: Path, *, listen: str = "127.0.0.1:0", ttl_s: int = 30, **settings: Any
@@ -40,14 +54,16 @@ async def serving_udp(
     """A daemon in the running loop; gives its endpoint for other hosts."""
     udp = {"listen": listen, "key_file": str(key_file(folder)), "ttl_s": ttl_s}
     given = {"socket": folder / "vdpad.sock", "udp": udp, **settings}
-    service = Service(Settings.model_validate(given))
-    await service.start()
-    try:
-        assert service.udp is not None
-        yield service.udp
-    finally:
-        async with asyncio.timeout(GUARD):
-            await service.stop()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        records = {"directory": known_for_long(Path(elsewhere, "records"))}
+        service = Service(Settings.model_validate({"records": records, **given}))
+        await service.start()
+        try:
+            assert service.udp is not None
+            yield service.udp
+        finally:
+            async with asyncio.timeout(GUARD):
+                await service.stop()
 
 
 class Remote:

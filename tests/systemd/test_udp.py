@@ -31,6 +31,11 @@ def test_a_sealed_request_is_answered_and_no_other(service: Service) -> None:
     code, said = ask(service, "127.0.0.1", "info")
     assert (code, said.startswith("vdpad ")) == (0, True), said
 
+    # The first daemon of a boot does not know what was let in before it. The next one does.
+    service.systemctl("restart", "vdpad.service")
+    code, said = ask(service, "127.0.0.1", "info", seconds=5)
+    assert (code, said.startswith("vdpad ")) == (0, True), said
+
     # An address that udp.conf does not name: the kernel lets nothing of it reach the daemon.
     vm.output("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
     assert ask(service, "192.0.2.1", "info", seconds=3)[0] == 7

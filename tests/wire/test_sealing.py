@@ -14,8 +14,10 @@ from cryptography.fernet import Fernet, MultiFernet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.wire.gates import KEY as NEW
+from tests.wire.gates import START, TTL, Clock, fresh_memory, gate_of, memory_of_long_ago, sealed
+from vdpad.wire.admitted import MAX_ADMITTED
 from vdpad.wire.sealing import (
-    MAX_SEEN,
     MAX_SKEW,
     MAX_TEXT,
     MAX_TOKEN,
@@ -26,19 +28,7 @@ from vdpad.wire.sealing import (
     is_reply,
 )
 
-OLD, NEW, OTHER = (Fernet.generate_key() for _ in range(3))
-START = 1_800_000_000
-TTL = 30
-
-
-class Clock:
-    """A wall clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = float(START)
-
-    def __call__(self) -> float:
-        return self.now
+OLD, OTHER = Fernet.generate_key(), Fernet.generate_key()
 
 
 @pytest.fixture
@@ -48,11 +38,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def gate(clock: Clock) -> Gate:
-    return Gate(Sealer([NEW, OLD]), TTL, clock)
+    return new_gate(clock)
 
 
-def sealed(text: bytes = b"{}", at: float = START, key: bytes = NEW) -> bytes:
-    return Fernet(key).encrypt_at_time(text, int(at))
+def new_gate(clock: Clock | None = None, places: int = 100) -> Gate:
+    """One of a daemon that has run for long, and had nothing to let in."""
+    clock = clock or Clock()
+    return gate_of(clock, memory_of_long_ago(clock, places), Sealer([NEW, OLD]))
 
 
 def reason(gate: Gate, token: bytes) -> Reason:
@@ -168,22 +160,80 @@ def test_the_time_of_the_token_is_held_against_alteration(gate: Gate, clock: Clo
     assert reason(gate, base64.urlsafe_b64encode(raw)) is Reason.WRONG_KEY
 
 
-def test_what_was_sealed_before_the_gate_was_there_is_refused(gate: Gate) -> None:
-    """An earlier daemon may have let it in."""
-    assert reason(gate, sealed(at=START - 1)) is Reason.EXPIRED
-    assert gate.admit(sealed(at=START)) == b"{}"
+def test_what_an_earlier_daemon_may_have_let_in_and_nobody_remembers_is_refused(
+    clock: Clock,
+) -> None:
+    """Up to the moment when this one began to remember, and by a clock that was ahead."""
+    gate = gate_of(clock, fresh_memory())
+    for age in (1, 0, -1, -MAX_SKEW):
+        assert reason(gate, sealed(at=START - age)) is Reason.EXPIRED
+    clock.now += 0.5
+    assert reason(gate, sealed(at=START + MAX_SKEW)) is Reason.EXPIRED
+    clock.now += 0.5
+    assert gate.admit(sealed(at=START + MAX_SKEW + 1)) == b"{}"
 
 
-def test_a_clock_set_back_lets_nothing_in_twice(gate: Gate, clock: Clock) -> None:
+def test_the_next_daemon_knows_what_was_let_in(clock: Clock) -> None:
+    """Also what was sealed in the second of its start, and ahead of its clock."""
+    memory = memory_of_long_ago(clock)
+    gate = gate_of(clock, memory)
+    before = [sealed(at=START + ahead) for ahead in (-TTL, -1, 0, 1, MAX_SKEW)]
+    for token in before:
+        gate.admit(token)
+    for _ in range(3):
+        gate = gate_of(clock, memory)
+        assert {reason(gate, token) for token in before} == {Reason.REPLAYED}
+        for ahead in (-TTL, -1, 0, 1, MAX_SKEW):
+            before.append(sealed(at=START + ahead))
+            gate.admit(before[-1])
+
+
+def test_a_clock_set_back_lets_nothing_in_twice(clock: Clock) -> None:
+    gate = new_gate(clock, places=2)
     token = sealed()
     gate.admit(token)
     clock.now += TTL + 100
     gate.admit(sealed(at=clock.now))
-    clock.now = START + 1
-    assert reason(gate, token) is Reason.EXPIRED
-    assert reason(gate, sealed(at=clock.now)) is Reason.EXPIRED
-    clock.now = START + TTL + 100
+    clock.step(START + 1 - clock.now)
+    assert reason(gate, token) is Reason.REPLAYED
+    clock.step(TTL + 99)
     assert gate.admit(sealed(at=clock.now)) == b"{}"
+    # Its place was needed.
+    clock.step(START + 1 - clock.now)
+    assert reason(gate, token) is Reason.EXPIRED
+    assert reason(gate, sealed(at=START)) is Reason.EXPIRED
+
+
+@pytest.mark.parametrize("ahead", [60, 3600, 365 * 24 * 3600])
+def test_a_clock_that_was_ahead_shuts_nobody_out(clock: Clock, ahead: int) -> None:
+    """However far, with senders by the same clock, and over a restart."""
+    memory = memory_of_long_ago(clock)
+    gate = gate_of(clock, memory)
+    tokens = [sealed()]
+    gate.admit(tokens[0])
+    clock.step(ahead)
+    for _ in range(2 * TTL):
+        clock.now += 1
+        tokens.append(sealed(at=clock.now))
+        gate.admit(tokens[-1])
+    assert reason(gate, sealed(at=clock.now - ahead)) is Reason.EXPIRED
+    clock.step(-ahead)
+    for each in (gate, gate_of(clock, memory)):
+        assert each.admit(sealed(at=clock.now)) == b"{}"
+    clock.step(ahead)
+    assert {reason(gate, token) for token in tokens} == {Reason.REPLAYED, Reason.EXPIRED}
+
+
+def test_a_start_while_the_clock_is_wrong_shuts_nobody_out(clock: Clock) -> None:
+    """Where nothing is remembered, too: when that began is told right by a clock put right."""
+    clock.step(3600)
+    gate = gate_of(clock, fresh_memory())
+    clock.now += MAX_SKEW + 1
+    gate.admit(sealed(at=clock.now))
+    clock.step(-3600)
+    gate.admit(sealed(at=clock.now))
+    clock.step(-1)
+    assert reason(gate, sealed(at=START + MAX_SKEW - 1)) is Reason.EXPIRED
 
 
 def test_a_client_asks_no_clock() -> None:
@@ -233,9 +283,7 @@ def test_a_replay_in_another_spelling_is_one(gate: Gate) -> None:
             Reason.TRUNCATED,
             Reason.WRONG_KEY,
         }
-    assert {reason(Gate(Sealer([NEW]), TTL, Clock()), each) for each in no_base64} == {
-        Reason.FOREIGN
-    }
+    assert {reason(new_gate(), each) for each in no_base64} == {Reason.FOREIGN}
 
 
 def _fernet_takes(token: bytes) -> bool:
@@ -252,14 +300,14 @@ def test_one_text_may_be_sealed_often(gate: Gate) -> None:
 
 
 def test_what_does_not_open_is_not_remembered(clock: Clock) -> None:
-    gate = Gate(Sealer([NEW]), TTL, clock, most_seen=1)
+    gate = new_gate(clock, places=1)
     for _ in range(10):
         assert reason(gate, sealed(key=OTHER)) is Reason.WRONG_KEY
     assert gate.admit(sealed()) == b"{}"
 
 
 def test_a_full_memory_refuses_and_forgets_nothing_in_its_time(clock: Clock) -> None:
-    gate = Gate(Sealer([NEW]), TTL, clock, most_seen=20)
+    gate = new_gate(clock, places=20)
     early = [sealed(at=START) for _ in range(10)]
     late = [sealed(at=START + 1) for _ in range(10)]
     for token in early + late:
@@ -286,19 +334,22 @@ def test_the_memory_has_room_for_what_a_host_is_asked_and_not_for_more(clock: Cl
         def decrypt(self, token: bytes) -> bytes:
             return b""
 
-    gate = Gate(Open([NEW]), TTL, clock)
+    gate = gate_of(clock, memory_of_long_ago(clock), Open([NEW]))
     raw = bytearray(base64.urlsafe_b64decode(sealed()))
     tracemalloc.start()
     try:
-        for number in range(MAX_SEEN):
-            raw[-32:-16] = number.to_bytes(16, "big")
+        for number in range(MAX_ADMITTED):
+            raw[-32:-16] = number.to_bytes(16, "little")
             gate.admit(base64.urlsafe_b64encode(raw))
         assert tracemalloc.get_traced_memory()[0] < 32 * 1024 * 1024
         raw[-32:-16] = b"x" * 16
         assert reason(gate, base64.urlsafe_b64encode(raw)) is Reason.FULL
         clock.now += TTL + 1
-        gate.admit(sealed(at=clock.now))
-        assert tracemalloc.get_traced_memory()[0] < 1024 * 1024
+        raw[1:9] = int(clock.now).to_bytes(8, "big")
+        for number in range(MAX_ADMITTED, 2 * MAX_ADMITTED):
+            raw[-32:-16] = number.to_bytes(16, "little")
+            gate.admit(base64.urlsafe_b64encode(raw))
+        assert tracemalloc.get_traced_memory()[0] < 32 * 1024 * 1024
     finally:
         tracemalloc.stop()
 
@@ -314,7 +365,7 @@ def test_the_memory_has_room_for_what_a_host_is_asked_and_not_for_more(clock: Cl
 @example(b"gAAAAA" + b"=" * 100)
 @example(b"gAAAAABr" + b"A" * 92)
 def test_no_datagram_without_a_key_is_let_in(datagram: bytes) -> None:
-    gate = Gate(Sealer([NEW, OLD]), TTL, Clock())
+    gate = new_gate()
     reason(gate, datagram)
     with pytest.raises(NotOpened):
         Sealer([NEW]).open(datagram)
@@ -322,7 +373,7 @@ def test_no_datagram_without_a_key_is_let_in(datagram: bytes) -> None:
 
 @given(st.data())
 def test_no_token_is_let_in_when_a_bit_of_it_changed(data: st.DataObject) -> None:
-    gate = Gate(Sealer([NEW]), TTL, Clock())
+    gate = new_gate()
     raw = bytearray(base64.urlsafe_b64decode(sealed(os.urandom(data.draw(st.integers(0, 64))))))
     bit = data.draw(st.integers(0, 8 * len(raw) - 1))
     raw[bit // 8] ^= 1 << bit % 8
@@ -331,7 +382,7 @@ def test_no_token_is_let_in_when_a_bit_of_it_changed(data: st.DataObject) -> Non
 
 @given(st.binary(max_size=2000), st.sampled_from([OLD, NEW]))
 def test_every_text_comes_through_once(text: bytes, key: bytes) -> None:
-    gate = Gate(Sealer([NEW, OLD]), TTL, Clock())
+    gate = new_gate()
     token = MultiFernet([Fernet(key)]).encrypt_at_time(text, START)
     assert gate.admit(token) == text
     assert reason(gate, token) is Reason.REPLAYED

@@ -99,7 +99,9 @@ class Service:
             if self._settings.udp.listen is not None:
                 from vdpad.daemon.between_hosts import serve_udp
 
-                self.udp = await serve_udp(self._json_rpc.answer, self._settings.udp, self.announce)
+                self.udp = await serve_udp(
+                    self._json_rpc.answer, self._settings.udp, self._records.memory, self.announce
+                )
         except BaseException:
             await asyncio.gather(self._endpoint.close(), self._streams.close())
             await self._targets.stop()

@@ -10,11 +10,10 @@ in URL-safe base64. A client in another language needs a Fernet library and noth
 What a token alone does not say, and where it comes from instead:
 
 - **Time.** The daemon's Gate lets a token in from MAX_SKEW before its own clock to a TTL after.
-- **Once.** The Gate remembers the HMAC of each token it let in until the token's time is over.
-  It forgets none before: when the memory is full, new ones are refused. Only who has a key can fill
-  it, as nothing is remembered that did not open. What was sealed before the Gate was made is
-  refused, as an earlier daemon may have let it in; and where the clock is set back, what the Gate
-  has forgotten stays refused. Both are one number, `_floor`, which only rises.
+- **Once.** The Gate remembers 64 bits of the HMAC of each token it let in, in memory that the next
+  daemon goes on with (admitted.py). It forgets none whose time is not over: when the memory is
+  full, new ones are refused. Only who has a key can fill it, as nothing is remembered that did not
+  open. What may have been let in and forgotten, or before the memory began, is refused.
 - **Direction.** A request has a `method`, a reply a `result` or an `error`, inside the seal. The
   daemon drops what `is_reply`, unanswered; the client takes nothing else.
 - **Which request.** A reply is its request's by the id, of which a client makes 128 random bits.
@@ -31,6 +30,7 @@ Sizes and time are looked at first, the keys last: what is refused costs little.
 
 import binascii
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -38,10 +38,14 @@ from enum import StrEnum
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from vdpad.errors import VdpadError
+from vdpad.wire.admitted import Admitted, NoRoom, since_boot
 
 _VERSION = 0x80
 _BLOCK = 16
 _MAC = 32
+# Two of a full memory have these bytes in common once in 2^31; who has no key cannot make
+# them so.
+_MAC_TOLD = 8
 # Beside the ciphertext: version, time, IV, HMAC.
 _FRAME = 1 + 8 + 16 + _MAC
 # The base64 of version and time.
@@ -59,10 +63,6 @@ MAX_TOKEN = -(-(_FRAME + _BLOCKS * _BLOCK) // 3) * 4
 
 MAX_SKEW = 10
 """How far ahead a sender's clock may be, in seconds."""
-
-MAX_SEEN = 1 << 17
-"""Tokens that a Gate remembers, about 15 MB: 3000 a second at a TTL of 30 s. Stops who has a key
-from filling memory."""
 
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -148,24 +148,23 @@ class Gate:
         self,
         sealer: Sealer,
         ttl_s: int,
+        admitted: Admitted,
         now: Callable[[], float] = time.time,
-        most_seen: int = MAX_SEEN,
+        since_boot: Callable[[], int] = since_boot,
     ) -> None:
         """
         Args:
-            sealer: may be set anew when keys change; what was seen stays seen.
+            sealer: may be set anew when keys change; what was let in stays known.
             ttl_s: how long after its sealing a token is let in, in seconds.
+            admitted: what was let in, by this daemon and those before it.
             now: the clock by which both ends go, in seconds since 1970.
-            most_seen: how many tokens are remembered.
+            since_boot: a clock that nobody sets, in ns.
         """
         self.sealer = sealer
         self._ttl = ttl_s
+        self._admitted = admitted
         self._now = now
-        self._most_seen = most_seen
-        self._floor = int(now())
-        self._seen: dict[int, set[bytes]] = {}
-        """The tokens let in, by their time: whole seconds are forgotten at once."""
-        self._seen_total = 0
+        self._since_boot = since_boot
 
     def admit(self, token: bytes) -> bytes:
         """The text of a token.
@@ -174,40 +173,38 @@ class Gate:
             NotOpened: with its reason. Nothing is remembered of the token then.
         """
         sealed_at = _sealed_at(token)
-        self._check_time(sealed_at)
+        now = self._now()
+        self._check_time(sealed_at, now)
         mac = _mac_of(token)
-        if mac in self._seen.get(sealed_at, ()):
+        if mac in self._admitted:
             raise NotOpened(Reason.REPLAYED, "came before")
         text = self.sealer.decrypt(token)
-        self._remember(sealed_at, mac)
+        try:
+            self._admitted.add(sealed_at, mac, over=int(now) - self._ttl)
+        except NoRoom as error:
+            raise NotOpened(Reason.FULL, str(error)) from None
         return text
 
-    def _check_time(self, sealed_at: int) -> None:
-        now = int(self._now())
-        self._raise_floor(now - self._ttl)
-        if sealed_at < self._floor:
-            raise NotOpened(
-                Reason.EXPIRED,
-                f"sealed {now - sealed_at} s ago by its sender's clock; older than the TTL, or "
-                "than this daemon",
-            )
-        if sealed_at > now + MAX_SKEW:
-            raise NotOpened(Reason.EARLY, f"sealed {sealed_at - now} s ahead of this host's clock")
+    def _check_time(self, sealed_at: int, now: float) -> None:
+        age = int(now) - sealed_at
+        if age < -MAX_SKEW:
+            raise NotOpened(Reason.EARLY, f"sealed {-age} s ahead of this host's clock")
+        if age > self._ttl:
+            what = f"older than the TTL of {self._ttl} s"
+            raise NotOpened(Reason.EXPIRED, f"sealed {age} s ago by its sender's clock; {what}")
+        unknown = max(self._admitted.floor, self._known_from(now)) - sealed_at
+        if unknown > 0:
+            what = f"{unknown} s too early for this daemon to know whether it had come before"
+            raise NotOpened(Reason.EXPIRED, f"sealed {age} s ago by its sender's clock; {what}")
 
-    def _raise_floor(self, floor: int) -> None:
-        if floor <= self._floor:
-            return
-        self._floor = floor
-        for second in [second for second in self._seen if second < floor]:
-            self._seen_total -= len(self._seen.pop(second))
+    def _known_from(self, now: float) -> int:
+        """From when on nothing can have been let in before the memory began, by the clock now.
 
-    def _remember(self, sealed_at: int, mac: bytes) -> None:
-        if self._seen_total >= self._most_seen:
-            raise NotOpened(
-                Reason.FULL, f"{self._seen_total} tokens were let in within the TTL; the limit"
-            )
-        self._seen.setdefault(sealed_at, set()).add(mac)
-        self._seen_total += 1
+        A clock that was wrong when it began, and was put right since, tells it right.
+        """
+        known_for = (self._since_boot() - self._admitted.began) / 1e9
+        # Who let it in then may have done so from a clock ahead.
+        return math.ceil(now - known_for) + MAX_SKEW + 1
 
 
 def is_reply(text: bytes) -> bool:
@@ -240,8 +237,8 @@ def _sealed_at(token: bytes) -> int:
     return int.from_bytes(head[1:], "big")
 
 
-def _mac_of(token: bytes) -> bytes:
-    """What tells a token from all others: half of its HMAC.
+def _mac_of(token: bytes) -> int:
+    """What tells a token from all others: 64 bits of its HMAC.
 
     Raises:
         NotOpened: foreign, truncated.
@@ -254,7 +251,7 @@ def _mac_of(token: bytes) -> bytes:
     ciphertext = len(raw) - _FRAME
     if ciphertext < _BLOCK or ciphertext % _BLOCK:
         raise NotOpened(Reason.TRUNCATED, f"{ciphertext} bytes of ciphertext; blocks have 16")
-    return raw[-_MAC : -_MAC // 2]
+    return int.from_bytes(raw[-_MAC : _MAC_TOLD - _MAC], "little")
 
 
 def _decoded(text: bytes) -> bytes:

@@ -22,6 +22,7 @@ from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import DatagramsRefused
 from vdpad.service.events.tally import Tally
+from vdpad.wire.admitted import Admitted
 from vdpad.wire.datagrams import NoteLoss, Peer, loss_of, untold
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
 
@@ -76,10 +77,21 @@ class UdpEndpoint(Endpoint):
         overloaded: bytes,
         keys: Sequence[bytes],
         ttl_s: int,
+        admitted: Admitted,
         announce: Announce = log_event,
     ) -> None:
+        """
+        Args:
+            answer: gives the reply to a datagram.
+            overloaded: the reply to one that there is no room for.
+            keys: as `load_keys` gives them.
+            ttl_s: how long after it was sealed a request is taken, in seconds.
+            admitted: what was let in before; closed by `close`.
+            announce: told of the socket's errors, and of what is not let in.
+        """
         super().__init__(answer, overloaded, announce)
-        self._gate = Gate(Sealer(keys), ttl_s)
+        self._admitted = admitted
+        self._gate = Gate(Sealer(keys), ttl_s, admitted)
         self._socket: SealedSocket | None = None
         self._under_way: set[tuple[Any, bytes]] = set()
         """Sender and text of each request that is being answered."""
@@ -119,6 +131,7 @@ class UdpEndpoint(Endpoint):
     async def close(self) -> None:
         """Ends reading, waits for the replies under way, and closes the socket."""
         await super().close()
+        self._admitted.close()
         if self._socket is not None:
             self._socket.refused.flush()
 
