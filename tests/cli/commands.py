@@ -1,5 +1,6 @@
 """vdpactl as its users run it, for commands that need no daemon."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,20 @@ VDPACTL = [sys.executable, "-m", "vdpad.cli.vdpactl"]
 
 
 def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [*VDPACTL, *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, input=stdin, timeout=60, check=False
+        [*VDPACTL, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        input=stdin,
+        timeout=60,
+        check=False,
     )
+
+
+def environment() -> dict[str, str]:
+    """As Python has it: readline, which pytest imports, sets COLUMNS behind Python's back."""
+    return dict(os.environ)
 
 
 def said(*arguments: str | Path, code: int = 0, stdin: bytes = b"") -> str:

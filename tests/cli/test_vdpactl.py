@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.commands import environment
 from tests.daemon.support import (
     CHECK,
     HASH_REPORT,
@@ -26,12 +27,12 @@ from tests.daemon.support import (
     is_error,
     is_operation,
     is_report,
+    is_summary_of,
     vlans,
 )
 from tests.test_man import methods
 from vdpad.cli import vdpactl
 from vdpad.cli.exit_codes import MEANINGS
-from vdpad.wire.addresses import DEFAULT_SOCKET
 
 DEVICES = [
     {"name": "sim0"},
@@ -71,6 +72,7 @@ def run(
     return subprocess.run(
         [*command, *options, *arguments],
         cwd=ROOT,
+        env=environment(),
         capture_output=True,
         text=True,
         input=stdin,
@@ -155,9 +157,12 @@ def test_a_migration_step_by_step(vdpad: Path, state: str, name: str) -> None:
     operation = printed(vdpad, "status", name)
     assert is_operation(operation, "restored", "restored")
     assert operation["report"] == report
-    assert operation in printed(vdpad, "status")
+    listed = printed(vdpad, "status")["operations"]
+    (summary,) = [each for each in listed if each["migration"] == name]
+    assert is_summary_of(summary, operation)
     (line,) = [each for each in said(vdpad, "status").splitlines() if name in each]
-    assert line.split() == [name, "restored", "software", "sim0", str(STATE_COMMANDS)]
+    told = [name, "restored", "restored", "software", "sim0", str(STATE_COMMANDS)]
+    assert line.split()[: len(told)] == told
 
 
 def test_restore_as_text(vdpad: Path, state: str, name: str) -> None:
@@ -181,7 +186,8 @@ def test_cancel(vdpad: Path, state: str, name: str) -> None:
 
 def test_status_of_nothing(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
-        assert printed(running.socket, "status") == []
+        nothing = {"operations": [], "total": 0, "more": False}
+        assert printed(running.socket, "status") == nothing
         assert said(running.socket, "status").splitlines()[0].split()[0] == "migration"
 
 
@@ -252,6 +258,7 @@ METHODS = {
     "restore": ["vm", "file", "--software", "sim0", "--device", "net0"],
     "commit": ["vm"],
     "status": ["vm"],
+    "watch": [],
     "cancel": ["vm"],
     "release": ["vdpa0"],
     "keygen": [],
@@ -279,7 +286,7 @@ def test_options_stand_before_the_method_as_well_as_behind_it(method: str) -> No
     assert (before["json"], before["socket"], before["timeout"]) == (True, Path("S"), 5.0)
     assert (before["host"], before["key_file"]) == ("h", Path("k"))
     plain = parsed(*rest)
-    assert (plain["json"], plain["socket"], plain["timeout"]) == (False, DEFAULT_SOCKET, 30.0)
+    assert (plain["json"], plain["socket"], plain["timeout"]) == (False, None, 30.0)
     assert (plain["host"], plain["key_file"]) == (None, None)
     # The last one counts.
     assert parsed("--timeout", "5", *rest, "--timeout", "6")["timeout"] == 6.0

@@ -1,9 +1,11 @@
 """Results as text for people. One function a result, from its JSON to lines."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from vdpad.cli.layout import fields, sentence, table
+from vdpad.cli.terminal import printable
 
 Json = Mapping[str, Any]
 
@@ -117,20 +119,38 @@ def operation(result: Json) -> str:
     return lines + (_widened(result) if told is None else f"\n\n{report(told)}")
 
 
-def status(result: Json | Sequence[Json]) -> str:
-    """One operation, or a line for each."""
-    if isinstance(result, Mapping):
+def status(result: Json) -> str:
+    """One operation, or a line for each and whether there are more."""
+    if "operations" not in result:
         return operation(result)
-    return table(
+    listed = table(
         (
-            (each["migration"], each["state"], _target(each["target"]), each["commands"])
-            for each in result
+            (
+                each["migration"],
+                each["state"],
+                each["outcome"] or "",
+                _target(each["target"]),
+                each["commands"],
+                _time(each["began"]),
+                _age(each["began"]),
+            )
+            for each in result["operations"]
         ),
-        "migration",
-        "state",
-        "target",
-        "commands",
+        *("migration", "state", "outcome", "target", "commands", "began", "age"),
     )
+    if not result["more"]:
+        return listed
+    more = f"There are more: {len(result['operations'])} of {result['total']} are shown."
+    return f"{listed}\n\n{sentence(f'{more} --limit, --failed and --since choose others.')}"
+
+
+def change(summary: Json) -> str:
+    """An operation as it is now, on one line."""
+    at = summary["began"] if summary["state"] == "prepared" else summary["ended"]
+    when = _time(at) if at else f"{datetime.now():{_TIME}}"
+    told = [when, summary["migration"], summary["state"], summary["outcome"] or ""]
+    told += [_target(summary["target"]), f"{summary['commands']} commands"]
+    return printable("  ".join(filter(None, told)))
 
 
 def report(result: Json) -> str:
@@ -186,6 +206,25 @@ def _noted(result: Json) -> str:
 def _target(target: Json) -> str:
     name = target.get("name") or target.get("device") or target.get("path") or ""
     return f"{target['kind']} {name}".strip()
+
+
+_TIME = "%Y-%m-%d %H:%M"
+
+
+def _time(at: str | None) -> str:
+    """A time of the API's as a clock on the wall shows it."""
+    return "" if at is None else f"{datetime.fromisoformat(at).astimezone():{_TIME}}"
+
+
+def _age(at: str | None) -> str:
+    """How long ago that was, roughly."""
+    if at is None:
+        return ""
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def _us(microseconds: int) -> str:

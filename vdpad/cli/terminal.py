@@ -56,6 +56,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def give(text: str) -> bool:
+    """Prints a result; whether it was taken, or who reads has seen enough, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Else the end of the process would complain of what was not flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
 def tell(text: str) -> None:
     """Says something beside the result: a line on standard error."""
     print(f"vdpactl: {printable(text)}", file=sys.stderr)

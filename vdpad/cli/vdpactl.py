@@ -6,7 +6,6 @@ A command is a function from the command line to plain values (`run`), one from 
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from vdpad.cli import help_text, show, terminal, transport
+from vdpad.cli import help_text, listing, show, terminal, transport
 from vdpad.cli.ask import ask
 from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, USAGE, exit_code_of
 from vdpad.cli.failures import InvalidState
 from vdpad.client import DEFAULT_TIMEOUT, Refused
 from vdpad.errors import VdpadError
-from vdpad.wire.addresses import DEFAULT_SOCKET
+from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 
 _STATE_FILE = (
     "a file with a state: JSON, a QEMU migration stream or virtio device parts; - is standard input"
@@ -37,16 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         _show_failure(error, as_json=arguments.json)
         return exit_code_of(error)
     if text := json.dumps(result, indent=2) if arguments.json else arguments.show(result):
-        _print(text)
+        terminal.give(text)  # the exit code is for what was done, whoever reads it
     return int(arguments.exit_code(result))
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Who reads has seen enough, as `head` does. The exit code is still for what was done.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_failure(error: VdpadError, *, as_json: bool) -> None:
@@ -68,13 +59,13 @@ def _as_refusal(error: InvalidState) -> Refused:
 def _show_refusal(error: Refused, *, as_json: bool) -> None:
     if as_json:
         refusal = {"code": error.code, "message": str(error), "data": error.data}
-        _print(json.dumps({"error": refusal}, indent=2))
+        terminal.give(json.dumps({"error": refusal}, indent=2))
         return
     terminal.tell(f"{error.kind}: {error}")
     if "problems" in error.data:
         print(show.problems(error.data["problems"], to=sys.stderr), file=sys.stderr)
     if "report" in error.data:
-        _print(show.report(error.data["report"]))
+        terminal.give(show.report(error.data["report"]))
 
 
 def _later(module: str, name: str) -> Callable[[Any], Any]:
@@ -99,9 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         epilog=help_text.section("Exit codes", [(str(at), text) for at, text in MEANINGS.items()]),
     )
-    parser.set_defaults(
-        socket=DEFAULT_SOCKET, timeout=DEFAULT_TIMEOUT, json=False, host=None, key_file=None
-    )
+    parser.set_defaults(socket=None, timeout=DEFAULT_TIMEOUT, json=False, host=None, key_file=None)
     _with_common_options(parser)
     parser.add_argument("--version", action="version", version=f"vdpactl {vdpad.__version__}")
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
@@ -120,7 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     _with_migration(commit)
     _with_deadline(commit)
     status = _add(methods, "status", show.status, "what became of one migration, or of all")
-    status.add_argument("migration", nargs="?")
+    listing.add_options(status)
+    status.set_defaults(run=listing.status)
+    watch = _add(methods, "watch", lambda _: "", "what is under way, and each change as it comes")
+    watch.add_argument("--failed", action="store_true", help="those that fail, and no others")
+    watch.set_defaults(run=_later("vdpad.cli.watch", "run"))
     _with_migration(_add(methods, "cancel", show.operation, "give up what was prepared"))
     release = _add(methods, "release", show.released, "close a device that the daemon keeps")
     _with_device(release)
@@ -150,7 +143,7 @@ def _with_common_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=argparse.SUPPRESS,
         metavar="PATH",
-        help=f"the daemon's (default: {DEFAULT_SOCKET})",
+        help=f"the daemon's, of either kind (default: {DEFAULT_VARLINK}, else {DEFAULT_SOCKET})",
     )
     transport.add_options(group)
     group.add_argument(
