@@ -28,7 +28,7 @@ from functools import partial
 MAX_RECEIVED = 253
 
 # How many may wait to be closed, of all users. Stops stuck ones from taking all that a process may
-# have (LimitNOFILE= of the unit is 8192).
+# have (LimitNOFILE= of the unit is 10240).
 _MOST_WAITING = 4096
 
 # How many users have a thread at once; the others share one. Stops users without number from
