@@ -45,9 +45,9 @@ def test_the_first_datagram_starts_it(service: Service) -> None:
 
 def test_the_first_connection_starts_it(service: Service) -> None:
     service.systemctl("stop", "vdpad.service")
-    for pid in (0, service.pid):
-        assert service.pid == pid
-        assert service.vdpactl("--socket", VARLINK, "info").code == 0
+    assert service.pid == 0
+    assert service.vdpactl("--socket", VARLINK, "info").code == 0
+    assert service.pid != 0
     name = restore(service)
     assert service.vdpactl("--socket", VARLINK, "status", name).code == 0
 
