@@ -50,7 +50,7 @@ class Way:
 
 async def main() -> None:
     """Measures and prints the table."""
-    async with daemon("[limits]\noperations_at_once = 1024\n") as client:
+    async with daemon(limits={"operations_at_once": 1024}) as client:
         ways = _ways(client)
         for _ in range(ROUNDS + 1):
             for way in ways:

@@ -24,7 +24,7 @@ from typing import Any
 from tabulate import tabulate
 
 from tests.qemu.versions import TRIXIE
-from tests.vm.host import Daemon, migration, start, vhost_vdpa
+from tests.vm.host import Caller, migration, start, vhost_vdpa
 from tests.vm.machine import ROOT, Machine, machine, why_unavailable
 from vdpad.restore.plan import Capabilities, Plan, plan
 from vdpad.state.model import NetState
@@ -138,7 +138,7 @@ def program_way(vm: Machine, argv: Sequence[object], *flags: str) -> Way:
     return rounds
 
 
-def daemon_way(vm: Machine, daemon: Daemon, *, event_idx: bool) -> Way:
+def daemon_way(vm: Machine, daemon: Caller, *, event_idx: bool) -> Way:
     """prepare, commit, release; the report's commit_us. The outer QEMU confirms each."""
     features = [*FEATURE_NAMES, *(["RING_EVENT_IDX"] if event_idx else [])]
 
@@ -158,7 +158,7 @@ def daemon_way(vm: Machine, daemon: Daemon, *, event_idx: bool) -> Way:
 
 
 def ways_on(
-    vm: Machine, daemon: Daemon, files: Files, device: str, *, event_idx: bool
+    vm: Machine, daemon: Caller, files: Files, device: str, *, event_idx: bool
 ) -> dict[str, Way]:
     """All ways that a device allows."""
     node = f"/dev/vhost-vdpa-{('vp0', 'sim0').index(device)}"

@@ -24,7 +24,7 @@ async def main() -> None:
     rows = []
     async with AsyncExitStack() as stack:
         clients = {
-            look: await stack.enter_async_context(daemon(f"[replay]\npoll_us = {look}\n"))
+            look: await stack.enter_async_context(daemon(replay={"poll_us": look}))
             for look in LOOKS_US
         }
         for ring_size in RINGS:

@@ -23,17 +23,19 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.beside import DeviceBeside
-from benchmarks.lend import lent_target
 from benchmarks.states import full, usual
+from tests.qemu import lender
 from tests.qemu.guestless import Options, guestless, why_unavailable
+from tests.support.daemon import running
+from tests.support.device_process import device_process
+from tests.support.devices import config, geometry_of
+from tests.support.lent import lent_target
 from vdpad.client import Client
-from vdpad.queues.software.device import ALL_FEATURES
-from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.features import FEATURES, Feature
 
 CPUS = sorted(os.sched_getaffinity(0))
 DRIVERS_CPU, DEVICES_CPUS = CPUS[:1], CPUS[1:] or CPUS
+SOFTWARE_RING = 64
 QEMU_RINGS = (64, 128, 256)
 STATES = {"full": full(), "usual": usual()}
 _numbers = itertools.count(1)
@@ -68,24 +70,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def daemon(settings: str = "") -> AsyncIterator[Client]:
-    """A running daemon with these settings (TOML), and a client of it."""
+async def daemon(**settings: Any) -> AsyncIterator[Client]:
+    """A running daemon with these settings, and a client of it."""
     with tempfile.TemporaryDirectory(prefix="vdpad-bench-") as folder:
-        path, config = Path(folder) / "vdpad.sock", Path(folder) / "vdpad.toml"
-        config.write_text(settings)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "vdpad.cli.vdpad", "--socket", path, "--config", config),
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        os.sched_setaffinity(process.pid, DRIVERS_CPU)
-        try:
-            while not path.exists():  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            async with Client(path, timeout=120) as client:
+        async with running(Path(folder), **settings) as process:
+            os.sched_setaffinity(process.pid, DRIVERS_CPU)
+            async with Client(process.socket, timeout=120) as client:
                 yield client
-        finally:
-            process.terminate()
-            await process.wait()
 
 
 async def pipelined(client: Client, bench: Bench, state: dict[str, Any], series: Series) -> None:
@@ -161,11 +152,14 @@ def row(bench: Bench, commands: int, way: str, series: Series) -> list[Any]:
 
 async def on_software(client: Client, event_idx: bool, rounds: int) -> list[list[Any]]:
     """On our device, in a process beside the daemon's."""
-    features = ALL_FEATURES if event_idx else ALL_FEATURES - {Feature.RING_EVENT_IDX}
-    with DeviceBeside(features) as device:
-        size = device.target["ring"]["size"]
+    configured = config(ring_size=SOFTWARE_RING, event_idx=event_idx)
+    geometry = await geometry_of(configured)
+    target = lent_target(FEATURES.names(configured.features), geometry)
+    with device_process(ring_size=SOFTWARE_RING, event_idx=event_idx) as device:
+        lent = device.descriptors
+        fds = (lent.memory, lent.kick, lent.call)
         bench = Bench(
-            "software", size, event_idx, device.target, device.fds, device.reset, device.busy_ns
+            "software", SOFTWARE_RING, event_idx, target, fds, device.reset, device.busy_ns
         )
         return await measure(client, bench, rounds)
 
@@ -176,18 +170,8 @@ async def qemu_bench(ring_size: int, *, event_idx: bool) -> AsyncIterator[Bench]
     without = frozenset() if event_idx else frozenset({int(Feature.RING_EVENT_IDX)})
     options = Options(ring_size=ring_size, device_properties="rss=on,hash=on", without=without)
     async with guestless(options) as qemu:
-        lend = qemu.lend
-        geometry = RingGeometry(
-            size=lend.ring_size,
-            memory=Region(lend.memory_iova, lend.memory_size),
-            descriptors=lend.descriptors,
-            available=lend.available,
-            used=lend.used,
-            buffers=Region(lend.buffers_iova, lend.buffers_size),
-        )
-        target = lent_target(qemu.features, qemu.config.max_virtqueue_pairs, geometry)
-        fds = (lend.memory_fd, lend.kick_fd, lend.call_fd)
-        yield Bench("QEMU", ring_size, event_idx, target, fds)
+        target = lender.lent_target(qemu)
+        yield Bench("QEMU", ring_size, event_idx, target, lender.descriptors(qemu.lend))
 
 
 async def on_qemu(client: Client, ring_size: int, event_idx: bool, rounds: int) -> list[list[Any]]:

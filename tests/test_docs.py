@@ -9,23 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import ROOT, daemon
 from vdpad.daemon.configuration import load_settings
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
 
 
 @pytest.fixture
 def socket(tmp_path: Path) -> Iterator[Path]:
     """The socket of a running daemon."""
-    path = tmp_path / "vdpad.sock"
-    command = [sys.executable, "-m", "vdpad.cli.vdpad", "--socket", str(path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as daemon:
-        assert daemon.stderr is not None
-        assert b"listening" in daemon.stderr.readline()
-        yield path
-        daemon.terminate()
-        daemon.stderr.read()
+    with daemon(tmp_path) as running:
+        yield running.socket
 
 
 def test_the_demo_says_that_the_devices_state_equals_the_state_sent() -> None:

@@ -7,7 +7,6 @@ software devices write down every command that they carry out.
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +23,15 @@ from tests.between_hosts.hosts import (
     why_unavailable,
 )
 from tests.between_hosts.source import VLANS_A_RESTORE
-from tests.daemon.support import ROOT, Json, is_report
+from tests.daemon.support import Json, is_report
 from tests.daemon.udp_support import key_file, known_for_long
+from tests.support.daemon import ROOT, Daemon, daemon
+from tests.support.waiting import wait_until
 from vdpad.virtio.commands import VlanAdd, decode_command
 
 RESTORES = 1000
 CLIENTS = 32
+KEYS, COUNT = "keys", "commands"
 PORT = 7117
 RELAY_PORT = 7118
 
@@ -43,67 +45,31 @@ def hosts() -> Iterator[Hosts]:
         yield each
 
 
-class Destination:
-    """The daemon on the destination host, in a folder with its settings, log and count."""
-
-    def __init__(self, hosts: Hosts, folder: Path) -> None:
-        self.keys = key_file(folder)
-        self._log = folder / "vdpad.log"
-        self._count = folder / "commands"
-        config = folder / "vdpad.toml"
-        devices = "".join(f'[[software]]\nname = "sim{each}"\n' for each in range(CLIENTS))
-        records = f'[records]\ndirectory = "{known_for_long(folder / "records")}"\n'
-        udp = f'[udp]\nlisten = "[::]:{PORT}"\nkey_file = "{self.keys}"\n'
-        config.write_text(f"{udp}{records}{devices}")
-        daemon = (sys.executable, "-m", "tests.between_hosts.counting", str(self._count))
-        options = ("--socket", str(folder / "vdpad.sock"), "--config", str(config))
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                hosts.destination.command(*daemon, *options),
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-                cwd=ROOT,
-            )
-
-    def ready(self) -> None:
-        """Returns when it listens."""
-        until = time.monotonic() + 30
-        while not any("socket" in event for event in self.events("listening")):
-            assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < until
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """Ends it, which makes its log and its count whole."""
-        self.process.terminate()
-        assert self.process.wait(30) == 0, self._log.read_text()
-
-    def events(self, name: str) -> list[Json]:
-        """The log's events of this name."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [line for line in lines if line["event"] == name]
-
-    def vlans_added(self) -> Counter[int]:
-        """How often the devices were told each VLAN, by their own count; they were told no more."""
-        added: Counter[int] = Counter()
-        for line in self._count.read_text().splitlines():
-            data, ack = line.split()
-            command = decode_command(bytes.fromhex(data))
-            assert isinstance(command, VlanAdd)
-            assert ack == "0"
-            added[command.vid] += 1
-        return added
-
-
 @contextmanager
-def destination(hosts: Hosts, folder: Path) -> Iterator[Destination]:
-    daemon = Destination(hosts, folder)
-    try:
-        daemon.ready()
-        yield daemon
-    finally:
-        daemon.process.kill()
-        daemon.process.wait()
+def destination(hosts: Hosts, folder: Path) -> Iterator[Daemon]:
+    """The daemon on the destination host, which counts its devices' commands."""
+    counting = (sys.executable, "-m", "tests.between_hosts.counting", str(folder / COUNT))
+    udp = {"listen": f"[::]:{PORT}", "key_file": key_file(folder)}
+    records = {"directory": known_for_long(folder / "records")}
+    devices = [{"name": f"sim{each}"} for each in range(CLIENTS)]
+    command = hosts.destination.command(*counting)
+    with daemon(folder, command, udp=udp, records=records, software=devices) as running:
+        wait_until(lambda: any("socket" in each for each in running.events("listening")))
+        yield running
+        # Which makes its log and its count whole.
+        assert running.stop() == 0, running.log()
+
+
+def vlans_added(folder: Path) -> Counter[int]:
+    """How often the devices were told each VLAN, by their own count; they were told no more."""
+    added: Counter[int] = Counter()
+    for line in (folder / COUNT).read_text().splitlines():
+        data, ack = line.split()
+        command = decode_command(bytes.fromhex(data))
+        assert isinstance(command, VlanAdd)
+        assert ack == "0"
+        added[command.vid] += 1
+    return added
 
 
 @contextmanager
@@ -146,15 +112,15 @@ def restored(hosts: Hosts, keys: Path, host: str, port: int) -> Json:
 def test_a_thousand_restores_over_a_bad_network_are_applied_once_each(
     hosts: Hosts, tmp_path: Path
 ) -> None:
-    with destination(hosts, tmp_path) as daemon:
+    keys = tmp_path / KEYS
+    with destination(hosts, tmp_path) as running:
         if hosts.netem():
-            result = restored(hosts, daemon.keys, DESTINATION_ADDRESS, PORT)
+            result = restored(hosts, keys, DESTINATION_ADDRESS, PORT)
         else:
             with relay(hosts) as network:
-                result = restored(hosts, daemon.keys, "127.0.0.1", RELAY_PORT)
+                result = restored(hosts, keys, "127.0.0.1", RELAY_PORT)
                 printed, _ = network.communicate()
             was_bad(json.loads(printed))
-        daemon.stop()
     print("{seconds:.1f} s; one took {p50:.3f} s (p50), {p99:.3f} s (p99)".format(**result))
     assert result["seconds"] < GUARD / 2
 
@@ -162,12 +128,12 @@ def test_a_thousand_restores_over_a_bad_network_are_applied_once_each(
     assert all(is_report(report, "restored") for report in result["reports"])
     assert sorted(report["migration"] for report in result["reports"]) == sorted(names)
     # The daemon's word, and the devices' own.
-    assert Counter(event["migration"] for event in daemon.events("restored")) == Counter(names)
+    assert Counter(event["migration"] for event in running.events("restored")) == Counter(names)
     vids = range(1, 1 + RESTORES * VLANS_A_RESTORE)
-    assert daemon.vlans_added() == Counter(vids)
+    assert vlans_added(tmp_path) == Counter(vids)
 
     refused: Counter[str] = Counter()
-    for event in daemon.events("datagrams-refused"):
+    for event in running.events("datagrams-refused"):
         refused += Counter({reason: int(n) for reason, n in map(str.split, event["reasons"])})
     reasons = {"foreign", "too-long", "wrong-key", "expired", "truncated", "replayed"}
     assert refused.keys() == reasons
@@ -184,10 +150,9 @@ def was_bad(done: Json) -> None:
 
 @pytest.mark.parametrize("host", [DESTINATION_ADDRESS, f"[{DESTINATION_ADDRESS_V6}]"])
 def test_vdpactl_asks_the_other_host(hosts: Hosts, tmp_path: Path, host: str) -> None:
-    with destination(hosts, tmp_path) as daemon:
+    with destination(hosts, tmp_path):
         vdpactl = (sys.executable, "-m", "vdpad.cli.vdpactl")
-        options = ("--host", f"{host}:{PORT}", "--key-file", str(daemon.keys), "--json", "info")
+        options = ("--host", f"{host}:{PORT}", "--key-file", str(tmp_path / KEYS), "--json", "info")
         done = hosts.source.run(*vdpactl, *options)
-        daemon.stop()
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["name"] == "vdpad"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.daemon.support import ROOT
+from tests.support.daemon import ROOT
 
 VDPACTL = [sys.executable, "-m", "vdpad.cli.vdpactl"]
 

@@ -18,7 +18,9 @@ import pytest
 
 from tests.availability import skip_or_fail
 from tests.cli.commands import VDPACTL
-from tests.daemon.support import GUARD, ROOT, STATE, daemon, faulty, vdpad, vlans
+from tests.daemon.support import STATE, faulty, vlans
+from tests.support.daemon import ROOT, VDPAD, daemon
+from tests.support.waiting import GUARD
 
 Json = dict[str, Any]
 Locale = Mapping[str, str]
@@ -91,7 +93,7 @@ def test_letters_of_its_own_are_its_own(latin_1: Locale) -> None:
     [
         [*VDPACTL, "--help"],
         *([*VDPACTL, method, "--help"] for method in ("check", "capture")),
-        vdpad("--help"),
+        [*VDPAD, "--help"],
     ],
 )
 def test_every_help_can_be_read(locale: Locale, command: list[str]) -> None:
@@ -196,7 +198,7 @@ def test_settings_with_names_that_the_locale_has_not_got(locale: Locale, tmp_pat
     config = tmp_path / "vdpad.toml"
     for key in (f'"{NAME}"', "socket_group", "key_file"):
         config.write_text(f'{key} = "{NAME}"\n')
-        done = run(locale, *vdpad("--check-config", "--config", str(config)))
+        done = run(locale, *VDPAD, "--check-config", "--config", str(config))
         assert done.returncode in (0, 1)
         assert (done.stderr == b"") is (done.returncode == 0)
 
@@ -204,7 +206,7 @@ def test_settings_with_names_that_the_locale_has_not_got(locale: Locale, tmp_pat
 @contextmanager
 def _running(locale: Locale, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen(
-        vdpad(*arguments),
+        [*VDPAD, *arguments],
         cwd=ROOT,
         env={**os.environ, **locale},
         stderr=subprocess.PIPE,
@@ -252,6 +254,6 @@ def test_a_daemon_serves_whatever_its_files_are_called(
 def test_a_daemon_that_cannot_start_says_why(locale: Locale, settings: str, tmp_path: Path) -> None:
     config = tmp_path / "vdpad.toml"
     config.write_text(settings.format(tmp_path / "none" / NAME) + "\n")
-    done = run(locale, *vdpad("--config", str(config)))
+    done = run(locale, *VDPAD, "--config", str(config))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(b"vdpad: ")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.support import ROOT, is_error
+from tests.daemon.support import is_error
+from tests.support.daemon import ROOT
 from vdpad.cli import selftest, show, vdpactl
 from vdpad.cli.selftest import (
     CommandOutcome,

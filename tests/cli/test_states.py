@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.cli.commands import VDPACTL, refused, run, said
-from tests.daemon.support import ROOT, STATE, daemon
+from tests.daemon.support import STATE
+from tests.support.daemon import ROOT, daemon
 from tests.support.states import net_state
 from vdpad.cli import show_state, states
 from vdpad.cli.failures import Usage

@@ -13,7 +13,8 @@ import pytest
 from tests.cli.commands import VDPACTL
 from tests.cli.qmp_peer import GREETING, lines, peer
 from tests.cli.terminal import GUARD, Terminal
-from tests.daemon.support import ROOT, STATE, daemon, faulty, vlans
+from tests.daemon.support import STATE, faulty, vlans
+from tests.support.daemon import ROOT, daemon
 from vdpad.cli import progress
 
 QUIET = {name: value for name, value in os.environ.items() if name != "COLUMNS"}

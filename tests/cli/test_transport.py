@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.daemon.support import ROOT, STATE, daemon, is_report
+from tests.daemon.support import STATE, is_report
 from tests.daemon.udp_support import OTHER_KEY, key_file, known_for_long
+from tests.support.daemon import ROOT, daemon
+from tests.support.waiting import wait_until
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,8 +51,7 @@ def host(folder: Path) -> Iterator[str]:
     udp = {"listen": address, "key_file": str(key_file(folder))}
     records = {"directory": known_for_long(folder / "records")}
     with daemon(folder, udp=udp, records=records) as running:
-        while "udp" not in running.log():
-            assert running.process.poll() is None, running.log()
+        wait_until(lambda: "udp" in running.log(), said=running.log)
         yield address
 
 

@@ -17,11 +17,9 @@ from tests.cli.commands import environment
 from tests.daemon.support import (
     CHECK,
     HASH_REPORT,
-    ROOT,
     STATE,
     STATE_COMMANDS,
     Json,
-    daemon,
     faulty,
     has_shape,
     is_error,
@@ -30,6 +28,7 @@ from tests.daemon.support import (
     is_summary_of,
     vlans,
 )
+from tests.support.daemon import ROOT, daemon
 from tests.test_man import methods
 from vdpad.cli import vdpactl
 from vdpad.cli.exit_codes import MEANINGS

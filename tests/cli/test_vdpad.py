@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.daemon.support import ROOT, vdpad
+from tests.support.daemon import ROOT, VDPAD
 from tests.test_man import PAGES
 from vdpad.cli import vdpactl
 from vdpad.cli import vdpad as command
@@ -16,7 +16,7 @@ from vdpad.wire.addresses import DEFAULT_SOCKET
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        vdpad(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [*VDPAD, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
     )
 
 

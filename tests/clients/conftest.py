@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.support import Daemon, daemon
+from tests.support.daemon import Daemon, daemon
 
 
 @pytest.fixture(scope="module")

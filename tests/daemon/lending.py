@@ -9,20 +9,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemon.support import FEATURES, GUARD, Caller, Json, until_state, vlans
+from tests.daemon.support import FEATURES, Caller, Json, until_state, vlans
+from tests.support.lent import lent_target
+from tests.support.waiting import GUARD
 from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
 from vdpad.virtio.features import FEATURES as FEATURE_NAMES
-from vdpad.virtio.split_ring import RingGeometry
-
-CONFIG: Json = {
-    "max_virtqueue_pairs": 8,
-    "rss_max_key_size": 40,
-    "rss_max_indirection_table_length": 128,
-    "supported_hash_types": [
-        *("IPv4", "TCPv4", "UDPv4", "IPv6", "TCPv6", "UDPv6"),
-        *("IP_EX", "TCP_EX", "UDP_EX"),
-    ],
-}
 
 
 class Lender:
@@ -33,12 +24,7 @@ class Lender:
         self.device = SoftwareDevice(SoftwareConfig(features=bits, **config))
         lent = self.device.lend()
         self.fds = [lent.memory, lent.kick, lent.call]
-        self.target: Json = {
-            "kind": "lent",
-            "features": features,
-            "config": CONFIG,
-            "ring": ring_of(self.device.geometry),
-        }
+        self.target: Json = lent_target(features, self.device.geometry)
 
     @property
     def ring(self) -> Json:
@@ -133,18 +119,6 @@ async def held(path: Path) -> AsyncIterator[Held]:
                 yield commit
             finally:
                 await commit.let_go()
-
-
-def ring_of(geometry: RingGeometry) -> Json:
-    """A geometry as a target tells it."""
-    return {
-        "size": geometry.size,
-        "memory": geometry.memory._asdict(),
-        "descriptors": geometry.descriptors,
-        "available": geometry.available,
-        "used": geometry.used,
-        "buffers": geometry.buffers._asdict(),
-    }
 
 
 def memfd(size: int, *seals: int) -> int:

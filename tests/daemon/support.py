@@ -1,4 +1,4 @@
-"""An independent client, a daemon to ask, and the shapes of docs/api.md for what it answers.
+"""An independent client, a daemon in this process, and the shapes of docs/api.md for its answers.
 
 Nothing here uses vdpad.client, and no shape is taken from vdpad's own code: the judge is the page.
 """
@@ -7,28 +7,21 @@ import array
 import asyncio
 import itertools
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-from tests.support.descriptors import open_descriptors as open_descriptors
+from tests.support.waiting import GUARD
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
 from vdpad.wire.datagrams import AncillarySocket
 
 Json = dict[str, Any]
-
-ROOT = Path(__file__).parents[2]
 
 # docs/api.md, "Transport" and "Errors".
 MAX_DATAGRAM = 200 * 1024
@@ -50,9 +43,6 @@ CODES = {
     "bad-lend": -32010,
     "overloaded": -32011,
 }
-
-# In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
-GUARD = 30.0
 
 
 # --- the client ---
@@ -169,15 +159,6 @@ def is_error(error: Json, kind: str, *data: str) -> bool:
     return True
 
 
-async def until(what: Callable[[], bool]) -> None:
-    """Returns once something holds."""
-    async with asyncio.timeout(GUARD):
-        while True:
-            if what():
-                return
-            await asyncio.sleep(0.005)
-
-
 async def until_state(caller: Caller, migration: str, state: str) -> Json:
     """The operation of a migration, once it is in this state."""
     async with asyncio.timeout(GUARD):
@@ -205,16 +186,6 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Path]:
             await service.stop()
 
 
-def _descriptors(folder: Path) -> dict[str, str]:
-    found = {}
-    for link in folder.iterdir():
-        try:
-            found[link.name] = str(link.readlink())
-        except FileNotFoundError:
-            continue  # the one that lists them
-    return found
-
-
 def give_small_buffers(patch: pytest.MonkeyPatch) -> None:
     """Makes this a host that lets a process without privileges have Linux's default buffers only.
 
@@ -230,121 +201,6 @@ def give_small_buffers(patch: pytest.MonkeyPatch) -> None:
         socket.socket.setsockopt(self, level, option, value)
 
     patch.setattr(AncillarySocket, "setsockopt", setsockopt, raising=False)
-
-
-# --- a daemon of its own ---
-
-
-class Daemon:
-    """vdpad as a process, in a folder with its socket, settings and log."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        """Starts it; `ready` tells when it listens."""
-        self.socket = folder / "vdpad.sock"
-        self._log = folder / "vdpad.log"
-        config = folder / "vdpad.toml"
-        config.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in settings.items()))
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                vdpad("--socket", str(self.socket), "--config", str(config)),
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-                cwd=ROOT,
-            )
-
-    def ready(self) -> Self:
-        """Returns when it listens."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-            for _ in range(int(GUARD / 0.01)):
-                try:
-                    probe.connect(str(self.socket))
-                except OSError:
-                    assert self.process.poll() is None, self.log()
-                    time.sleep(0.01)
-                else:
-                    return self
-        raise TimeoutError(self.log())
-
-    def log(self) -> str:
-        """All that it has logged."""
-        return self._log.read_text()
-
-    def descriptors(self) -> dict[str, str]:
-        """What it has open."""
-        return _descriptors(Path(f"/proc/{self.process.pid}/fd"))
-
-    def resident_kib(self) -> int:
-        """How much memory it holds."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
-
-    def cpu_seconds(self) -> float:
-        """How long it has computed."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def terminate(self) -> None:
-        """Asks it to stop, and waits for nothing."""
-        self.process.send_signal(signal.SIGTERM)
-
-    def wait(self) -> int:
-        """Its exit code, once it has one."""
-        return self.process.wait(GUARD)
-
-    def stop(self) -> int:
-        """Stops it and gives its exit code; one that does not stop is killed."""
-        if self.process.poll() is None:
-            self.terminate()
-        try:
-            return self.process.wait(GUARD)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-
-def vdpad(*arguments: str) -> list[str]:
-    """The command line of a daemon. Run it in ROOT."""
-    return [sys.executable, "-m", "vdpad.cli.vdpad", *arguments]
-
-
-def refused(*arguments: str) -> str:
-    """What a vdpad that cannot start says: one line, and exit code 1."""
-    done = subprocess.run(
-        vdpad(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("vdpad: ")
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
-
-
-@contextmanager
-def daemon(folder: Path, **settings: Any) -> Iterator[Daemon]:
-    """A daemon of its own, listening, for tests without a loop."""
-    running = Daemon(folder, **settings)
-    try:
-        yield running.ready()
-    finally:
-        running.stop()
-
-
-@asynccontextmanager
-async def running(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
-    """A daemon of its own, listening."""
-    process = Daemon(folder, **settings)
-    try:
-        yield await asyncio.to_thread(process.ready)
-    finally:
-        await asyncio.to_thread(process.stop)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items())
-        return f"{{ {inside} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
 # --- what is sent ---

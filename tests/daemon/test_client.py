@@ -15,7 +15,6 @@ import pytest
 
 from tests.daemon.lending import held, lending
 from tests.daemon.support import (
-    GUARD,
     HASH_REPORT,
     MAX_DATAGRAM,
     STATE,
@@ -24,12 +23,13 @@ from tests.daemon.support import (
     faulty,
     is_operation,
     is_report,
-    open_descriptors,
     serving,
     software,
     until_state,
     vlans,
 )
+from tests.support.descriptors import open_descriptors
+from tests.support.waiting import GUARD
 from vdpad.client import CannotSend, Client, Refused, Unreachable
 from vdpad.errors import VdpadError
 

@@ -16,8 +16,9 @@ import structlog
 
 from tests.availability import skip_or_fail
 from tests.daemon.kinds import KINDS
-from tests.daemon.support import ROOT, until
 from tests.service.fake_journal import NAME
+from tests.support.daemon import ROOT
+from tests.support.waiting import until
 from vdpad.daemon.events import daemon, operations, requests
 from vdpad.daemon.events.daemon import Stopped
 from vdpad.daemon.events.requests import RequestRefused

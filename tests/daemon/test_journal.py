@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from tests.daemon.support import GUARD, ROOT, Caller, Json, software, until, vlans
+from tests.daemon.support import Caller, Json, software, vlans
 from tests.service.fake_journal import FakeJournal
+from tests.support.daemon import ROOT
+from tests.support.waiting import GUARD, until
 from vdpad.daemon.events.operations import Rejected
 from vdpad.service.events import announcing
 

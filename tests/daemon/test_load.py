@@ -1,7 +1,7 @@
 """64 clients and 256 software devices at once: every outcome right, nothing grows, nothing leaks.
 
-The clients and their stories are the benchmark's (benchmarks/load). No test here is about how long
-something takes, but for answers that never come.
+The clients and their stories are the benchmark's too. No test here is about how long something
+takes, but for answers that never come.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.crowd import Crowd, daemon
-from benchmarks.load.tally import Tally
-from tests.daemon.support import Caller, Daemon, request, software, until, vlans
+from tests.daemon.support import Caller, request, software, vlans
+from tests.support.daemon import Daemon
+from tests.support.load.crowd import Crowd, daemon
+from tests.support.load.tally import Tally
+from tests.support.waiting import until
 
 REQUESTS = 100_000
 PHASES = 10

@@ -15,7 +15,6 @@ import vdpad
 from tests.daemon.kinds import KINDS
 from tests.daemon.lending import lending
 from tests.daemon.support import (
-    ROOT,
     STATE,
     STATE_COMMANDS,
     Caller,
@@ -23,9 +22,10 @@ from tests.daemon.support import (
     faulty,
     serving,
     software,
-    until,
     vlans,
 )
+from tests.support.daemon import ROOT
+from tests.support.waiting import until
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.operations import Ended, Interrupted

@@ -1,27 +1,25 @@
 """SIGHUP: what is taken while running, and what is told of the rest."""
 
 import asyncio
-import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
-from tests.daemon.support import Caller, Daemon, is_error, running, until, until_state
+from tests.daemon.support import Caller, is_error, until_state
+from tests.support.daemon import Daemon, running
+from tests.support.waiting import until
+
+ENDS = ("reloaded", "not-reloaded")
 
 
 async def reloaded(daemon: Daemon, config: Path, text: str) -> dict[str, Any]:
     """Writes a configuration, sends SIGHUP, and gives the event that comes of it."""
-    before = len(_events(daemon))
+    before = len(daemon.events(*ENDS))
     await asyncio.to_thread(config.write_text, text)
     daemon.process.send_signal(signal.SIGHUP)
-    await until(lambda: len(_events(daemon)) > before)
-    return _events(daemon)[-1]
-
-
-def _events(daemon: Daemon) -> list[dict[str, Any]]:
-    lines = (json.loads(line) for line in daemon.log().splitlines())
-    return [each for each in lines if each["event"] in ("reloaded", "not-reloaded")]
+    await until(lambda: len(daemon.events(*ENDS)) > before)
+    return daemon.events(*ENDS)[-1]
 
 
 async def test_who_may_speak_and_limits_are_taken(tmp_path: Path) -> None:

@@ -12,18 +12,10 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.daemon.support import (
-    GUARD,
-    STATE,
-    Json,
-    is_operation,
-    is_report,
-    open_descriptors,
-    slow,
-    software,
-    vlans,
-)
+from tests.daemon.support import STATE, Json, is_operation, is_report, slow, software, vlans
 from tests.daemon.udp_support import KEY, MAX_TEXT, OLD_KEY, OTHER_KEY, serving_udp
+from tests.support.descriptors import open_descriptors
+from tests.support.waiting import GUARD
 from vdpad import remote
 from vdpad.client import Refused, Unreachable
 from vdpad.methods import CannotSend

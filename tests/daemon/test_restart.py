@@ -15,12 +15,12 @@ from tests.daemon.support import (
     is_operation,
     is_report,
     is_summary_of,
-    open_descriptors,
-    running,
     serving,
     software,
     vlans,
 )
+from tests.support.daemon import running
+from tests.support.descriptors import open_descriptors
 from vdpad.daemon.records.endings import Stage
 from vdpad.daemon.records.file import decode_record
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.support import Caller, daemon, refused
+from tests.daemon.support import Caller
+from tests.support.daemon import daemon, refused
 from vdpad.daemon.configuration import BadSettings, load_settings
 
 

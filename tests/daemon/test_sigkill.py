@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.lending import CONFIG, ring_of
 from tests.daemon.support import (
-    GUARD,
     Caller,
     Json,
     is_error,
@@ -20,13 +18,13 @@ from tests.daemon.support import (
     is_summary_of,
     request,
     serving,
-    until,
     vlans,
 )
 from tests.support.device_process import Lender, device_process
-from tests.support.devices import config
+from tests.support.devices import config, geometry_of
 from tests.support.forker import Forker, forker
-from vdpad.queues.software.device import SoftwareDevice
+from tests.support.lent import lent_target
+from tests.support.waiting import GUARD, until
 from vdpad.virtio.features import FEATURES
 from vdpad.virtio.split_ring import RingGeometry
 
@@ -64,18 +62,13 @@ class Judge:
         os.eventfd_write(self._lender.descriptors.kick, 1)
         await until(lambda: self.used == self._word(self._available))
         used = self.used
-        vids = self._lender.held_and_reset()["vlans"]
+        vids = self._lender.held()["vlans"]
+        self._lender.reset()
         assert vids == list(range(1, used + 1))
         return used
 
     def _word(self, at: int) -> int:
         return int.from_bytes(os.pread(self._lender.descriptors.memory, 2, at), "little")
-
-
-async def geometry_and_features(*, event_idx: bool) -> tuple[RingGeometry, list[str]]:
-    device = SoftwareDevice(config(ring_size=RING, event_idx=event_idx))
-    await device.stop()
-    return device.geometry, FEATURES.names(device.config.features)
 
 
 async def listening(path: Path) -> Caller:
@@ -109,9 +102,7 @@ class Moments:
             time.sleep(self._chance.uniform(0, self.seconds))  # noqa: ASYNC251
         else:
             used = self._chance.randrange(COMMANDS)
-            async with asyncio.timeout(GUARD):
-                while judge.used < used:  # noqa: ASYNC110
-                    await asyncio.sleep(0)
+            await until(lambda: judge.used >= used, every=0)
 
 
 class Restores:
@@ -148,12 +139,12 @@ def name_of(number: int) -> str:
 async def test_never_is_more_told_than_was(
     tmp_path: Path, daemons: Forker, event_idx: bool
 ) -> None:
-    geometry, features = await geometry_and_features(event_idx=event_idx)
-    ring = ring_of(geometry)
-    target = {"kind": "lent", "features": features, "config": CONFIG, "ring": ring}
+    configured = config(ring_size=RING, event_idx=event_idx)
+    geometry = await geometry_of(configured)
+    target = lent_target(FEATURES.names(configured.features), geometry)
     came_to: Counter[str] = Counter()
     known: list[Json] = []
-    with device_process(ring_size=RING, event_idx=event_idx, interrupts=True) as lender:
+    with device_process(ring_size=RING, event_idx=event_idx) as lender:
         judge = Judge(lender, geometry)
         restores = Restores(tmp_path, daemons, judge, target)
         for number in range(MOMENTS):

@@ -15,22 +15,17 @@ import pytest
 
 from tests.daemon.lending import held, held_wish, lending
 from tests.daemon.support import (
-    ROOT,
     Caller,
-    Daemon,
-    daemon,
     is_error,
     is_report,
-    refused,
     request,
-    running,
     serving,
     software,
-    until,
     until_state,
-    vdpad,
     vlans,
 )
+from tests.support.daemon import ROOT, VDPAD, Daemon, daemon, refused, running
+from tests.support.waiting import until
 from vdpad.service.endpoints.binding import CannotListen
 
 # Linux's fcntl.h.
@@ -279,7 +274,7 @@ async def restored_with_log(folder: Path, log: int, reading: int | None = None) 
     """
     path = folder / "vdpad.sock"
     process = await asyncio.create_subprocess_exec(
-        *vdpad("--socket", str(path)), cwd=ROOT, stderr=log
+        *VDPAD, "--socket", str(path), cwd=ROOT, stderr=log
     )
     ended = asyncio.create_task(process.wait())
     try:

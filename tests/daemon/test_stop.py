@@ -13,7 +13,6 @@ import pytest
 from tests.daemon.lending import held, held_wish, lending
 from tests.daemon.operations.shown import shown
 from tests.daemon.support import (
-    GUARD,
     MAX_DATAGRAM,
     Caller,
     Json,
@@ -21,16 +20,16 @@ from tests.daemon.support import (
     is_operation,
     is_report,
     request,
-    running,
     serving,
     slow,
     software,
-    until,
     until_state,
     vlans,
 )
 from tests.daemon.targets.slow_target import SlowTarget
 from tests.daemon.udp_support import Remote, serving_udp
+from tests.support.daemon import running
+from tests.support.waiting import GUARD, until
 from vdpad.daemon.daemon import Service, run
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.operations.changes import Changes

@@ -20,17 +20,13 @@ from tests.daemon.support import (
     STATE,
     Caller,
     Json,
-    daemon,
     is_error,
     is_operation,
     is_report,
-    open_descriptors,
     request,
-    running,
     serving,
     slow,
     software,
-    until,
     vlans,
 )
 from tests.daemon.udp_support import (
@@ -43,6 +39,9 @@ from tests.daemon.udp_support import (
     known_for_long,
     serving_udp,
 )
+from tests.support.daemon import daemon, running
+from tests.support.descriptors import open_descriptors
+from tests.support.waiting import until, wait_until
 from vdpad.daemon.api import api
 from vdpad.daemon.configuration import BadSettings, load_settings
 from vdpad.errors import VdpadError
@@ -502,11 +501,8 @@ def test_without_settings_there_is_no_udp_and_none_of_its_weight(
     udp = {"listen": "127.0.0.1:0", "key_file": str(key_file(tmp_path))} if configured else {}
     with daemon(tmp_path, udp=udp) as running:
         assert running.process.poll() is None
-        maps = Path(f"/proc/{running.process.pid}/maps")
-        until = time.monotonic() + 10
-        while not running.log() and time.monotonic() < until:
-            time.sleep(0.01)
-        assert ("cryptography" in maps.read_text()) is configured
+        wait_until(running.log)
+        assert bool(running.mappings("cryptography")) is configured
     assert ('"udp 127.0.0.1 port' in running.log()) is configured
 
 

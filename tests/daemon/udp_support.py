@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from cryptography.fernet import Fernet
 
-from tests.daemon.support import GUARD, Json, checked_reply, request
+from tests.daemon.support import Json, checked_reply, request
+from tests.support.waiting import GUARD
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints.udp import UdpEndpoint

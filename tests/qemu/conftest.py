@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.availability import skip_or_fail
+from tests.support import daemon as daemons
+from tests.support.daemon import VDPAD, Daemon
 from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
@@ -20,18 +16,8 @@ from .guestless import why_unavailable
 from .versions import VERSIONS, Version
 from .versions import why_unavailable as why_version_unavailable
 
-START_SECONDS = 20.0
-END_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Daemon:
-    """A running vdpad."""
-
-    pid: int
-    socket: Path
-    log: Path
-    """Its standard error, one JSON object a line."""
+# As for QEMU: it goes with the test process, however that ends.
+_MORTAL = ("setpriv", "--pdeathsig", "KILL", *VDPAD)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,15 +26,12 @@ def _qemu_can_run() -> None:
 
 
 @pytest.fixture(scope="session")
-def daemon(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all tests: whatever a lender does to it, the next one is served."""
-    directory = tmp_path_factory.mktemp("vdpad")
-    socket, log = directory / "vdpad.sock", directory / "log"
-    with running(socket, log, pytestconfig.rootpath) as pid:
-        yield Daemon(pid, socket, log)
-    assert "Traceback" not in log.read_text(), log.read_text()
+    with daemons.daemon(tmp_path_factory.mktemp("vdpad"), _MORTAL) as running:
+        yield running
+        assert running.stop() == 0, running.log()
+        assert "Traceback" not in running.log(), running.log()
 
 
 @pytest.fixture
@@ -70,27 +53,3 @@ def program(request: pytest.FixtureRequest) -> str:
     version: Version = request.param
     skip_or_fail(why_version_unavailable(version))
     return version.program
-
-
-@contextmanager
-def running(socket: Path, log: Path, root: Path) -> Iterator[int]:
-    """Run a daemon for the time of the context; yield its pid. It must end well when asked to."""
-    daemon = [sys.executable, "-m", "vdpad.cli.vdpad", "--socket", str(socket)]
-    # As for QEMU: it goes with the test process, however that ends.
-    command = ["setpriv", "--pdeathsig", "KILL", *daemon]
-    with log.open("wb") as output, subprocess.Popen(command, cwd=root, stderr=output) as child:
-        try:
-            _wait_for(socket, child, log)
-            yield child.pid
-            child.terminate()
-            assert child.wait(END_SECONDS) == 0, log.read_text()
-        finally:
-            child.kill()
-
-
-def _wait_for(socket: Path, child: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while "listening" not in log.read_text():
-        if child.poll() is not None or time.monotonic() > until:
-            pytest.fail(f"the daemon doesn't listen on {socket}: {log.read_text()}")
-        time.sleep(0.01)

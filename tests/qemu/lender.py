@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -20,8 +19,6 @@ from .driver import indices
 from .guestless import Guestless, Lend
 
 Json = dict[str, Any]
-
-WAIT_SECONDS = 20.0
 
 _numbers = itertools.count(1)
 
@@ -111,13 +108,6 @@ async def refused(
     with pytest.raises(Refused) as caught:
         await restore(vdpad, qemu, state, target, name=name, fds=fds, deadline_ms=deadline_ms)
     return caught.value
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds, which others in this event loop or elsewhere bring about."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():  # noqa: ASYNC110 - a ring in shared memory sets no event
-            await asyncio.sleep(0)
 
 
 def assert_restored(report: Json, qemu: Guestless, commands: int | None = None) -> None:

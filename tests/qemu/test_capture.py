@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.daemon import Daemon
 from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
-from .conftest import Daemon
 from .guestless import Guestless, Options, guestless
 from .lender import assert_restored, feature_names, restore
 from .states import (

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.descriptors import open_descriptors
+
 from .driver import driven, indices
 from .guestless import (
     Options,
@@ -49,14 +51,6 @@ def vlan_add(vid: int) -> bytes:
 def addresses(*macs: str) -> bytes:
     packed = (bytes.fromhex(mac.replace(":", "")) for mac in macs)
     return struct.pack("<I", len(macs)) + b"".join(packed)
-
-
-def open_descriptors() -> set[str]:
-    return {
-        f"{link.name} {link.readlink()}"
-        for link in Path("/proc/self/fd").iterdir()
-        if link.is_symlink()
-    }
 
 
 def runs(pid: int) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.availability import skip_or_fail
+from tests.support.daemon import Daemon
 from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
-from .conftest import Daemon
 from .guestless import Guestless, Options, guestless
 from .lender import Json, assert_restored, restore
 from .states import (

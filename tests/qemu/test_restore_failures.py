@@ -7,14 +7,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import Daemon
+from tests.support.waiting import until
 from vdpad.client import Client, Refused
 from vdpad.virtio.features import Feature
 
-from .conftest import Daemon
 from .driver import indices
 from .guestless import Guestless, Options, guestless
 from .lender import (
@@ -25,7 +25,6 @@ from .lender import (
     migration,
     refused,
     restore,
-    until,
 )
 from .states import MANY_VLANS, SAMPLE, SAMPLE_COMMANDS, SAMPLE_VLANS, mac, state_of
 
@@ -141,7 +140,7 @@ async def test_a_device_that_ends_in_the_middle(vdpad: Client, how: signal.Signa
     async with guestless(Options(ring_size=2, without=frozenset({Feature.RING_EVENT_IDX}))) as qemu:
         state = state_of(qemu, MANY_VLANS.parts)
         task = asyncio.create_task(refused(vdpad, qemu, state, deadline_ms=3 * DEADLINE_MS))
-        await until(lambda: qemu.kicks >= 50)
+        await until(lambda: qemu.kicks >= 50, every=0)
         os.kill(qemu.pid, how)
         refusal = await task
         applied = refusal.data["report"]["applied"]
@@ -254,12 +253,9 @@ async def held(vdpad: Client, daemon: Daemon) -> Json:
     """Return what the daemon holds: its descriptors, and its mappings of lent memory."""
     # A request's descriptors are closed right after its reply, so before the next one's.
     await vdpad.info()
-    process = Path(f"/proc/{daemon.pid}")
     return {
-        "descriptors": sorted(str(link.readlink()) for link in (process / "fd").iterdir()),
-        "mappings": [
-            line for line in (process / "maps").read_text().splitlines() if "memfd" in line
-        ],
+        "descriptors": sorted(daemon.descriptors().values()),
+        "mappings": daemon.mappings("memfd"),
     }
 
 

@@ -6,12 +6,10 @@ import pytest
 
 from tests.support.batches import mixed, settings_after
 from tests.support.device_process import device_process
-from tests.support.devices import config
+from tests.support.devices import config, geometry_of
 from vdpad.queues.lent_queue import Indices, LentQueue
-from vdpad.queues.software.device import SoftwareDevice
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
-from vdpad.virtio.split_ring import RingGeometry
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]
@@ -29,16 +27,10 @@ class _Awake(LentQueue):
         raise AssertionError("the replay slept, although it was to look")
 
 
-async def _geometry(ring_size: int) -> RingGeometry:
-    device = SoftwareDevice(config(ring_size=ring_size))
-    await device.stop()
-    return device.geometry
-
-
 async def _replay(
     kind: type[LentQueue], poll_seconds: float, *, event_idx: bool, interrupts: bool
 ) -> tuple[Replayed, dict[str, object]]:
-    geometry = await _geometry(64)
+    geometry = await geometry_of(config(ring_size=64))
     with device_process(ring_size=64, event_idx=event_idx, interrupts=interrupts) as lender:
         queue = kind(geometry, lender.descriptors, Indices(), event_idx=event_idx)
         try:
@@ -48,9 +40,9 @@ async def _replay(
                 deadline=asyncio.get_running_loop().time() + _FOR_EVER,
                 poll_ns=int(poll_seconds * 1e9),
             )
+            return replayed, lender.held()
         finally:
             queue.close()
-    return replayed, lender.settings
 
 
 def _assert_restored(replayed: Replayed, held: dict[str, object], *, event_idx: bool) -> None:

@@ -16,7 +16,9 @@ from typing import Self
 import pytest
 from structlog.testing import capture_logs
 
-from tests.daemon.support import GUARD, ROOT, Caller, request, vdpad
+from tests.daemon.support import Caller, request
+from tests.support.daemon import ROOT, VDPAD
+from tests.support.waiting import GUARD
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.systemd.notify import (
     Notifier,
@@ -287,7 +289,7 @@ def bound(path: Path) -> socket.socket:
 def handed_to(fd: int, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon that is handed this descriptor, for the time of a context."""
     daemon = subprocess.Popen(
-        [*HAND_OVER, *vdpad(*arguments)],
+        [*HAND_OVER, *VDPAD, *arguments],
         cwd=ROOT,
         stdin=fd,
         stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.support import until
+from tests.support.waiting import until
 from vdpad.service.events.event import Event
 from vdpad.service.events.kinds import FileNotWritten
 from vdpad.service.textfile import Textfile, write_whole

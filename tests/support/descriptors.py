@@ -1,9 +1,9 @@
-"""Counting this process's file descriptors."""
+"""Counting file descriptors."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from vdpad.wire.descriptors import CLOSER
 
@@ -13,10 +13,15 @@ def open_descriptors() -> dict[str, str]:
     CLOSER.flush()
     while CLOSER.waiting:
         time.sleep(0.0005)
+    return open_descriptors_of("self")
+
+
+def open_descriptors_of(pid: int | str) -> dict[str, str]:
+    """The same of another process, as they are."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
+            found[link.name] = str(link.readlink())
         except FileNotFoundError:
             continue  # the one that listed them
     return found

@@ -99,6 +99,13 @@ async def running(configured: SoftwareConfig) -> AsyncIterator[SoftwareDevice]:
         await device.stop()
 
 
+async def geometry_of(configured: SoftwareConfig) -> RingGeometry:
+    """How the ring of such a device is laid out."""
+    device = SoftwareDevice(configured)
+    await device.stop()
+    return device.geometry
+
+
 def has_event_idx(device: SoftwareDevice) -> bool:
     """Whether RING_EVENT_IDX was negotiated."""
     return Feature.RING_EVENT_IDX in device.config.features

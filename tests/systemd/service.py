@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.vm.host import Daemon, Json
+from tests.support.waiting import wait_until
+from tests.vm.host import Caller, Json
 from tests.vm.machine import Machine, Result
 
 SOCKET = "/run/vdpad/vdpad.sock"
@@ -32,9 +32,9 @@ class Service:
     _changed: list[str] = field(default_factory=list)
 
     @property
-    def daemon(self) -> Daemon:
+    def daemon(self) -> Caller:
         """For requests; whoever asks first starts it."""
-        return Daemon(self.vm, 0, SOCKET, "")
+        return Caller(self.vm, SOCKET)
 
     @property
     def pid(self) -> int:
@@ -125,6 +125,5 @@ class Service:
 
     def until(self, true: Callable[[], Any]) -> None:
         """Returns when it holds."""
-        until = time.monotonic() + PATIENCE
-        while not true():
-            assert time.monotonic() < until, self.sh("journalctl -u vdpad -n 30 --no-pager").out
+        journal = "journalctl -u vdpad -n 30 --no-pager"
+        wait_until(true, PATIENCE, said=lambda: self.sh(journal).out)

@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from tests.daemon.support import GUARD
+from tests.support.waiting import GUARD
 
 from .install import ROOT, install
 

@@ -21,11 +21,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import until
 from vdpad.client import Client, Refused, Unreachable
 
 PORT_NAME = "vdpad.agent"
 SOCKET_TIMEOUT = 100.0
-PATIENCE = 60.0
+PATIENCE, EVERY = 60.0, 0.02
 
 Verb = Callable[..., Awaitable[Any]]
 
@@ -36,12 +37,6 @@ def find_port() -> Path:
         if name.read_text().strip() == PORT_NAME:
             return Path("/dev") / name.parent.name
     raise SystemExit(f"expected a serial port named {PORT_NAME}, found none")
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110 - nobody tells of it
-            await asyncio.sleep(0.02)
 
 
 class Agent:
@@ -104,11 +99,11 @@ class Agent:
 
     async def wait_for(self, path: str, text: str) -> None:
         """Returns when this text stands in a file."""
-        await _until(lambda: text in Path(path).read_text())
+        await until(lambda: text in Path(path).read_text(), PATIENCE, EVERY)
 
     async def wait_until_gone(self, path: str) -> None:
         """Returns when there is nothing under this path."""
-        await _until(lambda: not Path(path).exists())
+        await until(lambda: not Path(path).exists(), PATIENCE, EVERY)
 
     async def write(self, path: str, text: str) -> None:
         """Writes a file; one of the kernel's may sleep, so a thread does it."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.availability import skip_or_fail
 
-from .host import Daemon, start
+from .host import Caller, Started, start
 from .machine import Machine, machine, why_unavailable
 
 
@@ -21,7 +21,7 @@ def vm() -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="module")
-def running_daemon(vm: Machine) -> Iterator[Daemon]:
+def running_daemon(vm: Machine) -> Iterator[Started]:
     """One daemon for the tests of a file."""
     daemon = start(vm)
     yield daemon
@@ -31,7 +31,7 @@ def running_daemon(vm: Machine) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def daemon(running_daemon: Daemon) -> Iterator[Daemon]:
+def daemon(running_daemon: Started) -> Iterator[Caller]:
     """The same, keeping no device once the test is over."""
     yield running_daemon
     for device in ("vp0", "sim0"):

@@ -35,13 +35,11 @@ def vhost_vdpa(device: str) -> Json:
 
 
 @dataclass(frozen=True)
-class Daemon:
-    """A running daemon."""
+class Caller:
+    """Asks a daemon in the machine, from there."""
 
     vm: Machine
-    pid: int
     socket: str
-    log: str
 
     def begin(self, method: str, **params: Any) -> int:
         """Asks without waiting for the reply."""
@@ -65,6 +63,14 @@ class Daemon:
         refused: Json = reply["refused"]
         return refused
 
+
+@dataclass(frozen=True)
+class Started(Caller):
+    """The same for a daemon that the tests have started."""
+
+    pid: int
+    log: str
+
     def events(self) -> list[Json]:
         """What it has logged."""
         return [json.loads(line) for line in self.vm.ask("read", path=self.log).splitlines()]
@@ -80,14 +86,14 @@ class Daemon:
         assert self.vm.ask("wait", pid=self.pid) == 0, self.vm.ask("read", path=self.log)
 
 
-def start(vm: Machine, *, memlock: int | None = None) -> Daemon:
+def start(vm: Machine, *, memlock: int | None = None) -> Started:
     """Starts a daemon and waits until it listens."""
     name = unused("vdpad")
     socket, log = f"{name}.sock", f"{name}.log"
     argv = [sys.executable, "-m", "vdpad.cli.vdpad", "--socket", socket]
     pid = vm.ask("spawn", argv=argv, stderr=log, memlock=memlock)
     vm.ask("wait_for", path=log, text="listening")
-    return Daemon(vm, pid, socket, log)
+    return Started(vm, socket, pid, log)
 
 
 @contextmanager
@@ -105,7 +111,7 @@ def holding(vm: Machine, node: str) -> Iterator[int]:
 
 
 @functools.cache
-def features_of(daemon: Daemon, device: str) -> list[str]:
+def features_of(daemon: Caller, device: str) -> list[str]:
     """What a device offers, by name."""
     (found,) = (each for each in daemon.result("devices") if each["name"] == device)
     features: list[str] = found["features"]
@@ -119,7 +125,7 @@ def negotiated(vm: Machine, device: str) -> list[str] | None:
     return found
 
 
-def vdpactl(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
+def vdpactl(daemon: Caller, *arguments: str) -> tuple[int, str, str]:
     """How vdpactl ends, and what it prints."""
     done = daemon.vm.run(
         sys.executable, "-m", "vdpad.cli.vdpactl", "--socket", daemon.socket, *arguments

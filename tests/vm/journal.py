@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
+
+from tests.support.waiting import wait_until
 
 from .machine import Machine
 
@@ -25,13 +26,14 @@ def entries(vm: Machine, *arguments: str) -> list[Entry]:
 
 def entries_until(vm: Machine, event: str, *arguments: str) -> list[Entry]:
     """The same, once an entry of this event is among them: journald writes when it comes to it."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        found = entries(vm, *arguments)
-        if any(entry.get("VDPAD_EVENT") == [event] for entry in found):
-            return found
-        assert time.monotonic() < until, found
-        time.sleep(0.1)
+    found: list[Entry] = []
+
+    def written() -> bool:
+        found[:] = entries(vm, *arguments)
+        return any(entry.get("VDPAD_EVENT") == [event] for entry in found)
+
+    wait_until(written, PATIENCE, every=0.1, said=lambda: str(found))
+    return found
 
 
 def latest(vm: Machine, event: str, *arguments: str) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .host import Daemon, Json, features_of, holding, migration, negotiated, vdpactl, vhost_vdpa
+from .host import Caller, Json, features_of, holding, migration, negotiated, vdpactl, vhost_vdpa
 from .machine import MAC, Machine
 
 EMPTY: Json = {"version": 1, "features": ["CTRL_VQ"]}
@@ -21,7 +21,7 @@ def by_name(devices: list[Json]) -> dict[str, Json]:
     return {each["name"]: each for each in devices}
 
 
-def test_devices_are_those_that_the_vdpa_tool_shows(vm: Machine, daemon: Daemon) -> None:
+def test_devices_are_those_that_the_vdpa_tool_shows(vm: Machine, daemon: Caller) -> None:
     shown = tool(vm, "dev", "show")["dev"]
     found = by_name(daemon.result("devices"))
     assert set(found) == set(shown) == {"vp0", "sim0"}
@@ -37,7 +37,7 @@ def test_devices_are_those_that_the_vdpa_tool_shows(vm: Machine, daemon: Daemon)
         ]
 
 
-def test_their_config_is_the_vdpa_tool_s(vm: Machine, daemon: Daemon) -> None:
+def test_their_config_is_the_vdpa_tool_s(vm: Machine, daemon: Caller) -> None:
     shown = tool(vm, "dev", "config", "show")["config"]
     for name, device in by_name(daemon.result("devices")).items():
         config = device["config"]
@@ -49,7 +49,7 @@ def test_their_config_is_the_vdpa_tool_s(vm: Machine, daemon: Daemon) -> None:
         assert config.get("max_virtqueue_pairs") == theirs.get("max_vq_pairs")
 
 
-def test_their_features_are_the_management_device_s(vm: Machine, daemon: Daemon) -> None:
+def test_their_features_are_the_management_device_s(vm: Machine, daemon: Caller) -> None:
     """Neither of the two offers less than its management device could."""
     shown = tool(vm, "mgmtdev", "show")["mgmtdev"]
     for device in daemon.result("devices"):
@@ -59,7 +59,7 @@ def test_their_features_are_the_management_device_s(vm: Machine, daemon: Daemon)
         assert len(features) == len(device["features"])
 
 
-def test_vdpactl_shows_them(vm: Machine, daemon: Daemon) -> None:
+def test_vdpactl_shows_them(vm: Machine, daemon: Caller) -> None:
     code, out, err = vdpactl(daemon, "devices")
     assert (code, err) == (0, "")
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
@@ -70,7 +70,7 @@ def test_vdpactl_shows_them(vm: Machine, daemon: Daemon) -> None:
     assert (code, json.loads(out)) == (0, daemon.result("devices"))
 
 
-def test_a_device_of_another_driver_is_told_by_it(vm: Machine, daemon: Daemon) -> None:
+def test_a_device_of_another_driver_is_told_by_it(vm: Machine, daemon: Caller) -> None:
     vm.ask("write", path="/sys/bus/vdpa/drivers/vhost_vdpa/unbind", text="sim0")
     try:
         found = by_name(daemon.result("devices"))["sim0"]
@@ -85,7 +85,7 @@ def test_a_device_of_another_driver_is_told_by_it(vm: Machine, daemon: Daemon) -
 # --- check ---
 
 
-def test_check_goes_by_what_the_device_offers(daemon: Daemon) -> None:
+def test_check_goes_by_what_the_device_offers(daemon: Caller) -> None:
     for device, fits in (("vp0", True), ("sim0", False)):
         result = daemon.result("check", state=VLANS, target=vhost_vdpa(device))
         assert result["compatible"] is fits
@@ -93,7 +93,7 @@ def test_check_goes_by_what_the_device_offers(daemon: Daemon) -> None:
     assert any("CTRL_VLAN" in each["message"] for each in result["problems"])
 
 
-def test_check_never_opens_the_device(vm: Machine, daemon: Daemon) -> None:
+def test_check_never_opens_the_device(vm: Machine, daemon: Caller) -> None:
     """The kernel would answer EBUSY."""
     with holding(vm, "/dev/vhost-vdpa-0"):
         assert daemon.result("check", state=VLANS, target=vhost_vdpa("vp0"))["compatible"]
@@ -102,7 +102,7 @@ def test_check_never_opens_the_device(vm: Machine, daemon: Daemon) -> None:
         ]
 
 
-def test_check_and_prepare_agree(vm: Machine, daemon: Daemon) -> None:
+def test_check_and_prepare_agree(vm: Machine, daemon: Caller) -> None:
     features = ["CTRL_VQ", "CTRL_VLAN", "RING_EVENT_IDX"]
     state = {"version": 1, "features": features, "vlans": [[1, 500]]}
     target = vhost_vdpa("vp0")
@@ -116,7 +116,7 @@ def test_check_and_prepare_agree(vm: Machine, daemon: Daemon) -> None:
     assert again == looked | {"doorbells": prepared["doorbells"]}
 
 
-def test_a_device_that_is_not_there(vm: Machine, daemon: Daemon) -> None:
+def test_a_device_that_is_not_there(vm: Machine, daemon: Caller) -> None:
     for method, more in (("check", {}), ("prepare", {"migration": migration()})):
         for target in ("vp1", "/dev/vhost-vdpa-9", "/dev/null", "/etc/passwd", ".."):
             refused = daemon.refused(method, state=EMPTY, target=vhost_vdpa(target), **more)
@@ -128,7 +128,7 @@ def test_a_device_that_is_not_there(vm: Machine, daemon: Daemon) -> None:
 
 
 def test_negotiated_is_what_the_guest_had_of_what_the_device_offers(
-    vm: Machine, daemon: Daemon
+    vm: Machine, daemon: Caller
 ) -> None:
     assert negotiated(vm, "vp0") is None
     guest = ["CTRL_VQ", "CTRL_RX", "CTRL_VLAN", "GUEST_CSUM", "RING_EVENT_IDX"]
@@ -137,7 +137,7 @@ def test_negotiated_is_what_the_guest_had_of_what_the_device_offers(
     assert set(negotiated(vm, "vp0") or ()) == {*guest, "VERSION_1", "ACCESS_PLATFORM"}
 
 
-def test_what_the_device_lacks_is_named(vm: Machine, daemon: Daemon) -> None:
+def test_what_the_device_lacks_is_named(vm: Machine, daemon: Caller) -> None:
     features = [*features_of(daemon, "sim0"), "CTRL_RX", "CTRL_VLAN", "RSS"]
     state = {"version": 1, "features": features, "vlans": [1]}
     refused = daemon.refused(

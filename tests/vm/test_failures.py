@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 
-from .host import Daemon, Json, holding, migration, negotiated, start, vhost_vdpa
+from tests.support.waiting import wait_until
+
+from .host import Caller, Json, holding, migration, negotiated, start, vhost_vdpa
 from .machine import Machine
 from .test_restore import ALL_PARTS, NO_FILTER, assert_restored, state_for
 
@@ -16,7 +17,7 @@ DEAD_SECONDS = 5.0
 """How long to wait for a reply that the dead will not give."""
 
 
-def restore(daemon: Daemon, device: str, parts: Json) -> Json:
+def restore(daemon: Caller, device: str, parts: Json) -> Json:
     """The reply to a restore of these parts."""
     return daemon.reply(
         *("restore",),
@@ -26,16 +27,21 @@ def restore(daemon: Daemon, device: str, parts: Json) -> Json:
     )
 
 
-def devices_at_last(daemon: Daemon) -> list[Json]:
+def devices_at_last(daemon: Caller) -> list[Json]:
     """The devices, once the kernel has let go of whoever asked it before."""
-    until = time.monotonic() + PATIENCE
-    while "result" not in (reply := daemon.reply("devices")) and time.monotonic() < until:
-        assert reply["refused"]["kind"] == "busy"
-    found: list[Json] = reply["result"]
+    found: list[Json] = []
+
+    def told() -> bool:
+        reply = daemon.reply("devices")
+        found[:] = reply.get("result", [])
+        assert found or reply["refused"]["kind"] == "busy"
+        return bool(found)
+
+    wait_until(told, PATIENCE)
     return found
 
 
-def test_a_device_that_another_process_has(vm: Machine, daemon: Daemon) -> None:
+def test_a_device_that_another_process_has(vm: Machine, daemon: Caller) -> None:
     state = state_for(daemon, "vp0", {"vlans": [1]})
     name, target = migration(), vhost_vdpa("vp0")
     with holding(vm, "/dev/vhost-vdpa-0") as pid:
@@ -47,7 +53,7 @@ def test_a_device_that_another_process_has(vm: Machine, daemon: Daemon) -> None:
     assert daemon.result("prepare", migration=name, state=state, target=target)["commands"] == 1
 
 
-def test_a_device_that_another_migration_has(vm: Machine, daemon: Daemon) -> None:
+def test_a_device_that_another_migration_has(vm: Machine, daemon: Caller) -> None:
     state, target = state_for(daemon, "vp0", {"vlans": [1]}), vhost_vdpa("vp0")
     name = migration()
     daemon.result("prepare", migration=name, state=state, target=target)
@@ -56,7 +62,7 @@ def test_a_device_that_another_migration_has(vm: Machine, daemon: Daemon) -> Non
     assert_restored(daemon.result("commit", migration=name), 1)
 
 
-def test_two_prepares_at_once(vm: Machine, daemon: Daemon) -> None:
+def test_two_prepares_at_once(vm: Machine, daemon: Caller) -> None:
     """One of them gets the device; the same one twice gets one record."""
     state, target = state_for(daemon, "vp0", {"vlans": [1]}), vhost_vdpa("vp0")
     name = migration()
@@ -83,7 +89,7 @@ def test_a_limit_on_locked_memory_that_is_too_small(vm: Machine) -> None:
         daemon.terminate()
 
 
-def test_a_device_that_is_removed_while_it_is_kept(vm: Machine, daemon: Daemon) -> None:
+def test_a_device_that_is_removed_while_it_is_kept(vm: Machine, daemon: Caller) -> None:
     """The kernel waits until it is closed, and every netlink request with it; nobody else does."""
     assert_restored(restore(daemon, "sim0", {"mac": "52:54:00:00:00:09"})["result"], 1)
     removal = vm.begin("run", argv=["vdpa", "dev", "del", "sim0"])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.availability import skip_or_fail
+from tests.support.waiting import wait_until
 
-from .host import Daemon, migration, vhost_vdpa
+from .host import Caller, Started, migration, vhost_vdpa
 from .journal import PATIENCE, assert_tells_of_refused, entries, entries_until, events
 from .machine import ROOT, Machine
 
@@ -37,7 +37,7 @@ def journald(vm: Machine) -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="module")
-def daemon(journald: Machine) -> Iterator[Daemon]:
+def daemon(journald: Machine) -> Iterator[Caller]:
     """A daemon whose standard error is that journal."""
     vm, socket, config = journald, "/run/journalling.sock", "/run/journalling.toml"
     vm.ask("write", path=config, text=FAULTS)
@@ -47,7 +47,7 @@ def daemon(journald: Machine) -> Iterator[Daemon]:
     argv = ["systemd-cat", "sh", "-c", program, "sh", *vdpad]
     pid = vm.ask("spawn", argv=argv, stderr="/run/journalling.log")
     entries_until(vm, "listening", "VDPAD_EVENT=listening")
-    running = Daemon(vm, pid, socket, "/run/journalling.log")
+    running = Started(vm, socket, pid, "/run/journalling.log")
     yield running
     running.terminate()
     assert events(entries_until(vm, "stopped", "SYSLOG_IDENTIFIER=vdpad"))[-2:] == [
@@ -59,20 +59,20 @@ def vlans(*vids: int | list[int]) -> dict[str, object]:
     return {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": list(vids)}
 
 
-def restored_on_bad(daemon: Daemon, *vids: int | list[int]) -> tuple[str, dict[str, object]]:
+def restored_on_bad(daemon: Caller, *vids: int | list[int]) -> tuple[str, dict[str, object]]:
     """The name of a migration whose commands were refused in part, and its report."""
     name, target = migration(), {"kind": "software", "name": "bad"}
     daemon.result("prepare", migration=name, state=vlans(*vids), target=target)
     return name, daemon.refused("commit", migration=name)["report"]
 
 
-def test_a_refused_migration_is_understood_by_its_fields(daemon: Daemon) -> None:
+def test_a_refused_migration_is_understood_by_its_fields(daemon: Caller) -> None:
     name, report = restored_on_bad(daemon, 1, 2, 3, 4)
     assert report["rejected_total"] == 2
     assert_tells_of_refused(daemon.vm, name, report, uid=0)
 
 
-def test_a_kept_device_s_story_goes_on_to_its_release(daemon: Daemon) -> None:
+def test_a_kept_device_s_story_goes_on_to_its_release(daemon: Caller) -> None:
     name = migration()
     state = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [5]}
     target = vhost_vdpa("vp0")
@@ -85,7 +85,7 @@ def test_a_kept_device_s_story_goes_on_to_its_release(daemon: Daemon) -> None:
     assert {each["VDPAD_DEVICE"][0] for each in found} == {"vp0"}
 
 
-def test_a_refused_request_is_told_and_forges_nothing(daemon: Daemon) -> None:
+def test_a_refused_request_is_told_and_forges_nothing(daemon: Caller) -> None:
     name = migration()
     reply = daemon.refused(
         *("prepare",),
@@ -99,7 +99,7 @@ def test_a_refused_request_is_told_and_forges_nothing(daemon: Daemon) -> None:
     assert entries(daemon.vm, "MESSAGE=forged") == []
 
 
-def test_journalctl_x_explains_it(daemon: Daemon) -> None:
+def test_journalctl_x_explains_it(daemon: Caller) -> None:
     vm = daemon.vm
     name, _ = restored_on_bad(daemon, 1, 2)
     entries_until(vm, "rejected", f"VDPAD_MIGRATION={name}")
@@ -123,9 +123,9 @@ def test_journald_takes_long_entries_and_lines_of_ours(journald: Machine) -> Non
         "('VDPAD_REASON', 'x' * 1000000), ('VDPAD_EXCEPTION', 'one\\ntwo')])); print(sink.dropped)"
     )
     assert journald.output(sys.executable, "-c", program, SOCKET) == "0\n"
-    until = time.monotonic() + PATIENCE
-    while not (found := entries(journald, "--all", "SYSLOG_IDENTIFIER=long")):
-        assert time.monotonic() < until
+    those = ("--all", "SYSLOG_IDENTIFIER=long")
+    wait_until(lambda: entries(journald, *those), PATIENCE)
+    found = entries(journald, *those)
     assert found[0]["MESSAGE"] == ["a\nVDPAD_FORGED=1"]
     assert found[0]["VDPAD_EXCEPTION"] == ["one\ntwo"]
     assert found[0]["VDPAD_REASON"] == ["x" * 1_000_000]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.qemu.states import EVERY_VLAN, PARTS, WITHOUT_HASHES, Sample, vlans
 
-from .host import Daemon, Json, features_of, migration, negotiated, vhost_vdpa
+from .host import Caller, Json, features_of, migration, negotiated, vhost_vdpa
 from .machine import Machine
 
 # vp_vdpa has three virtqueues here, so what needs more than one pair is for the guest-less path.
@@ -27,7 +27,7 @@ NO_FILTER = "all"
 COMMANDS = 4094 + 1 + 1 + 1 + 6  # VLANs; MAC, offloads, MAC table, modes
 
 
-def state_for(daemon: Daemon, device: str, parts: Json, *, event_idx: bool = True) -> Json:
+def state_for(daemon: Caller, device: str, parts: Json, *, event_idx: bool = True) -> Json:
     """A state whose guest had all that the device offers."""
     features = [
         each for each in features_of(daemon, device) if event_idx or each != "RING_EVENT_IDX"
@@ -47,7 +47,7 @@ def assert_restored(report: Json, commands: int | None = None) -> None:
     }
 
 
-def restore_and_judge(vm: Machine, daemon: Daemon, sample: Sample, *, event_idx: bool) -> Json:
+def restore_and_judge(vm: Machine, daemon: Caller, sample: Sample, *, event_idx: bool) -> Json:
     """Prepares, commits, and holds the outer QEMU's filter against what it was in between."""
     state = state_for(daemon, "vp0", sample.parts, event_idx=event_idx)
     name = migration()
@@ -62,17 +62,17 @@ def restore_and_judge(vm: Machine, daemon: Daemon, sample: Sample, *, event_idx:
 
 
 @pytest.mark.parametrize("sample", SINGLE_QUEUE.values(), ids=SINGLE_QUEUE)
-def test_a_part_alone(vm: Machine, daemon: Daemon, sample: Sample) -> None:
+def test_a_part_alone(vm: Machine, daemon: Caller, sample: Sample) -> None:
     restore_and_judge(vm, daemon, sample, event_idx=True)
 
 
 @pytest.mark.parametrize("event_idx", [True, False], ids=["event-idx", "no-event-idx"])
-def test_all_parts_with_4094_vlans(vm: Machine, daemon: Daemon, event_idx: bool) -> None:
+def test_all_parts_with_4094_vlans(vm: Machine, daemon: Caller, event_idx: bool) -> None:
     report = restore_and_judge(vm, daemon, ALL_PARTS, event_idx=event_idx)
     assert report["commands"] == COMMANDS
 
 
-def test_release_and_restore_again(vm: Machine, daemon: Daemon) -> None:
+def test_release_and_restore_again(vm: Machine, daemon: Caller) -> None:
     """The second restore starts from a device that was reset."""
     for ids in (range(1, 4095), range(7, 9)):
         sample = vlans([[ids.start, ids.stop - 1]], frozenset(ids))
@@ -83,7 +83,7 @@ def test_release_and_restore_again(vm: Machine, daemon: Daemon) -> None:
         assert vm.rx_filter().vlan == NO_FILTER
 
 
-def test_the_device_is_kept_until_it_is_released(vm: Machine, daemon: Daemon) -> None:
+def test_the_device_is_kept_until_it_is_released(vm: Machine, daemon: Caller) -> None:
     name, target = migration(), vhost_vdpa("/dev/vhost-vdpa-0")
     state = state_for(daemon, "vp0", {"vlans": [42]})
     report = daemon.result("restore", migration=name, state=state, target=target)
@@ -98,7 +98,7 @@ def test_the_device_is_kept_until_it_is_released(vm: Machine, daemon: Daemon) ->
     assert vm.rx_filter().vlan == NO_FILTER
 
 
-def test_cancelling_gives_the_device_back(vm: Machine, daemon: Daemon) -> None:
+def test_cancelling_gives_the_device_back(vm: Machine, daemon: Caller) -> None:
     name, target = migration(), vhost_vdpa("vp0")
     daemon.result(
         "prepare", migration=name, state=state_for(daemon, "vp0", {"vlans": [1]}), target=target
@@ -109,7 +109,7 @@ def test_cancelling_gives_the_device_back(vm: Machine, daemon: Daemon) -> None:
     assert daemon.refused("commit", migration=name)["kind"] == "conflict"
 
 
-def test_releasing_what_was_prepared_cancels_it(vm: Machine, daemon: Daemon) -> None:
+def test_releasing_what_was_prepared_cancels_it(vm: Machine, daemon: Caller) -> None:
     name = migration()
     daemon.result(
         *("prepare",),
@@ -125,7 +125,7 @@ def test_releasing_what_was_prepared_cancels_it(vm: Machine, daemon: Daemon) -> 
 # --- vdpa_sim_net: an address space of its own for the CVQ, and one command ---
 
 
-def test_the_simulator_takes_its_address(vm: Machine, daemon: Daemon) -> None:
+def test_the_simulator_takes_its_address(vm: Machine, daemon: Caller) -> None:
     for address in ("52:54:00:12:34:56", "02:00:00:00:00:07"):
         report = daemon.result(
             "restore",
@@ -139,7 +139,7 @@ def test_the_simulator_takes_its_address(vm: Machine, daemon: Daemon) -> None:
         daemon.result("release", device="sim0")
 
 
-def test_both_devices_at_once(vm: Machine, daemon: Daemon) -> None:
+def test_both_devices_at_once(vm: Machine, daemon: Caller) -> None:
     begun = [
         daemon.begin(
             *("restore",),

@@ -21,23 +21,21 @@ from tests.daemon.lending import held, held_wish
 from tests.daemon.support import (
     CODES,
     MAX_DATAGRAM,
-    ROOT,
     STATE,
     Caller,
-    Daemon,
     Json,
     faulty,
     give_small_buffers,
     is_error,
     is_report,
-    open_descriptors,
     request,
-    running,
     serving,
     software,
-    until,
     vlans,
 )
+from tests.support.daemon import ROOT, Daemon, running
+from tests.support.descriptors import open_descriptors
+from tests.support.waiting import until
 
 INFO = request("info", 1)
 

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.lending import CONFIG, Lender, held, lending, ring_of
+from tests.daemon.lending import Lender, held, lending
 from tests.daemon.support import (
-    GUARD,
     MAX_DATAGRAM,
     Caller,
     Json,
     is_error,
-    open_descriptors,
     request,
-    running,
     serving,
-    until,
     until_state,
     vlans,
 )
+from tests.support.daemon import running
+from tests.support.descriptors import open_descriptors
+from tests.support.lent import CONFIG, ring_of
+from tests.support.waiting import GUARD, until
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.endpoints import unix
 from vdpad.service.endpoints.unix import UnixEndpoint

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.daemon.support import Caller, request, serving, until
+from tests.daemon.support import Caller, request, serving
+from tests.support.waiting import until
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events import announcing

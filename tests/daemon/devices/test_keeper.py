@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
+from tests.support.waiting import until
 from vdpad.daemon.devices import keeper as keeper_module
 from vdpad.daemon.devices import opening
 from vdpad.daemon.devices.keeper import DeviceKeeper
@@ -75,12 +76,6 @@ async def _bring_up(keeper: DeviceKeeper, migration: str = "vm-1") -> Any:
     return await keeper.bring_up("vdpa0", NODE, frozenset(), migration)
 
 
-async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not true():  # noqa: ASYNC110 - a thread does it
-            await asyncio.sleep(0.001)
-
-
 async def test_a_device_is_known_by_its_name_and_by_its_node(device: type[FakeDevice]) -> None:
     keeper = DeviceKeeper()
     kept = await _bring_up(keeper)
@@ -118,7 +113,7 @@ async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
     with pytest.raises(Refusal, match="being given back"):
         await _bring_up(keeper, "vm-2")
     device.may_open.set()
-    await _until(lambda: keeper.get("vdpa0") is None)
+    await until(lambda: keeper.get("vdpa0") is None)
     assert device.closed == 1
     await keeper.close(await _bring_up(keeper, "vm-2"))
 
@@ -133,7 +128,7 @@ async def test_a_device_that_fails_too_late_is_forgotten(
     with pytest.raises(Refusal):
         await _bring_up(keeper)
     device.may_open.set()
-    await _until(lambda: keeper.get("vdpa0") is None)
+    await until(lambda: keeper.get("vdpa0") is None)
     assert device.closed == 0
 
 
@@ -145,7 +140,7 @@ async def test_cancellation_gives_the_device_back(device: type[FakeDevice]) -> N
     coming.cancel()
     await asyncio.wait([coming])
     device.may_open.set()
-    await _until(lambda: keeper.get("vdpa0") is None)
+    await until(lambda: keeper.get("vdpa0") is None)
     assert device.closed == 1
 
 
@@ -162,7 +157,7 @@ async def test_a_device_that_does_not_go(
     with pytest.raises(Refusal, match="being given back"):
         await keeper.close(kept)
     device.may_close.set()
-    await _until(lambda: keeper.get("vdpa0") is None)
+    await until(lambda: keeper.get("vdpa0") is None)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +217,7 @@ async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
     with pytest.raises(Refusal, match="come up"):
         await _bring_up(keeper)
     device.may_open.set()
-    await _until(lambda: len(keeper) == 0)
+    await until(lambda: len(keeper) == 0)
     assert told == []
 
 
@@ -239,7 +234,7 @@ async def test_that_a_device_is_not_given_back_at_the_end_is_told(
     assert isinstance(told[1], DeviceNotReleased)
     assert told[1].device == "vdpa0"
     assert "be given back within" in told[1].reason
-    await _until(lambda: len(keeper) == 0)
+    await until(lambda: len(keeper) == 0)
 
 
 # --- with a descriptor store ---
@@ -398,6 +393,6 @@ async def test_cancellation_as_the_device_comes_gives_it_back_too(
     keeper = DeviceKeeper()
     coming = asyncio.create_task(_bring_up(keeper))
     await asyncio.wait([coming])
-    await _until(lambda: keeper.get("vdpa0") is None)
+    await until(lambda: keeper.get("vdpa0") is None)
     assert coming.cancelled()
     assert device.closed == 1

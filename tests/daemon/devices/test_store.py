@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.daemon.support import open_descriptors
+from tests.support.descriptors import open_descriptors
 from vdpad.daemon.devices.store import DESCRIPTORS_A_DEVICE, DescriptorStore, Stored
 from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice, RingWords
 from vdpad.queues.vhost_vdpa.device import DeviceDescriptors

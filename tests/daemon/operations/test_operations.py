@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cases import case
-from tests.daemon.lending import CONFIG, held, held_wish, lending
+from tests.daemon.lending import held, held_wish, lending
 from tests.daemon.support import (
     CHECK,
     FEATURES,
@@ -33,6 +33,7 @@ from tests.daemon.support import (
     until_state,
     vlans,
 )
+from tests.support.lent import CONFIG
 
 
 def wish(migration: str, state: Json = STATE, target: Json | None = None, **more: Any) -> Json:

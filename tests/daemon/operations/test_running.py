@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.daemon.support import GUARD
+from tests.support.waiting import GUARD
 from vdpad.daemon.operations.running import RunningCommits
 
 

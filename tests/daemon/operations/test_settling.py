@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.lending import held
-from tests.daemon.support import Caller, serving, software, until, vlans
+from tests.daemon.support import Caller, serving, software, vlans
+from tests.support.waiting import until
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 
 SMALL = 4096

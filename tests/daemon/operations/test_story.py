@@ -11,7 +11,6 @@ import pytest
 
 from tests.daemon.lending import held_wish, lending
 from tests.daemon.support import (
-    GUARD,
     STATE,
     STATE_COMMANDS,
     Caller,
@@ -20,9 +19,9 @@ from tests.daemon.support import (
     request,
     slow,
     software,
-    until,
     vlans,
 )
+from tests.support.waiting import GUARD, until
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.events.operations import (
     Broken,

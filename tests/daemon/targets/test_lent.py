@@ -15,20 +15,19 @@ import pytest
 from tests.daemon.lending import Lender, lending, memfd
 from tests.daemon.support import (
     FEATURES,
-    GUARD,
     HASH_REPORT,
     STATE,
     STATE_COMMANDS,
     Caller,
-    Daemon,
     Json,
     is_error,
     is_operation,
     is_report,
-    open_descriptors,
-    running,
     vlans,
 )
+from tests.support.daemon import Daemon, running
+from tests.support.descriptors import open_descriptors
+from tests.support.waiting import GUARD
 
 # Linux's fcntl.h; the fcntl module has it from 3.12 on only.
 F_SEAL_FUTURE_WRITE = 0x10

@@ -1,4 +1,4 @@
-"""A process of clients: `python -m benchmarks.load.clients SOCKET FIRST COUNT [--ending]`.
+"""A process of clients: `python -m tests.support.load.clients SOCKET FIRST COUNT [--ending]`.
 
 Each line that it is given is a number of requests, which its clients answer for together, and what
 came of them is a line of JSON. With --ending the daemon may be stopped meanwhile.
@@ -11,9 +11,9 @@ import random
 import sys
 from pathlib import Path
 
-from benchmarks.load.client import Client, DaemonGone
-from benchmarks.load.stories import next_story
-from benchmarks.load.tally import Tally
+from tests.support.load.client import Client, DaemonGone
+from tests.support.load.stories import next_story
+from tests.support.load.tally import Tally
 
 
 async def tell_stories(client: Client, chance: random.Random, requests: int) -> None:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.load.stories import CLIENTS, devices
-from benchmarks.load.tally import Tally
-from tests.daemon.support import ROOT, Daemon
+from tests.support.daemon import ROOT, Daemon
+from tests.support.load.stories import CLIENTS, devices
+from tests.support.load.tally import Tally
 
 # As few as leave a processor of two to the daemon.
 PROCESSES = 1
@@ -44,7 +44,7 @@ class Crowd:
         self._processes = [
             subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "benchmarks.load.clients"),
+                    *(sys.executable, "-m", "tests.support.load.clients"),
                     *(str(socket), str(first), str(share)),
                     *(["--ending"] if ending else []),
                 ],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load.tally import Tally
+from tests.support.load.tally import Tally
 
 Json = dict[str, Any]
 

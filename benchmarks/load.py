@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.load.crowd import Crowd, daemon, percentile
-from benchmarks.load.tally import Tally
+from tests.support.load.crowd import Crowd, daemon, percentile
+from tests.support.load.tally import Tally
 
 HEADERS = ("method", "requests", "p50 ms", "p99 ms", "max ms")
 PHASES = 10

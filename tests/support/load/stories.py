@@ -8,7 +8,7 @@ silent at its second, returns its first under an impossible id, or returns all i
 import random
 from collections.abc import Awaitable, Callable
 
-from benchmarks.load.client import Client, Json, content_of, is_refusal, outcome_of
+from tests.support.load.client import Client, Json, content_of, is_refusal, outcome_of
 
 CLIENTS = 64
 DEVICES_A_CLIENT = 4
