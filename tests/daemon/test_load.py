@@ -1,7 +1,7 @@
 """64 clients and 256 software devices at once: every outcome right, nothing grows, nothing leaks.
 
-The clients and their stories are the benchmark's too. No test here is about how long something
-takes, but for answers that never come.
+The clients and their stories are the benchmark's too (benchmarks/load.py), which asks for ten times
+as much. No test here is about how long something takes, but for answers that never come.
 """
 
 import asyncio
@@ -11,23 +11,25 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.daemon.support import Caller, request, software, vlans
 from tests.support.daemon import Daemon
+from tests.support.load import heap
 from tests.support.load.crowd import Crowd, daemon
 from tests.support.load.tally import Tally
 from tests.support.waiting import until
 
-REQUESTS = 100_000
-PHASES = 10
+REQUESTS = 10_000
 
-# After half of them all that is bounded has reached its bounds.
-WARM = PHASES // 2
+# Few enough for all that is bounded to reach its bounds in the first half of the requests.
+KEPT = 512
 
-# From then on, in KiB. 50 000 times 50 bytes would be 2440; 400 to 1100 were measured.
-MOST_GROWN = 2000
+# From then on, in KiB. 95 were measured, of strings that pydantic-core keeps, 16 384 at the most.
+# With an object of 50 bytes left by each request they were 417.
+MOST_GROWN = 250
 
 OUTCOMES = {
     *("info ok", "check compatible", "check incompatible", "prepare prepared", "prepare restored"),
@@ -55,41 +57,55 @@ def folder() -> Iterator[Path]:
         yield name
 
 
+class Held(NamedTuple):
+    """What a daemon has of the kernel."""
+
+    descriptors: int
+    mapped_files: int
+
+
 @dataclass
 class Run:
-    """What became of 100 000 requests."""
+    """What became of all requests."""
 
     tally: Tally
-    resident_kib: list[int]
-    """After each phase, nothing being under way."""
-    descriptors: list[int]
-    """Before the first request, and after the last."""
+    grown_kib: int
+    """By how much what is allocated has grown over the second half."""
+    held: list[Held]
+    """Before the first request, and after each half."""
     log: str
 
 
 @pytest.fixture(scope="module")
 def run() -> Run:
     whole = Tally()
-    resident = []
-    with on_tmpfs() as folder, daemon(folder) as running, Crowd(running.socket) as crowd:
-        before = idle_descriptors(running)
-        for _ in range(PHASES):
-            whole.add(crowd.ask(REQUESTS // PHASES))
-            after = idle_descriptors(running)
-            resident.append(running.resident_kib())
+    with (
+        on_tmpfs() as folder,
+        daemon(folder, heap.command(folder / "heap"), KEPT) as running,
+        Crowd(running.socket) as crowd,
+    ):
+        held, allocated = [held_when_idle(running)], []
+        for _ in range(2):
+            whole.add(crowd.ask(REQUESTS // 2))
+            held.append(held_when_idle(running))
+            allocated.append(heap.allocated_kib(running, folder / "heap"))
         log = running.log()
-    return Run(whole, resident, [before, after], log)
+    return Run(whole, allocated[1] - allocated[0], held, log)
 
 
-def idle_descriptors(running: Daemon) -> int:
-    """How many are open once that no longer changes: records stay mapped for a moment."""
-    count, since = len(running.descriptors()), time.monotonic()
+def held_when_idle(running: Daemon) -> Held:
+    """What it has once that no longer changes: records stay mapped for a moment."""
+    held, since = held_by(running), time.monotonic()
     while time.monotonic() - since < 1.5:
         time.sleep(0.1)
-        now = len(running.descriptors())
-        if now != count:
-            count, since = now, time.monotonic()
-    return count
+        now = held_by(running)
+        if now != held:
+            held, since = now, time.monotonic()
+    return held
+
+
+def held_by(running: Daemon) -> Held:
+    return Held(len(running.descriptors()), len(running.mappings(" /")))
 
 
 def test_every_outcome_is_right(run: Run) -> None:
@@ -101,12 +117,13 @@ def test_every_outcome_is_right(run: Run) -> None:
 
 
 def test_memory_stays_as_it_is(run: Run) -> None:
-    assert run.resident_kib[-1] - run.resident_kib[WARM - 1] < MOST_GROWN, run.resident_kib
+    assert run.grown_kib < MOST_GROWN
 
 
 def test_no_descriptor_is_leaked(run: Run) -> None:
-    before, after = run.descriptors
-    assert before == after
+    before, halfway, after = run.held
+    assert before.descriptors == after.descriptors
+    assert halfway == after
 
 
 # --- clients that behave badly ---
@@ -157,7 +174,7 @@ async def test_clients_that_behave_badly_cost_nobody_an_answer(
 ) -> None:
     """Nobody but those that are `overloaded` before they are looked at, who then ask again."""
     with daemon(folder) as running, Crowd(running.socket) as crowd:
-        before = await asyncio.to_thread(idle_descriptors, running)
+        before = await asyncio.to_thread(held_when_idle, running)
         behaving = asyncio.create_task(villain(running.socket))
         tally = await asyncio.to_thread(crowd.ask, 3000)
         # It lasted as long as they did.
@@ -166,7 +183,7 @@ async def test_clients_that_behave_badly_cost_nobody_an_answer(
         await asyncio.wait([behaving])
         assert tally.wrong == []
         assert tally.requests >= 3000
-        assert await asyncio.to_thread(idle_descriptors, running) == before
+        assert await asyncio.to_thread(held_when_idle, running) == before
 
 
 # --- the end ---

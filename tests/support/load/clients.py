@@ -9,28 +9,29 @@ import asyncio
 import json
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.load.client import Client, DaemonGone
-from tests.support.load.stories import next_story
+from tests.support.load.stories import Story, stories
 from tests.support.load.tally import Tally
 
 
-async def tell_stories(client: Client, chance: random.Random, requests: int) -> None:
+async def tell(client: Client, told: Iterator[Story], requests: int) -> None:
     """One story after the other, until so many requests were answered."""
     try:
         while client.tally.requests < requests:
-            await next_story(client, chance)(client)
+            await next(told)(client)
     except DaemonGone:
         pass
     except (TimeoutError, OSError) as error:
         client.tally.lose(f"client {client.number}: {error!r}")
 
 
-async def run(clients: list[Client], chance: random.Random, requests: int) -> Tally:
+async def run(clients: dict[Client, Iterator[Story]], requests: int) -> Tally:
     """All of them at once, and what came."""
     share = -(-requests // len(clients))
-    await asyncio.gather(*(tell_stories(client, chance, share) for client in clients))
+    await asyncio.gather(*(tell(client, told, share) for client, told in clients.items()))
     whole = Tally()
     for client in clients:
         whole.add(client.tally)
@@ -47,10 +48,11 @@ def main() -> None:
     parser.add_argument("--ending", action="store_true")
     given = parser.parse_args()
     numbers = range(given.first, given.first + given.count)
-    clients = [Client(given.socket, number, ending=given.ending) for number in numbers]
     chance = random.Random(given.first)
+    each = (Client(given.socket, number, ending=given.ending) for number in numbers)
+    clients = {client: stories(client, chance) for client in each}
     for line in sys.stdin:
-        tally = asyncio.run(run(clients, chance, int(line)))
+        tally = asyncio.run(run(clients, int(line)))
         remembered = [end for client in clients for end in client.remembered]
         print(json.dumps([tally.to_json(), remembered]), flush=True)
     for client in clients:

@@ -8,24 +8,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.daemon import ROOT, Daemon
+from tests.support import daemon as daemons
+from tests.support.daemon import ROOT, VDPAD, Daemon
 from tests.support.load.stories import CLIENTS, devices
 from tests.support.load.tally import Tally
 
 # As few as leave a processor of two to the daemon.
 PROCESSES = 1
 
+MANY_KEPT = 2048
 
-def settings(folder: Path) -> dict[str, Any]:
+
+def settings(folder: Path, kept: int) -> dict[str, Any]:
     """Those of the daemon under load.
 
     Args:
         folder: on tmpfs, as a service's RuntimeDirectory is.
+        kept: so many operations that have ended.
     """
     return {
         "software": devices(),
-        # More than can end while a client waits for its turn, and then asks for its own again.
-        "limits": {"operations_kept": 2048},
+        "limits": {"operations_kept": kept},
         "records": {"directory": folder / "operations"},
         "metrics": {"textfile": folder / "vdpad.prom", "interval_s": 1},
     }
@@ -94,13 +97,17 @@ class Crowd:
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[Daemon]:
-    """A daemon with all its devices, listening."""
-    running = Daemon(folder, **settings(folder))
-    try:
-        yield running.ready()
-    finally:
-        running.stop()
+def daemon(folder: Path, command: Sequence[str] = VDPAD, kept: int = MANY_KEPT) -> Iterator[Daemon]:
+    """A daemon with all its devices, listening.
+
+    Args:
+        folder: on tmpfs, as a service's RuntimeDirectory is.
+        command: that runs it.
+        kept: so many operations that have ended. Some hundreds at least: more than end while a
+            client waits for its turn, and then asks for its own again.
+    """
+    with daemons.daemon(folder, command, **settings(folder, kept)) as running:
+        yield running
 
 
 def percentile(values: Sequence[int], percent: float) -> float:

@@ -6,7 +6,7 @@ silent at its second, returns its first under an impossible id, or returns all i
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from tests.support.load.client import Client, Json, content_of, is_refusal, outcome_of
 
@@ -222,9 +222,14 @@ def _judge_in_order(
         client.tally.judge(method, expected, outcome, content_of(reply))
 
 
-_ODD_STORIES = (refused, held, broken, shuffled)
-
 Story = Callable[[Client], Awaitable[None]]
+
+_ODD_STORIES: tuple[tuple[Story, ...], ...] = (
+    (refused,),
+    (held, crowded),
+    (broken,),
+    (shuffled,),
+)
 
 _USUAL: dict[Story, int] = {
     migrated: 4,
@@ -241,12 +246,13 @@ _ODD_CHANCE = 0.1
 _SILENT_CHANCE = 0.01
 
 
-def next_story(client: Client, chance: random.Random) -> Story:
-    """What this client does next."""
+def stories(client: Client, chance: random.Random) -> Iterator[Story]:
+    """What this client does, without end: what its odd device is for first, then as it comes."""
     odd = _ODD_STORIES[client.number % len(_ODD_STORIES)]
-    if odd is held:
-        if chance.random() < _SILENT_CHANCE:
-            return chance.choice((held, crowded))
-    elif chance.random() < _ODD_CHANCE:
-        return odd
-    return chance.choices(_STORIES, _WEIGHTS)[0]
+    yield from odd
+    odd_chance = _SILENT_CHANCE if held in odd else _ODD_CHANCE
+    while True:
+        if chance.random() < odd_chance:
+            yield chance.choice(odd)
+        else:
+            yield chance.choices(_STORIES, _WEIGHTS)[0]
