@@ -14,7 +14,7 @@ from .states import SLOTS, found_by_place, found_in, hash_types_of, packed, stat
 VERSIONS = pytest.mark.parametrize(
     "of_version",
     [BOOKWORM, TRIXIE, TRIXIE_BACKPORTS],
-    ids=lambda version: version.name,
+    ids=str,
     indirect=True,
 )
 LAYOUTS: dict[Version, list[tuple[str, ...]]] = {

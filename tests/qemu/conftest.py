@@ -13,7 +13,7 @@ from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
 from .guestless import why_unavailable
-from .versions import VERSIONS, Version
+from .versions import Version, each_once
 from .versions import why_unavailable as why_version_unavailable
 
 # As for QEMU: it goes with the test process, however that ends.
@@ -47,7 +47,7 @@ def without(request: pytest.FixtureRequest) -> frozenset[int]:
     return frozenset(request.param)
 
 
-@pytest.fixture(params=VERSIONS, ids=[version.name for version in VERSIONS])
+@pytest.fixture(params=each_once(), ids=str)
 def program(request: pytest.FixtureRequest) -> str:
     """Options.qemu, for tests that run with every QEMU that can be had."""
     version: Version = request.param

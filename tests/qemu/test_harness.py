@@ -226,13 +226,13 @@ async def test_ring_sizes(program: str, ring_size: int) -> None:
     await try_ring(program, ring_size)
 
 
-@pytest.mark.parametrize("program", [BOOKWORM, TRIXIE], ids=["bookworm", "trixie"], indirect=True)
+@pytest.mark.parametrize("program", [BOOKWORM, TRIXIE], ids=str, indirect=True)
 @pytest.mark.parametrize("ring_size", [256, 1024])
 async def test_rings_larger_than_at_reset(program: str, ring_size: int) -> None:
     await try_ring(program, ring_size)
 
 
-@pytest.mark.parametrize("program", [TRIXIE_BACKPORTS], ids=["trixie-backports"], indirect=True)
+@pytest.mark.parametrize("program", [TRIXIE_BACKPORTS], ids=str, indirect=True)
 async def test_qemu_11_takes_no_ring_larger_than_at_reset(program: str) -> None:
     with pytest.raises(StartError, match=r"queue 8, of 64 at reset, doesn't take 128"):
         await try_ring(program, 128)

@@ -135,7 +135,7 @@ async def test_what_a_device_comes_up_with(program: str) -> None:
     assert found.rss is None
 
 
-@pytest.mark.parametrize("program", [TRIXIE_BACKPORTS], ids=["trixie-backports"], indirect=True)
+@pytest.mark.parametrize("program", [TRIXIE_BACKPORTS], ids=str, indirect=True)
 @pytest.mark.parametrize("without", [frozenset(), UDP_TUNNEL_GSO], ids=["with", "without"])
 async def test_features_from_64_on(program: str, without: frozenset[int]) -> None:
     """QEMU 11.1 has them where the tap of this host has them, as of Linux 6.18."""

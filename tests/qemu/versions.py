@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,9 @@ class Version:
     program: str
     """For Options.qemu."""
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def of_suite(suite: str) -> Version:
     """Return the QEMU of a suite, whether it is in the cache or not."""
@@ -33,7 +40,27 @@ TRIXIE = of_suite("trixie")
 """10.0."""
 TRIXIE_BACKPORTS = of_suite("trixie-backports")
 """11.1, the first with features from 64 on."""
-VERSIONS = (SYSTEM, BOOKWORM, TRIXIE, TRIXIE_BACKPORTS)
+SUITES = (BOOKWORM, TRIXIE, TRIXIE_BACKPORTS)
+
+
+def each_once() -> tuple[Version, ...]:
+    """Return all that tests can run; without the system's where a suite has the same release.
+
+    On Debian 12 it is bookworm's. All that no parameter chooses runs on the system's anyway.
+    """
+    return SUITES if _release(SYSTEM) in map(_release, SUITES) else (SYSTEM, *SUITES)
+
+
+@functools.cache
+def _release(version: Version) -> str | None:
+    """The first two numbers of a version, such as 7.2; None where it can't be had."""
+    if why_unavailable(version) is not None or shutil.which(version.program) is None:
+        return None
+    told = subprocess.run(
+        [version.program, "--version"], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"version (\d+\.\d+)", told.stdout)
+    return found and found[1]
 
 
 def why_unavailable(version: Version) -> str | None:
