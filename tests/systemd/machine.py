@@ -85,7 +85,7 @@ def _command(folder: Path, layers: list[Path], memory: str) -> list[str]:
         )
     ]
     return [
-        *(PROGRAM, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", memory),
+        *(PROGRAM, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", memory),
         *("-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{folder}/console"),
         *("-kernel", str(found / f"boot/vmlinuz-{release}"), "-initrd", str(initrd)),
         *("-append", "console=ttyS0 panic=-1 intel_iommu=on loglevel=4 audit=off"),
