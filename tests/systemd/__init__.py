@@ -1,1 +1,1 @@
-"""The service under systemd: its units here, and a virtual machine with systemd as PID 1."""
+"""The service under systemd, in a virtual machine with systemd as PID 1."""

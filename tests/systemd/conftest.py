@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.availability import skip_or_fail
+from tests.install.install import installed as installed
 
-from .install import install
 from .machine import machine, why_unavailable
 from .service import DROP_INS, PLACED, Service
 
 SLOW = "/run/systemd/system/vdpad.service.d/slow.conf"
 RULES = "/etc/udev/rules.d/90-vdpad-vhost-vdpa.rules"
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make install DESTDIR=` lays out."""
-    folder = tmp_path_factory.mktemp("installed")
-    install(DESTDIR=str(folder))
-    return folder
 
 
 @pytest.fixture(scope="session")

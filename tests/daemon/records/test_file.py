@@ -144,7 +144,9 @@ FORGERIES = {
 }
 
 
-@pytest.mark.parametrize(("forge", "why"), FORGERIES.items(), ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(
+    ("forge", "why"), FORGERIES.items(), ids=lambda each: getattr(each, "__name__", each)
+)
 def test_a_record_of_another_hand(tmp_path: Path, forge: Any, why: str) -> None:
     """With a checksum that is right."""
     folder = tmp_path / "operations"

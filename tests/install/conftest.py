@@ -1,0 +1,3 @@
+"""Fixtures: vdpad installed."""
+
+from tests.install.install import installed as installed

@@ -1,0 +1,56 @@
+"""What rooms need, and which boot machines: `python -m tests.rooms [PYTEST'S ARGUMENTS]`.
+
+It prints what the tests that these arguments choose need, as targets of the Makefile. pytest itself
+says which tests they are, so paths, -k and -m are taken as it takes them.
+"""
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+NEEDS = {
+    "systemd": ("test-kernel", "test-systemd"),
+    "vm": ("test-kernel",),
+    "guest": ("test-kernel", "test-qemus"),
+    "qemu": ("test-qemus",),
+    "clients": ("test-clients",),
+}
+
+# Those that take longest first. Tests in all others start no machine and no QEMU.
+MACHINES = ("systemd", "vm", "guest", "qemu")
+
+# In these all tests share what was booted once.
+BOOTED_ONCE = ("systemd", "vm", "guest")
+
+
+def room_of(path: Path) -> str:
+    """The folder of tests that a file lies in; its own name where it is in none."""
+    return path.relative_to(HERE).parts[0]
+
+
+class _Chosen:
+    """A plugin of pytest's that takes down what tests need."""
+
+    def __init__(self) -> None:
+        self.needs: set[str] = set()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            self.needs.update(NEEDS.get(room_of(item.path), ()))
+
+
+def _main() -> None:
+    chosen = _Chosen()
+    # What cannot be collected is told by the run that follows.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pytest.main([*sys.argv[1:], "--collect-only", "-n0"], plugins=[chosen])
+    print(*sorted(chosen.needs))
+
+
+if __name__ == "__main__":
+    _main()
