@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.cli.commands import VDPACTL, refused, run, said
-from tests.daemon.support import ROOT, Daemon, daemon, faulty, is_summary, vlans
+from tests.daemon.support import faulty, is_summary, vlans
+from tests.support.daemon import ROOT, Daemon, daemon
 from vdpad.cli import listing, show, vdpactl
 
 FAILED = [f"bad-{number}" for number in (4, 3, 2, 1, 0)]
