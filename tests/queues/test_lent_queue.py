@@ -1,12 +1,15 @@
 """A lent queue: what is refused, in which words, and that nothing is left open."""
 
+import ctypes
 import dataclasses
 import fcntl
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -413,3 +416,22 @@ def test_what_a_descriptor_is_is_asked_by_what_cannot_sleep(tmp_path: Path) -> N
             memory_identity(LentDescriptors(file, file, file))
         assert not asked.is_set()
         CLOSER.close(0, [file])
+
+
+def test_a_lender_that_holds_the_file_s_lock_holds_up_nobody(tmp_path: Path) -> None:
+    """A write whose source is a page that never comes sleeps with the lock held."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        skip_or_fail("mounting FUSE takes root and /dev/fuse")
+    memory, libc = _memfd(), ctypes.CDLL(None)
+    with silent_file(tmp_path, size=4096) as (file, asked):
+        libc.mmap.restype = ctypes.c_void_p
+        source = libc.mmap(None, ctypes.c_size_t(4096), mmap.PROT_READ, mmap.MAP_SHARED, file, 0)
+        CLOSER.close(0, [file])
+        write = partial(libc.pwrite, memory, ctypes.c_void_p(source), 4096, 0)
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        assert asked.wait(10)
+        with _queue(memory) as queue:
+            assert queue.next_index == 0
+    writer.join(10)
+    os.close(memory)

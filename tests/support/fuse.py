@@ -30,9 +30,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Server(threading.Thread):
     """Lets `file` be opened, and answers nothing of what is asked of it then."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, size: int) -> None:
         super().__init__(daemon=True)
         self._fd = fd
+        self._size = size
         self._end = os.eventfd(0, os.EFD_CLOEXEC)
         self.asked = threading.Event()
         """Set once something was asked that stays without an answer."""
@@ -58,24 +59,28 @@ class _Server(threading.Thread):
         if opcode == _INIT:
             return _INIT_OUT.pack(7, 31, 0, 0, 16, 12, 1 << 16, 1)
         if opcode == _LOOKUP:
-            return _ENTRY.pack(_FILE, 0, 0, 0, 0, 0) + _attr(_FILE)
+            return _ENTRY.pack(_FILE, 0, 0, 0, 0, 0) + _attr(_FILE, self._size)
         if opcode == _OPEN:
             return _OPEN_OUT.pack(0, 0, 0)
         if opcode == _GETATTR and node == _ROOT:
-            return _ATTR_OUT.pack(0, 0, 0) + _attr(_ROOT)
+            return _ATTR_OUT.pack(0, 0, 0) + _attr(_ROOT, 0)
         return None
 
 
-def _attr(node: int) -> bytes:
+def _attr(node: int, size: int) -> bytes:
     mode = (stat.S_IFDIR | 0o755) if node == _ROOT else (stat.S_IFREG | 0o644)
-    return _ATTR.pack(node, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+    return _ATTR.pack(node, size, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
 @contextmanager
-def silent_file(folder: Path) -> Iterator[tuple[int, threading.Event]]:
+def silent_file(folder: Path, size: int = 0) -> Iterator[tuple[int, threading.Event]]:
     """An open file of that file system, and an event that is set when it is asked anything.
 
     Whoever asks sleeps until the block ends. The descriptor is the caller's to close.
+
+    Args:
+        folder: where it is mounted.
+        size: bytes that the file is said to have, none of which is ever read.
     """
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
@@ -83,7 +88,7 @@ def silent_file(folder: Path) -> Iterator[tuple[int, threading.Event]]:
         error = ctypes.get_errno()
         os.close(fuse)
         raise OSError(error, os.strerror(error))
-    server = _Server(fuse)
+    server = _Server(fuse, size)
     server.start()
     try:
         yield os.open(folder / "file", os.O_RDONLY | os.O_CLOEXEC), server.asked

@@ -16,6 +16,7 @@ The lender keeps the device and its descriptors; we get our own. Nothing of what
 What happens to the memory's contents while we work is the ring's concern.
 """
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -31,6 +32,8 @@ from vdpad.virtio.split_ring import Region, RingGeometry
 from vdpad.wire.descriptors import CLOSER
 
 _PAGE = mmap.PAGESIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 # Whose descriptors ours were made from is not known here; those that we keep close quickly.
 _NOBODY = -1
@@ -226,7 +229,6 @@ def _map(memory: int, geometry: RingGeometry, undo: ExitStack) -> dict[str, memo
     parts = {name: Region(part.iova - base, part.size) for name, part in geometry.parts().items()}
     views: dict[str, memoryview] = {}
     for stretch in _stretches(parts.values(), there):
-        _check_presence(memory, stretch)
         view = _mapped(memory, stretch, undo)
         for name, part in parts.items():
             if stretch.iova <= part.iova < stretch.end:
@@ -259,22 +261,6 @@ def _page_end(offset: int) -> int:
     return -(-offset // _PAGE) * _PAGE
 
 
-def _check_presence(memory: int, stretch: Region) -> None:
-    """Refuses holes: a page that we were the first to touch would be charged to us."""
-    position = os.lseek(memory, 0, os.SEEK_CUR)
-    try:
-        hole = os.lseek(memory, stretch.iova, os.SEEK_HOLE)
-    except OSError as error:
-        raise BadLend(f"the memfd does not tell its holes: {error.strerror}") from error
-    finally:
-        os.lseek(memory, position, os.SEEK_SET)
-    if hole < stretch.end:
-        raise BadLend(
-            f"expected the ring and its buffers in the memfd, got a hole at offset {hole:#x} "
-            f"(memory.iova + {hole:#x}); write to each page once before you lend it"
-        )
-
-
 def _mapped(memory: int, stretch: Region, undo: ExitStack) -> memoryview:
     try:
         mapping = mmap.mmap(
@@ -288,9 +274,38 @@ def _mapped(memory: int, stretch: Region, undo: ExitStack) -> memoryview:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, str(error))
         raise BadLend(f"the memfd cannot be mapped for writing: {name}") from error
     undo.callback(mapping.close)
+    _check_presence(mapping, stretch.iova)
     view = memoryview(mapping)
     undo.callback(view.release)
     return view
+
+
+def _check_presence(mapping: mmap.mmap, offset: int) -> None:
+    """Refuses pages that are not there: who touches one first is charged for it.
+
+    Asked of the mapping, since looking for holes in the file (SEEK_HOLE) takes its lock, which a
+    lender can hold for as long as it likes, and walks over all of a large one.
+
+    Args:
+        mapping: of the memfd.
+        offset: where in it that begins, in bytes.
+    """
+    present = (ctypes.c_ubyte * (_page_end(len(mapping)) // _PAGE))()
+    first = ctypes.c_char.from_buffer(mapping)
+    try:
+        failed = _libc.mincore(ctypes.byref(first), ctypes.c_size_t(len(mapping)), present)
+    finally:
+        del first  # or the mapping could not be closed
+    if failed:
+        name = errno.errorcode.get(ctypes.get_errno(), "?")
+        raise BadLend(f"the memfd does not tell which of its pages are there: {name}")
+    for page, bits in enumerate(present):
+        if not bits & 1:
+            at = offset + page * _PAGE
+            raise BadLend(
+                f"expected the ring and its buffers in the memfd, got a hole at offset {at:#x} "
+                f"(memory.iova + {at:#x}); write to each page once before you lend it"
+            )
 
 
 def _idle_index(ring: DriverRing, said: Indices) -> int:

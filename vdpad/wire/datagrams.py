@@ -137,6 +137,11 @@ class AncillarySocket(socket.socket):
             MAX_DATAGRAM, _CONTROL_SIZE, flags | socket.MSG_CMSG_CLOEXEC
         )
         peer = Peer(address or None, fds=received(control))
+        if address and address == self.getsockname():
+            # What we sent ourselves, to a sender whose address leads back here. An answer would go
+            # round for good.
+            peer.close_fds()
+            raise BlockingIOError
         for level, kind, payload in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 peer.pid, peer.uid, peer.gid = _UCRED.unpack(payload[: _UCRED.size])
@@ -151,6 +156,9 @@ class AncillarySocket(socket.socket):
         """Sends a reply to a Peer, or drops it and tells."""
         if address.address is None:
             self.lost(Loss.NO_ADDRESS, address, "it is bound to no address")
+        elif isinstance(address.address, str) and not address.address.startswith("/"):
+            # It would lead wherever it leads from our own directory.
+            self.lost(Loss.NO_ADDRESS, address, "it is bound to a relative path")
         elif self.must_give_way(len(data)):
             self.lost(Loss.NOT_READING, address, "too much is unread by it or by others")
         else:
