@@ -9,7 +9,7 @@ export PYTHON
 # What these tests need, and the tests: as many side by side as there are processors, or as ARGS=-nN says.
 define run-tests
 	@needs=$$($(BIN)/python -m tests.rooms $(1)) && [ -z "$$needs" ] || $(MAKE) --no-print-directory $$needs
-	$(BIN)/python -m pytest -n auto $(1)
+	$(BIN)/python -m pytest -n0 $(1)
 endef
 
 .PHONY: all run check test bench bench-kernel bench-load lint types format schema man lock install clean

@@ -1,5 +1,7 @@
 """What holds for all tests: their tiers, who runs which, and that in CI nothing is skipped."""
 
+import os
+
 import pytest
 from xdist import is_xdist_worker
 from xdist.remote import Producer
@@ -11,6 +13,8 @@ from tests.rooms import BOOTED_ONCE, MACHINES, room_of
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Marks what boots machines; side by side it goes first, since there the longest ones do."""
+    # readline, which pytest imports, sets it behind Python's back, and children would go by it.
+    os.unsetenv("COLUMNS")
     for item in items:
         if room_of(item.path) in MACHINES:
             item.add_marker(pytest.mark.machine)
