@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,31 @@ def test_in_a_container(varlinkctl: Path, path: Path, folder: Path) -> None:
     there = SHARED / path.name
     done = run_in_a_container(folder, varlinkctl, "-j", "call", there, f"{INTERFACE}.Info", "{}")
     assert json.loads(done.stdout)["name"] == "vdpad", done.stderr
+
+
+def test_it_watches(varlinkctl: Path, path: Path) -> None:
+    watch = ("-j", "--more", "call", str(path), f"{INTERFACE}.Watch", '{"states": []}')
+    with subprocess.Popen([varlinkctl, *watch], stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        wish = {"state": STATE, "target": SOFTWARE}
+        seen = threading.Event()
+
+        def change_until_seen() -> None:
+            number = 0
+            while not seen.wait(0.01) and number < 1000:
+                call(varlinkctl, path, "Restore", migration=f"watched-{number}", **wish)
+                number += 1
+
+        changing = threading.Thread(target=change_until_seen)
+        changing.start()
+        told = [_summary(watcher.stdout.readline()) for _ in range(3)]
+        seen.set()
+        changing.join()
+        watcher.terminate()
+    assert len({each["migration"] for each in told}) == 1
+    assert [each["state"] for each in told] == ["prepared", "committing", "restored"]
+
+
+def _summary(line: str) -> Any:
+    """What a line of RFC 7464's JSON text sequences holds."""
+    return json.loads(line.lstrip("\x1e"))["operation"]
