@@ -1,6 +1,7 @@
 """What holds for all tests: their tiers, who runs which, and that in CI nothing is skipped."""
 
 import os
+import signal
 
 import pytest
 from xdist import is_xdist_worker
@@ -8,6 +9,15 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.rooms import BOOTED_ONCE, MACHINES, room_of
+
+
+def pytest_configure() -> None:
+    """Gives children the signals that they have in a terminal.
+
+    What is ignored here they ignore too, and a shell lets its background jobs ignore SIGINT.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,6 +14,7 @@ import pytest
 from tests.cli.commands import VDPACTL, refused, run, said
 from tests.daemon.support import faulty, is_summary, vlans
 from tests.support.daemon import ROOT, Daemon, daemon
+from tests.support.waiting import GUARD
 from vdpad.cli import listing, show, vdpactl
 
 FAILED = [f"bad-{number}" for number in (4, 3, 2, 1, 0)]
@@ -164,7 +165,7 @@ def test_each_change_is_a_line(tmp_path: Path) -> None:
             assert line_of(watcher).split()[2:4] == ["vm-1", "committing"]
             assert line_of(watcher).split()[2:5] == ["vm-1", "restored", "restored"]
             watcher.send_signal(signal.SIGINT)
-            assert watcher.wait() == 0
+            assert watcher.wait(GUARD) == 0
             assert watcher.stderr is not None
             assert watcher.stderr.read() == ""
 
@@ -200,7 +201,7 @@ def test_who_has_seen_enough_ends_it(tmp_path: Path) -> None:
         assert watcher.stdout is not None
         watcher.stdout.close()
         run("--socket", path, "cancel", "vm-1")
-        assert watcher.wait() == 0
+        assert watcher.wait(GUARD) == 0
         assert watcher.stderr is not None
         assert watcher.stderr.read() == ""
         watcher.stderr.close()
