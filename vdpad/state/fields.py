@@ -36,7 +36,7 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
 _MULTICAST_BIT = 1
 _MAX_VID = 4095
-# virtio 1.4, 5.1.6.5.7: the key's length is one byte.
+# virtio 1.4, "Receive-side scaling": the key's length is one byte.
 _MAX_KEY = 255
 
 

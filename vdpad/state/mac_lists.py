@@ -1,8 +1,9 @@
 """The lists of MAC_TABLE_SET as drivers send them, brought to the form that a state has.
 
 The specification tells a driver to send unicast addresses in the first list and the others in the
-second (virtio 1.4, 5.1.6.5.2), but devices acknowledge what stands in the wrong list and what
-stands there twice. A state has each address once, in the list that its group bit says.
+second (virtio 1.4, "Setting MAC Address Filtering"), but devices acknowledge what stands in the
+wrong list and what stands there twice. A state has each address once, in the list that its group
+bit says.
 """
 
 from collections.abc import Iterable, Iterator

@@ -35,7 +35,7 @@ from vdpad.virtio.features import Feature
 
 __all__ = ["Coalescing", "CoalescingValues", "HashReport", "MacTable", "NetState", "Rss", "RxModes"]
 
-# virtio 1.4, 5.1.6.5.7: the table's length travels as a 16-bit mask.
+# virtio 1.4, "Receive-side scaling": the table's length travels as a 16-bit mask.
 _MAX_TABLE = 65536
 
 QueuePairs = Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)]

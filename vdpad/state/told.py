@@ -46,7 +46,7 @@ _MAX_COMMAND = 1 << 18
 
 _CLASS_STATS = 8
 _STATELESS = {AnnounceAck.CODE, CoalVqGet.CODE}
-# IEEE 802.1Q: twelve bits; the command has sixteen, and virtio 1.4, 5.1.6.5.3 no limit.
+# IEEE 802.1Q: twelve bits; the command has sixteen, and virtio 1.4, "VLAN Filtering" no limit.
 _VLANS = 4096
 
 

@@ -7,7 +7,8 @@ Reserved words are written as zeros and passed over when they are read, as a dev
 without RSS has its queue pairs in those of MQ_HASH_CONFIG. Whether a value makes sense to a device
 is not decided here, but in state and plan.
 
-Source: virtio 1.4, 5.1.6.5 "Control Virtqueue"; Linux include/uapi/linux/virtio_net.h.
+Source: virtio 1.4, 5.1.6.5 "Control Virtqueue", whose parts are cited by title; Linux
+include/uapi/linux/virtio_net.h.
 """
 
 import struct
@@ -90,7 +91,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class RxMode(Command):
-    """Class 0: one receive mode on or off (5.1.6.5.1)."""
+    """Class 0: one receive mode on or off ("Packet Receive Filtering")."""
 
     FEATURE = Feature.CTRL_RX
     MODE: ClassVar[str]
@@ -208,7 +209,10 @@ def _pull_macs(data: bytes, at: int) -> tuple[tuple[bytes, ...], int]:
 @final
 @dataclass(frozen=True, slots=True)
 class MacTableSet(Command):
-    """The addresses that are received beside the device's own (5.1.6.5.2); replaces the table."""
+    """The addresses that are received beside the device's own; replaces the table.
+
+    "Setting MAC Address Filtering".
+    """
 
     NAME = "MAC_TABLE_SET"
     CODE = (1, 0)
@@ -233,7 +237,7 @@ class MacTableSet(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class MacAddrSet(Command):
-    """The device's own address (5.1.6.5.2)."""
+    """The device's own address ("Setting MAC Address Filtering")."""
 
     NAME = "MAC_ADDR_SET"
     CODE = (1, 1)
@@ -272,7 +276,7 @@ class _Vlan(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class VlanAdd(_Vlan):
-    """One VLAN id passes the filter (5.1.6.5.3)."""
+    """One VLAN id passes the filter ("VLAN Filtering")."""
 
     NAME = "VLAN_ADD"
     CODE = (2, 0)
@@ -281,7 +285,7 @@ class VlanAdd(_Vlan):
 @final
 @dataclass(frozen=True, slots=True)
 class VlanDel(_Vlan):
-    """One VLAN id no longer passes (5.1.6.5.3)."""
+    """One VLAN id no longer passes ("VLAN Filtering")."""
 
     NAME = "VLAN_DEL"
     CODE = (2, 1)
@@ -290,7 +294,10 @@ class VlanDel(_Vlan):
 @final
 @dataclass(frozen=True, slots=True)
 class AnnounceAck(Command):
-    """The guest has announced itself (5.1.6.5.4). Part of a conversation, so never replayed."""
+    """The guest has announced itself ("Gratuitous Packet Sending").
+
+    Part of a conversation, so never replayed.
+    """
 
     NAME = "ANNOUNCE_ACK"
     CODE = (3, 0)
@@ -308,7 +315,10 @@ class AnnounceAck(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class MqPairsSet(Command):
-    """How many queue pairs are used (5.1.6.5.5): 1 … max_virtqueue_pairs. Switches RSS off."""
+    """How many queue pairs are used: 1 … max_virtqueue_pairs. Switches RSS off.
+
+    "Device operation in multiqueue mode".
+    """
 
     NAME = "MQ_VQ_PAIRS_SET"
     CODE = (4, 0)
@@ -330,7 +340,7 @@ class MqPairsSet(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class MqRssConfig(Command):
-    """Receive-side scaling (5.1.6.5.7): hash types, indirection table, key."""
+    """Receive-side scaling: hash types, indirection table, key."""
 
     NAME = "MQ_RSS_CONFIG"
     CODE = (4, 1)
@@ -381,7 +391,7 @@ class MqRssConfig(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class MqHashConfig(Command):
-    """The hash that is reported with each packet (5.1.6.5.6.4); switches RSS off."""
+    """The hash that is reported with each packet ("Hash calculation"); switches RSS off."""
 
     NAME = "MQ_HASH_CONFIG"
     CODE = (4, 2)
@@ -409,7 +419,10 @@ class MqHashConfig(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class GuestOffloadsSet(Command):
-    """Which receive offloads are on (5.1.6.5.6); after reset all that were negotiated are."""
+    """Which receive offloads are on; after reset all that were negotiated are.
+
+    "Offloads State Configuration".
+    """
 
     NAME = "GUEST_OFFLOADS_SET"
     CODE = (5, 0)
@@ -430,7 +443,7 @@ class GuestOffloadsSet(Command):
 
 @dataclass(frozen=True, slots=True)
 class _Coalescing(Command):
-    """Interrupt moderation of all queues of one direction (5.1.6.5.8)."""
+    """Interrupt moderation of all queues of one direction ("Notifications Coalescing")."""
 
     FEATURE = Feature.NOTF_COAL
     max_packets: int
@@ -469,7 +482,7 @@ class CoalRxSet(_Coalescing):
 
 @dataclass(frozen=True, slots=True)
 class _QueueCoalescing(Command):
-    """Interrupt moderation of one queue (5.1.6.5.8); the queue is a virtqueue's index."""
+    """Interrupt moderation of one queue, by a virtqueue's index ("Notifications Coalescing")."""
 
     FEATURE = Feature.VQ_NOTF_COAL
     queue: int
@@ -511,7 +524,7 @@ class CoalVqGet(_QueueCoalescing):
 @final
 @dataclass(frozen=True, slots=True)
 class HashTunnelSet(Command):
-    """Which encapsulations are hashed by their inner headers (5.1.6.5.10)."""
+    """Which encapsulations are hashed by their inner headers ("Inner Header Hash")."""
 
     NAME = "HASH_TUNNEL_SET"
     CODE = (7, 0)

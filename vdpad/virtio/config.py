@@ -27,10 +27,10 @@ class HashType(IntEnum):
 
 
 class GuestOffload(IntEnum):
-    """An offload of the receive side and its bit in GUEST_OFFLOADS_SET (virtio 1.4, 5.1.6.5.6.1).
+    """An offload of the receive side and its bit in GUEST_OFFLOADS_SET.
 
     Named as the features that permit them; the bit differs from the feature's where the feature's
-    is past 63.
+    is past 63. Source: virtio 1.4, "Offloads State Configuration".
     """
 
     GUEST_CSUM = 1
@@ -46,7 +46,7 @@ class GuestOffload(IntEnum):
 
 
 class TunnelType(IntEnum):
-    """An encapsulation that HASH_TUNNEL hashes over (virtio 1.4, 5.1.6.4.4)."""
+    """An encapsulation that HASH_TUNNEL hashes over (virtio 1.4, "Inner Header Hash")."""
 
     GRE_2784 = 0
     GRE_2890 = 1
@@ -67,7 +67,7 @@ TUNNEL_TYPES = BitNames("tunnel type", TunnelType, width=32)
 MIN_RSS_KEY_SIZE = 40
 MIN_RSS_TABLE_LENGTH = 128
 
-# virtio 1.4, 5.1.6.5.5: virtqueue_pairs is 1 … 0x8000.
+# virtio 1.4, "Device operation in multiqueue mode": virtqueue_pairs is 1 … 0x8000.
 MAX_QUEUE_PAIRS = 0x8000
 
 _LAYOUT = struct.Struct("<6sHHHIBBHII")

@@ -54,6 +54,7 @@ class Feature(IntEnum):
     RSC_EXT = 61
     STANDBY = 62
     SPEED_DUPLEX = 63
+    RSS_CONTEXT = 64
     GUEST_UDP_TUNNEL_GSO = 65
     GUEST_UDP_TUNNEL_GSO_CSUM = 66
     HOST_UDP_TUNNEL_GSO = 67
@@ -98,7 +99,8 @@ PROVIDED_BY_VMM: FeatureSet = frozenset(
 )
 
 # virtio 1.4, 5.1.3.1 "Feature bit requirements": each needs at least one of those on the right;
-# HASH_TUNNEL needs CTRL_VQ besides. The last two are 5.1.4.2's, which says SHOULD.
+# HASH_TUNNEL and RSS_CONTEXT need CTRL_VQ besides, which RSS needs. The last two are 5.1.4.2's,
+# which says SHOULD.
 REQUIRES: Mapping[Feature, tuple[Feature, ...]] = {
     Feature.GUEST_TSO4: (Feature.GUEST_CSUM,),
     Feature.GUEST_TSO6: (Feature.GUEST_CSUM,),
@@ -119,6 +121,7 @@ REQUIRES: Mapping[Feature, tuple[Feature, ...]] = {
     Feature.NOTF_COAL: (Feature.CTRL_VQ,),
     Feature.RSC_EXT: (Feature.HOST_TSO4, Feature.HOST_TSO6),
     Feature.RSS: (Feature.CTRL_VQ,),
+    Feature.RSS_CONTEXT: (Feature.RSS,),
     Feature.VQ_NOTF_COAL: (Feature.CTRL_VQ,),
     Feature.HASH_TUNNEL: (Feature.RSS, Feature.HASH_REPORT),
     Feature.HASH_REPORT: (Feature.CTRL_VQ,),

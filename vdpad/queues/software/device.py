@@ -39,6 +39,8 @@ _IDLE = 60.0
 
 ALL_FEATURES: FeatureSet = frozenset(Feature) - {
     Feature.GSO,
+    Feature.DEVICE_STATS,
+    Feature.RSS_CONTEXT,
     Feature.RING_PACKED,
     Feature.NOTIFICATION_DATA,
     Feature.NOTIFY_ON_EMPTY,

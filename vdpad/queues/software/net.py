@@ -18,6 +18,7 @@ from vdpad.virtio.commands import (
     ACK_ERR,
     ACK_OK,
     RX_MODES,
+    AnnounceAck,
     CoalRxSet,
     CoalTxSet,
     CoalVqSet,
@@ -83,6 +84,7 @@ class NetDevice:
             MacAddrSet: self._mac,
             VlanAdd: self._vlan_add,
             VlanDel: self._vlan_del,
+            AnnounceAck: self._announce_ack,
             MqPairsSet: self._mq_pairs,
             MqRssConfig: self._rss,
             MqHashConfig: self._hash,
@@ -214,6 +216,9 @@ class NetDevice:
         if command.vid not in self._now.vlans:
             raise _Refused
         self._now.vlans.discard(command.vid)
+
+    def _announce_ack(self, _: AnnounceAck) -> None:
+        """It never asks for an announcement, so none is pending."""
 
     def _mq_pairs(self, command: MqPairsSet) -> None:
         self._set_pairs(command.pairs)
