@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.package import PATHS
 from tests.support.pages import quoted, table
+from tests.support.states import SAMPLE
 from tests.test_man import methods as commands_of
 from vdpad.cli import show_state, states, vdpactl
 from vdpad.daemon.api import params
@@ -119,6 +120,11 @@ def test_it_is_told_of_every_part_of_a_state_which_format_carries_it() -> None:
     )
     told = {name for first, *_ in table(FORMATS, *columns) for name in quoted(first)}
     assert told == PARTS
+
+
+def test_the_tests_sample_has_every_part_of_a_state() -> None:
+    # The two exclude each other.
+    assert SAMPLE.keys() | {"hash_report"} == PARTS | {"version"}
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))

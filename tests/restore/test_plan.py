@@ -150,6 +150,14 @@ def test_a_state_without_parts_sends_nothing() -> None:
     assert _planned(bare_state(SAMPLE["features"])).commands == ()
 
 
+@pytest.mark.parametrize("part", sorted(NetState.model_fields.keys() - {"version", "features"}))
+def test_every_part_of_a_state_is_sent(part: str) -> None:
+    features = [*SAMPLE["features"], "HASH_REPORT"]
+    parts = {**SAMPLE, "hash_report": {"hash_types": ["IPv4"], "key": KEY_HEX}}
+    device = _device(features=DEVICE.features | {Feature.HASH_REPORT})
+    assert _planned(bare_state(features, **{part: parts[part]}), device).commands
+
+
 @pytest.mark.parametrize(
     ("parts", "commands"),
     [
