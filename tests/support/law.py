@@ -90,6 +90,26 @@ def _allowed(imported: str, row: Row, law: Sequence[Row]) -> bool:
     return free or _SECOND_NAMES.get(top, top) in row.knows
 
 
+def unused(imports: Iterable[Import], law: Sequence[Row] = LAW) -> list[str]:
+    """What rows may import of vdpad and no module of theirs does.
+
+    A room that is looked at as a whole counts where a part of it is imported.
+    """
+    used = {
+        (row, name)
+        for each in imports
+        if (row := row_of(each.importer, law)) is not None
+        for name in row.may_import
+        if each.imported.partition(".")[0] == "vdpad" and _within(place_of(each.imported), name)
+    }
+    return [
+        f"{', '.join(row.rooms)}: {name}"
+        for row in law
+        for name in row.may_import
+        if (row, name) not in used
+    ]
+
+
 def backward(law: Sequence[Row]) -> list[str]:
     """What rows say that they may import and that does not stand above them."""
     found = []
@@ -110,7 +130,7 @@ def _any_within(rooms: Iterable[str], room: str) -> bool:
 
 
 def imports_of(module: str, path: Path, modules: Collection[str] = PATHS) -> Iterator[Import]:
-    """All imports of a module, wherever in it they stand.
+    """All imports of a module, wherever in it they stand; also those by a module's name as text.
 
     Args:
         module: its name.
@@ -123,6 +143,9 @@ def imports_of(module: str, path: Path, modules: Collection[str] = PATHS) -> Ite
                 yield Import(module, node.lineno, alias.name)
         elif isinstance(node, ast.ImportFrom):
             yield from _imports_from(module, path, node, modules)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in modules and node.value != "vdpad":
+                yield Import(module, node.lineno, node.value)
 
 
 def _imports_from(
