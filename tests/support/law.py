@@ -143,9 +143,8 @@ def imports_of(module: str, path: Path, modules: Collection[str] = PATHS) -> Ite
                 yield Import(module, node.lineno, alias.name)
         elif isinstance(node, ast.ImportFrom):
             yield from _imports_from(module, path, node, modules)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node.value in modules and node.value != "vdpad":
-                yield Import(module, node.lineno, node.value)
+        elif isinstance(node, ast.Constant) and node.value in modules and node.value != "vdpad":
+            yield Import(module, node.lineno, str(node.value))
 
 
 def _imports_from(
