@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd, kicks_that_do_not_block
 from vdpad.virtio.driver_ring import DriverRing
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.split_ring import Region, RingGeometry, align_up
 from vdpad.wire.descriptors import CLOSER
 
 _PAGE = mmap.PAGESIZE
@@ -246,7 +246,7 @@ def _stretches(parts: Iterable[Region], there: int) -> Iterator[Region]:
         there: how many bytes it has, which may end within a page.
     """
     ordered = sorted(
-        (part.iova // _PAGE * _PAGE, min(_page_end(part.end), there)) for part in parts
+        (part.iova // _PAGE * _PAGE, min(align_up(part.end, _PAGE), there)) for part in parts
     )
     begin, end = ordered[0]
     for first, last in ordered[1:]:
@@ -255,10 +255,6 @@ def _stretches(parts: Iterable[Region], there: int) -> Iterator[Region]:
             begin, end = first, last
         end = max(end, last)
     yield Region(begin, end - begin)
-
-
-def _page_end(offset: int) -> int:
-    return -(-offset // _PAGE) * _PAGE
 
 
 def _mapped(memory: int, stretch: Region, undo: ExitStack) -> memoryview:
@@ -290,7 +286,7 @@ def _check_presence(mapping: mmap.mmap, offset: int) -> None:
         mapping: of the memfd.
         offset: where in it that begins, in bytes.
     """
-    present = (ctypes.c_ubyte * (_page_end(len(mapping)) // _PAGE))()
+    present = (ctypes.c_ubyte * (align_up(len(mapping), _PAGE) // _PAGE))()
     first = ctypes.c_char.from_buffer(mapping)
     try:
         failed = _libc.mincore(ctypes.byref(first), ctypes.c_size_t(len(mapping)), present)

@@ -14,7 +14,7 @@ The shape is the contract of docs/api.md; its JSON Schema is docs/netstate.schem
 from collections.abc import Iterator
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from vdpad.state.fields import (
     U16,
@@ -29,6 +29,7 @@ from vdpad.state.fields import (
     is_multicast,
 )
 from vdpad.state.problems import InvalidPart, invalid
+from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, MAX_QUEUE_PAIRS, offloads_of
 from vdpad.virtio.features import Feature
@@ -42,10 +43,8 @@ QueuePairs = Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)]
 QueueIndex = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
 
 
-class Part(BaseModel):
+class Part(StrictModel):
     """A part of a state: frozen, strict, no unknown keys, no nulls."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _refuse_faults(self) -> Self:

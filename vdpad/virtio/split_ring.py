@@ -167,8 +167,8 @@ def lay_out(size: int, memory: Region) -> RingGeometry:
     """A geometry that fills this memory: the ring at its start, buffers in all the rest."""
     available = memory.iova + DESCRIPTOR.size * size
     available_end = available + RING_HEADER + AVAILABLE_ENTRY * size + EVENT_INDEX
-    used = _align(available_end, _USED_ALIGNMENT)
-    buffers = _align(
+    used = align_up(available_end, _USED_ALIGNMENT)
+    buffers = align_up(
         used + RING_HEADER + USED_ELEMENT.size * size + EVENT_INDEX, _BUFFERS_ALIGNMENT
     )
     geometry = RingGeometry(
@@ -178,7 +178,8 @@ def lay_out(size: int, memory: Region) -> RingGeometry:
     return geometry
 
 
-def _align(address: int, alignment: int) -> int:
+def align_up(address: int, alignment: int) -> int:
+    """The next multiple of an alignment, or the address itself if it is one."""
     return -(-address // alignment) * alignment
 
 

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from vdpad.errors import VdpadError
 from vdpad.queues.vhost_vdpa.device import DeviceDescriptors
 from vdpad.service.systemd.memfd import sealed_memfd
 from vdpad.service.systemd.notify import Notifier
 from vdpad.state.problems import problems_of, summary
+from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
@@ -43,10 +44,8 @@ _PARTS = (*DeviceDescriptors._fields, _DESCRIPTION)
 _MOST_BYTES = 64 * 1024
 
 
-class _Description(BaseModel):
+class _Description(StrictModel):
     """What goes into a description."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     version: Annotated[int, Field(ge=1, le=1)] = 1
     device: Annotated[str, Field(min_length=1, max_length=255)]

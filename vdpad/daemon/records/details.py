@@ -6,11 +6,12 @@ of the operation, and from its record to the next daemon.
 
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, AwareDatetime, Field, JsonValue
 
 from vdpad.restore.replay import Replayed
 from vdpad.restore.report import Commands, Report, report
 from vdpad.state.problems import invalid
+from vdpad.state.strict_model import StrictModel
 
 
 def _of_a_kind(target: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -19,10 +20,8 @@ def _of_a_kind(target: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return target
 
 
-class Details(BaseModel):
+class Details(StrictModel):
     """What is fixed when an operation is prepared."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     migration: Annotated[str, Field(min_length=1, max_length=128)]
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, RootModel
+from pydantic import Field, PlainValidator, RootModel
 from pydantic_core import PydanticCustomError
 
 from vdpad.state.fields import U16, FeatureNames, HashTypeNames
 from vdpad.state.problems import invalid
+from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import Feature
 
@@ -17,10 +18,8 @@ DeviceName = Annotated[str, Field(min_length=1, max_length=255)]
 _Size = Annotated[int, Field(ge=1, lt=1 << 64)]
 
 
-class Params(BaseModel):
+class Params(StrictModel):
     """Parameters: frozen, strict, no unknown keys."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class SoftwareParams(Params):

@@ -28,7 +28,7 @@ from vdpad.virtio.config import (
 from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import RING_HEADER, Region, RingGeometry, lay_out, ring_bytes
+from vdpad.virtio.split_ring import RING_HEADER, Region, RingGeometry, align_up, lay_out, ring_bytes
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
@@ -250,7 +250,7 @@ class SoftwareDevice:
 
 def _geometry(ring_size: int) -> RingGeometry:
     size = ring_bytes(ring_size) + max(8 * _PAGE, ring_size * _BUFFERS_A_RING_ENTRY)
-    return lay_out(ring_size, Region(_IOVA, -(-size // _PAGE) * _PAGE))
+    return lay_out(ring_size, Region(_IOVA, align_up(size, _PAGE)))
 
 
 def _sealed_memfd(size: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from vdpad.errors import VdpadError, why
-from vdpad.virtio.split_ring import Region, RingGeometry, lay_out, ring_bytes
+from vdpad.virtio.split_ring import Region, RingGeometry, align_up, lay_out, ring_bytes
 
 _PAGE = mmap.PAGESIZE
 
@@ -82,12 +82,12 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
     Raises:
         NoMemory: they do not fit into what is reachable.
     """
-    control = control_geometry(largest, max(_PAGE, _pages(reachable.iova)))
+    control = control_geometry(largest, max(_PAGE, align_up(reachable.iova, _PAGE)))
     begin = at = control.memory.end
     rings = []
     for most in data:
         size = min(most, _LARGEST_RING)
-        memory = Region(at, _pages(ring_bytes(size)))
+        memory = Region(at, align_up(ring_bytes(size), _PAGE))
         rings.append(lay_out(size, memory))
         at = memory.end
     layout = Layout(control, tuple(rings), Region(begin, at - begin))
@@ -97,11 +97,7 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
 
 
 def _control_bytes(size: int) -> int:
-    return _pages(ring_bytes(size) + _BUFFERS)
-
-
-def _pages(size: int) -> int:
-    return -(-size // _PAGE) * _PAGE
+    return align_up(ring_bytes(size) + _BUFFERS, _PAGE)
 
 
 class SharedMemory:
