@@ -1,6 +1,6 @@
 """Metrics for Prometheus: a listener to events, and counts that are looked up when they are read.
 
-Only this module knows prometheus_client, whose import takes 55 ms: service.py imports it where
+Only this module knows prometheus_client, whose import takes 55 ms: daemon.py imports it where
 metrics are configured, and nobody else. The registry is our own, so nothing of the process's or
 Python's is in it: node_exporter refuses a textfile that repeats its own metrics.
 

@@ -1,4 +1,11 @@
-"""Asking over a connection: Varlink's calls of io.vdpad.Daemon, and their replies in order."""
+"""Asking over a connection: Varlink's calls of io.vdpad.Daemon, and their replies in order.
+
+A caller gets the same here as by datagrams: parameters and results in the shapes of docs/api.md,
+refusals by their kinds. What Varlink has otherwise is undone here and nowhere else: a result that
+it wraps in an object (`_WITHIN`), an error's name (`_KINDS`), the places of a lent ring's
+descriptors. A message ends with a NUL byte, so one request after the other is on its way, and the
+next reply is the last request's; a `watch` has the connection to itself.
+"""
 
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence

@@ -122,7 +122,7 @@ class DeviceKeeper:
             self._let_go_of(kept, opened)
             raise _too_slow(kept.name, "come up")
         try:
-            kept.is_open(*opened.result())
+            kept.mark_up(*opened.result())
         except BaseException:
             del self._all[kept.name]
             raise

@@ -1,4 +1,12 @@
-"""One device that the daemon keeps, and what it asks of it."""
+"""One device that the daemon keeps: how far it is, and what it can be asked meanwhile.
+
+Its phases are keeper.py's to change, and in this order only: OPENING while a thread brings it up,
+UP by `mark_up`, CLOSING while a thread gives it back. Its owner has it as a Destination while it is
+UP, and for no longer: that nobody commits on it while it closes is the owner's to see to.
+
+What is up is either a device that this daemon opened, or one that an earlier daemon did and the
+descriptor store kept; `Device` is what both are.
+"""
 
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
@@ -110,8 +118,13 @@ class KeptDevice:
         """Whether nothing was made available on its CVQ since it was reset."""
         return self.device.is_unused
 
-    def is_open(self, device: Device, store_key: str | None) -> None:
-        """From now on it is up."""
+    def mark_up(self, device: Device, store_key: str | None) -> None:
+        """From now on it is up.
+
+        Args:
+            device: as it was brought up, or taken over.
+            store_key: its name in the descriptor store; None where it has no copy there.
+        """
         self._device = device
         self.store_key = store_key
         self.phase = Phase.UP

@@ -3,6 +3,12 @@
 It owns a sealed memfd with the ring, a kick and a call eventfd, and hands out duplicates of them;
 whoever borrows sees no difference to a ring that a VMM lends. It is served by a task of the event
 loop it was started in: waiting for a kick, then serving until the ring is empty.
+
+What a command does is net.py's; this file takes chains, has them carried out in their order, and
+returns them in the order and with the faults that its misbehaviour says. A device that met what it
+cannot serve, or was told to fall silent, takes nothing more until `reset`, which is what a VMM does
+after a failure: the ring's memory is zero again, and a command that is being taken its time over is
+forgotten.
 """
 
 import asyncio
