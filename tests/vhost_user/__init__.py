@@ -1,0 +1,1 @@
+"""The vhost-user protocol, from both sides: ours, and a front end of the tests' own."""
