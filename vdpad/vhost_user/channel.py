@@ -25,6 +25,9 @@ from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
 
 _UCRED = struct.Struct("=iII")
 
+# Who sent a descriptor that is no connection cannot be asked.
+_NOBODY = -1
+
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
@@ -99,7 +102,8 @@ class Channel:
             self.front_end = _front_end(connection)
             """Who is there."""
         except BaseException:
-            connection.close()
+            # Of what kind it is only its sender knows, and what its closing does.
+            CLOSER.close(_NOBODY, [connection.detach()])
             raise
 
     def close(self) -> None:

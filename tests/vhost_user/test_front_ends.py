@@ -1,0 +1,353 @@
+"""Front ends that come, lie and go: each is told or closed, and nothing of theirs is left."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.descriptors import open_descriptors
+from tests.vhost_user import front_end as page
+from tests.vhost_user.conftest import Served, mappings, serving
+from tests.vhost_user.front_end import (
+    ALL_SERVED,
+    GUARD,
+    NEED_REPLY,
+    VERSION,
+    FrontEnd,
+    Memory,
+    u64,
+)
+from tests.vhost_user.recording_device import FEATURES, RecordingDevice
+from vdpad.errors import VdpadError
+from vdpad.vhost_user.faults import BadConnection, BadMessage, NotServed
+from vdpad.vhost_user.front_ends import FrontEnds
+from vdpad.virtio.bits import mask_of
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+TAKEN = page.NOT_A_FLAG_OF_OURS | mask_of(FEATURES)
+
+Step = Callable[[FrontEnd], Awaitable[object]]
+
+
+def _ring(index: int) -> list[Step]:
+    at = Memory.USER + index * 4096
+    addresses = page.addresses(index, at, at + 1024, at + 512)
+    return [
+        lambda it: it.send(page.SET_VRING_NUM, page.state(index, 16)),
+        lambda it: it.send(page.SET_VRING_BASE, page.state(index, 3)),
+        lambda it: it.send(page.SET_VRING_ADDR, addresses),
+        lambda it: it.send(page.SET_VRING_ERR, u64(index), [it.eventfd()]),
+        lambda it: it.send(page.SET_VRING_KICK, u64(index), [it.eventfd()]),
+        lambda it: it.send(page.SET_VRING_CALL, u64(index), [it.eventfd()]),
+    ]
+
+
+_MEMORY = page.single(Memory.GUEST, Memory.SIZE, Memory.USER, 0)
+_OTHER = page.region(0, 4096, 1 << 20, 0)
+_WHOLE = page.region(Memory.GUEST, Memory.SIZE, Memory.USER, 0)
+
+
+async def _give_back_channel(it: FrontEnd) -> None:
+    ours, theirs = socket.socketpair()
+    await it.send(page.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+    ours.close()
+    theirs.close()
+
+
+STEPS: list[Step] = [
+    lambda it: it.number(page.GET_FEATURES),
+    lambda it: it.number(page.GET_PROTOCOL_FEATURES),
+    lambda it: it.send(page.SET_PROTOCOL_FEATURES, u64(ALL_SERVED)),
+    lambda it: it.number(page.GET_QUEUE_NUM),
+    lambda it: it.number(page.GET_MAX_MEM_SLOTS),
+    _give_back_channel,
+    lambda it: it.send(page.SET_OWNER),
+    lambda it: it.ask(page.GET_CONFIG, page.config(0, bytes(24))),
+    lambda it: it.send(page.SET_FEATURES, u64(TAKEN)),
+    lambda it: it.send(page.SET_STATUS, u64(8)),
+    lambda it: it.done(page.ADD_MEM_REG, _MEMORY, [it.memory.fd]),
+    lambda it: it.done(page.SET_MEM_TABLE, page.table(_OTHER, _WHOLE), [it.memory.fd] * 2),
+    *_ring(0),
+    *_ring(1),
+    *_ring(2),
+    *[
+        lambda it, index=index: it.done(page.SET_VRING_ENABLE, page.state(index, 1))
+        for index in range(3)
+    ],
+    lambda it: it.done(page.SET_STATUS, u64(15)),
+    lambda it: it.send(page.SET_VRING_CALL, u64(0), [it.eventfd()]),
+    lambda it: it.base(0),
+    lambda it: it.number(page.SET_DEVICE_STATE_FD, page.state(0, 0), [it.eventfd()]),
+    lambda it: it.number(page.CHECK_DEVICE_STATE),
+    lambda it: it.base(1),
+    lambda it: it.done(page.REM_MEM_REG, _MEMORY),
+    lambda it: it.send(page.RESET_DEVICE),
+]
+"""A whole life, one message a step."""
+
+
+@pytest.mark.parametrize("number", range(len(STEPS) + 1))
+async def test_a_front_end_that_goes_after_any_message(served: Served, number: int) -> None:
+    for step in STEPS[:number]:
+        await step(served.front_end)
+    served.front_end.close()
+    assert await served.end() is None
+
+
+@pytest.mark.parametrize("number", range(len(STEPS)))
+async def test_a_front_end_that_goes_in_any_message(served: Served, number: int) -> None:
+    for step in STEPS[:number]:
+        await step(served.front_end)
+    await served.front_end.send_bytes(page.HEADER.pack(page.SET_MEM_TABLE, VERSION, 40)[:7])
+    served.front_end.close()
+    assert isinstance(await served.end(), BadMessage)
+
+
+@pytest.mark.parametrize("number", range(len(STEPS)))
+async def test_noise_after_any_message(served: Served, number: int) -> None:
+    for step in STEPS[:number]:
+        await step(served.front_end)
+    await served.front_end.send_bytes(b"GET / HTTP/1.1\r\n\r\n", [served.front_end.eventfd()] * 9)
+    await served.front_end.ended()
+    assert isinstance(await served.end(), BadMessage)
+
+
+@pytest.mark.parametrize("number", range(0, len(STEPS), 3))
+async def test_a_session_that_is_cancelled(served: Served, number: int) -> None:
+    for step in STEPS[:number]:
+        await step(served.front_end)
+    assert served.task is not None
+    served.task.cancel()
+    await asyncio.wait([served.task])
+    assert served.device.started is None
+    assert await served.front_end.ended() == b""
+    served.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_front_end_that_goes_while_the_device_sleeps(served: Served) -> None:
+    for step in STEPS[:26]:
+        await step(served.front_end)
+    served.device.gate = asyncio.Event()
+    for index in range(3):
+        enable = page.state(index, 1)
+        await served.front_end.send(page.SET_VRING_ENABLE, enable, flags=VERSION | NEED_REPLY)
+    await asyncio.sleep(0.01)
+    served.front_end.close()
+    served.device.gate.set()
+    assert await served.end() is None
+
+
+# --- lies ---
+
+LIES: dict[str, Step] = {
+    "a ring that there is not": lambda it: it.acked(page.SET_VRING_NUM, page.state(3, 16)),
+    "the last of all rings": lambda it: it.acked(page.SET_VRING_KICK, u64(255), [it.eventfd()]),
+    "a ring of no entries": lambda it: it.acked(page.SET_VRING_NUM, page.state(0, 0)),
+    "a ring of 24": lambda it: it.acked(page.SET_VRING_NUM, page.state(0, 24)),
+    "a ring of 65536": lambda it: it.acked(page.SET_VRING_NUM, page.state(0, 65536)),
+    "a base of 17 bits": lambda it: it.acked(page.SET_VRING_BASE, page.state(0, 65536)),
+    "a ring outside the memory": lambda it: it.acked(
+        page.SET_VRING_ADDR, page.addresses(0, 4096, Memory.USER, Memory.USER)
+    ),
+    "a ring that is logged": lambda it: it.acked(
+        page.SET_VRING_ADDR, page.addresses(0, Memory.USER, Memory.USER, Memory.USER, flags=1)
+    ),
+    "memory that is none": lambda it: it.acked(
+        page.ADD_MEM_REG, page.single(0, 4096, 0, 0), [it.eventfd()]
+    ),
+    "memory of no bytes": lambda it: it.acked(
+        page.ADD_MEM_REG, page.single(0, 0, 0, 0), [it.memory.fd]
+    ),
+    "memory that overlaps": lambda it: it.acked(
+        page.ADD_MEM_REG, page.single(Memory.GUEST + 4096, 4096, 0, 0), [it.memory.fd]
+    ),
+    "more than the file has": lambda it: it.acked(
+        page.ADD_MEM_REG, page.single(0, Memory.SIZE + 4096, 0, 0), [it.memory.fd]
+    ),
+    "memory that was never added": lambda it: it.acked(
+        page.REM_MEM_REG, page.single(0, 4096, 0, 0)
+    ),
+    "a log": lambda it: it.acked(page.SET_LOG_BASE, bytes(16), [it.memory.fd]),
+    "a log's call": lambda it: it.acked(page.SET_LOG_FD, b"", [it.eventfd()]),
+    "an announcement": lambda it: it.acked(page.SEND_RARP, u64(0x563412005452)),
+    "an MTU": lambda it: it.acked(page.NET_SET_MTU, u64(9000)),
+    "what is in flight": lambda it: it.acked(page.SET_INFLIGHT_FD, bytes(24), [it.memory.fd]),
+    "an IOTLB": lambda it: it.acked(page.IOTLB_MSG, bytes(32)),
+    "another byte order": lambda it: it.acked(page.SET_VRING_ENDIAN, page.state(0, 1)),
+    "a kick in band": lambda it: it.acked(page.VRING_KICK, page.state(0, 0)),
+    "nobody's request": lambda it: it.acked(1 << 30, bytes(99), [it.eventfd()] * 100),
+    "a status of 9 bits": lambda it: it.acked(page.SET_STATUS, u64(0x10F)),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_is_told_and_nothing_comes_of_it(served: Served, lie: str) -> None:
+    front_end = served.front_end
+    await front_end.negotiate(TAKEN)
+    await front_end.share_memory()
+    before = [*served.session.vrings], served.session.state, [*served.device.did]
+    assert await LIES[lie](front_end) == 1
+    assert len(served.refusals) == 1
+    assert ": expected " in served.refusals[0]
+    assert before == ([*served.session.vrings], served.session.state, served.device.did)
+    assert await front_end.number(page.GET_QUEUE_NUM) == 3
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_that_cannot_be_told_closes_the_connection(lie: str) -> None:
+    async with serving(RecordingDevice()) as served:
+        front_end = served.front_end
+        await front_end.negotiate(TAKEN, protocol=ALL_SERVED & ~page.REPLY_ACK)
+        await front_end.send(page.ADD_MEM_REG, _MEMORY, [front_end.memory.fd])
+        with pytest.raises(ConnectionError):
+            await LIES[lie](front_end)
+        error = await served.end()
+    assert isinstance(error, NotServed)
+    assert "there is no other way to say so: " in str(error).replace("as there", "there")
+
+
+UNASKED = {
+    page.GET_QUEUE_NUM: b"",
+    page.GET_MAX_MEM_SLOTS: b"",
+    page.GET_STATUS: b"",
+    page.GET_INFLIGHT_FD: bytes(24),
+}
+
+
+@pytest.mark.parametrize("request_number", UNASKED)
+async def test_what_has_a_reply_and_no_word_for_no_closes_the_connection(
+    served: Served, request_number: int
+) -> None:
+    await served.front_end.negotiate(TAKEN, protocol=page.REPLY_ACK)
+    flags = VERSION | NEED_REPLY
+    await served.front_end.send(request_number, UNASKED[request_number], flags=flags)
+    assert await served.front_end.ended() == b""
+    assert isinstance(await served.end(), NotServed)
+
+
+async def test_what_has_a_word_for_no_says_it_also_where_it_was_not_agreed_upon(
+    served: Served,
+) -> None:
+    it = served.front_end
+    await it.negotiate(TAKEN, protocol=0)
+    assert await it.ask(page.GET_CONFIG, page.config(0, bytes(8))) == page.config(0, b"")
+    assert await it.number(page.SET_DEVICE_STATE_FD, page.state(0, 0), [it.eventfd()]) == 257
+    assert await it.number(page.CHECK_DEVICE_STATE) == 1
+    assert len(served.refusals) == 3
+
+
+async def test_rings_of_memory_that_went_away(served: Served) -> None:
+    front_end = served.front_end
+    await front_end.negotiate(TAKEN)
+    await front_end.share_memory()
+    for index in range(3):
+        await front_end.set_up(index)
+    await front_end.done(page.REM_MEM_REG, _MEMORY)
+    await front_end.enable(0, 1)
+    assert await front_end.acked(page.SET_VRING_ENABLE, page.state(2, 1)) != 0
+    assert "reach outside the memory" in served.refusals[0]
+    assert served.device.starts == []
+
+
+async def test_a_ring_that_reaches_over_the_memory_s_end(served: Served) -> None:
+    front_end = served.front_end
+    await front_end.negotiate(TAKEN)
+    await front_end.share_memory()
+    await front_end.set_up(0)
+    at = Memory.USER + Memory.SIZE - 16
+    parts = page.addresses(0, at, at, at)
+    await front_end.done(page.SET_VRING_ADDR, parts)
+    assert await front_end.acked(page.SET_STATUS, u64(15)) != 0
+    assert served.device.starts == []
+
+
+# --- one at a time ---
+
+
+@asynccontextmanager
+async def listening(path: Path) -> AsyncIterator[tuple[FrontEnds, socket.socket]]:
+    """Somebody who gives a device to front ends, and where it listens."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen()
+    listener.setblocking(False)
+    with listener:
+        yield FrontEnds(RecordingDevice(), _ignore), listener
+
+
+def _ignore(_request: str, _error: VdpadError) -> None:
+    pass
+
+
+async def connect(path: Path) -> FrontEnd:
+    """A front end that comes by the socket's path."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(str(path))
+    return FrontEnd(connection)
+
+
+async def test_a_second_front_end_is_turned_away(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with listening(path) as (front_ends, listener):
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        async with await connect(path) as first:
+            await first.negotiate(TAKEN)
+            for _ in range(3):
+                async with await connect(path) as second:
+                    assert await second.ended() == b""
+            assert await first.number(page.GET_QUEUE_NUM) == 3
+            assert front_ends.session is not None
+            assert front_ends.session.front_end.pid == os.getpid()
+        await asyncio.wait_for(serving, GUARD)
+        assert front_ends.session is None
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        async with await connect(path) as third:
+            assert await third.number(page.GET_FEATURES) == TAKEN
+        await asyncio.wait_for(serving, GUARD)
+
+
+async def test_one_that_comes_while_the_last_is_cleaned_up_after_waits(tmp_path: Path) -> None:
+    path, device = tmp_path / "socket", RecordingDevice()
+    async with listening(path) as (_, listener):
+        front_ends = FrontEnds(device, _ignore)
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        async with await connect(path) as first:
+            for step in STEPS[:33]:
+                await step(first)
+            assert device.started is not None
+            device.gate = asyncio.Event()
+        await asyncio.wait_for(device.until(lambda: device.did[-1] == "stop"), GUARD)
+        async with await connect(path) as second:
+            device.gate.set()
+            await asyncio.wait_for(serving, GUARD)
+            serving = asyncio.create_task(front_ends.serve_next(listener))
+            assert await second.number(page.GET_FEATURES) == TAKEN
+        await asyncio.wait_for(serving, GUARD)
+
+
+async def test_what_is_no_connection_is_refused() -> None:
+    with pytest.raises(BadConnection):
+        await FrontEnds(RecordingDevice(), _ignore).serve(socket.socket())
+
+
+async def test_a_device_that_keeps_its_memory_is_told_of_all_the_same() -> None:
+    """Whatever the device says at the end, the rest is done."""
+    device = RecordingDevice()
+    ours, theirs = socket.socketpair()
+    async with FrontEnd(theirs) as front_end:
+        serving = asyncio.create_task(FrontEnds(device, _ignore).serve(ours))
+        await front_end.negotiate(TAKEN)
+        await front_end.share_memory()
+        await front_end.set_up(0)
+        await front_end.done(page.SET_STATUS, u64(15))
+        descriptors = len(open_descriptors())
+        device.unwilling = {"stop", "remove_memory"}
+    with pytest.raises(VdpadError, match="expected nobody to ask for"):
+        await asyncio.wait_for(serving, GUARD)
+    assert len(open_descriptors()) < descriptors
+    assert mappings() == []

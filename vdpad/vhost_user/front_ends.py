@@ -1,0 +1,136 @@
+"""Front ends and the order of their messages: one at a time, each message answered before the next.
+
+How it works. While a front end is served, others are accepted and closed at once: one that waited
+in the kernel's queue would take its device for hung. One that comes when the last is gone, but not
+cleaned up after, waits until it is.
+
+What is not served is told by the reply that the request has of its own, or by a number that is not
+zero where the front end asked for one (REPLY_ACK). Where there is no way to say it the connection
+is closed, since the front end would go on as if it were done. So is it where what comes is no
+message. Either way all that the front end gave is let go of before its connection is.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from vdpad.errors import VdpadError
+from vdpad.vhost_user import messages
+from vdpad.vhost_user.channel import Channel, FrontEndMessage
+from vdpad.vhost_user.device import VhostUserDevice
+from vdpad.vhost_user.faults import FrontEndGone, NotServed
+from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
+from vdpad.vhost_user.requests import serve
+from vdpad.vhost_user.session import Session
+from vdpad.vhost_user.shapes import SHAPES
+
+_DONE = 0
+_NOT_DONE = 1
+
+OnRefusal = Callable[[str, VdpadError], None]
+"""Is told which request was refused, and why."""
+
+
+class FrontEnds:
+    """Gives one device to front ends, one after the other."""
+
+    def __init__(self, device: VhostUserDevice, on_refusal: OnRefusal) -> None:
+        """Nobody is served yet."""
+        self._device = device
+        self._on_refusal = on_refusal
+        self.session: Session | None = None
+        """The front end's that is served now."""
+
+    async def serve_next(self, listener: socket.socket) -> None:
+        """Waits for a front end and serves it until it is gone.
+
+        Args:
+            listener: a listening stream socket of AF_UNIX, non-blocking; it stays the caller's.
+
+        Raises:
+            VdpadError: as of `serve`.
+        """
+        loop = asyncio.get_running_loop()
+        connection, _ = await loop.sock_accept(listener)
+        turning_away = asyncio.create_task(_turn_away(listener))
+        try:
+            await self.serve(connection, turning_away.cancel)
+        finally:
+            turning_away.cancel()
+            await asyncio.wait([turning_away])
+
+    async def serve(
+        self, connection: socket.socket, on_end: Callable[[], object] = lambda: None
+    ) -> None:
+        """Serves a front end until it is gone. On cancellation too the device is stopped first.
+
+        Args:
+            connection: taken over.
+            on_end: called as soon as no more of its messages are read.
+
+        Raises:
+            BadConnection: no vhost-user can be spoken over it.
+            BadMessage, NotServed: the connection was closed for this reason.
+            VdpadError: the device could not be stopped as it should.
+        """
+        channel = Channel(connection)
+        with contextlib.closing(channel):
+            self.session = session = Session(self._device, channel.front_end)
+            try:
+                await self._converse(channel, session)
+            finally:
+                on_end()
+                self.session = None
+                await session.end()
+
+    async def _converse(self, channel: Channel, session: Session) -> None:
+        with contextlib.suppress(FrontEndGone):
+            while (message := await channel.receive()) is not None:
+                try:
+                    reply = await self._reply(session, message)
+                    if reply is not None:
+                        flags = messages.VERSION | messages.REPLY
+                        await channel.send(Header(message.request, flags, len(reply)), reply)
+                finally:
+                    message.attached.close()
+
+    async def _reply(self, session: Session, message: FrontEndMessage) -> bytes | None:
+        try:
+            reply = await serve(session, message)
+        except VdpadError as error:
+            self._on_refusal(request_name(message.request), error)
+            return _refusal(session, message, error)
+        if reply is None and _acknowledges(session, message):
+            return push_u64(_DONE)
+        return reply
+
+
+def _refusal(session: Session, message: FrontEndMessage, error: VdpadError) -> bytes:
+    """How a front end is told.
+
+    Raises:
+        NotServed: there is no way to.
+    """
+    shape = SHAPES.get(message.request)
+    if shape is not None and shape.refusal is not None:
+        return shape.refusal(message.payload)
+    replies = shape is not None and shape.replies
+    if not replies and _acknowledges(session, message):
+        return push_u64(_NOT_DONE)
+    raise NotServed(
+        f"{request_name(message.request)} was not served, and the connection closed, as there is "
+        f"no other way to say so: {error}"
+    ) from error
+
+
+def _acknowledges(session: Session, message: FrontEndMessage) -> bool:
+    """Whether a message without a reply of its own is answered by a number."""
+    return message.needs_reply and ProtocolFeature.REPLY_ACK in session.protocol_features
+
+
+async def _turn_away(listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        connection, _ = await loop.sock_accept(listener)
+        connection.close()

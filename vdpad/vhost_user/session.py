@@ -1,0 +1,304 @@
+"""A session: one front end, from its first message to its last, and the device that it is given.
+
+How it works. Messages are served one after the other (front_ends.py). Which may come when, and what
+each asks of a session, is a table (requests.py).
+
+States. A session begins NEW. SET_FEATURES makes it AGREED: now the driver's features are known and
+rings can be set up. It is RUNNING from the device's start to its stop. RESET_DEVICE makes it NEW
+again. Nothing else changes the state, and only this file changes it.
+
+Start. No message says "start now" with every front end. One that has all of the device's queues
+enables the highest one last, when all rings are set up; one that keeps the control queue enables
+queues before it sets them up, and says DRIVER_OK at the end. So the device starts when the last
+queue of these features is enabled and ready, or at a SET_STATUS with DRIVER_OK. A front end that
+knows neither SET_STATUS nor SET_VRING_ENABLE (without PROTOCOL_FEATURES rings are always enabled)
+starts it by the last queue's kick or call, whichever is second.
+
+Stop. GET_VRING_BASE of a ring that is started stops the device, which tells all bases at once; the
+other rings' are then at hand. SET_STATUS 0 stops it too, and forgets nothing: a front end sends it
+before it asks for the device's state. A guest's reset and a pause look alike here. They differ at
+the next start, where after a reset every base is 0 (`Start.is_fresh`).
+
+While the device is stopped nothing is said to the front end of our own accord; that the config
+space changed meanwhile is told when it runs again.
+
+SET_FEATURES with the features that the driver has is no renegotiation, and touches no device that
+runs. Dirty memory is not logged here, so LOG_ALL is not offered and SET_LOG_BASE is refused; how a
+front end is told what is not served, front_ends.py says.
+
+Source: QEMU's docs/interop/vhost-user.rst; the order that front ends keep is QEMU's, DPDK's and
+crosvm's.
+"""
+
+from contextlib import AsyncExitStack
+from enum import Enum, auto
+
+from vdpad.vhost_user import messages
+from vdpad.vhost_user.back_channel import BackChannel
+from vdpad.vhost_user.channel import Attached, FrontEnd
+from vdpad.vhost_user.device import Start, VhostUserDevice
+from vdpad.vhost_user.faults import NotServed
+from vdpad.vhost_user.guest_regions import GuestRegions
+from vdpad.vhost_user.messages import DeviceStatus, MemoryRegion, ProtocolFeature
+from vdpad.vhost_user.transfer import Transfer
+from vdpad.vhost_user.vrings import Vrings
+from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.split_ring import Region
+
+SERVED = frozenset(
+    {
+        ProtocolFeature.MQ,
+        ProtocolFeature.REPLY_ACK,
+        ProtocolFeature.BACKEND_REQ,
+        ProtocolFeature.CONFIG,
+        ProtocolFeature.RESET_DEVICE,
+        ProtocolFeature.CONFIGURE_MEM_SLOTS,
+        ProtocolFeature.STATUS,
+        ProtocolFeature.DEVICE_STATE,
+    }
+)
+"""The protocol features of a session; DEVICE_STATE where the device can move."""
+
+# Dirty memory is not logged, nor are addresses translated by an IOMMU of the front end's; and
+# bit 30 is the protocol's own. GET_FEATURES has 64 bits.
+_LEFT_OUT: FeatureSet = frozenset(
+    {messages.LOG_ALL, messages.PROTOCOL_FEATURES, Feature.ACCESS_PLATFORM}
+)
+_FEATURE_BITS = 64
+
+
+class SessionState(Enum):
+    """How far a session has come."""
+
+    NEW = auto()
+    AGREED = auto()
+    RUNNING = auto()
+
+
+class Session:
+    """What one front end has set up, and the device that it is given.
+
+    Coroutines sleep while the device does. On cancellation what was asked for may be done in part;
+    then only `end` is of use.
+    """
+
+    def __init__(self, device: VhostUserDevice, front_end: FrontEnd) -> None:
+        """A new one; the device is stopped, and nobody else's until `end`."""
+        self.device = device
+        self.front_end = front_end
+        self.state = SessionState.NEW
+        self.offered: FeatureSet = frozenset(
+            bit for bit in device.features - _LEFT_OUT if bit < _FEATURE_BITS
+        )
+        """What a driver may take."""
+        self.features: FeatureSet = frozenset()
+        """What it took; none while the session is NEW."""
+        self.protocol_features: frozenset[int] = frozenset()
+        """What the front end took."""
+        self.vrings = Vrings(device.queues, front_end.uid)
+        """For others to look at."""
+        self.transfer = Transfer()
+        """The device's state on its way."""
+        self.status = 0
+        """The device status as the front end wrote it."""
+        self._enables_rings = True
+        """Whether rings are enabled by messages: PROTOCOL_FEATURES was taken."""
+        self._regions = GuestRegions(device)
+        self._running: frozenset[int] = frozenset()
+        """The rings that the device runs with."""
+        self._back_channel: BackChannel | None = None
+        self._config_changed = False
+        """Since it was last told."""
+
+    async def end(self) -> None:
+        """Stops the device and lets go of all that the front end has given.
+
+        Raises:
+            VdpadError: the device could not do a part of it; all the rest is done.
+        """
+        async with AsyncExitStack() as stack:
+            stack.callback(self.vrings.close)
+            stack.push_async_callback(self._regions.release)
+            stack.push_async_callback(self._stop)
+            stack.push_async_callback(self.transfer.close)
+            if self._back_channel is not None:
+                stack.push_async_callback(self._back_channel.close)
+
+    # --- what is agreed upon ---
+
+    def agree(self, features: FeatureSet, *, enables_rings: bool) -> None:
+        """Takes what the driver took.
+
+        Args:
+            features: of those that are offered.
+            enables_rings: the front end took PROTOCOL_FEATURES.
+
+        Raises:
+            NotServed: not offered, or others than a device runs with.
+        """
+        if features - self.offered:
+            raise NotServed(
+                "expected features that are offered, got beside them "
+                f"{FEATURES.sentence(features - self.offered)}"
+            )
+        if self.state is SessionState.RUNNING:
+            if features != self.features:
+                raise NotServed(
+                    "expected the features that the device runs with, got others; stop it first"
+                )
+            return
+        self.features = features
+        self.state = SessionState.AGREED
+        self._enables_rings = enables_rings
+        if not enables_rings:
+            self.vrings.enable_all()
+
+    @property
+    def served(self) -> frozenset[int]:
+        """The protocol features that a front end may take."""
+        return SERVED if self.device.can_move else SERVED - {ProtocolFeature.DEVICE_STATE}
+
+    def agree_protocol(self, features: frozenset[int]) -> None:
+        """Takes what the front end took.
+
+        Raises:
+            NotServed: not served.
+        """
+        if features - self.served:
+            raise NotServed(
+                "expected protocol features that are offered, got beside them bits "
+                f"{sorted(features - self.served)}"
+            )
+        self.protocol_features = features
+
+    # --- starting and stopping ---
+
+    async def set_status(self, status: int) -> None:
+        """SET_STATUS: may start the device, and 0 stops it."""
+        if not status:
+            await self._stop()
+            self.vrings.stop_all()
+        elif status & DeviceStatus.DRIVER_OK and self.state is not SessionState.RUNNING:
+            await self._start()
+        self.status = status
+
+    async def reset(self) -> None:
+        """RESET_DEVICE. What the front end itself has given stays: memory and descriptors."""
+        await self._stop()
+        await self.device.reset()
+        self.vrings.reset()
+        self.status = 0
+        self.features = frozenset()
+        self.state = SessionState.NEW
+
+    async def enable(self, index: int, enabled: bool) -> None:
+        """SET_VRING_ENABLE: may start the device."""
+        if index in self._running:
+            await self.device.enable(index, enabled)
+        self.vrings.enable(index, enabled)
+        if enabled and self.state is SessionState.AGREED:
+            await self._start_if_last(index)
+
+    async def set_kick(self, index: int, attached: Attached) -> None:
+        """SET_VRING_KICK: may start the device."""
+        self.vrings.set_kick(index, attached.take_if_any())
+        await self._start_if_unannounced(index)
+
+    async def base(self, index: int) -> int:
+        """GET_VRING_BASE: stops the device if it runs with this ring."""
+        if index in self._running:
+            await self._stop()
+        self.vrings.stop(index)
+        return self.vrings.base(index)
+
+    async def _start(self) -> None:
+        if self.state is SessionState.NEW:
+            raise NotServed("expected SET_FEATURES before the device's start, it has not come")
+        memory = self._regions.table.memory
+        vrings = self.vrings.ready(memory)
+        if not vrings:
+            return
+        await self.device.start(Start(self.features, vrings, memory))
+        self._running = frozenset(vring.index for vring in vrings)
+        self.state = SessionState.RUNNING
+        if self._config_changed:
+            self.config_changed()
+
+    async def _start_if_last(self, index: int) -> None:
+        if index == self.device.last_queue(self.features) and self.vrings.is_ready(index):
+            await self._start()
+
+    async def _start_if_unannounced(self, index: int) -> None:
+        says_it = self._enables_rings or ProtocolFeature.STATUS in self.protocol_features
+        if self.state is SessionState.AGREED and not says_it:
+            await self._start_if_last(index)
+
+    async def _stop(self) -> None:
+        if self.state is SessionState.RUNNING:
+            self.state = SessionState.AGREED
+            self._running = frozenset()
+            if self._back_channel is not None and self._back_channel.take_back():
+                self._config_changed = True
+            self.vrings.set_bases(await self.device.stop())
+
+    # --- rings and memory ---
+
+    async def set_call(self, index: int, attached: Attached) -> None:
+        """SET_VRING_CALL, which comes at any time: may start the device."""
+        if index in self._running:
+            await self.device.set_call(index, attached.first)
+        self.vrings.set_call(index, attached.take_if_any())
+        await self._start_if_unannounced(index)
+
+    def set_parts(self, index: int, descriptors: int, available: int, used: int) -> None:
+        """SET_VRING_ADDR; the addresses are the front end's.
+
+        Raises:
+            NotServed: no memory is there, or a device runs with others.
+        """
+        parts = [*map(self._regions.table.guest_address, (descriptors, available, used))]
+        if self.state is not SessionState.RUNNING:
+            self.vrings.set_parts(index, *parts)
+        elif not self.vrings.has_parts(index, *parts):
+            raise NotServed(f"ring {index}: expected the addresses that the device runs with")
+
+    async def add_memory(self, region: MemoryRegion, attached: Attached) -> None:
+        """ADD_MEM_REG."""
+        await self._regions.add(region, attached)
+
+    async def remove_memory(self, region: MemoryRegion) -> None:
+        """REM_MEM_REG."""
+        await self._regions.remove(region, self._in_use())
+
+    async def replace_memory(self, regions: list[MemoryRegion], attached: Attached) -> None:
+        """SET_MEM_TABLE."""
+        await self._regions.replace(regions, attached, self._in_use())
+
+    def _in_use(self) -> list[Region]:
+        return self.vrings.places(self._running)
+
+    # --- what we tell of our own accord ---
+
+    async def set_back_channel(self, attached: Attached) -> None:
+        """SET_BACKEND_REQ_FD.
+
+        Raises:
+            BadConnection: no vhost-user can be spoken over it.
+        """
+        reply_ack = ProtocolFeature.REPLY_ACK in self.protocol_features
+        back_channel = BackChannel(attached.take(), self.front_end.uid, reply_ack=reply_ack)
+        before, self._back_channel = self._back_channel, back_channel
+        if before is not None:
+            await before.close()
+        if self._config_changed:
+            self.config_changed()
+
+    def config_changed(self) -> None:
+        """Has the front end told that the config space or NEEDS_RESET is not what it was.
+
+        It is told where it has given a channel for that, and while the device runs.
+        """
+        self._config_changed = True
+        if self.state is SessionState.RUNNING and self._back_channel is not None:
+            self._config_changed = False
+            self._back_channel.config_changed()
