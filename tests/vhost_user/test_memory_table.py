@@ -24,7 +24,7 @@ from vdpad.vhost_user.memory_table import (
     map_region,
 )
 from vdpad.vhost_user.messages import MemoryRegion
-from vdpad.virtio.guest_memory import BadAddress, BadRegion
+from vdpad.virtio.guest_memory import BadRegion, OutsideMemory
 from vdpad.virtio.split_ring import Region
 
 PAGE = mmap.PAGESIZE
@@ -76,7 +76,7 @@ def test_the_front_end_s_addresses_and_the_guest_s_lead_to_the_same_bytes(
             table.guest_address(user)
     assert table.memory.read(GUEST + PAGE, 1) == b"\x03"
     assert table.memory.read(GUEST + 17 * PAGE, 1) == b"\x09"
-    with pytest.raises(BadAddress):
+    with pytest.raises(OutsideMemory):
         table.memory.read(GUEST + 3 * PAGE - 1, 2)
 
 
@@ -234,7 +234,7 @@ def test_what_is_removed_is_named_by_its_addresses_and_its_size(
     mapped.unmap()
     with pytest.raises(NotServed):
         table.guest_address(USER)
-    with pytest.raises(BadAddress):
+    with pytest.raises(OutsideMemory):
         table.memory.read(GUEST, 1)
 
 

@@ -16,7 +16,7 @@ from vdpad.virtio.split_ring import RingAddresses
 
 
 @dataclass(frozen=True, slots=True)
-class Vring:
+class GuestVring:
     """A ring as the front end has set it up. The descriptors stay the session's.
 
     They are as the front end sent them: whether they are eventfds is the device's to check.
@@ -41,7 +41,7 @@ class Start:
 
     features: FeatureSet
     """What the driver took."""
-    vrings: tuple[Vring, ...]
+    vrings: tuple[GuestVring, ...]
     """Those that are set up, in the order of their indices; at least one."""
     memory: GuestMemory
     """The guest's memory; what the device takes of it as a stretch it releases when it stops."""

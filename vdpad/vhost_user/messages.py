@@ -9,7 +9,7 @@ Source: QEMU's docs/interop/vhost-user.rst, "Message Specification", "Front-end 
 """
 
 import struct
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import NamedTuple
 
 HEADER_SIZE = 12
@@ -115,13 +115,6 @@ class ProtocolFeature(IntEnum):
     CONFIGURE_MEM_SLOTS = 15
     STATUS = 16
     DEVICE_STATE = 19
-
-
-class DeviceStatus(IntFlag):
-    """Bits of the device status that mean something here (virtio 1.4, 2.1)."""
-
-    DRIVER_OK = 4
-    NEEDS_RESET = 64
 
 
 def request_name(number: int) -> str:

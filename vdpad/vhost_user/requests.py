@@ -14,7 +14,6 @@ from vdpad.vhost_user.channel import FrontEndMessage
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.memory_table import MAX_REGIONS
 from vdpad.vhost_user.messages import (
-    DeviceStatus,
     FrontEndRequest,
     VringState,
     push_u64,
@@ -23,6 +22,7 @@ from vdpad.vhost_user.messages import (
 from vdpad.vhost_user.session import Session, SessionState
 from vdpad.vhost_user.shapes import SHAPES, STATE_TRANSFER_ACCEPTED
 from vdpad.virtio.bits import bits_of, mask_of
+from vdpad.virtio.device_status import DeviceStatus
 
 _STATUS_BITS = 0xFF
 

@@ -39,9 +39,10 @@ from vdpad.vhost_user.channel import Attached, FrontEnd
 from vdpad.vhost_user.device import Start, VhostUserDevice
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.guest_regions import GuestRegions
-from vdpad.vhost_user.messages import DeviceStatus, MemoryRegion, ProtocolFeature
+from vdpad.vhost_user.messages import MemoryRegion, ProtocolFeature
 from vdpad.vhost_user.transfer import Transfer
-from vdpad.vhost_user.vrings import Vrings
+from vdpad.vhost_user.vrings import GuestVrings
+from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 from vdpad.virtio.split_ring import Region
 
@@ -95,7 +96,7 @@ class Session:
         """What it took; none while the session is NEW."""
         self.protocol_features: frozenset[int] = frozenset()
         """What the front end took."""
-        self.vrings = Vrings(device.queues, front_end.uid)
+        self.vrings = GuestVrings(device.queues, front_end.uid)
         """For others to look at."""
         self.transfer = Transfer()
         """The device's state on its way."""

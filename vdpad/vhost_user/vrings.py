@@ -14,7 +14,7 @@ Source: QEMU's docs/interop/vhost-user.rst, "Ring states".
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from vdpad.vhost_user.device import Vring
+from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.faults import NotServed
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.split_ring import INDEX_MASK, MAX_RING_SIZE, Region, RingAddresses
@@ -47,7 +47,7 @@ class _Ring:
     error: int | None = None
 
 
-class Vrings:
+class GuestVrings:
     """All rings of a session, by index."""
 
     def __init__(self, number: int, uid: int) -> None:
@@ -146,11 +146,11 @@ class Vrings:
         """Where the ring stands, as far as is known here."""
         return self._rings[index].base
 
-    def ready(self, memory: GuestMemory) -> tuple[Vring, ...]:
+    def ready(self, memory: GuestMemory) -> tuple[GuestVring, ...]:
         """All rings that a device can run with.
 
         Raises:
-            BadAddress: one of them is not within the memory.
+            OutsideMemory: one of them is not within the memory.
         """
         vrings = tuple(
             self._vring(index) for index in range(len(self._rings)) if self.is_ready(index)
@@ -191,11 +191,13 @@ class Vrings:
                 self._close(fd)
             ring.kick = ring.call = ring.error = None
 
-    def _vring(self, index: int) -> Vring:
+    def _vring(self, index: int) -> GuestVring:
         ring = self._rings[index]
         assert ring.parts is not None
         addresses = RingAddresses(ring.size, *ring.parts)
-        return Vring(index, addresses, ring.base, ring.is_enabled, ring.kick, ring.call, ring.error)
+        return GuestVring(
+            index, addresses, ring.base, ring.is_enabled, ring.kick, ring.call, ring.error
+        )
 
     def _close(self, fd: int | None) -> None:
         if fd is not None:
