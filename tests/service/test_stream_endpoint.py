@@ -1,13 +1,11 @@
 """Who is let in at a stream socket, how many, and what becomes of them at the end."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import resource
 import socket
 import stat
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.descriptors import no_descriptor_left
+from tests.support.descriptors import lingering, no_descriptor_left
 from vdpad.service.endpoints import stream as stream_endpoint
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.stream import Connection, StreamEndpoint
@@ -29,7 +27,7 @@ from vdpad.wire.streams import MAX_MESSAGE, SMALL
 GUARD = 30.0
 
 # And how long a descriptor's closing takes that nobody must wait for.
-LINGERS = 20.0
+LINGERS = 20
 
 OVERLOADED = b"no room\0"
 
@@ -225,38 +223,24 @@ async def test_where_there_are_no_descriptors_it_listens_on_and_says_so(
 # --- foreign descriptors ---
 
 
-@pytest.fixture
-def lingering() -> Iterator[int]:
-    """A descriptor whose closing takes so many seconds: a TCP socket with unsent data."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        sender = socket.create_connection(server.getsockname())
-        receiver, _ = server.accept()
-        sender.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                sender.send(b"x" * 65536)
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(LINGERS)))
-        yield sender.detach()
-        receiver.close()  # which ends the waiting
-
-
 @pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
 async def test_nobody_waits_for_descriptors_that_go_with_a_connection(
-    listening: Listening, lingering: int, read: bool, monkeypatch: pytest.MonkeyPatch
+    listening: Listening, read: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64 if read else 0)
     before = time.monotonic()
-    async with connected(listening.path) as one:
-        socket.send_fds(one, [b"x"], [lingering])
-        os.close(lingering)
-        if not read:
-            assert await said(one) == OVERLOADED
-        await asyncio.sleep(0.01)
-    monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64)
-    async with connected(listening.path) as other:
-        assert await echoed(other)
-        await until(lambda: len(listening.endpoint._connections) == 1)
-    assert time.monotonic() - before < LINGERS
+    with lingering(LINGERS) as fd:
+        async with connected(listening.path) as one:
+            socket.send_fds(one, [b"x"], [fd])
+            os.close(fd)
+            if not read:
+                assert await said(one) == OVERLOADED
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64)
+        async with connected(listening.path) as other:
+            assert await echoed(other)
+            await until(lambda: len(listening.endpoint._connections) == 1)
+        assert time.monotonic() - before < LINGERS
 
 
 async def test_where_descriptors_are_stuck_nothing_is_taken_until_they_are_not(

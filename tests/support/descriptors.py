@@ -1,8 +1,10 @@
-"""Counting file descriptors."""
+"""Counting file descriptors, and one that is hard to close."""
 
+import socket
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vdpad.wire.descriptors import CLOSER
@@ -33,3 +35,20 @@ def no_descriptor_left() -> Iterator[None]:
     before = open_descriptors()
     yield
     assert open_descriptors() == before
+
+
+@contextmanager
+def lingering(seconds: int) -> Iterator[int]:
+    """A descriptor whose closing takes so long, or until the block ends; it is the caller's.
+
+    It is a TCP socket with unsent data.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        with server.accept()[0]:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+            sender.setblocking(False)
+            with suppress(BlockingIOError):
+                while sender.send(bytes(1 << 16)):
+                    pass
+            yield sender.detach()

@@ -3,15 +3,14 @@
 import asyncio
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.availability import skip_or_fail
+from tests.support.descriptors import lingering
 from tests.support.fuse import silent_file
 from vdpad.wire import descriptors
 from vdpad.wire.descriptors import MAX_RECEIVED, RIGHTS_SIZE, Closer, received
@@ -73,17 +72,9 @@ def test_one_user_s_descriptors_hold_up_none_of_another_s(stuck: int) -> None:
 
 
 def test_a_socket_that_lingers_holds_up_nobody() -> None:
-    with ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        client = socket.create_connection(server.getsockname())
-        stack.enter_context(server.accept()[0])
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
-        client.setblocking(False)
-        with suppress(BlockingIOError):
-            while client.send(bytes(1 << 16)):
-                pass
+    with lingering(3600) as fd:
         closer = Closer()
-        closer.close(ALICE, [client.detach()])
+        closer.close(ALICE, [fd])
         assert closer.waiting == 1
     until(lambda: not closer.waiting)  # its peer is gone
 
