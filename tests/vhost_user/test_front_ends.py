@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.descriptors import open_descriptors
+from tests.support.descriptors import lingering, open_descriptors
 from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import Served, mappings, serving
 from tests.vhost_user.front_end import (
@@ -23,9 +24,11 @@ from tests.vhost_user.front_end import (
 )
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
 from vdpad.errors import VdpadError
+from vdpad.vhost_user import front_ends as front_ends_module
 from vdpad.vhost_user.faults import BadConnection, BadMessage, NotServed
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.virtio.bits import mask_of
+from vdpad.wire.descriptors import CLOSER
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -327,6 +330,48 @@ async def test_one_that_comes_while_the_last_is_cleaned_up_after_waits(tmp_path:
             await asyncio.wait_for(serving, GUARD)
             serving = asyncio.create_task(front_ends.serve_next(listener))
             assert await second.number(page.GET_FEATURES) == TAKEN
+        await asyncio.wait_for(serving, GUARD)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["served", "turned away"])
+async def test_what_nobody_received_is_closed_on_a_thread(tmp_path: Path, which: int) -> None:
+    path = tmp_path / "socket"
+    async with listening(path) as (front_ends, listener):
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        with lingering(seconds=5) as fd:
+            async with await connect(path) as first, await connect(path) as second:
+                noise = page.HEADER.pack(page.GET_FEATURES, 0, 0)
+                sender = (first, second)[which]
+                sender.socket.sendmsg([noise])
+                socket.send_fds(sender.socket, [noise], [fd])
+                os.close(fd)
+                assert await sender.ended() == b""
+                CLOSER.flush()
+                # Had the loop closed it, it would be closed by now.
+                assert CLOSER.waiting
+            await asyncio.wait([serving])
+
+
+async def test_nobody_is_accepted_while_there_are_no_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, refusals = tmp_path / "socket", list[str]()
+    monkeypatch.setattr(front_ends_module, "_RESTS", 0.001)
+    async with listening(path) as (_, listener):
+        front_ends = FrontEnds(RecordingDevice(), lambda what, _: refusals.append(what))
+        async with await connect(path) as first, await connect(path) as second:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first.eventfd(), limits[1]))
+            try:
+                serving = asyncio.create_task(front_ends.serve_next(listener))
+                async with asyncio.timeout(GUARD):
+                    while len(refusals) < 3:  # noqa: ASYNC110 - the system says when
+                        await asyncio.sleep(0.001)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert set(refusals) == {"a connection"}
+            await first.negotiate(TAKEN)
+            assert await second.ended() == b""
         await asyncio.wait_for(serving, GUARD)
 
 

@@ -12,9 +12,9 @@ it; and each message gives the event loop a turn, however many stand in the sock
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from vdpad.vhost_user import messages
@@ -22,6 +22,7 @@ from vdpad.vhost_user.faults import BadConnection, BadMessage, FrontEndGone
 from vdpad.vhost_user.messages import Header
 from vdpad.vhost_user.shapes import check_header, check_message
 from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
+from vdpad.wire.readiness import readable, writable
 
 _UCRED = struct.Struct("=iII")
 
@@ -107,8 +108,8 @@ class Channel:
             raise
 
     def close(self) -> None:
-        """Ends the connection."""
-        self._socket.close()
+        """Ends the connection: at once for the other side, some time after for us."""
+        hang_up(self._socket, self.front_end.uid)
 
     async def receive(self) -> FrontEndMessage | None:
         """The next message; None where the other side ended the connection between two.
@@ -138,7 +139,7 @@ class Channel:
             try:
                 sent = self._socket.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                await self._writable()
+                await writable(self._socket)
             except OSError as error:
                 raise FrontEndGone(f"the front end is gone: {error.strerror}") from error
             else:
@@ -194,7 +195,7 @@ class Channel:
                     size, RIGHTS_SIZE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                await self._readable()
+                await readable(self._socket)
                 continue
             except ConnectionError:
                 # Also where it went without having read all that we sent.
@@ -221,28 +222,15 @@ class Channel:
                 "expected descriptors that can be closed, got too many whose closing sleeps"
             )
 
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        await _ready(self._socket.fileno(), loop.add_reader, loop.remove_reader)
 
-    async def _writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        await _ready(self._socket.fileno(), loop.add_writer, loop.remove_writer)
+def hang_up(connection: socket.socket, uid: int = _NOBODY) -> None:
+    """Ends a connection: at once for the other side, some time after for us.
 
-
-async def _ready(fd: int, watch: Callable[..., object], unwatch: Callable[[int], object]) -> None:
-    """Returns when the loop says that a descriptor is ready."""
-    ready = asyncio.get_running_loop().create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    watch(fd, wake)
-    try:
-        await ready
-    finally:
-        unwatch(fd)
+    Descriptors that it sent and nobody received are closed with it, on the thread as all are.
+    """
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    CLOSER.close(uid, [connection.detach()])
 
 
 def _front_end(connection: socket.socket) -> FrontEnd:

@@ -15,21 +15,25 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from vdpad.errors import VdpadError
+from vdpad.errors import VdpadError, why
 from vdpad.vhost_user import messages
-from vdpad.vhost_user.channel import Channel, FrontEndMessage
+from vdpad.vhost_user.channel import Channel, FrontEndMessage, hang_up
 from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.faults import FrontEndGone, NotServed
 from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
 from vdpad.vhost_user.requests import serve
 from vdpad.vhost_user.session import Session
 from vdpad.vhost_user.shapes import SHAPES
+from vdpad.wire.readiness import readable
 
 _DONE = 0
 _NOT_DONE = 1
 
 OnRefusal = Callable[[str, VdpadError], None]
-"""Is told which request was refused, and why."""
+"""Is told what was refused, a request by its name, and why."""
+
+# How long nobody is accepted where there are no descriptors, in seconds.
+_RESTS = 1.0
 
 
 class FrontEnds:
@@ -51,9 +55,8 @@ class FrontEnds:
         Raises:
             VdpadError: as of `serve`.
         """
-        loop = asyncio.get_running_loop()
-        connection, _ = await loop.sock_accept(listener)
-        turning_away = asyncio.create_task(_turn_away(listener))
+        connection = await self._accept(listener)
+        turning_away = asyncio.create_task(self._turn_away(listener))
         try:
             await self.serve(connection, turning_away.cancel)
         finally:
@@ -83,6 +86,27 @@ class FrontEnds:
                 on_end()
                 self.session = None
                 await session.end()
+
+    async def _turn_away(self, listener: socket.socket) -> None:
+        while True:
+            hang_up(await self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> socket.socket:
+        """The next connection. Cancellation leaves it to whoever accepts then."""
+        while True:
+            await readable(listener)
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                # No descriptors, no memory: nothing ends the listening.
+                self._on_refusal(
+                    "a connection", NotServed(f"expected room for it, got {why(error)}")
+                )
+                await asyncio.sleep(_RESTS)
+            else:
+                return connection
 
     async def _converse(self, channel: Channel, session: Session) -> None:
         with contextlib.suppress(FrontEndGone):
@@ -127,10 +151,3 @@ def _refusal(session: Session, message: FrontEndMessage, error: VdpadError) -> b
 def _acknowledges(session: Session, message: FrontEndMessage) -> bool:
     """Whether a message without a reply of its own is answered by a number."""
     return message.needs_reply and ProtocolFeature.REPLY_ACK in session.protocol_features
-
-
-async def _turn_away(listener: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        connection, _ = await loop.sock_accept(listener)
-        connection.close()
