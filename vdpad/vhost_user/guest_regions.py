@@ -106,7 +106,7 @@ class GuestRegions:
         """Takes everything away, from the device first, whatever it says to that."""
         async with AsyncExitStack() as stack:
             for mapped in self.table:
-                stack.push_async_callback(self._unmap, mapped)
+                stack.push_async_callback(self._take_out, mapped)
                 stack.push_async_callback(self._device.remove_memory, mapped)
 
     async def _add(self, mapped: MappedRegion, *others: MappedRegion) -> None:
@@ -119,18 +119,33 @@ class GuestRegions:
                 self.table.take_out(mapped)
                 raise
         except BaseException:
-            for each in (mapped, *others):
-                each.unmap()
+            await _unmap(mapped, *others)
             raise
 
     async def _remove(self, mapped: MappedRegion) -> None:
         await self._device.remove_memory(mapped)
-        await self._unmap(mapped)
+        await self._take_out(mapped)
 
-    async def _unmap(self, mapped: MappedRegion) -> None:
+    async def _take_out(self, mapped: MappedRegion) -> None:
         self.table.take_out(mapped)
         del self._again[mapped]
-        await asyncio.to_thread(mapped.unmap)
+        await _unmap(mapped)
+
+
+async def _unmap(*regions: MappedRegion) -> None:
+    """Unmaps what the table does not have, on a thread. On cancellation too it is done then."""
+    unmapping = asyncio.ensure_future(asyncio.to_thread(_unmap_all, regions))
+    try:
+        await asyncio.shield(unmapping)
+    except asyncio.CancelledError:
+        # Who cancels a session finds nothing of it left.
+        await unmapping
+        raise
+
+
+def _unmap_all(regions: Iterable[MappedRegion]) -> None:
+    for mapped in regions:
+        mapped.unmap()
 
 
 def _check_unused(gone: Iterable[MappedRegion], in_use: Sequence[Region]) -> None:
