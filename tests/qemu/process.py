@@ -20,7 +20,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,10 @@ PROBE_SECONDS = 10.0
 
 F_GET_SEALS = 1034
 F_SEAL_SHRINK = 0x0002
+
+
+Command = Callable[[int, int], list[str]]
+"""A command line, by the descriptors of the qtest and the QMP socket that QEMU inherits."""
 
 
 class Unavailable(Exception):
@@ -85,18 +89,25 @@ def why_unavailable() -> str | None:
 @asynccontextmanager
 async def run_qemu(options: Options) -> AsyncIterator[Process]:
     """Run QEMU for the time of the context; it is killed and reaped however that ends."""
+    async with run_command(functools.partial(command_line, options)) as process:
+        yield process
+
+
+@asynccontextmanager
+async def run_command(command: Command) -> AsyncIterator[Process]:
+    """Run a QEMU, as run_qemu does, whose command line is this one's for its two sockets."""
     with tempfile.TemporaryFile() as output:
-        async with _child(options, output) as process:
+        async with _child(command, output) as process:
             yield process
 
 
 @asynccontextmanager
-async def _child(options: Options, output: BinaryIO) -> AsyncIterator[Process]:
+async def _child(command: Command, output: BinaryIO) -> AsyncIterator[Process]:
     async with AsyncExitStack() as stack:
         ours_qtest, its_qtest = _socket_pair(stack)
         ours_qmp, its_qmp = _socket_pair(stack)
         child = await asyncio.create_subprocess_exec(
-            *command_line(options, its_qtest.fileno(), its_qmp.fileno()),
+            *command(its_qtest.fileno(), its_qmp.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -48,19 +48,18 @@ def each_once() -> tuple[Version, ...]:
 
     On Debian 12 it is bookworm's. All that no parameter chooses runs on the system's anyway.
     """
-    return SUITES if _release(SYSTEM) in map(_release, SUITES) else (SYSTEM, *SUITES)
+    releases = [release(version.program) for version in SUITES if why_unavailable(version) is None]
+    return SUITES if release(SYSTEM.program) in releases else (SYSTEM, *SUITES)
 
 
 @functools.cache
-def _release(version: Version) -> str | None:
-    """The first two numbers of a version, such as 7.2; None where it can't be had."""
-    if why_unavailable(version) is not None or shutil.which(version.program) is None:
+def release(program: str) -> tuple[int, int] | None:
+    """Return a QEMU's version, such as (7, 2) of 7.2.22; None where there is none."""
+    if shutil.which(program) is None:
         return None
-    told = subprocess.run(
-        [version.program, "--version"], capture_output=True, text=True, check=False
-    )
-    found = re.search(r"version (\d+\.\d+)", told.stdout)
-    return found and found[1]
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"version (\d+)\.(\d+)", told.stdout)
+    return found and (int(found[1]), int(found[2]))
 
 
 def why_unavailable(version: Version) -> str | None:

@@ -1,8 +1,7 @@
 """The order of messages that front ends keep, as they were recorded, and what the device is told.
 
 Of QEMU 7.2, 10.0 and 11.1 and of DPDK 22.11 the order is as it was seen on a socket; crosvm's is
-as its front end's source has it. tests/qemu/test_vhost_user.py and test_testpmd.py have the
-programs themselves.
+as its front end's source has it. tests/qemu/test_vhost_user.py has QEMU itself.
 """
 
 import pytest
