@@ -125,3 +125,13 @@ def test_nobody_is_there(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(QmpError, match="expected QEMU's QMP socket"):
         Qmp(tmp_path / name, TIMEOUT)
+
+
+def test_an_answer_that_holds_more_than_any_of_qemu_s_is_refused(tmp_path: Path) -> None:
+    much = lines({"return": [[]] * 20_000})
+    with (
+        peer(tmp_path, lines(GREETING), lines({"return": {}}), much) as (path, _),
+        Qmp(path, TIMEOUT) as qmp,
+        pytest.raises(QmpError, match="not QMP: expected JSON of at most 16384 containers"),
+    ):
+        qmp.execute("one")

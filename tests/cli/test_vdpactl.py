@@ -236,6 +236,11 @@ def test_a_target_that_is_no_json_object_is_exit_code_2(vdpad: Path, state: str,
     usage_error(vdpad, "check", state, "--target", text)
 
 
+def test_a_target_that_does_not_end_is_exit_code_2(vdpad: Path, state: str) -> None:
+    said = usage_error(vdpad, "check", state, "--target", "@/dev/zero")
+    assert "expected a target of at most 4194304 bytes" in said
+
+
 def test_a_file_that_cannot_be_read_is_exit_code_2(vdpad: Path, state: str, tmp_path: Path) -> None:
     none = str(tmp_path / "none")
     assert none in usage_error(vdpad, "check", none, "--software", "sim0")

@@ -217,6 +217,38 @@ def test_every_fault_of_the_types_is_told_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "entries", "told"),
+    [
+        ("mac_table.unicast", [1] * 1000, {".0"}),
+        ("mac_table.multicast", [1] * 1000, {".0"}),
+        ("rss.indirection_table", [-1] * 1000, {".0", ""}),
+        ("coalescing.queues", {str(n): {} for n in range(9)}, {".0.max_packets", ".0.max_usecs"}),
+        ("coalescing.queues", {f"q{n}": None for n in range(9)}, {".q0.[key]", ".q0"}),
+    ],
+)
+def test_of_a_list_or_a_map_that_is_all_wrong_the_first_entry_is_told(
+    table: str, entries: object, told: set[str]
+) -> None:
+    part, _, name = table.partition(".")
+    state = {"version": 1, "features": [], part: {name: entries}}
+    with pytest.raises(ValidationError) as refused:
+        NetState.model_validate_json(json.dumps(state))
+    paths = {each.path for each in problems_of(refused.value)}
+    below = {each.removeprefix(table) for each in paths if each.startswith(table)}
+    assert below
+    assert below <= told
+
+
+def test_of_a_part_that_is_all_wrong_no_more_is_told_than_can_be_shown() -> None:
+    table = {"unicast": ["01:00:5e:00:00:01"] * 10_000}
+    with pytest.raises(ValidationError) as refused:
+        NetState.model_validate_json(
+            json.dumps({"version": 1, "features": ["CTRL_VQ", "CTRL_RX"], "mac_table": table})
+        )
+    assert refused.value.error_count() == 65
+
+
 # --- each part by itself ---
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from vdpad.virtio.device_parts import (
     MOST_BYTES,
+    MOST_PARTS,
     MOST_SETTING_BYTES,
     DevicePart,
     PartError,
@@ -164,6 +165,13 @@ def test_more_bytes_than_any_device_has_are_refused() -> None:
     assert pulled(part(MOST_BYTES - 16))
     with pytest.raises(PartError, match=f"expected at most {MOST_BYTES} bytes"):
         pulled(part(MOST_BYTES - 15))
+
+
+def test_more_parts_than_any_device_has_are_refused() -> None:
+    empty = bytes.fromhex("1001 00 00 0000000000000000 00000000")
+    assert len(list(pull_parts(empty * MOST_PARTS))) == MOST_PARTS
+    with pytest.raises(PartError, match=f"expected at most {MOST_PARTS} device parts"):
+        list(pull_parts(empty * (MOST_PARTS + 1)))
 
 
 @pytest.mark.parametrize("wire", PARTS[:7])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vdpad.wire.strict_json import NotJson, loads
+from vdpad.wire.strict_json import Most, NotJson, loads
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,25 @@ def test_any_other_json_is_read() -> None:
         "a": [1, "ä", None],
         "b": {"a": True},
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "there"),
+    [
+        (b"[1, 2, 3]", Most(values=3, containers=1, names=0)),
+        (b'{"a" : 1, "b"\n:\t[2, {}]}', Most(values=5, containers=3, names=2)),
+        (b'{"a,b": "[{"}', Most(values=4, containers=3, names=1)),
+    ],
+)
+def test_no_more_is_read_than_may_be_there(data: bytes, there: Most) -> None:
+    assert loads(data, there) == loads(data)
+    for what, count in there._asdict().items():
+        if count:
+            with pytest.raises(NotJson, match=f"at most {count - 1} {what}, got {count}"):
+                loads(data, there._replace(**{what: count - 1}))
+
+
+@pytest.mark.parametrize("data", [b"[" * 9, b"{" * 9, b"," * 9, b'"":' * 9, b'"" \n :' * 9])
+def test_what_is_no_json_is_counted_too(data: bytes) -> None:
+    with pytest.raises(NotJson, match="at most"):
+        loads(data, Most(values=8, containers=8, names=8))

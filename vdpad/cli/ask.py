@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from vdpad.cli.terminal import tell
 from vdpad.cli.transport import client_of
 from vdpad.errors import why
 from vdpad.wire import strict_json
+from vdpad.wire.strict_json import Most
+
+# Far more than any target has. Stops a file without an end from filling memory, and one of many
+# values from filling more than it has bytes.
+_MAX_TARGET = 4 << 20
+_MOST = Most(values=1 << 16, containers=1 << 10, names=1 << 10)
 
 
 def ask(arguments: argparse.Namespace) -> Any:
@@ -81,14 +88,18 @@ def _target(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def _read(name: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
+            data = file.read(_MAX_TARGET + 1)
     except (OSError, ValueError) as error:
         raise Usage(f"{name}: {why(error)}") from error
+    if len(data) > _MAX_TARGET:
+        raise Usage(f"{name}: expected a target of at most {_MAX_TARGET} bytes, got more")
+    return data
 
 
 def _json_object(data: bytes, name: str) -> dict[str, Any]:
     try:
-        value = strict_json.loads(data)
+        value = strict_json.loads(data, _MOST)
     except strict_json.NotJson as error:
         raise Usage(f"{name}: {error}") from error
     if not isinstance(value, dict):

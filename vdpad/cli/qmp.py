@@ -17,10 +17,12 @@ from typing import Any, Self
 from vdpad.cli.failures import QmpError
 from vdpad.errors import why
 from vdpad.wire import strict_json
+from vdpad.wire.strict_json import Most
 from vdpad.wire.unreachable import who_may_use
 
 # Full VLAN and MAC tables take 30 KiB. Stops who is no QEMU from filling memory.
 _MAX_LINE = 4 * 1024 * 1024
+_MOST = Most(values=1 << 17, containers=1 << 14, names=1 << 15)
 _CHUNK = 64 * 1024
 
 
@@ -107,7 +109,7 @@ class Qmp:
         """The next one that is no event."""
         while True:
             try:
-                message = strict_json.loads(self._line())
+                message = strict_json.loads(self._line(), _MOST)
             except strict_json.NotJson as error:
                 raise QmpError(f"{self._path}: this is not QMP: {error}") from error
             if not isinstance(message, dict):

@@ -12,6 +12,7 @@ The shape is the contract of docs/api.md; its JSON Schema is docs/netstate.schem
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -40,6 +41,11 @@ __all__ = ["Coalescing", "CoalescingValues", "HashReport", "MacTable", "NetState
 _MAX_TABLE = 65536
 
 QueuePairs = Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)]
+# Of a list or a map the first problem is told alone, and of a part as a whole so many. Stops one
+# that is all wrong from making a problem of each of its entries.
+_FIRST_ALONE = Field(fail_fast=True)
+_MOST_FAULTS = 65
+
 QueueIndex = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
 
 
@@ -48,7 +54,7 @@ class Part(StrictModel):
 
     @model_validator(mode="after")
     def _refuse_faults(self) -> Self:
-        if faults := list(self.faults()):
+        if faults := list(islice(self.faults(), _MOST_FAULTS)):
             raise invalid(*faults)
         return self
 
@@ -74,8 +80,8 @@ class MacTable(Part):
     An overflow flag says that the device gave up on that half: its entries are not all there.
     """
 
-    unicast: tuple[MacAddress, ...] = ()
-    multicast: tuple[MacAddress, ...] = ()
+    unicast: Annotated[tuple[MacAddress, ...], _FIRST_ALONE] = ()
+    multicast: Annotated[tuple[MacAddress, ...], _FIRST_ALONE] = ()
     unicast_overflow: bool = False
     multicast_overflow: bool = False
 
@@ -98,7 +104,9 @@ class Rss(Part):
     """Receive-side scaling, switched on."""
 
     hash_types: HashTypeNames
-    indirection_table: Annotated[tuple[U16, ...], Field(min_length=1, max_length=_MAX_TABLE)]
+    indirection_table: Annotated[
+        tuple[U16, ...], Field(min_length=1, max_length=_MAX_TABLE), _FIRST_ALONE
+    ]
     """Receive queue numbers from 0; a power of two of them."""
     unclassified_queue: U16
     max_tx_queues: QueuePairs
@@ -141,7 +149,9 @@ class Coalescing(Part):
 
     rx: Annotated[CoalescingValues | None, OrAbsent()] = None
     tx: Annotated[CoalescingValues | None, OrAbsent()] = None
-    queues: Annotated[dict[QueueIndex, CoalescingValues] | None, OrAbsent()] = None
+    queues: Annotated[
+        Annotated[dict[QueueIndex, CoalescingValues], _FIRST_ALONE] | None, OrAbsent()
+    ] = None
 
 
 class NetState(Part):

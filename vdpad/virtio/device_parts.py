@@ -22,6 +22,8 @@ from vdpad.virtio.commands import COMMANDS
 # Stops memory and time from being the sender's choice. The largest settings are 0.4 MiB, and each
 # virtqueue has 72 bytes in two parts, so that there is room for 20 000 of them.
 MOST_BYTES = 2 << 20
+# Two for each of so many virtqueues, and the others. Stops the shortest ones from being 131 072.
+MOST_PARTS = 1 << 16
 # The largest RSS command has 131 338 bytes, and 256 KiB are 43 690 MAC addresses. Stops one table
 # from becoming a million objects.
 MOST_SETTING_BYTES = 256 << 10
@@ -126,14 +128,17 @@ def pull_parts(data: bytes) -> Iterator[DevicePart]:
     """The parts in their order; none of a known type is there twice.
 
     Raises:
-        PartError: there are more than MOST_BYTES of them, or they are no device parts.
+        PartError: they are no device parts, or more than MOST_BYTES or MOST_PARTS.
     """
     if len(data) > MOST_BYTES:
         raise PartError(f"expected at most {MOST_BYTES} bytes of device parts, got {len(data)}")
     seen: set[tuple[int, bytes]] = set()
-    at = 0
+    at = count = 0
     while at < len(data):
         part = _pull_part(data, at)
+        count += 1
+        if count > MOST_PARTS:
+            raise part.error(f"expected at most {MOST_PARTS} device parts, got more")
         if part.type in _SHAPES:
             key = part.type, part.selector
             if key in seen:

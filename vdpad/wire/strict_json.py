@@ -5,30 +5,67 @@ nothing.
 """
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from vdpad.errors import VdpadError
 
 # The reader's own words may repeat what it was given.
 _MAX_REASON = 100
+_SPACE = b" \t\r\n"
 
 
 class NotJson(VdpadError, ValueError):
     """Bytes that are not UTF-8 JSON: why."""
 
 
-def loads(data: bytes) -> Any:
+class Most(NamedTuple):
+    """How much may stand in JSON. Stops some bytes from taking a hundred times as many in memory.
+
+    It is counted in the bytes, before they are read. What looks alike in a string counts too.
+    """
+
+    values: int
+    containers: int
+    """Objects and arrays."""
+    names: int
+    """Of the members of objects."""
+
+
+def loads(data: bytes, most: Most | None = None) -> Any:
     """The value that UTF-8 JSON stands for; how long it may be is for the caller to say.
 
+    Args:
+        data: the whole of it.
+        most: how much of it there may be; None for data that is short.
+
     Raises:
-        NotJson: it is none, an object has a key twice, or there is a NaN or an Infinity in it.
+        NotJson: it is none, or more; an object has a key twice, or there is a NaN or an Infinity in
+            it.
     """
+    if most is not None:
+        refuse_more(data, most)
     try:
         return json.loads(
             data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
         )
     except (ValueError, RecursionError) as error:
         raise NotJson(f"expected UTF-8 JSON: {str(error)[:_MAX_REASON]}") from error
+
+
+def refuse_more(data: bytes, most: Most) -> None:
+    """Returns where no more stands in JSON; it need be none.
+
+    Raises:
+        NotJson: more does.
+    """
+    containers = data.count(b"[") + data.count(b"{")
+    # Each but the first of its container stands behind a comma.
+    values = data.count(b",") + containers
+    names = data.translate(None, _SPACE).count(b'":')
+    there = Most(values, containers, names)
+    for what, count, limit in zip(Most._fields, there, most, strict=True):
+        if count > limit:
+            raise NotJson(f"expected JSON of at most {limit} {what}, got {count}")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -77,6 +77,12 @@ def test_different_states_give_different_bytes(first: NetState, second: NetState
         (b'{"version": 1, "features": [], "features": []}', "twice"),
         (_with(rx={"promisc": float("nan")}), "NaN"),
         (b" " * (MAX_SIZE + 1), f"at most {MAX_SIZE} bytes"),
+        (_with(x=[0] * 140_000), "at most 139264 values"),
+        (_with(x=[[]] * 17_000), "at most 16384 containers"),
+        (_with(x=[dict.fromkeys(map(str, range(9)))] * 4000), "at most 32768 names"),
+        (_with(**{f"x{number}": 0 for number in range(4097)}), r"with 41\d\d names in it"),
+        (_with(rx={f"x{number}": 0 for number in range(4097)}), r"with 41\d\d names in it"),
+        (_with(coalescing={"queues": {"1": dict.fromkeys(map(str, range(5000)))}}), "names in it"),
     ],
     ids=lambda value: repr(value[:20]),
 )
@@ -107,3 +113,26 @@ def test_no_cut_state_passes_for_a_whole_one(state: NetState) -> None:
     for end in (0, 1, len(data) // 2, len(data) - 2):
         with pytest.raises(FormatError):
             decode(data[:end])
+
+
+def test_the_longest_tables_and_ten_thousand_queues_are_read() -> None:
+    macs = [f"02:00:{number.to_bytes(4, 'big').hex(':')}" for number in range(65_536)]
+    values = {"max_packets": 0xFFFFFFFF, "max_usecs": 0xFFFFFFFF}
+    features = ["CTRL_VQ", "CTRL_RX", "CTRL_VLAN", "MQ", "RSS", "VQ_NOTF_COAL"]
+    tables: dict[str, Any] = {
+        "mac_table": {"unicast": macs},
+        "vlans": [[vid, vid] for vid in range(1, 2048, 2)],
+        "queue_pairs": 32768,
+        "rss": {
+            "hash_types": ["IPv4"],
+            "indirection_table": [32767] * 65_536,
+            "unclassified_queue": 0,
+            "max_tx_queues": 32768,
+            "key": "aa",
+        },
+    }
+    queues = {"coalescing": {"queues": {str(number): values for number in range(10_000)}}}
+    for parts in (tables, queues):
+        found = decode(json.dumps({"version": 1, "features": features, **parts}).encode())
+        assert found.state is not None, found.problems
+        assert decode(encode(found.state)).state == found.state

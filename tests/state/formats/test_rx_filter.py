@@ -219,3 +219,11 @@ def test_what_is_no_answer_of_qemu_s_is_refused(answer: object) -> None:
 def test_what_a_later_qemu_adds_is_left_alone() -> None:
     assert len(rx_filters([{**SHOWN, "newest": 1}])) == 1
     assert rx_filters([]) == []
+
+
+def test_of_a_table_that_is_all_wrong_the_first_entry_is_told() -> None:
+    for table in ("unicast-table", "multicast-table", "vlan-table"):
+        with pytest.raises(FormatError) as caught:
+            rx_filters([{**SHOWN, table: [None] * 1000}])
+        assert f"{table}.0: " in str(caught.value)
+        assert "more problems" not in str(caught.value)

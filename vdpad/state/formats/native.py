@@ -14,12 +14,18 @@ from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of
 from vdpad.virtio.features import unmet_requirements
 from vdpad.wire import strict_json
+from vdpad.wire.strict_json import Most
 
 __all__ = ["MAX_SIZE", "decode", "encode", "plain"]
 
 MAX_SIZE = 4 * 1024 * 1024
 """In bytes. The longest RSS table there is takes 0.5 MiB, and a MAC table of 65536 addresses 1.4.
 Stops a file or a pipe without an end from filling memory."""
+
+# Two tables of 65536 entries, and all the rest; and coalescing for 10000 queues.
+_MOST = Most(values=(1 << 17) + (1 << 13), containers=1 << 14, names=1 << 15)
+# A state has 36. Stops each that is not known from being a problem of its own.
+_MOST_NAMES = 4096
 
 _WIDTH = 100
 _INDENT = "  "
@@ -31,21 +37,48 @@ def decode(data: bytes) -> Found:
     """The state that JSON tells, or what is wrong with it.
 
     Raises:
-        FormatError: it is no JSON object (with each key once), or longer than MAX_SIZE.
+        FormatError: it is no JSON object (with each key once), longer than MAX_SIZE, or holds more
+            than any state.
     """
     if len(data) > MAX_SIZE:
         raise FormatError(f"expected a state of at most {MAX_SIZE} bytes, got more")
-    try:
-        value = strict_json.loads(data)
-    except strict_json.NotJson as error:
-        raise FormatError(str(error)) from error
-    if not isinstance(value, dict):
-        raise FormatError(f"expected a JSON object, got {type(value).__name__}")
+    _check_json(data)
     try:
         state = NetState.model_validate_json(data)
     except ValidationError as error:
         return Found("", None, tuple(problems_of(error)))
     return Found("", state, notes=unmet_requirements(state.features))
+
+
+def _check_json(data: bytes) -> None:
+    try:
+        value = strict_json.loads(data, _MOST)
+    except strict_json.NotJson as error:
+        raise FormatError(str(error)) from error
+    if not isinstance(value, dict):
+        raise FormatError(f"expected a JSON object, got {type(value).__name__}")
+    names = _names_in(value)
+    if names > _MOST_NAMES:
+        raise FormatError(f"expected a state, got a JSON object with {names} names in it")
+
+
+def _names_in(state: dict[str, Any]) -> int:
+    """How many names there are that may each be a problem, as of all queues only one can be."""
+    coalescing = state.get("coalescing")
+    queues = coalescing.get("queues") if isinstance(coalescing, dict) else None
+    names, left = 0, [state]
+    while left:
+        each = left.pop()
+        if each is queues:
+            names += max(map(len, _objects_in(each)), default=0)
+        else:
+            names += len(each)
+            left += _objects_in(each)
+    return names
+
+
+def _objects_in(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in value.values() if isinstance(each, dict)]
 
 
 def plain(state: NetState) -> dict[str, Any]:

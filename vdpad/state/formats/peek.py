@@ -13,13 +13,12 @@ _AT_ONCE = 1 << 20
 
 def first(stream: BinaryIO, count: int) -> bytes:
     """The next so many bytes, or all where there are fewer; a pipe may give them in bits."""
-    got = stream.read(min(count, _AT_ONCE))
-    parts, left = [got], count - len(got)
+    # Parts that are joined at the end would be held twice then.
+    got = io.BytesIO()
     # A stream makes room for all that it is asked for, however little it has.
-    while left > 0 and (more := stream.read(min(left, _AT_ONCE))):
-        parts.append(more)
-        left -= len(more)
-    return b"".join(parts) if len(parts) > 1 else got
+    while (left := count - got.tell()) and (more := stream.read(min(left, _AT_ONCE))):
+        got.write(more)
+    return got.getvalue()
 
 
 def put_back(head: bytes, stream: BinaryIO) -> BinaryIO:

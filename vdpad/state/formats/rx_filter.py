@@ -47,9 +47,10 @@ class RxFilter(BaseModel):
     nobcast: bool = Field(alias="broadcast-allowed")
     unicast_overflow: bool = Field(alias="unicast-overflow")
     multicast_overflow: bool = Field(alias="multicast-overflow")
-    unicast_table: list[MacAddress] = Field(alias="unicast-table")
-    multicast_table: list[MacAddress] = Field(alias="multicast-table")
-    vlan_table: list[int] = Field(alias="vlan-table")
+    # The first problem alone: one that is all wrong would have as many as entries.
+    unicast_table: list[MacAddress] = Field(alias="unicast-table", fail_fast=True)
+    multicast_table: list[MacAddress] = Field(alias="multicast-table", fail_fast=True)
+    vlan_table: list[int] = Field(alias="vlan-table", fail_fast=True)
 
 
 def rx_filters(answer: object) -> list[RxFilter]:

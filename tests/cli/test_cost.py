@@ -1,0 +1,210 @@
+"""What vdpactl spends on files of the worst shapes that are not longer than a state may be."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.cli.commands import VDPACTL
+from tests.support.daemon import ROOT
+from vdpad.state.formats.native import MAX_SIZE
+from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
+from vdpad.virtio.device_parts import MOST_BYTES
+
+# Of all of it, and above what the least of states takes.
+_MOST_MIB = 40.0
+_MOST_TIMES_THE_CPU = 10
+
+
+class Cost(NamedTuple):
+    """What a command spent, and what it said."""
+
+    code: int
+    mib: float
+    cpu_seconds: float
+    said: str
+
+
+def cost_of(path: Path) -> Cost:
+    """What it costs to decode a file."""
+    script = str(Path(__file__).with_name("cost.py"))
+    done = subprocess.run(
+        [sys.executable, "-IS", script, *VDPACTL, "decode", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    said, _, cost = done.stderr.rpartition("\n")
+    return Cost(**json.loads(cost), said=said + done.stdout)
+
+
+@pytest.fixture(scope="module")
+def least(tmp_path_factory: pytest.TempPathFactory) -> Cost:
+    """What the least of states costs."""
+    path = tmp_path_factory.mktemp("least") / "state.json"
+    path.write_text('{"version": 1, "features": []}')
+    return cost_of(path)
+
+
+def is_bounded(cost: Cost, least: Cost) -> bool:
+    """Whether it is within what readers promise, as far as one machine may tell of another."""
+    return (
+        cost.mib - least.mib < _MOST_MIB
+        and cost.cpu_seconds < _MOST_TIMES_THE_CPU * least.cpu_seconds
+    )
+
+
+# --- states in JSON ---
+
+Entry = Callable[[int], str]
+
+
+def _state(count: int, entry: Entry, before: str, behind: str) -> str:
+    """A state with so many entries in a part of it, filled up with space."""
+    text = before + ",".join(map(entry, range(count))) + behind
+    return f'{{"version":1,"features":["CTRL_VQ","CTRL_RX"],{text}}}'.ljust(MAX_SIZE)
+
+
+def _longest(entry: Entry, before: str, behind: str) -> str:
+    """The same with as many as there is room for."""
+    entries: list[str] = []
+    room = MAX_SIZE - 100 - len(before) - len(behind)
+    while room > 0:
+        entries.append(entry(len(entries)))
+        room -= len(entries[-1]) + 1
+    return _state(len(entries) - 1, entries.__getitem__, before, behind)
+
+
+def _address(number: int) -> str:
+    """A multicast one."""
+    return f'"{((1 << 40) + number).to_bytes(6, "big").hex(":")}"'
+
+
+_LIST = ('"x":[', "]")
+_MACS = ('"mac_table":{"unicast":[', "]}")
+_RSS = (
+    '"rss":{"hash_types":[],"unclassified_queue":0,"max_tx_queues":1,"key":"aa",'
+    '"indirection_table":[',
+    "]}",
+)
+_QUEUES = ('"coalescing":{"queues":{', "}}")
+
+STATES = {
+    # As much as there is room for, which is mostly more than is read at all.
+    "numbers": lambda: _longest(lambda _: "1", *_LIST),
+    "lists": lambda: _longest(lambda _: "[]", *_LIST),
+    "objects": lambda: _longest(lambda _: '{"a":0}', *_LIST),
+    "deep": lambda: '{"x":' + "[" * (MAX_SIZE - 10),
+    "deep lists": lambda: _longest(lambda _: "[" * 900 + "]" * 900, *_LIST),
+    "names": lambda: _longest('"{:x}":0'.format, "", ""),
+    "names in a part": lambda: _longest('"{:x}":0'.format, '"rss":{', "}"),
+    "no addresses": lambda: _longest(lambda _: "1", *_MACS),
+    "one address": lambda: _longest(lambda _: '"52:54:00:12:34:56"', *_MACS),
+    "no queue numbers": lambda: _longest(lambda _: '""', *_RSS),
+    "no coalescing": lambda: _longest('"{}":{{}}'.format, *_QUEUES),
+    "ranges": lambda: _longest(lambda _: "[1,2]", '"vlans":[', "]"),
+    "names of features": lambda: _longest('"bit_{:020}"'.format, '"guest_offloads":[', "]"),
+    "one string": lambda: _longest(lambda _: '"' + "\u20ac" * 1_300_000 + '"', *_LIST),
+    # As much as is read.
+    "strings, fewer": lambda: _state(139_000, '"{:026}"'.format, *_LIST),
+    "numbers, fewer": lambda: _state(139_000, "1{:020}".format, *_LIST),
+    "lists, fewer": lambda: _state(16_300, '["{0:030}","{0:032}","{0:034}"]'.format, *_LIST),
+    "names, fewer": lambda: _state(4_000, '"{:0100}":0'.format, "", ""),
+    "addresses, fewer": lambda: _state(139_000, _address, *_MACS),
+    "no coalescing, fewer": lambda: _state(16_300, '"{}":{{}}'.format, *_QUEUES),
+    "names in a queue": lambda: _state(
+        4_000, '"{:0100}":0'.format, '"coalescing":{"queues":{"0":{', "}}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("make", STATES.values(), ids=STATES)
+def test_a_state_as_long_as_may_be(tmp_path: Path, least: Cost, make: Callable[[], str]) -> None:
+    (tmp_path / "state.json").write_text(make())
+    cost = cost_of(tmp_path / "state.json")
+    assert (cost.code, "expected" in cost.said or "problem" in cost.said) == (2, True), cost
+    assert is_bounded(cost, least), (cost, least)
+
+
+# --- QEMU's streams ---
+
+
+def _device(number: int, text: str, length: int) -> str:
+    head = f'{{"name": "d{number}", "instance_id": 0, '
+    return f"{head}{text}}}".ljust(length)
+
+
+def _described(devices: int, filled: Callable[[int], str]) -> str:
+    """So many devices, filled with what has about so many bytes."""
+    length = (MAX_DESCRIPTION - 100) // devices - 1
+    made = (_device(number, filled(length - 60), length) for number in range(devices))
+    return f'{{"devices": [{",".join(made)}]}}'
+
+
+def _all_of(entry: Entry, before: str, behind: str) -> Callable[[int], str]:
+    """What has about so many bytes of entries."""
+
+    def filled(length: int) -> str:
+        entries: list[str] = []
+        room = length - len(before) - len(behind)
+        while (room := room - len(entry(len(entries))) - 1) > 0:
+            entries.append(entry(len(entries)))
+        return before + ",".join(entries) + behind
+
+    return filled
+
+
+_FIELDS = ('"fields": [', "]")
+
+DESCRIPTIONS = {
+    "numbers": lambda: _described(8, _all_of(lambda _: "0", *_LIST)),
+    "lists": lambda: _described(8, _all_of(lambda _: "[]", *_LIST)),
+    "objects": lambda: _described(8, _all_of(lambda _: "{}", *_LIST)),
+    "fields": lambda: _described(8, _all_of(lambda _: '{"size":1}', *_FIELDS)),
+    "names": lambda: _described(8, _all_of('"{:x}":0'.format, '"x":{', "}")),
+    "devices": lambda: _described(MAX_DESCRIPTION // 60, lambda _: '"size": 0'),
+    "one device": lambda: _described(1, _all_of(lambda _: "{}", *_LIST)),
+    "no device": lambda: '{"devices":[' + ",".join(["{}"] * (MAX_DESCRIPTION // 3 - 10)) + "]}",
+    # As much as is read.
+    "lists, fewer": lambda: _described(8, _all_of(lambda _: "[]".ljust(34), *_LIST)),
+    "objects, fewer": lambda: _described(8, _all_of(lambda _: "{}".ljust(34), *_LIST)),
+    "names, fewer": lambda: _described(8, _all_of('"{:011}":0'.format, '"x":{', "}")),
+    "strings, fewer": lambda: _described(8, _all_of('"{:06}"'.format, *_LIST)),
+    "devices, fewer": lambda: _described(8000, lambda _: '"size": 0'),
+}
+
+
+@pytest.mark.parametrize("make", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_a_description_as_long_as_may_be(
+    tmp_path: Path, least: Cost, make: Callable[[], str]
+) -> None:
+    text = make().encode()
+    assert MAX_DESCRIPTION * 0.9 < len(text) <= MAX_DESCRIPTION
+    # One device's section, for whose length the description is read.
+    section = b"\x04" + struct.pack(">I", 1) + b"\x01d" + struct.pack(">II", 0, 1)
+    stream = b"QEVM" + struct.pack(">I", 3) + section + b"\0\6" + struct.pack(">I", len(text))
+    (tmp_path / "stream").write_bytes(stream + text)
+    cost = cost_of(tmp_path / "stream")
+    assert (cost.code, "expected" in cost.said) == (2, True), cost
+    assert is_bounded(cost, least), (cost, least)
+
+
+# --- device parts ---
+
+
+@pytest.mark.parametrize("kind", [0x110, 0x105])
+def test_device_parts_as_many_as_may_be(tmp_path: Path, least: Cost, kind: int) -> None:
+    empty = (
+        struct.pack("<HBBHxxxxxxI", kind, 0, 0, at & 0xFFFF, 0) for at in range(MOST_BYTES // 16)
+    )
+    (tmp_path / "parts").write_bytes(b"".join(empty))
+    cost = cost_of(tmp_path / "parts")
+    assert (cost.code, "expected" in cost.said) == (2, True), cost
+    assert is_bounded(cost, least), (cost, least)
