@@ -72,11 +72,27 @@ def test_what_is_json_and_no_call_is_refused(data: bytes, why: str) -> None:
         pull_call(data)
 
 
-@pytest.mark.parametrize("inside", [b"1," * 102_400, b"{}," * 51_200, b'{"":1},' * 25_601])
-def test_a_long_message_holds_no_more_than_a_datagram_can(inside: bytes) -> None:
-    padding = b" " * MAX_DATAGRAM
-    with pytest.raises(NoCall, match="expected at most 102400 values and 25600 names"):
-        pull_call(b'{"method":"a.b.C","parameters":{"x":[%b1]}%b}' % (inside, padding))
+@pytest.mark.parametrize(
+    ("inside", "why"),
+    [
+        (b"1," * 102_400, "102400 values"),
+        (b"{}," * 51_200, "102400 values"),
+        (b"[]," * 16_400, "16384 containers"),
+        (b'{"":1},' * 25_601, "16384 containers"),
+        (b'{"a":1,"b":2},' * 12_801, "25600 names"),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, MAX_DATAGRAM])
+def test_a_message_holds_no_more_than_any_request(inside: bytes, why: str, padding: int) -> None:
+    with pytest.raises(NotJson, match=f"expected JSON of at most {why}"):
+        pull_call(b'{"method":"a.b.C","parameters":{"x":[%b1]}%b}' % (inside, b" " * padding))
+
+
+def test_colons_in_strings_are_no_names() -> None:
+    """A table of 65536 addresses is a valid part of a state."""
+    macs = ",".join(f'"02:00:{at.to_bytes(4, "big").hex(":")}"' for at in range(65_536))
+    message = f'{{"method":"a.b.C","parameters":{{"unicast":[{macs}]}}}}'
+    assert len(pull_call(message.encode()).parameters["unicast"]) == 65_536
 
 
 @pytest.mark.parametrize("inside", [b"1," * 102_300, b'"x":"' + b"x" * 4_000_000 + b'",'])

@@ -13,9 +13,16 @@ from vdpad.errors import VdpadError
 _MAX_REASON = 100
 _SPACE = b" \t\r\n"
 
+# What an integer costs goes by the square of its digits, so they are counted where they are many.
+_RUN = 64
+_DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0" * 10)
+
+# Sixteen of the longest that Python reads.
+_MOST_DIGITS = 1 << 16
+
 
 class NotJson(VdpadError, ValueError):
-    """Bytes that are not UTF-8 JSON: why."""
+    """Bytes that are not UTF-8 JSON, or hold more of it than is read: why."""
 
 
 class Most(NamedTuple):
@@ -29,6 +36,8 @@ class Most(NamedTuple):
     """Objects and arrays."""
     names: int
     """Of the members of objects."""
+    digits: int = _MOST_DIGITS
+    """That stand in runs of 64."""
 
 
 def loads(data: bytes, most: Most | None = None) -> Any:
@@ -62,7 +71,8 @@ def refuse_more(data: bytes, most: Most) -> None:
     # Each but the first of its container stands behind a comma.
     values = data.count(b",") + containers
     names = data.translate(None, _SPACE).count(b'":')
-    there = Most(values, containers, names)
+    digits = data.translate(_DIGITS_AS_ZEROS).count(b"0" * _RUN) * _RUN
+    there = Most(values, containers, names, digits)
     for what, count, limit in zip(Most._fields, there, most, strict=True):
         if count > limit:
             raise NotJson(f"expected JSON of at most {limit} {what}, got {count}")

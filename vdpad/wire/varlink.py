@@ -12,19 +12,14 @@ from typing import Any
 
 from vdpad.errors import VdpadError
 from vdpad.wire import strict_json
-from vdpad.wire.datagrams import MAX_DATAGRAM
+from vdpad.wire.datagrams import MOST_IN_REQUEST
+from vdpad.wire.strict_json import Most
 
 SERVICE = "org.varlink.service"
 """The interface that every Varlink service has, and that common errors are of."""
 
 _CALL_KEYS = {"method", "parameters", "more", "oneway", "upgrade"}
 _REPLY_KEYS = {"parameters", "error", "continues"}
-
-# A message may be longer than a datagram, and still hold no more values and names than one can,
-# where a value takes two bytes and a name with its value eight. Stops long messages from keeping
-# whoever reads them: what that costs goes by these, and not by bytes.
-_MOST_VALUES = MAX_DATAGRAM // 2
-_MOST_NAMES = MAX_DATAGRAM // 8
 
 Json = dict[str, Any]
 
@@ -82,11 +77,10 @@ def pull_call(data: bytes) -> Call:
     """The call in a message. A field that is null is as one that is not there.
 
     Raises:
-        NotJson: it is none.
-        NoCall: JSON that is no call, or holds too much.
+        NotJson: it is none, or holds more than any request.
+        NoCall: JSON that is no call.
     """
-    _refuse_too_much(data)
-    whole = _object(data, _CALL_KEYS)
+    whole = _object(data, _CALL_KEYS, MOST_IN_REQUEST)
     if b"null" in data:
         whole = _without_nulls(whole)
     method = whole.get("method")
@@ -126,23 +120,8 @@ def _encoded(whole: Mapping[str, Any]) -> bytes:
     return json.dumps(whole, separators=(",", ":")).encode()
 
 
-def _refuse_too_much(data: bytes) -> None:
-    if len(data) <= MAX_DATAGRAM:
-        return
-    values, names = _occurrences(data, b",[{"), _occurrences(data, b":")
-    if values > _MOST_VALUES or names > _MOST_NAMES:
-        raise NoCall(
-            f"expected at most {_MOST_VALUES} values and {_MOST_NAMES} names in a long message, "
-            f"got {values} and {names}"
-        )
-
-
-def _occurrences(data: bytes, characters: bytes) -> int:
-    return len(data) - len(data.translate(None, characters))
-
-
-def _object(data: bytes, keys: set[str]) -> Json:
-    whole = strict_json.loads(data)
+def _object(data: bytes, keys: set[str], most: Most | None = None) -> Json:
+    whole = strict_json.loads(data, most)
     if not isinstance(whole, dict):
         raise NoCall(f"expected an object, got {type(whole).__name__}")
     if whole.keys() - keys:

@@ -19,7 +19,8 @@ from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
 from vdpad.state.fields import OrAbsent
 from vdpad.state.model import NetState
-from vdpad.state.problems import invalid, problems_of, summary
+from vdpad.state.names import TooManyNames, refuse_many_names
+from vdpad.state.problems import Problem, invalid, problems_of, summary
 
 NAME = r"[A-Za-z0-9._:/-]{1,128}"
 """A migration's name, as a regular expression: docs/api.md."""
@@ -140,15 +141,20 @@ def read_params(model: type[P], request: Request) -> P:
     Raises:
         Refusal: invalid-params, with all problems.
     """
-    document = request.take_document()
+    params, document = request.params, request.take_document()
     try:
+        refuse_many_names(params, params.get("state"))
         if document is None:
             return model.model_validate_json(b"{}")
         return cast("P", _ENVELOPES[model].model_validate_json(document).params)
+    except TooManyNames as error:
+        raise _invalid_params([Problem("", "too-many-names", str(error))]) from error
     except ValidationError as error:
-        problems = problems_of(error, below=0 if document is None else 1)
-        raise Refusal(
-            Kind.INVALID_PARAMS, summary(problems), problems=[asdict(each) for each in problems]
-        ) from error
+        raise _invalid_params(problems_of(error, below=0 if document is None else 1)) from error
     finally:
         request.was_read()
+
+
+def _invalid_params(problems: list[Problem]) -> Refusal:
+    told = [asdict(each) for each in problems]
+    return Refusal(Kind.INVALID_PARAMS, summary(problems), problems=told)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
+from vdpad.state.names import TooManyNames, refuse_many_names
 from vdpad.state.problems import problems_of
 from vdpad.virtio.features import unmet_requirements
 from vdpad.wire import strict_json
@@ -24,8 +25,6 @@ Stops a file or a pipe without an end from filling memory."""
 
 # Two tables of 65536 entries, and all the rest; and coalescing for 10000 queues.
 _MOST = Most(values=(1 << 17) + (1 << 13), containers=1 << 14, names=1 << 15)
-# A state has 36. Stops each that is not known from being a problem of its own.
-_MOST_NAMES = 4096
 
 _WIDTH = 100
 _INDENT = "  "
@@ -57,28 +56,10 @@ def _check_json(data: bytes) -> None:
         raise FormatError(str(error)) from error
     if not isinstance(value, dict):
         raise FormatError(f"expected a JSON object, got {type(value).__name__}")
-    names = _names_in(value)
-    if names > _MOST_NAMES:
-        raise FormatError(f"expected a state, got a JSON object with {names} names in it")
-
-
-def _names_in(state: dict[str, Any]) -> int:
-    """How many names there are that may each be a problem, as of all queues only one can be."""
-    coalescing = state.get("coalescing")
-    queues = coalescing.get("queues") if isinstance(coalescing, dict) else None
-    names, left = 0, [state]
-    while left:
-        each = left.pop()
-        if each is queues:
-            names += max(map(len, _objects_in(each)), default=0)
-        else:
-            names += len(each)
-            left += _objects_in(each)
-    return names
-
-
-def _objects_in(value: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each for each in value.values() if isinstance(each, dict)]
+    try:
+        refuse_many_names(value, value)
+    except TooManyNames as error:
+        raise FormatError(str(error)) from error
 
 
 def plain(state: NetState) -> dict[str, Any]:
