@@ -17,7 +17,7 @@ from tests.support.package import TREES
 from vdpad.errors import VdpadError
 
 OTHERS = {
-    ("vdpad.cli.listing", "ArgumentTypeError"): "argparse's word for a value that makes no sense",
+    ("vdpad.cli", "ArgumentTypeError"): "argparse's word for a value that makes no sense",
     ("vdpad", "PydanticCustomError"): "a validator's error; whoever validates makes Problems of it",
     ("vdpad", "invalid"): "pydantic's ValidationError: the same for places below the validator's",
     ("vdpad.virtio", "NotImplementedError"): "Python's word for what each subclass has to give",

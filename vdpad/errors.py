@@ -8,6 +8,13 @@ protocols or pydantic's ask for by type, and why, are in tests/test_errors.py, w
 __all__ = ["VdpadError"]
 
 
+# What Python says names neither the bound nor a way out. Linux, unix(7): sun_path has 108 bytes.
+_IN_OUR_WORDS = {
+    "AF_UNIX path too long": "expected a socket's path of at most 107 bytes; it is shorter from a "
+    "folder nearer to it, or by a symbolic link"
+}
+
+
 class VdpadError(Exception):
     """Anything that vdpad raises on purpose."""
 
@@ -18,4 +25,5 @@ class NotWritten(VdpadError, OSError):
 
 def why(error: Exception) -> str:
     """What the system said, in its words; where Python itself refused, in Python's."""
-    return getattr(error, "strerror", None) or str(error)
+    said = getattr(error, "strerror", None) or str(error)
+    return _IN_OUR_WORDS.get(said, said)

@@ -356,10 +356,12 @@ def test_permission_denied_names_the_group_and_the_setting(shut: Path) -> None:
     done = as_nobody("--socket", shut, "info")
     assert "usermod" not in done.stderr
     assert group not in done.stderr
+    assert "SocketMode=" in done.stderr
     shut.parent.chmod(0o700 if os.geteuid() == 0 else 0o000)
     done = as_nobody("--socket", shut, "info")
     shut.parent.chmod(0o711)
     assert "a folder on the way to it" in done.stderr
+    assert "SocketGroup=" not in done.stderr
 
 
 def test_qemu_s_socket_has_owners_too(shut: Path) -> None:

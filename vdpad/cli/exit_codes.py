@@ -24,7 +24,8 @@ NO_DEVICE = 9
 MEANINGS: Mapping[int, str] = {
     OK: "done",
     FAILED: "the daemon failed, or refused for another reason than those below (busy, conflict, "
-    "not-allowed, overloaded, ...); diff found a difference; selftest could not have the device",
+    "not-allowed, overloaded, ...); diff found a difference; selftest could not have the device; "
+    "it was done, and its result could not be written",
     USAGE: "usage, or a file, state or target that makes no sense or is too large to be sent",
     INCOMPATIBLE: "the device cannot take the state",
     REJECTED: "the device refused commands",

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def shown(how_far: Callable[[], str]) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    shower = threading.Thread(target=_show, args=(how_far, over), daemon=True)
+    shower = threading.Thread(target=_show_while_taken, args=(how_far, over), daemon=True)
     shower.start()
     try:
         yield
@@ -56,6 +56,11 @@ def waiting(what: str, most_seconds: float) -> Iterator[None]:
 
     with shown(how_far):
         yield
+
+
+def _show_while_taken(how_far: Callable[[], str], over: threading.Event) -> None:
+    with suppress(OSError):  # the terminal is gone
+        _show(how_far, over)
 
 
 def _show(how_far: Callable[[], str], over: threading.Event) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from vdpad.cli.failures import Usage
 from vdpad.cli.progress import waiting
 from vdpad.cli.state_files import choose, found_in, reading_of, remarks, state_of, to_json
-from vdpad.cli.terminal import tell
+from vdpad.cli.terminal import give_bytes, is_terminal, tell
 from vdpad.errors import why
 from vdpad.state.diff import differences
 from vdpad.state.formats import native
@@ -69,6 +69,7 @@ def convert(arguments: Namespace) -> Json:
 
     Raises:
         Usage: the file holds no state, or the output cannot be written.
+        NotGiven: standard output takes no more.
     """
     if arguments.json and arguments.output is None:
         raise Usage("expected --output FILE with --json, as only one of both fits standard output")
@@ -105,16 +106,15 @@ _ENCODERS: dict[str, Callable[[NetState], tuple[bytes, Sequence[Missing]]]] = {
 
 
 def _write(output: str | None, data: bytes, *, is_text: bool) -> None:
-    try:
-        if output is not None:
-            Path(output).write_bytes(data)
-        elif is_text or not sys.stdout.isatty():
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        else:
+    if output is None:
+        if not is_text and is_terminal(sys.stdout):
             raise Usage("this is binary, and standard output a terminal: expected --output FILE")
+        give_bytes(data)
+        return
+    try:
+        Path(output).write_bytes(data)
     except OSError as error:
-        raise Usage(f"{output or 'standard output'}: {why(error)}") from error
+        raise Usage(f"{output}: {why(error)}") from error
 
 
 def _remark(what: str, lines: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
 """Which daemon vdpactl asks, and how: on this host by its socket, on another by UDP."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vdpad.cli.arguments import path
 from vdpad.client import Client
 from vdpad.errors import VdpadError
 from vdpad.wire.addresses import DEFAULT_PORT, host_and_port
@@ -27,7 +27,7 @@ def add_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--key-file",
-        type=Path,
+        type=path,
         default=argparse.SUPPRESS,
         metavar="FILE",
         help="the keys that this host and HOST have",

@@ -9,14 +9,15 @@ import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import vdpad
 from vdpad.cli import help_text, listing, show, terminal, transport
+from vdpad.cli.arguments import Parser, file_name, path, refuse_stdin_twice, seconds
 from vdpad.cli.ask import ask
 from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, USAGE, exit_code_of
 from vdpad.cli.failures import InvalidState
+from vdpad.cli.terminal import NotGiven
 from vdpad.client import DEFAULT_TIMEOUT, Refused
 from vdpad.errors import VdpadError
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
@@ -28,16 +29,40 @@ _STATE_FILE = (
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives the exit code."""
-    terminal.take_any_text()
-    arguments = _parser().parse_args(argv)
+    terminal.set_up()
     try:
+        arguments = _parser().parse_args(argv)
+    except NotGiven as error:
+        terminal.tell(str(error))
+        return FAILED
+    try:
+        refuse_stdin_twice(arguments)
         result = arguments.run(arguments)
     except VdpadError as error:
-        _show_failure(error, as_json=arguments.json)
-        return exit_code_of(error)
-    if text := json.dumps(result, indent=2) if arguments.json else arguments.show(result):
-        terminal.give(text)  # the exit code is for what was done, whoever reads it
-    return int(arguments.exit_code(result))
+        return _failed(error, as_json=arguments.json)
+    return _done(result, arguments)
+
+
+def _done(result: Any, arguments: argparse.Namespace) -> int:
+    """Shows a result; the exit code is for what was done, whoever reads it."""
+    code = int(arguments.exit_code(result))
+    text = json.dumps(result, indent=2) if arguments.json else arguments.show(result)
+    try:
+        if text and not terminal.give(text) and arguments.is_only_copy(result):
+            raise NotGiven("standard output: nobody reads it, and the result is lost")
+    except NotGiven as error:
+        terminal.tell(str(error))
+        return code or FAILED
+    return code
+
+
+def _failed(error: VdpadError, *, as_json: bool) -> int:
+    """Says why a command failed."""
+    try:
+        _show_failure(error, as_json=as_json)
+    except NotGiven as lost:
+        terminal.tell(str(lost))
+    return exit_code_of(error)
 
 
 def _show_failure(error: VdpadError, *, as_json: bool) -> None:
@@ -63,7 +88,7 @@ def _show_refusal(error: Refused, *, as_json: bool) -> None:
         return
     terminal.tell(f"{error.kind}: {error}")
     if "problems" in error.data:
-        print(show.problems(error.data["problems"], to=sys.stderr), file=sys.stderr)
+        terminal.say(show.problems(error.data["problems"], to=sys.stderr))
     if "report" in error.data:
         terminal.give(show.report(error.data["report"]))
 
@@ -81,7 +106,7 @@ def _later(module: str, name: str) -> Callable[[Any], Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vdpactl",
         formatter_class=help_text.WithSections,
         description=help_text.paragraph(
@@ -91,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=help_text.section("Exit codes", [(str(at), text) for at, text in MEANINGS.items()]),
     )
     parser.set_defaults(socket=None, timeout=DEFAULT_TIMEOUT, json=False, host=None, key_file=None)
+    parser.set_defaults(is_only_copy=lambda _: False)
     _with_common_options(parser)
     parser.add_argument("--version", action="version", version=f"vdpactl {vdpad.__version__}")
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
@@ -118,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     release = _add(methods, "release", show.released, "close a device that the daemon keeps")
     _with_device(release)
     keygen = _add(methods, "keygen", transport.show_keygen, "make a key for --key-file")
-    keygen.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: print it")
-    keygen.set_defaults(run=transport.keygen)
+    keygen.add_argument("file", nargs="?", type=path, metavar="FILE", help="default: print it")
+    keygen.set_defaults(run=transport.keygen, is_only_copy=lambda result: "key" in result)
     selftest = _add(
         methods,
         "selftest",
@@ -140,7 +166,7 @@ def _with_common_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options for every method")
     group.add_argument(
         "--socket",
-        type=Path,
+        type=path,
         default=argparse.SUPPRESS,
         metavar="PATH",
         help=f"the daemon's, of either kind (default: {DEFAULT_VARLINK}, else {DEFAULT_SOCKET})",
@@ -148,7 +174,7 @@ def _with_common_options(parser: argparse.ArgumentParser) -> None:
     transport.add_options(group)
     group.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=argparse.SUPPRESS,
         metavar="SECONDS",
         help=f"how long to wait for a reply (default: {DEFAULT_TIMEOUT:g})",
@@ -165,11 +191,11 @@ def _with_common_options(parser: argparse.ArgumentParser) -> None:
 def _add_state_commands(methods: Any) -> None:
     """Those that need no daemon."""
     decode = _add_offline(methods, "decode", "decoded", "what is in a state's file, of any format")
-    decode.add_argument("files", nargs="+", metavar="FILE", help=_STATE_FILE)
+    decode.add_argument("files", nargs="+", type=file_name, metavar="FILE", help=_STATE_FILE)
     decode.set_defaults(exit_code=lambda result: OK if all(map(_is_whole, result)) else USAGE)
 
     capture = _add_offline(methods, "capture", "captured", "the state of a running QEMU's device")
-    capture.add_argument("--qmp", type=Path, required=True, metavar="SOCKET", help="QEMU's QMP")
+    capture.add_argument("--qmp", type=path, required=True, metavar="SOCKET", help="QEMU's QMP")
     _with_device_choice(capture, "the device's id, where QEMU has several")
     features = capture.add_mutually_exclusive_group(required=True)
     features.add_argument(
@@ -184,14 +210,16 @@ def _add_state_commands(methods: Any) -> None:
     )
 
     convert = _add_offline(methods, "convert", "converted", "a state in another format")
-    convert.add_argument("file", metavar="FILE", help=_STATE_FILE)
+    convert.add_argument("file", type=file_name, metavar="FILE", help=_STATE_FILE)
     convert.add_argument("--to", required=True, choices=("native", "device-parts"))
-    convert.add_argument("--output", metavar="FILE", help="default: standard output")
+    convert.add_argument(
+        "--output", type=file_name, metavar="FILE", help="default: standard output"
+    )
     _with_device_choice(convert)
 
     diff = _add_offline(methods, "diff", "compared", "what two states differ in, by name")
     for name in ("first", "second"):
-        diff.add_argument(name, metavar="FILE", help=_STATE_FILE)
+        diff.add_argument(name, type=file_name, metavar="FILE", help=_STATE_FILE)
     _with_device_choice(diff)
     diff.set_defaults(exit_code=lambda result: OK if result["same"] else FAILED)
 
@@ -219,7 +247,7 @@ def _with_migration(parser: argparse.ArgumentParser) -> None:
 
 
 def _with_state(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("state", help=_STATE_FILE)
+    parser.add_argument("state", type=file_name, help=_STATE_FILE)
     _with_device_choice(parser, dest="of_device")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--software", metavar="NAME", help="a software device of the daemon's")

@@ -5,10 +5,10 @@ import asyncio
 import faulthandler
 import sys
 from functools import partial
-from pathlib import Path
 
 import vdpad
 from vdpad.cli import help_text, terminal
+from vdpad.cli.arguments import Parser, path
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.daemon import run
 from vdpad.errors import VdpadError
@@ -49,12 +49,12 @@ _EXAMPLES = [
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 where it could not start."""
-    terminal.take_any_text()
-    arguments = _parser().parse_args(argv)
-    load = partial(
-        load_settings, arguments.config, socket=arguments.socket, varlink=arguments.varlink
-    )
+    terminal.set_up()
     try:
+        arguments = _parser().parse_args(argv)
+        load = partial(
+            load_settings, arguments.config, socket=arguments.socket, varlink=arguments.varlink
+        )
         if arguments.check_config:
             load()
             return 0
@@ -63,13 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         log.configure(verbose=arguments.verbose)
         asyncio.run(run(load))
     except VdpadError as error:
-        print(f"vdpad: {error}", file=sys.stderr)
+        terminal.tell(str(error), "vdpad")
         return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vdpad",
         formatter_class=help_text.WithSections,
         description=help_text.paragraph(
@@ -91,21 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--socket",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="where to take datagrams, unless systemd hands sockets over (default: the setting "
         f"socket, which is {DEFAULT_SOCKET} if it is not given)",
     )
     parser.add_argument(
         "--varlink",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="where to take connections, likewise (default: the setting varlink; if it is not "
         f"given, {DEFAULT_VARLINK} beside the default --socket, and nowhere beside another)",
     )
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="settings, in TOML; conf.d/*.toml beside it are laid over them (default: none, every "
         "setting as vdpad.toml(5) has it)",

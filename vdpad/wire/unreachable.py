@@ -10,16 +10,11 @@ from vdpad.errors import why
 
 def why_no_daemon(path: Path, error: Exception) -> str:
     """Why nobody could be asked at a daemon's socket."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return f"{path}: {why(error)}"
     if not isinstance(error, PermissionError):
         return f"{path}: {why(error)}; is vdpad running?"
-    told = f"{path}: {why(error)}; {who_may_use(path)}"
-    group = _group_of(path)
-    if group is None:
-        return told
-    return (
-        f"{told}: `usermod -aG {group} NAME` and a new login make NAME a member; SocketGroup= in "
-        "vdpad.socket says which group it is, without systemd socket_group in vdpad.toml"
-    )
+    return f"{path}: {why(error)}; {who_may_use(path)}{_how_to_let_in(path)}"
 
 
 def who_may_use(path: Path) -> str:
@@ -37,13 +32,19 @@ def who_may_use(path: Path) -> str:
     return f"it is for {told or 'nobody'} (mode {stat.S_IMODE(status.st_mode):04o})"
 
 
-def _group_of(path: Path) -> str | None:
-    """The group whose members may write; None where being in it is no help."""
+def _how_to_let_in(path: Path) -> str:
+    """What lets more users in; nothing where it is not the socket that keeps them out."""
     try:
         status = path.stat()
     except OSError:
-        return None
-    return _group(status.st_gid) if status.st_mode & stat.S_IWGRP else None
+        return ""
+    # Nobody is told to join root's group.
+    is_to_join = status.st_mode & stat.S_IWGRP and status.st_gid
+    join = f"`usermod -aG {_group(status.st_gid)} NAME` and a new login make NAME a member; "
+    return (
+        f": {join if is_to_join else ''}SocketGroup= and SocketMode= in vdpad.socket say who may, "
+        "without systemd socket_group and socket_mode in vdpad.toml"
+    )
 
 
 def _user(uid: int) -> str:

@@ -41,6 +41,12 @@ _COMPRESSED = {
     b"\x89LZO\0\r\n\x1a\n": "lzop",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
+# Unicode's byte order marks, which JSON has not (RFC 8259, 8.1), and some editors and shells write.
+_MARKED = {
+    b"\xef\xbb\xbf": "tail -c +4",
+    b"\xff\xfe": "iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "iconv -f UTF-16 -t UTF-8",
+}
 _HEAD = _LIBVIRT_HEAD.size
 _SHOWN = 16
 
@@ -148,6 +154,12 @@ def _what_else(head: bytes) -> str:
     for magic, program in _COMPRESSED.items():
         if head.startswith(magic):
             return f"it is compressed; decompress it first: {program} -dc FILE | vdpactl decode -"
+    for mark, command in _MARKED.items():
+        if head.startswith(mark):
+            return (
+                "expected JSON in UTF-8 without a byte order mark; take it away: "
+                f"{command} FILE | vdpactl decode -"
+            )
     return f"expected {_KNOWN}; it begins with {_shown(head)}"
 
 

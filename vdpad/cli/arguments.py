@@ -1,0 +1,60 @@
+"""What stands on a command line, and parsers that say what they have to say on any stream."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from vdpad.cli import terminal
+from vdpad.cli.failures import Usage
+
+_STDIN = "-"
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose help and complaints go where results and remarks go."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse calls it. Raises NotGiven: help that could not be written."""
+        if file is sys.stderr:
+            terminal.say(message.rstrip("\n"))
+        else:
+            terminal.give(message.rstrip("\n"))
+
+
+def file_name(text: str) -> str:
+    """The name of a file, which is never empty: a shell's variable that is not set makes one."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    return text
+
+
+def path(text: str) -> Path:
+    """Likewise, as a path: an empty one would be the current folder."""
+    return Path(file_name(text))
+
+
+def seconds(text: str) -> float:
+    """How long something may take."""
+    try:
+        given = float(text)
+    except ValueError:
+        given = math.nan
+    if not 0 < given < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, more than 0, got {text}")
+    return given
+
+
+def refuse_stdin_twice(arguments: argparse.Namespace) -> None:
+    """Returns where standard input is read once at the most: the second would find it empty.
+
+    Raises:
+        Usage: it is not.
+    """
+    given = vars(arguments)
+    names = [*given.get("files", ()), *map(given.get, ("first", "second", "file", "state"))]
+    if given.get("target") == f"@{_STDIN}":
+        names.append(_STDIN)
+    if names.count(_STDIN) > 1:
+        raise Usage("expected - once, as standard input can be read once only")
