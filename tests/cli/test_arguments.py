@@ -84,7 +84,9 @@ def test_and_once_it_is_read(arguments: tuple[str | Path, ...]) -> None:
 def test_a_byte_order_mark_is_told_by_name(mark: str, encoding: str, command: str) -> None:
     marked = (mark + STATE.read_text()).encode(encoding)
     told = refused("decode", "-", stdin=marked)
-    assert told.endswith(f"without a byte order mark; take it away: {command} | vdpactl decode -\n")
+    assert told.endswith(
+        f"a byte order mark, that no JSON has; take it away: {command} | vdpactl decode -\n"
+    )
     assert "byte order mark" in refused("convert", "-", "--to", "native", stdin=marked)
 
 

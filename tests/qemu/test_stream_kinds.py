@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.state.formats.qemu.faults import READERS
-from tests.state.formats.qemu.test_stream import Pipe
+from tests.support.pipe import Pipe
 from vdpad.state.formats import recognise
 from vdpad.state.formats.qemu import QemuStream
 from vdpad.state.found import FormatError, Found

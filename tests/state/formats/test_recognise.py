@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.cases import case
 from tests.state.formats.qemu import made
-from tests.state.formats.qemu.test_stream import Pipe
+from tests.support.pipe import Pipe
 from tests.support.states import bare_state, net_state
 from vdpad.state.formats import device_parts, native
 from vdpad.state.formats.recognise import DEVICE_PARTS, NATIVE, QEMU_STREAM, read

@@ -154,13 +154,14 @@ def _what_else(head: bytes) -> str:
     for magic, program in _COMPRESSED.items():
         if head.startswith(magic):
             return f"it is compressed; decompress it first: {program} -dc FILE | vdpactl decode -"
+    begins = f"expected {_KNOWN}; it begins with {_shown(head)}"
     for mark, command in _MARKED.items():
         if head.startswith(mark):
             return (
-                "expected JSON in UTF-8 without a byte order mark; take it away: "
-                f"{command} FILE | vdpactl decode -"
+                f"{begins}, of which {mark.hex(' ')} is a byte order mark, that no JSON has; "
+                f"take it away: {command} FILE | vdpactl decode -"
             )
-    return f"expected {_KNOWN}; it begins with {_shown(head)}"
+    return begins
 
 
 def _libvirt(head: bytes) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.pipe import Pipe
 from vdpad.state.formats.qemu import QemuStream, read_stream
 from vdpad.state.found import FormatError
 from vdpad.state.model import NetState
-
-from .test_stream import Pipe
 
 MOST_MEMORY = 64 << 20
 """Bytes, of all the process."""

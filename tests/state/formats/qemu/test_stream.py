@@ -8,28 +8,12 @@ import pytest
 
 from tests.cases import case
 from tests.state.formats.qemu import made
+from tests.support.pipe import Pipe
 from vdpad.state.formats.qemu import QemuStream, read_stream
 from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
 from vdpad.state.found import FormatError
 
 NET = made.Net().section()
-
-
-class Pipe(io.RawIOBase):
-    """Bytes that come a few at a time, and never again."""
-
-    def __init__(self, data: bytes, most: int = 1000) -> None:
-        self._left = memoryview(data)
-        self._most = most
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = min(len(buffer), len(self._left), self._most)
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
 
 
 def read_file(data: bytes) -> QemuStream:
