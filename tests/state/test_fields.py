@@ -80,7 +80,7 @@ def test_what_is_no_mac_address_is_refused(json: str) -> None:
         ("null", "", "list"),
     ],
 )
-def test_a_list_of_names_is_refused_at_the_first_wrong_one(json: str, path: str, code: str) -> None:
+def test_a_list_of_names_is_refused_for_its_wrong_one(json: str, path: str, code: str) -> None:
     assert _refused(FEATURES, json) == (path, code)
 
 

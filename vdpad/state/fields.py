@@ -12,9 +12,10 @@ the in-memory form is taken as well.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     Field,
@@ -26,7 +27,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from vdpad.state.problems import invalid
+from vdpad.errors import VdpadError
+from vdpad.state.problems import InvalidPart, first_of, invalid
 from vdpad.virtio.bits import BitNames, UnknownName
 from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES
@@ -38,6 +40,20 @@ _MULTICAST_BIT = 1
 _MAX_VID = 4095
 # virtio 1.4, "Receive-side scaling": the key's length is one byte.
 _MAX_KEY = 255
+# virtio 1.4, 5.1.6.5.7: the table's entries are le16, and its length travels as a 16-bit mask.
+_MAX_QUEUE = 0xFFFF
+_MAX_TABLE = 65536
+
+
+T = TypeVar("T")
+
+
+class WrongEntry(VdpadError, ValueError):
+    """An entry of a list that is none, and the code for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def is_multicast(mac: bytes) -> bool:
@@ -59,12 +75,65 @@ class OrAbsent:
         return handler.generate_schema(inner)
 
 
-def _parse_mac(value: Any) -> bytes:
+def _mac(value: Any) -> bytes:
     if isinstance(value, bytes) and len(value) == 6:
         return value
     if not isinstance(value, str) or not _MAC.fullmatch(value):
-        raise PydanticCustomError("mac", 'expected a MAC address such as "52:54:00:12:34:56"')
+        raise WrongEntry("mac", 'expected a MAC address such as "52:54:00:12:34:56"')
     return bytes.fromhex(value.replace(":", ""))
+
+
+def _parse_mac(value: Any) -> bytes:
+    try:
+        return _mac(value)
+    except WrongEntry as error:
+        raise PydanticCustomError("mac", "{text}", {"text": str(error)}) from None
+
+
+def _parse_macs(value: Any, info: ValidationInfo) -> tuple[bytes, ...]:
+    return tuple(_entries(_listed(value, info), _mac, "MAC addresses"))
+
+
+def _parse_table(value: Any, info: ValidationInfo) -> tuple[int, ...]:
+    listed = _listed(value, info)
+    if isinstance(listed, list):
+        if not 1 <= len(listed) <= _MAX_TABLE:
+            code = "too_long" if listed else "too_short"
+            message = f"expected 1 … {_MAX_TABLE} entries, got {len(listed)}"
+            raise PydanticCustomError(code, "{text}", {"text": message})
+        # A call for each of so many is slow.
+        if {*map(type, listed)} == {int} and min(listed) >= 0 and max(listed) <= _MAX_QUEUE:
+            return tuple(listed)
+    return tuple(_entries(listed, _queue, "receive queues"))
+
+
+def _queue(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_QUEUE:
+        raise WrongEntry("queue", f"expected a receive queue 0 … {_MAX_QUEUE}")
+    return value
+
+
+def _entries(value: Any, parse: Callable[[Any], T], what: str) -> list[T]:
+    """What each entry of a list is.
+
+    Raises:
+        PydanticCustomError: it is no list.
+        ValidationError: the first entries that are none.
+    """
+    if not isinstance(value, list):
+        raise PydanticCustomError("list", "expected a list of {what}", {"what": what})
+    entries: list[T] = []
+
+    def wrong() -> Iterator[InvalidPart]:
+        for at, entry in enumerate(value):
+            try:
+                entries.append(parse(entry))
+            except WrongEntry as error:
+                yield (at,), error.code, str(error)
+
+    if first := first_of(wrong()):
+        raise invalid(*first)
+    return entries
 
 
 def _parse_key(value: Any) -> bytes:
@@ -81,14 +150,10 @@ def _bits(names: BitNames) -> Any:
     def parse(value: Any) -> frozenset[int]:
         if isinstance(value, frozenset) and all(0 <= bit < names.width for bit in value):
             return value
-        if not isinstance(value, list):
-            raise PydanticCustomError(
-                "list", "expected a list of names of {kind}s", {"kind": names.kind}
-            )
-        bits: set[int] = set()
-        for at, name in enumerate(value):
-            bits.add(_new_bit(names, bits, at, name))
-        return frozenset(bits)
+        known: set[int] = set()
+        return frozenset(
+            _entries(value, partial(_new_bit, names, known), f"names of {names.kind}s")
+        )
 
     schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     return (
@@ -98,42 +163,49 @@ def _bits(names: BitNames) -> Any:
     )
 
 
-def _new_bit(names: BitNames, known: set[int], at: int, name: Any) -> int:
+def _new_bit(names: BitNames, known: set[int], name: Any) -> int:
     if not isinstance(name, str):
-        raise invalid(((at,), "string", f"expected the name of a {names.kind}"))
+        raise WrongEntry("string", f"expected the name of a {names.kind}")
     try:
         bit = names.bit(name)
     except UnknownName as error:
-        raise invalid(((at,), "unknown-name", str(error))) from None
+        raise WrongEntry("unknown-name", str(error)) from None
     if bit in known:
-        raise invalid(((at,), "duplicate", f"{names.name(bit)} is there twice"))
+        raise WrongEntry("duplicate", f"{names.name(bit)} is there twice")
+    known.add(bit)
     return bit
 
 
-def _vlan_span(at: int, entry: Any) -> range:
+def _vlan_span(entry: Any) -> range:
     if type(entry) is int and 0 <= entry <= _MAX_VID:
         return range(entry, entry + 1)
     if isinstance(entry, list) and len(entry) == 2 and all(type(end) is int for end in entry):
         first, last = entry
         if 0 <= first <= last <= _MAX_VID:
             return range(first, last + 1)
-    raise invalid(
-        ((at,), "vlan", f"expected a VLAN id 0 … {_MAX_VID}, or an ascending range [first, last]")
+    raise WrongEntry(
+        "vlan", f"expected a VLAN id 0 … {_MAX_VID}, or an ascending range [first, last]"
     )
 
 
+def _new_vlans(known: set[int], entry: Any) -> range:
+    span = _vlan_span(entry)
+    for vid in span:
+        if vid in known:
+            raise WrongEntry("duplicate", f"VLAN {vid} is there twice")
+    known.update(span)
+    return span
+
+
 def _parse_vlans(value: Any, info: ValidationInfo) -> tuple[int, ...]:
-    if info.mode == "python" and isinstance(value, tuple):
-        value = list(value)
-    if not isinstance(value, list):
-        raise PydanticCustomError("list", "expected a list of VLAN ids and ranges of them")
-    seen: set[int] = set()
-    for at, entry in enumerate(value):
-        for vid in _vlan_span(at, entry):
-            if vid in seen:
-                raise invalid(((at,), "duplicate", f"VLAN {vid} is there twice"))
-            seen.add(vid)
-    return tuple(sorted(seen))
+    known: set[int] = set()
+    _entries(_listed(value, info), partial(_new_vlans, known), "VLAN ids and ranges of them")
+    return tuple(sorted(known))
+
+
+def _listed(value: Any, info: ValidationInfo) -> Any:
+    """A tuple as a list, where it is Python's: in memory it is the form of a table."""
+    return list(value) if info.mode == "python" and isinstance(value, tuple) else value
 
 
 def runs(numbers: Sequence[int]) -> Iterator[int | list[int]]:
@@ -154,13 +226,33 @@ def _show_vlans(vids: tuple[int, ...]) -> list[int | list[int]]:
     return list(runs(vids))
 
 
+_MAC_SCHEMA = {"type": "string", "pattern": f"^{_MAC.pattern}$"}
 _VID_SCHEMA = {"type": "integer", "minimum": 0, "maximum": _MAX_VID}
 
 MacAddress = Annotated[
     bytes,
     PlainValidator(_parse_mac),
     PlainSerializer(format_mac, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": f"^{_MAC.pattern}$"}),
+    WithJsonSchema(_MAC_SCHEMA),
+]
+MacAddresses = Annotated[
+    tuple[bytes, ...],
+    PlainValidator(_parse_macs),
+    PlainSerializer(lambda macs: [format_mac(mac) for mac in macs], return_type=list[str]),
+    WithJsonSchema({"type": "array", "items": _MAC_SCHEMA}),
+]
+IndirectionTable = Annotated[
+    tuple[int, ...],
+    PlainValidator(_parse_table),
+    PlainSerializer(list, return_type=list[int]),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": _MAX_QUEUE},
+            "minItems": 1,
+            "maxItems": _MAX_TABLE,
+        }
+    ),
 ]
 Key = Annotated[
     bytes,

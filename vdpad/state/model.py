@@ -12,7 +12,6 @@ The shape is the contract of docs/api.md; its JSON Schema is docs/netstate.schem
 """
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -22,14 +21,16 @@ from vdpad.state.fields import (
     U32,
     FeatureNames,
     HashTypeNames,
+    IndirectionTable,
     Key,
     MacAddress,
+    MacAddresses,
     OffloadNames,
     OrAbsent,
     Vlans,
     is_multicast,
 )
-from vdpad.state.problems import InvalidPart, invalid
+from vdpad.state.problems import InvalidPart, first_of, invalid
 from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, MAX_QUEUE_PAIRS, offloads_of
@@ -37,14 +38,9 @@ from vdpad.virtio.features import Feature
 
 __all__ = ["Coalescing", "CoalescingValues", "HashReport", "MacTable", "NetState", "Rss", "RxModes"]
 
-# virtio 1.4, "Receive-side scaling": the table's length travels as a 16-bit mask.
-_MAX_TABLE = 65536
-
 QueuePairs = Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)]
-# Of a list or a map the first problem is told alone, and of a part as a whole so many. Stops one
-# that is all wrong from making a problem of each of its entries.
+# Stops a map that is all wrong from making problems of each member.
 _FIRST_ALONE = Field(fail_fast=True)
-_MOST_FAULTS = 65
 
 QueueIndex = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,4})$")]
 
@@ -54,7 +50,7 @@ class Part(StrictModel):
 
     @model_validator(mode="after")
     def _refuse_faults(self) -> Self:
-        if faults := list(islice(self.faults(), _MOST_FAULTS)):
+        if faults := first_of(self.faults()):
             raise invalid(*faults)
         return self
 
@@ -80,8 +76,8 @@ class MacTable(Part):
     An overflow flag says that the device gave up on that half: its entries are not all there.
     """
 
-    unicast: Annotated[tuple[MacAddress, ...], _FIRST_ALONE] = ()
-    multicast: Annotated[tuple[MacAddress, ...], _FIRST_ALONE] = ()
+    unicast: MacAddresses = ()
+    multicast: MacAddresses = ()
     unicast_overflow: bool = False
     multicast_overflow: bool = False
 
@@ -104,9 +100,7 @@ class Rss(Part):
     """Receive-side scaling, switched on."""
 
     hash_types: HashTypeNames
-    indirection_table: Annotated[
-        tuple[U16, ...], Field(min_length=1, max_length=_MAX_TABLE), _FIRST_ALONE
-    ]
+    indirection_table: IndirectionTable
     """Receive queue numbers from 0; a power of two of them."""
     unclassified_queue: U16
     max_tx_queues: QueuePairs

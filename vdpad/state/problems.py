@@ -1,7 +1,8 @@
 """What is wrong with a state or a request, told by path."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -12,6 +13,8 @@ __all__ = ["Problem"]
 _MAX_PATH = 200
 _MAX_MESSAGE = 300
 _MAX_PROBLEMS = 64
+# Problems in one place. Stops a list that is all wrong from making one of each entry.
+_MOST_ALIKE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,14 @@ def invalid(*problems: InvalidPart) -> ValidationError:
             for location, code, message in problems
         ],
     )
+
+
+def first_of(alike: Iterator[InvalidPart]) -> list[InvalidPart]:
+    """The first of what is wrong in one place, and that there is more, if there is."""
+    first = list(islice(alike, _MOST_ALIKE))
+    if next(alike, None) is not None:
+        first.append(((), "more", f"there are more than these {_MOST_ALIKE}"))
+    return first
 
 
 def problems_of(error: ValidationError, below: int = 0) -> list[Problem]:
