@@ -1,9 +1,13 @@
 """A Unix socket's place: bound at a path, or handed over by a service manager."""
 
+import contextlib
+import fcntl
 import grp
 import os
 import socket
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from vdpad.errors import VdpadError, why
@@ -14,6 +18,13 @@ _KINDS = {
 }
 
 
+# How often, and after how many seconds each, whoever binds here right now is waited for; it takes a
+# millisecond. Stops others who lock the folder, as all may who can read it, from keeping a daemon
+# from its start.
+_LOOKS = 100
+_REST = 0.01
+
+
 class CannotListen(VdpadError):
     """The socket cannot be had."""
 
@@ -21,18 +32,25 @@ class CannotListen(VdpadError):
 def bind(endpoint: socket.socket, path: Path, mode: int, group: str | None) -> None:
     """Binds a socket at a path; one that nobody listens on any more makes way.
 
-    A stream socket listens from then on, so that nobody takes it for one that has been left.
+    A stream socket listens from then on, so that nobody takes it for one that has been left. Of
+    several that find one such socket, the first has the place.
 
     Raises:
         CannotListen: another daemon answers there, or the path, mode or group can't be had. The
             socket is closed then.
     """
-    try:
-        _clear(path, endpoint.type)
-        _bind_unseen(endpoint, path)
-    except BaseException:
-        endpoint.close()
-        raise
+    with _alone_in(path.parent):
+        try:
+            _clear(path, endpoint.type)
+            _bind_unseen(endpoint, path)
+        except BaseException:
+            endpoint.close()
+            raise
+        _give(endpoint, path, mode, group)
+
+
+def _give(endpoint: socket.socket, path: Path, mode: int, group: str | None) -> None:
+    """Lets those open it who may."""
     try:
         if group is not None:
             os.chown(path, -1, grp.getgrnam(group).gr_gid)
@@ -71,6 +89,40 @@ def inode_of(path: Path) -> int | None:
         return path.lstat().st_ino
     except OSError:
         return None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Lets nobody else bind in this folder meanwhile.
+
+    Between finding a socket that has been left and removing it, another might bind there, whose
+    socket would be removed.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        yield  # no folder that can be read; what is wrong with it, bind tells
+        return
+    try:
+        _lock(fd)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            _rest()
+        except OSError:
+            return  # a file system without locks
+
+
+def _rest() -> None:
+    time.sleep(_REST)
 
 
 def _bind_unseen(endpoint: socket.socket, path: Path) -> None:
