@@ -40,7 +40,7 @@ _MULTICAST_BIT = 1
 _MAX_VID = 4095
 # virtio 1.4, "Receive-side scaling": the key's length is one byte.
 _MAX_KEY = 255
-# virtio 1.4, 5.1.6.5.7: the table's entries are le16, and its length travels as a 16-bit mask.
+# The same: the table's entries are le16, and its length travels as a 16-bit mask.
 _MAX_QUEUE = 0xFFFF
 _MAX_TABLE = 65536
 
