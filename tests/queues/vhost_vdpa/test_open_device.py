@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa import lifecycle as lifecycle_module
 from vdpad.queues.vhost_vdpa import uapi
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused, OutOfOrder, Unsupported
 from vdpad.queues.vhost_vdpa.lifecycle import DevicePhase
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
-from vdpad.queues.vhost_vdpa.vrings import Vring
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature
 from vdpad.virtio.split_ring import Region, RingAddresses

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from vdpad.errors import VdpadError
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa import uapi
 from vdpad.queues.vhost_vdpa.errors import BadVring, DeviceRefused, OutOfOrder
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
-from vdpad.queues.vhost_vdpa.vrings import Vring
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.split_ring import BadGeometry, RingAddresses
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
-from vdpad.queues.vhost_vdpa.vrings import Vring
 from vdpad.virtio.commands import MacAddrSet
 from vdpad.virtio.split_ring import Region
 

@@ -6,8 +6,8 @@ import mmap
 import os
 import time
 
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa.memory import SharedMemory
-from vdpad.queues.vhost_vdpa.vrings import Vring
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.split_ring import DESC_F_WRITE, DESCRIPTOR, Region, lay_out
 

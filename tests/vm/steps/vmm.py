@@ -6,14 +6,15 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from vdpad.queues.vhost_vdpa.device import OwnedQueue, to_negotiate
+from vdpad.queues.owned_queue import OwnedQueue
+from vdpad.queues.shadowed_device import Vring
+from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.memory import (
     SharedMemory,
     control_geometry,
     topmost_control_geometry,
 )
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
-from vdpad.queues.vhost_vdpa.vrings import Vring
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Replayed, replay
 from vdpad.virtio.commands import Command

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.eventfds import Waiter
+from vdpad.queues.owned_queue import OwnedQueue
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import Layout, SharedMemory, plan_layout
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
-from vdpad.queues.vhost_vdpa.vrings import Vring
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import TRANSPORT, Feature, FeatureSet
@@ -48,33 +48,6 @@ class DeviceDescriptors(NamedTuple):
 def to_negotiate(offered: FeatureSet, guest: FeatureSet) -> FeatureSet:
     """What of the offered features a device is brought up with, for a guest that had these."""
     return offered & ((guest - set(TRANSPORT)) | (guest & _TAKEN_AS_THE_GUEST_HAD) | _OURS)
-
-
-class OwnedQueue:
-    """The CVQ of a device of ours; implements ControlQueue. Closing it leaves the device up."""
-
-    def __init__(self, ring: DriverRing, kick: int, call: int) -> None:
-        self.ring = ring
-        self.worth_polling = True
-        self._kick = kick
-        self._call = Waiter(call)
-
-    @property
-    def next_index(self) -> int:
-        """Both indices of the idle ring."""
-        return self.ring.available_index
-
-    def kick(self) -> None:
-        """Rings the doorbell."""
-        os.eventfd_write(self._kick, 1)
-
-    async def called(self, seconds: float) -> None:
-        """Returns when the device has interrupted, or after so many seconds."""
-        await self._call.wait(seconds)
-
-    def close(self) -> None:
-        """Ends the watch for interrupts."""
-        self._call.close()
 
 
 class VhostVdpaDevice:

@@ -8,26 +8,12 @@ Source: Linux 6.12, drivers/vhost/vdpa.c (vhost_vdpa_vring_ioctl), drivers/vdpa/
 drivers/vdpa/virtio_pci/vp_vdpa.c.
 """
 
-from dataclasses import dataclass
-
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa.errors import BadVring, OutOfOrder, Unsupported
 from vdpad.queues.vhost_vdpa.lifecycle import UP, DevicePhase, Lifecycle
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.uapi import UNBIND
-from vdpad.virtio.split_ring import INDEX_MASK, RingAddresses
-
-
-@dataclass(frozen=True, slots=True)
-class Vring:
-    """Where a queue's split ring lies and begins, and how it notifies."""
-
-    ring: RingAddresses
-    base: int = 0
-    """The available index that the device takes first, of 16 bits."""
-    kick: int | None = None
-    """The eventfd by which the device hears of available chains; its owner's, as `call`."""
-    call: int | None = None
-    """The eventfd by which the device interrupts."""
+from vdpad.virtio.split_ring import INDEX_MASK
 
 
 class Vrings:

@@ -1,0 +1,43 @@
+"""The CVQ of a device of ours: its ring in our memory, and the two eventfds that we made."""
+
+import os
+
+from vdpad.queues.eventfds import Waiter
+from vdpad.virtio.driver_ring import DriverRing
+
+
+class OwnedQueue:
+    """Implements ControlQueue. Closing it leaves the device up."""
+
+    def __init__(
+        self, ring: DriverRing, kick: int, call: int, *, worth_polling: bool = True
+    ) -> None:
+        """All of it stays the device's.
+
+        Args:
+            ring: an idle one.
+            kick: the doorbell's eventfd.
+            call: the interrupt's, which nobody else reads.
+            worth_polling: the device works while we look.
+        """
+        self.ring = ring
+        self.worth_polling = worth_polling
+        self._kick = kick
+        self._call = Waiter(call)
+
+    @property
+    def next_index(self) -> int:
+        """Both indices of the idle ring."""
+        return self.ring.available_index
+
+    def kick(self) -> None:
+        """Rings the doorbell."""
+        os.eventfd_write(self._kick, 1)
+
+    async def called(self, seconds: float) -> None:
+        """Returns when the device has interrupted, or after so many seconds."""
+        await self._call.wait(seconds)
+
+    def close(self) -> None:
+        """Ends the watch for interrupts."""
+        self._call.close()
