@@ -198,6 +198,11 @@ class SplitDriver:
         else:
             self._put_word(self.available, 0 if after == 1 else 1)
 
+    @property
+    def returned(self) -> int:
+        """How many chains have come back and were not collected."""
+        return (self._word(self.used + 2) - self._collected) % 65536
+
     def collect(self) -> list[tuple[Request, int, bytes]]:
         """What has come back: each with its length in the used ring, and all writable bytes."""
         found = []

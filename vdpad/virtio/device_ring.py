@@ -17,7 +17,7 @@ Indices are stored and read as one native access; driver_ring.py says why.
 Source: virtio 1.4, 2.7 "Split Virtqueues", and 2.7.5.3 "Indirect Descriptors".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -65,8 +65,13 @@ class Chain(NamedTuple):
     readable: bytes
     """A copy of all device-readable buffers."""
     writable: tuple[Region, ...]
-    """The device-writable buffers, at least a byte: the ack, and behind it what some commands
-    answer (virtio 1.4, 5.1.6.5)."""
+    """The device-writable buffers. Of a command at least a byte: the ack, and behind it what some
+    commands answer (virtio 1.4, 5.1.6.5)."""
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be written."""
+        return sum(size for _, size in self.writable)
 
 
 class DeviceRing:
@@ -80,6 +85,7 @@ class DeviceRing:
         next_available: int,
         event_idx: bool,
         indirect: bool,
+        answered: bool = True,
     ) -> None:
         """Looks at the ring and writes nothing; `idle` asks for the first doorbell.
 
@@ -90,6 +96,8 @@ class DeviceRing:
                 where the used index goes on; what lies between is in flight already.
             event_idx: RING_EVENT_IDX was negotiated.
             indirect: RING_INDIRECT_DESC was negotiated.
+            answered: each chain must have room for an answer, as those of a CVQ; not so where
+                packets are sent.
 
         Raises:
             BadGeometry: this cannot be a ring; a part lies outside the memory, or across two
@@ -100,6 +108,7 @@ class DeviceRing:
         self._size = addresses.size
         self._event_idx = event_idx
         self._indirect = indirect
+        self._answered = answered
         with ExitStack() as views:
             parts = _stretches(views, memory, addresses)
             self._descriptors, available, self._used_bytes = parts
@@ -114,8 +123,15 @@ class DeviceRing:
 
     @property
     def next_available(self) -> int:
-        """Where the next chain will be taken from: what a ring that stops here starts with."""
+        """Where the next chain will be taken from."""
         return self._next_available
+
+    @property
+    def next_used(self) -> int:
+        """Where the next chain will be returned to. Where chains are returned in the order in which
+        they were taken, a ring that stops here starts with it, and those in flight are taken anew.
+        """
+        return self._next_used
 
     def take(self) -> list[Chain]:
         """Chains that have been made available, and asks for no doorbell meanwhile.
@@ -184,9 +200,14 @@ class DeviceRing:
             head: its first descriptor.
             length: how many bytes were written into it.
         """
-        at = RING_HEADER + self._next_used % self._size * USED_ELEMENT.size
-        self._used_bytes[at : at + USED_ELEMENT.size] = USED_ELEMENT.pack(head, length)
-        self._next_used = (self._next_used + 1) & INDEX_MASK
+        self.put_together([(head, length)])
+
+    def put_together(self, returned: Sequence[tuple[int, int]]) -> None:
+        """Returns chains, so that the driver sees all of them or none; each as of `put`."""
+        for head, length in returned:
+            at = RING_HEADER + self._next_used % self._size * USED_ELEMENT.size
+            self._used_bytes[at : at + USED_ELEMENT.size] = USED_ELEMENT.pack(head, length)
+            self._next_used = (self._next_used + 1) & INDEX_MASK
         ordering_fence()
         self._used[1] = (self._next_used + self._ahead) & INDEX_MASK
 
@@ -242,7 +263,7 @@ class DeviceRing:
                 self._memory.check(address, length)
                 raise BadChain(f"expected at most {MAX_READABLE} readable bytes, got more")
             readable.append(self._memory.read(address, length))
-        if not writable:
+        if self._answered and not writable:
             raise BadChain("expected a byte for an ack, got no device-writable byte")
         return Chain(head, b"".join(readable), tuple(writable))
 
