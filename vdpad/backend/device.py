@@ -1,0 +1,297 @@
+"""One device behind one VMM: started and stopped with the VMM's rings, and what stays in between.
+
+How it works. The device is *stopped* or *running*. While it runs it may *fail*: then its guest is
+told that it needs a reset and its commands are served no more, but packets go on. Only this file
+changes which it is.
+
+Start. Each comes before the next for a reason:
+
+1. Features, and with them whether the CVQ has an address space of its own. A device that lets its
+   guest reach our ring is refused, unless the operator has allowed it.
+2. The data rings, as the VMM has them. A device takes none later.
+3. DRIVER_OK, with the CVQ enabled alone: no packet goes by settings that are not the guest's yet.
+4. The replay of what the guest had set, where it goes on. One that starts anew has set nothing.
+5. The data queues, and a kick each: what was made available before is not looked at otherwise.
+6. The guest's own CVQ. Its commands speak of queues that work.
+
+Stop. The shadow comes first, as it finishes a command. Then the device is suspended, and says where
+its queues stand; where it cannot, the guest's used rings say it after the reset, which is true of
+devices that work in order. What the guest has set stays, for a start that goes on.
+
+The guest's memory is mapped when it comes and until it goes, over all starts.
+
+Steps of the device are taken on threads (steps.py); all else is the event loop's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Self
+
+from vdpad.backend.driving import bring_up, check_descriptors, look
+from vdpad.backend.events import DeviceFailed, GuestRestored
+from vdpad.backend.faults import BackEndError
+from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.offer import Offer
+from vdpad.backend.running import Running
+from vdpad.backend.steps import Steps
+from vdpad.errors import VdpadError
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.restore.report import Report
+from vdpad.service.events.announcing import Announce
+from vdpad.vhost_user.device import Start
+from vdpad.vhost_user.memory_table import MappedRegion
+from vdpad.virtio.features import FeatureSet
+
+
+class Status(StrEnum):
+    """How the device is."""
+
+    STOPPED = "stopped"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told of what; called on the event loop."""
+
+    announce: Announce
+    """What an operator wants to know."""
+    config_changed: Callable[[], None] = lambda: None
+    """The config space or NEEDS_RESET is not what it was: for the front end."""
+    settings_changed: Callable[[], None] = lambda: None
+    """The guest has set something, or begins anew."""
+
+
+class BackEndDevice:
+    """Implements VhostUserDevice."""
+
+    @classmethod
+    async def open(
+        cls,
+        device: ShadowedDevice,
+        name: str,
+        listeners: Listeners,
+        *,
+        shared_address_space: bool = False,
+    ) -> Self:
+        """Looks at a device that was just opened, and resets it.
+
+        Args:
+            device: closed by `close`, and where this raises.
+            name: of the back end.
+            listeners: who is told of what.
+            shared_address_space: the guest may reach the CVQ's ring.
+
+        Raises:
+            VdpadError: it is no device for a guest.
+        """
+        steps = Steps()
+        try:
+            step = partial(look, device, shared_address_space=shared_address_space)
+            offer = await steps.take(step)
+        except BaseException:
+            await steps.take(device.close)
+            raise
+        return cls(device, name, listeners, steps, offer)
+
+    def __init__(
+        self,
+        device: ShadowedDevice,
+        name: str,
+        listeners: Listeners,
+        steps: Steps,
+        offer: Offer,
+    ) -> None:
+        """For `open`, which has looked at the device."""
+        self.name = name
+        self.offer = offer
+        self.settings = GuestSettings()
+        """What the guest has set."""
+        self.report: Report | None = None
+        """Of the last start that went on."""
+        self.failure = ""
+        """Why it failed, until the next start."""
+        self._device = device
+        self._listeners = listeners
+        self._steps = steps
+        self._running: Running | None = None
+
+    async def close(self) -> None:
+        """Gives the device back. It is stopped."""
+        await self._steps.take(self._device.close)
+
+    # --- what it is ---
+
+    @property
+    def status(self) -> Status:
+        """How it is; one that has failed stays so until the next start."""
+        if self.failure:
+            return Status.FAILED
+        return Status.STOPPED if self._running is None else Status.RUNNING
+
+    @property
+    def shadows(self) -> bool:
+        """Whether the guest's commands are seen: it runs, and its VMM hands the CVQ over."""
+        return self._running is not None and self._running.has_control_queue
+
+    @property
+    def features(self) -> FeatureSet:
+        """What a driver may be offered."""
+        return self.offer.features
+
+    @property
+    def queues(self) -> int:
+        """How many rings a front end may set up."""
+        return self.offer.queues
+
+    @property
+    def can_move(self) -> bool:
+        """Its state does not travel with the front end's."""
+        return False
+
+    @property
+    def needs_reset(self) -> bool:
+        """Whether DEVICE_NEEDS_RESET stands in its status."""
+        return bool(self.failure) and self._running is not None
+
+    def last_queue(self, features: FeatureSet) -> int:
+        """The highest queue of a driver with these features."""
+        return self.offer.last_queue(features)
+
+    # --- the config space ---
+
+    async def config(self) -> bytes:
+        """As the device has it, with the address that the guest has given it.
+
+        A device may keep an address through its reset, which the guest's next driver must not see.
+        """
+        space = self.offer.config
+        if self._running is not None:
+            space = await self._steps.take(self._device.config)
+        mac = self.settings.mac or self.offer.net.mac
+        return mac + space[len(mac) :]
+
+    async def set_config(self, offset: int, data: bytes, *, moving: bool) -> None:
+        """
+        Raises:
+            BackEndError: always; no field is the driver's to write (virtio 1.4, 5.1.4).
+        """
+        raise BackEndError(
+            "expected no write to the config space, which is read-only, got "
+            f"{len(data)} bytes at {offset}"
+        )
+
+    # --- memory ---
+
+    async def add_memory(self, mapped: MappedRegion) -> None:
+        """Maps a region for the device, which may take seconds."""
+        await self._steps.take(partial(self._device.map, mapped.guest, mapped.view))
+
+    async def remove_memory(self, mapped: MappedRegion) -> None:
+        """Takes a region from the device."""
+        await self._steps.take(partial(self._device.unmap, mapped.guest))
+
+    # --- moving ---
+
+    async def save(self, fd: int) -> None:
+        """
+        Raises:
+            BackEndError: always, as nobody may ask a device that does not move.
+        """
+        raise BackEndError("expected no state to be asked for, a front end asks; capture it")
+
+    async def load(self, fd: int) -> None:
+        """
+        Raises:
+            BackEndError: always, as nobody may give one to a device that does not move.
+        """
+        raise BackEndError("expected no state to be given, a front end gives one")
+
+    # --- from start to stop ---
+
+    async def start(self, start: Start) -> None:
+        """Begins to serve the rings.
+
+        Raises:
+            VdpadError: it does not; the device was reset.
+        """
+        check_descriptors(start)
+        self._begin_settings(start)
+        self.failure = ""
+        self.report = None
+        try:
+            step = partial(bring_up, self._device, self.offer, start)
+            features = await self._steps.take(step)
+            self._running = Running(self._device, self._steps, start, features)
+            await self._serve(self._running)
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def enable(self, index: int, enabled: bool) -> None:
+        """Enables a ring. One that is disabled again stays with the device.
+
+        Some drivers know no way back from it but a reset; and where fewer queue pairs are used, the
+        device is told so.
+        """
+        await self._up.enable(index, enabled)
+
+    async def set_call(self, index: int, call: int | None) -> None:
+        """Calls by another descriptor from now on."""
+        await self._up.set_call(index, call)
+
+    async def stop(self) -> Mapping[int, int]:
+        """Stops it. What the guest has set stays.
+
+        Returns:
+            where each ring stands.
+        """
+        return await self._stop()
+
+    async def reset(self) -> None:
+        """Forgets all that a guest has set."""
+        self.settings.forget()
+        self.failure = ""
+        self._listeners.settings_changed()
+
+    def _begin_settings(self, start: Start) -> None:
+        if start.is_fresh:
+            self.settings.begin(start.features)
+            self._listeners.settings_changed()
+        else:
+            self.settings.go_on(start.features)
+
+    async def _serve(self, running: Running) -> None:
+        goes_on = running.has_control_queue and not running.start.is_fresh
+        state = self.settings.to_restore() if goes_on else None
+        if state is not None:
+            self.report = report = await running.restore(state, self.name, self.offer.net)
+            self._listeners.announce(GuestRestored(self.name, report.commands, report.commit_us))
+        await running.serve(self._told, self._fail)
+
+    async def _stop(self) -> Mapping[int, int]:
+        running, self._running = self._running, None
+        if running is not None:
+            return await running.stop()
+        await self._steps.take(self._device.reset)
+        return {}
+
+    @property
+    def _up(self) -> Running:
+        if self._running is None:
+            raise BackEndError("expected a device that runs, it is stopped")
+        return self._running
+
+    # --- what the shadow tells ---
+
+    def _told(self, command: bytes, answer: bytes) -> None:
+        self.settings.told(command, answer)
+        self._listeners.settings_changed()
+
+    def _fail(self, error: VdpadError) -> None:
+        self.failure = str(error)
+        self._listeners.announce(DeviceFailed(self.name, self.failure))
+        self._listeners.config_changed()

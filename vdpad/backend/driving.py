@@ -1,0 +1,130 @@
+"""How a device is driven with a VMM's rings: what of it takes a thread, and what is checked before.
+
+Each is one step for steps.py, or looks at nothing but what the front end has sent.
+"""
+
+from collections.abc import Sequence
+
+from vdpad.backend.faults import CannotStart, SharedAddressSpace
+from vdpad.backend.offer import Offer, to_look_at
+from vdpad.queues import shadowed_device
+from vdpad.queues.eventfds import check_eventfd
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.queues.vhost_vdpa.errors import NoControlQueue, Unsupported
+from vdpad.vhost_user.device import GuestVring, Start
+from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.guest_memory import GuestMemory
+
+_INDEX_AT = 2  # of the used ring's index, behind its flags
+_INDEX_SIZE = 2
+
+
+def look(device: ShadowedDevice, *, shared_address_space: bool) -> Offer:
+    """What a device is, by bringing it as far as its features. It is reset afterwards.
+
+    Args:
+        device: one that was reset.
+        shared_address_space: the guest may reach the CVQ's ring.
+
+    Raises:
+        SharedAddressSpace: it could, and may not.
+        VdpadError: it is no device for a guest.
+    """
+    if Feature.CTRL_VQ not in device.offered:
+        raise NoControlQueue(device.offered)
+    device.negotiate(to_look_at(device.offered))
+    _check_isolation(device, allowed=shared_address_space)
+    offer = Offer(device.offered, device.config(), shared_address_space)
+    device.reset()
+    return offer
+
+
+def _check_isolation(device: ShadowedDevice, *, allowed: bool) -> None:
+    if device.shares_address_space and not allowed:
+        raise SharedAddressSpace(
+            f"{device.name}: expected a device whose CVQ can have an address space of its own, its "
+            "driver has one for all queues, so that the guest's descriptors could name our ring; "
+            "allow it with --shared-address-space if you trust the guest"
+        )
+
+
+def bring_up(device: ShadowedDevice, offer: Offer, start: Start) -> FeatureSet:
+    """From a reset to DRIVER_OK with the CVQ alone.
+
+    Args:
+        device: to which `look` has been.
+        offer: what that gave.
+        start: the front end's rings.
+
+    Returns:
+        the features negotiated with the device.
+
+    Raises:
+        VdpadError: it cannot be with these rings. The device is to be reset.
+    """
+    features = offer.for_device(start.features)
+    device.negotiate(features)
+    # Which queue is the CVQ, and so what it shares, goes by the features.
+    _check_isolation(device, allowed=offer.may_share_address_space)
+    shadowed = control_vring(start, device.control_queue_index)
+    for vring in start.vrings:
+        if vring is shadowed:
+            continue
+        if vring.index >= device.control_queue_index:
+            raise CannotStart(
+                f"expected data queues below {device.control_queue_index}, got ring {vring.index}"
+            )
+        _check_size(device, vring)
+        device.set_vring(vring.index, _as_device_has_it(vring))
+    device.start()
+    return features
+
+
+def suspended_at(device: ShadowedDevice, vrings: Sequence[GuestVring]) -> dict[int, int] | None:
+    """Where the queues of a device stand, which is suspended then; None where it does not tell."""
+    try:
+        device.suspend()
+        return {each.index: device.base(each.index) for each in vrings}
+    except Unsupported:
+        return None
+
+
+# --- rings ---
+
+
+def control_vring(start: Start, index: int) -> GuestVring | None:
+    """The guest's CVQ, which is this queue, where its VMM has set it up."""
+    if Feature.CTRL_VQ not in start.features:
+        return None
+    return next((each for each in start.vrings if each.index == index), None)
+
+
+def _as_device_has_it(vring: GuestVring) -> shadowed_device.Vring:
+    return shadowed_device.Vring(vring.addresses, vring.base, vring.kick, vring.call)
+
+
+def _check_size(device: ShadowedDevice, vring: GuestVring) -> None:
+    largest = device.largest_ring(vring.index)
+    if vring.addresses.size > largest:
+        raise CannotStart(
+            f"ring {vring.index}: expected at most {largest} entries, which the device takes, got "
+            f"{vring.addresses.size}; give the VMM's device smaller queues"
+        )
+
+
+def check_descriptors(start: Start) -> None:
+    """Refuses kicks and calls that are no eventfds. Does not sleep.
+
+    Raises:
+        NotAnEventfd: by the ring's index.
+    """
+    for vring in start.vrings:
+        for fd, what in ((vring.kick, "kick"), (vring.call, "call")):
+            if fd is not None:
+                check_eventfd(fd, f"ring {vring.index}'s {what}")
+
+
+def used_index(memory: GuestMemory, vring: GuestVring) -> int:
+    """Where a ring stands whose device was reset and has worked in order: 0 … 65535."""
+    at = vring.addresses.used + _INDEX_AT
+    return int.from_bytes(memory.read(at, _INDEX_SIZE), "little")

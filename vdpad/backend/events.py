@@ -1,0 +1,38 @@
+"""What a back end tells of its device."""
+
+import logging
+from dataclasses import dataclass
+
+from vdpad.service.events.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFailed(Event):
+    """The guest was told that its device needs a reset."""
+
+    NAME = "device-failed"
+    MESSAGE_ID = "71a348617c204bd2a7fba065b63eeb0e"
+    LEVEL = logging.ERROR
+    CLIENTS_CHOICE = True
+    device: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.device} serves its guest no more commands until it is reset: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRestored(Event):
+    """A guest goes on, and the device was given all that it had set."""
+
+    NAME = "guest-restored"
+    MESSAGE_ID = "c0efd23acc4b49d6b7266df1826741e1"
+    device: str
+    commands: int
+    duration_us: int
+
+    def sentence(self) -> str:
+        return (
+            f"{self.device} has all that its guest had set, by {self.commands} commands in "
+            f"{self.duration_us} µs"
+        )

@@ -1,0 +1,106 @@
+"""What a guest has set, as its commands and the device's acks tell it; kept while the device stops.
+
+It begins with each fresh start of the guest's driver, or with a state that came from elsewhere.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vdpad.backend.faults import NotRestored
+from vdpad.state.found import Found
+from vdpad.state.model import NetState
+from vdpad.state.problems import summary
+from vdpad.state.recorder import Recorder
+from vdpad.virtio.commands import ACK_OK
+from vdpad.virtio.features import FEATURES, TRANSPORT, FeatureSet
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCounts:
+    """How many commands of the guest's went to the device, since this process began."""
+
+    forwarded: int = 0
+    """That the device has answered."""
+    acked: int = 0
+    """Of them with OK."""
+    refused: int = 0
+    """Of them otherwise."""
+
+
+class GuestSettings:
+    """The settings of one guest after the other."""
+
+    def __init__(self) -> None:
+        """Of a guest that nothing is known of."""
+        self.counts = CommandCounts()
+        self._recorder: Recorder | None = None
+        self._features: FeatureSet = frozenset()
+
+    def begin(self, features: Iterable[int]) -> None:
+        """The guest's driver begins anew, with these features."""
+        self._features = frozenset(features)
+        self._recorder = Recorder(self._features)
+
+    def begin_with(self, state: NetState) -> None:
+        """The guest comes with this state."""
+        self._features = state.features
+        self._recorder = Recorder.of(state)
+
+    def go_on(self, features: FeatureSet) -> None:
+        """The guest's driver goes on, as it was, with these features.
+
+        Raises:
+            NotRestored: with other ones than it has set things with.
+        """
+        if self._recorder is None:
+            self.begin(features)
+        other = {*self._features} ^ {*features}
+        if other - set(TRANSPORT):
+            raise NotRestored(
+                "expected a guest that goes on with the features it had, it differs in "
+                f"{FEATURES.sentence(other)}; reset the guest's device"
+            )
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self._recorder = None
+        self._features = frozenset()
+
+    def told(self, command: bytes, answer: bytes) -> None:
+        """The device has answered a command of the guest's."""
+        acked = answer[0] == ACK_OK
+        counts = self.counts
+        self.counts = replace(
+            counts,
+            forwarded=counts.forwarded + 1,
+            acked=counts.acked + acked,
+            refused=counts.refused + (not acked),
+        )
+        if self._recorder is not None:
+            self._recorder.fold(command, answer[0])
+
+    def found(self) -> Found | None:
+        """The state and what is missing from it; None where nothing is known."""
+        return None if self._recorder is None else self._recorder.found()
+
+    @property
+    def mac(self) -> bytes | None:
+        """The address that the guest has given its device, if it has."""
+        found = self.found()
+        return None if found is None or found.state is None else found.state.mac
+
+    def to_restore(self) -> NetState | None:
+        """What a device must be given for the guest to go on, if anything is known.
+
+        Raises:
+            NotRestored: what a device has acked makes no state.
+        """
+        found = self.found()
+        if found is None:
+            return None
+        if found.state is None:
+            raise NotRestored(
+                "expected settings that can be given to a device again, got what one has acked "
+                f"and no state can say: {summary(found.problems)}"
+            )
+        return found.state

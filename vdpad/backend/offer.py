@@ -1,0 +1,82 @@
+"""What a device is to a guest: which features it is offered, and what goes to the device for them.
+
+Rings are the guest's own, so a feature of the ring is offered where the device can take such a ring
+as the guest has it: a split one. ACCESS_PLATFORM says that addresses are translated, by the mapping
+of the guest's memory, of which the guest knows nothing: the device is told, the guest is not.
+"""
+
+from dataclasses import dataclass
+
+from vdpad.backend.faults import CannotStart
+from vdpad.virtio.config import NetConfig, cvq_index, pull_config
+from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+
+HIDDEN: FeatureSet = frozenset(
+    {
+        Feature.ACCESS_PLATFORM,
+        Feature.ADMIN_VQ,
+        Feature.IN_ORDER,
+        Feature.NOTIF_CONFIG_DATA,
+        Feature.NOTIFICATION_DATA,
+        Feature.ORDER_PLATFORM,
+        Feature.RING_PACKED,
+        Feature.RING_RESET,
+        Feature.SR_IOV,
+    }
+)
+"""What no guest is offered, whatever the device has."""
+
+# What a device is told for a guest that has no control queue: that its filter can be opened.
+# CTRL_VLAN is not among them: without it no VLAN is filtered.
+_FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A device as it is offered."""
+
+    device: FeatureSet
+    """What the device itself offers."""
+    config: bytes
+    """Its config space in its reset state, with all features that a guest may take."""
+    may_share_address_space: bool
+    """The guest may reach the CVQ's ring."""
+
+    @property
+    def features(self) -> FeatureSet:
+        """What a guest may take."""
+        return self.device - HIDDEN
+
+    @property
+    def net(self) -> NetConfig:
+        """The config space, read."""
+        return pull_config(self.config)
+
+    @property
+    def queues(self) -> int:
+        """How many virtqueues there are, the CVQ among them."""
+        return self.last_queue(self.features) + 1
+
+    def last_queue(self, features: FeatureSet) -> int:
+        """The highest queue of a guest with these features: its CVQ, if it has one."""
+        control = cvq_index(features, self.net.max_virtqueue_pairs)
+        return control if Feature.CTRL_VQ in features else control - 1
+
+    def for_device(self, guest: FeatureSet) -> FeatureSet:
+        """What the device is driven with, for a guest that took these.
+
+        Raises:
+            CannotStart: the guest took what it cannot have, or is too old.
+        """
+        if guest - self.features or Feature.VERSION_1 not in guest:
+            raise CannotStart(
+                "expected VERSION_1 and features that are offered, got beside them "
+                f"{FEATURES.sentence(guest - self.features)}"
+            )
+        ours = self.device & _FOR_OURSELVES if Feature.CTRL_VQ not in guest else frozenset()
+        return guest | ours | {Feature.ACCESS_PLATFORM}
+
+
+def to_look_at(device: FeatureSet) -> FeatureSet:
+    """What a device is negotiated with to see its config space."""
+    return device - HIDDEN | {Feature.ACCESS_PLATFORM}

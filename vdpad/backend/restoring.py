@@ -1,0 +1,92 @@
+"""Giving a device what its guest had set: plan, program and replay on its own CVQ."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from vdpad.backend.faults import NotRestored
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.restore.plan import Capabilities, Incompatible, plan
+from vdpad.restore.program import encode, largest_command
+from vdpad.restore.replay import Outcome, replay
+from vdpad.restore.report import Report, report
+from vdpad.state.model import NetState
+from vdpad.state.problems import summary
+from vdpad.virtio.commands import Command
+from vdpad.virtio.config import NetConfig
+from vdpad.virtio.features import FeatureSet
+from vdpad.virtio.split_ring import RingGeometry
+
+# How long all of it may take, in seconds; the guest stands still meanwhile.
+_DEADLINE = 10.0
+
+_POLL_NS = 200_000
+
+
+async def restore(
+    state: NetState,
+    queue: ControlQueue,
+    geometry: RingGeometry,
+    *,
+    name: str,
+    features: FeatureSet,
+    config: NetConfig,
+) -> Report:
+    """Brings a device from its reset state to this one.
+
+    Args:
+        state: of the guest.
+        queue: the device's, idle; so it is again afterwards.
+        geometry: of its ring.
+        name: of the back end, for the report.
+        features: those negotiated with the device.
+        config: its config space.
+
+    Raises:
+        NotRestored: it does not take all of it. It must be reset.
+    """
+    began = time.perf_counter_ns()
+    planned = plan(state, Capabilities.of(features, config, largest_command(geometry)))
+    if isinstance(planned, Incompatible):
+        raise NotRestored(f"the device cannot take it: {summary(planned.problems)}")
+    return await send(
+        planned.commands, queue, geometry, name=name, widened=planned.widened, began=began
+    )
+
+
+async def send(
+    commands: Sequence[Command],
+    queue: ControlQueue,
+    geometry: RingGeometry,
+    *,
+    name: str,
+    widened: tuple[str, ...] = (),
+    began: int | None = None,
+) -> Report:
+    """Has a device carry out commands of ours; as of `restore`.
+
+    Args:
+        commands: what its features permit.
+        queue, geometry, name: as of `restore`.
+        widened: for the report.
+        began: when preparing them did, in perf_counter_ns.
+    """
+    started = time.perf_counter_ns()
+    program = encode(tuple(commands), geometry, event_idx=queue.ring.event_idx)
+    prepare_us = (time.perf_counter_ns() - (began or started)) // 1000
+    deadline = asyncio.get_running_loop().time() + _DEADLINE
+    replayed = await replay(program, queue, deadline=deadline, poll_ns=_POLL_NS)
+    done = report(name, program.commands, replayed, widened=widened, prepare_us=prepare_us)
+    if done.outcome is not Outcome.RESTORED:
+        raise NotRestored(_why(done, replayed.fault))
+    return done
+
+
+def _why(done: Report, fault: str) -> str:
+    """What became of commands that were not all applied."""
+    failed = [*done.rejected, *done.unanswered]
+    first = f"; the first is {failed[0].command} {failed[0].arguments}" if failed else ""
+    return (
+        f"expected the device to take {done.commands} commands, it has taken {done.applied} "
+        f"({done.outcome}{': ' + fault if fault else ''}){first}"
+    )

@@ -1,0 +1,168 @@
+"""A device that runs: from its DRIVER_OK to its stop.
+
+What comes in which order, and why, device.py says. Here is what there is meanwhile: the device's
+own CVQ, with one user at a time, the replay first and then the shadow, or what stands for it where
+the VMM keeps the guest's (kept_queue.py); and which data queues the device works on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from vdpad.backend.driving import control_vring, suspended_at, used_index
+from vdpad.backend.faults import BackEndError
+from vdpad.backend.forwarder import Forwarder
+from vdpad.backend.kept_queue import KeptQueue
+from vdpad.backend.restoring import restore
+from vdpad.backend.shadow import Shadow
+from vdpad.backend.steps import Steps
+from vdpad.errors import VdpadError
+from vdpad.queues.eventfds import EventfdSender, check_eventfd, kicks_that_do_not_block
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.restore.report import Report
+from vdpad.state.model import NetState
+from vdpad.vhost_user.device import GuestVring, Start
+from vdpad.virtio.config import NetConfig
+from vdpad.virtio.features import FeatureSet
+
+
+class Running:
+    """One start of a device."""
+
+    def __init__(
+        self, device: ShadowedDevice, steps: Steps, start: Start, features: FeatureSet
+    ) -> None:
+        """
+        Args:
+            device: at DRIVER_OK, with its CVQ alone.
+            steps: the device's.
+            start: what the front end has set up; its descriptors stay the session's.
+            features: those negotiated with the device.
+        """
+        self.start = start
+        self._device = device
+        self._steps = steps
+        self._features = features
+        self._queue = device.control_queue()
+        self._control = control_vring(start, device.control_queue_index)
+        self._shadow: Shadow | None = None
+        self._kept: KeptQueue | None = None
+        self._enabled: set[int] = set()
+        self._wanted: set[int] = set()
+        """Those that the front end has enabled and not disabled since."""
+
+    @property
+    def has_control_queue(self) -> bool:
+        """Whether the VMM hands the guest's CVQ over."""
+        return self._control is not None
+
+    async def restore(self, state: NetState, name: str, config: NetConfig) -> Report:
+        """Gives the device a state; before `serve`.
+
+        Raises:
+            NotRestored: it does not take all of it.
+        """
+        return await restore(
+            state,
+            self._queue,
+            self._device.control_geometry,
+            name=name,
+            features=self._features,
+            config=config,
+        )
+
+    async def serve(
+        self, told: Callable[[bytes, bytes], None], failed: Callable[[VdpadError], None]
+    ) -> None:
+        """Lets the packets go, and then the guest's commands.
+
+        Args:
+            told: is given each command and its answer, before the guest is.
+            failed: called once, where commands are served no more.
+
+        Raises:
+            VdpadError: it cannot be.
+        """
+        forwarder = Forwarder(self._queue, self._device.control_geometry)
+        start = self.start
+        if self._control is None:
+            self._kept = KeptQueue(forwarder, self._features)
+            await self._kept.open_wide()
+        else:
+            self._shadow = Shadow(
+                start.memory, self._control, start.features, forwarder, told, failed
+            )
+        for vring in start.vrings:
+            if vring.is_enabled and vring is not self._control:
+                await self._enable(vring)
+        if self._kept is not None:
+            await self._kept.set_enabled(self._wanted)
+        if self._shadow is not None and self._control is not None and self._control.is_enabled:
+            self._shadow.begin()
+
+    async def enable(self, index: int, enabled: bool) -> None:
+        """Enables a ring, or takes note that it is disabled.
+
+        Raises:
+            VdpadError: the device does not do it.
+        """
+        vring = self._vring(index)
+        if self._shadow is not None and vring is self._control:
+            if enabled:
+                self._shadow.begin()
+            return
+        if enabled:
+            await self._enable(vring)
+        else:
+            self._wanted.discard(index)
+        if self._kept is not None:
+            await self._kept.set_enabled(self._wanted)
+
+    async def set_call(self, index: int, call: int | None) -> None:
+        """Calls by another descriptor from now on.
+
+        Raises:
+            VdpadError: it is no eventfd, or the device cannot.
+        """
+        if call is not None:
+            check_eventfd(call, f"ring {index}'s call")
+        if self._shadow is not None and self._vring(index) is self._control:
+            self._shadow.set_call(call)
+        else:
+            await self._steps.take(partial(self._device.set_call, index, call))
+
+    async def stop(self) -> dict[int, int]:
+        """Ends all of it and resets the device, whatever goes wrong.
+
+        Returns:
+            where each ring stands.
+        """
+        bases: dict[int, int] = {}
+        data = [each for each in self.start.vrings if each is not self._control]
+        try:
+            try:
+                if self._shadow is not None and self._control is not None:
+                    bases[self._control.index] = await self._shadow.stop()
+            finally:
+                self._queue.close()
+            told = await self._steps.take(partial(suspended_at, self._device, data))
+        finally:
+            await self._steps.take(self._device.reset)
+        if told is None:
+            told = {each.index: used_index(self.start.memory, each) for each in data}
+        return bases | told
+
+    def _vring(self, index: int) -> GuestVring:
+        for vring in self.start.vrings:
+            if vring.index == index:
+                return vring
+        raise BackEndError(f"ring {index}: expected one that the device runs with")
+
+    async def _enable(self, vring: GuestVring) -> None:
+        self._wanted.add(vring.index)
+        if vring.index in self._enabled:
+            return
+        await self._steps.take(partial(self._device.enable, vring.index))
+        self._enabled.add(vring.index)
+        if vring.kick is not None:
+            with kicks_that_do_not_block():
+                EventfdSender(vring.kick)()
