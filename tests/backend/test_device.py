@@ -148,5 +148,20 @@ async def test_a_bad_chain_fails_the_device_and_a_new_start_mends_it(
         assert await machine.command(VlanAdd(9).encode()) == OK
 
 
+async def test_a_device_that_needs_a_reset_fails_and_its_guest_is_told(
+    on: BackEnd, heard: Heard
+) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        machine.guest.queues[1].send([b"no header"], [])
+        await until_failed(on)
+        assert on.device.needs_reset
+        assert heard.config_changes == 1
+        (event,) = heard.events
+        assert isinstance(event, DeviceFailed)
+        await machine.stop()
+        assert not on.device.needs_reset
+
+
 async def until_failed(on: BackEnd) -> None:
     await until(lambda: on.device.status is Status.FAILED)

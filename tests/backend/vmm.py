@@ -11,7 +11,8 @@ from tests.support.split_driver import Request
 from tests.support.waiting import GUARD, until
 from tests.vhost_user import front_end as protocol
 from tests.vhost_user.front_end import FrontEnd, state, u64
-from vdpad.backend.device import BackEndDevice, Listeners
+from vdpad.backend.device import BackEndDevice
+from vdpad.backend.listeners import Listeners
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software.loop_device import LoopDevice
@@ -79,11 +80,19 @@ class Heard:
 
 @asynccontextmanager
 async def back_end(
-    device: ShadowedDevice | None = None, heard: Heard | None = None
+    device: ShadowedDevice | None = None,
+    heard: Heard | None = None,
+    *,
+    shared_address_space: bool = False,
 ) -> AsyncIterator[BackEnd]:
     """A back end on a software device, or on the one that is given."""
     heard = heard or Heard()
-    opened = await BackEndDevice.open(device or LoopDevice(), "nic0", heard.listeners())
+    opened = await BackEndDevice.open(
+        device or LoopDevice(),
+        "nic0",
+        heard.listeners(),
+        shared_address_space=shared_address_space,
+    )
     heard.back_end = BackEnd(opened)
     try:
         yield heard.back_end
@@ -154,6 +163,18 @@ class Vmm:
         request = self.control.send(list(parts), list(room))
         (answer,) = await self.answers([request])
         return answer
+
+    async def commands(self, encoded: Sequence[bytes]) -> list[bytes]:
+        """Sends commands, as many at once as the ring takes, and returns their answers."""
+        left, answers = list(encoded), []
+        while left:
+            batch = []
+            while left and self.control.driver.free >= 2:
+                command = left.pop(0)
+                batch.append(self.control.driver.submit([command], [1], self.control.way))
+            self.control.publish()
+            answers += await self.answers(batch)
+        return answers
 
     async def answers(self, requests: Iterable[Request]) -> list[bytes]:
         """What the device has written for each."""

@@ -56,10 +56,14 @@ class GuestQueue:
     def send(self, readable: list[bytes], writable: list[int]) -> Request:
         """Makes a chain available, and kicks where the device wants it."""
         request = self.driver.submit(readable, writable, self.way)
+        self.publish()
+        return request
+
+    def publish(self) -> None:
+        """Makes all that was submitted available; asks to be called for what comes back next."""
         self.driver.ask_for_interrupt(1)
         if self.driver.publish():
             os.eventfd_write(self.kick, 1)
-        return request
 
     @property
     def returned(self) -> int:

@@ -23,8 +23,7 @@ The guest's memory is mapped when it comes and until it goes, over all starts.
 Steps of the device are taken on threads (steps.py); all else is the event loop's.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
 from typing import Self
@@ -33,15 +32,17 @@ from vdpad.backend.driving import bring_up, check_descriptors, look
 from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.listeners import Listeners
 from vdpad.backend.offer import Offer
 from vdpad.backend.running import Running
 from vdpad.backend.steps import Steps
+from vdpad.backend.watch import ConfigWatch
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
-from vdpad.service.events.announcing import Announce
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.memory_table import MappedRegion
+from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FeatureSet
 
 
@@ -51,18 +52,6 @@ class Status(StrEnum):
     STOPPED = "stopped"
     RUNNING = "running"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Who is told of what; called on the event loop."""
-
-    announce: Announce
-    """What an operator wants to know."""
-    config_changed: Callable[[], None] = lambda: None
-    """The config space or NEEDS_RESET is not what it was: for the front end."""
-    settings_changed: Callable[[], None] = lambda: None
-    """The guest has set something, or begins anew."""
 
 
 class BackEndDevice:
@@ -118,10 +107,12 @@ class BackEndDevice:
         self._listeners = listeners
         self._steps = steps
         self._running: Running | None = None
+        self._watch = ConfigWatch(self._device_changed)
 
     async def close(self) -> None:
         """Gives the device back. It is stopped."""
         await self._steps.take(self._device.close)
+        await self._watch.close()
 
     # --- what it is ---
 
@@ -223,7 +214,7 @@ class BackEndDevice:
         self.failure = ""
         self.report = None
         try:
-            step = partial(bring_up, self._device, self.offer, start)
+            step = partial(bring_up, self._device, self.offer, start, self._watch.call)
             features = await self._steps.take(step)
             self._running = Running(self._device, self._steps, start, features)
             await self._serve(self._running)
@@ -285,13 +276,26 @@ class BackEndDevice:
             raise BackEndError("expected a device that runs, it is stopped")
         return self._running
 
-    # --- what the shadow tells ---
+    # --- what the device and the shadow tell ---
+
+    async def _device_changed(self) -> None:
+        try:
+            status = await self._steps.take(self._device.status)
+        except VdpadError as error:
+            self._fail(error)
+            return
+        if DeviceStatus.NEEDS_RESET in status:
+            self._fail(BackEndError("the device itself says that it needs a reset"))
+        else:
+            self._listeners.config_changed()
 
     def _told(self, command: bytes, answer: bytes) -> None:
         self.settings.told(command, answer)
         self._listeners.settings_changed()
 
     def _fail(self, error: VdpadError) -> None:
+        if self._running is None or self.failure:
+            return
         self.failure = str(error)
         self._listeners.announce(DeviceFailed(self.name, self.failure))
         self._listeners.config_changed()

@@ -48,13 +48,14 @@ def _check_isolation(device: ShadowedDevice, *, allowed: bool) -> None:
         )
 
 
-def bring_up(device: ShadowedDevice, offer: Offer, start: Start) -> FeatureSet:
+def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: int) -> FeatureSet:
     """From a reset to DRIVER_OK with the CVQ alone.
 
     Args:
         device: to which `look` has been.
         offer: what that gave.
         start: the front end's rings.
+        config_call: the eventfd for the device's config interrupts.
 
     Returns:
         the features negotiated with the device.
@@ -64,6 +65,7 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start) -> FeatureSet:
     """
     features = offer.for_device(start.features)
     device.negotiate(features)
+    device.set_config_call(config_call)
     # Which queue is the CVQ, and so what it shares, goes by the features.
     _check_isolation(device, allowed=offer.may_share_address_space)
     shadowed = control_vring(start, device.control_queue_index)
