@@ -1,45 +1,40 @@
 """A back end's device, started and stopped by the tests' front end, on the software device."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+import asyncio
+import threading
 
 import pytest
 
-from tests.backend.vmm import PLAIN, BackEnd, Heard, back_end, vmm
-from tests.support.descriptors import no_descriptor_left
+from tests.backend.vmm import (
+    ERR,
+    OK,
+    OTHER_MAC,
+    PLAIN,
+    USER,
+    BackEnd,
+    Heard,
+    back_end,
+    settings,
+    until_failed,
+    vmm,
+)
+from tests.support.guest import Guest, shared_region
 from tests.support.waiting import until
-from tests.vhost_user.conftest import mappings
+from tests.vhost_user.front_end import (
+    ADD_MEM_REG,
+    REM_MEM_REG,
+    RESET_DEVICE,
+    single,
+)
 from vdpad.backend.device import Status
 from vdpad.backend.events import DeviceFailed, GuestRestored
-from vdpad.virtio.commands import ACK_ERR, ACK_OK, MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.net import NetDevice
+from vdpad.queues.vhost_vdpa.errors import Unsupported
+from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import pull_config
+from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.features import Feature
-
-OK = bytes((ACK_OK,))
-ERR = bytes((ACK_ERR,))
-OTHER_MAC = bytes.fromhex("525400aabbcc")
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()
-
-
-@pytest.fixture
-async def on(heard: Heard) -> AsyncIterator[BackEnd]:
-    before = mappings()
-    with no_descriptor_left():
-        async with back_end(heard=heard) as on:
-            yield on
-    assert mappings() == before
-
-
-def settings(on: BackEnd) -> Any:
-    """What the guest has set, as the back end has it."""
-    found = on.device.settings.found()
-    assert found is not None
-    assert found.state is not None
-    return found.state.model_dump(mode="json", exclude_none=True)
 
 
 async def test_packets_go_round_and_commands_are_captured(on: BackEnd) -> None:
@@ -163,5 +158,95 @@ async def test_a_device_that_needs_a_reset_fails_and_its_guest_is_told(
         assert not on.device.needs_reset
 
 
-async def until_failed(on: BackEnd) -> None:
-    await until(lambda: on.device.status is Status.FAILED)
+# --- stopping ---
+
+
+class Unsuspendable(LoopDevice):
+    """A device that cannot be suspended."""
+
+    def suspend(self) -> None:
+        raise Unsupported("SUSPEND: not here")
+
+
+async def test_without_suspend_the_used_rings_say_where_it_stands() -> None:
+    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+        await machine.start()
+        for _ in range(3):
+            await machine.loop(b"packet")
+        await machine.loop(b"packet", pair=1)
+        assert await machine.pause() == [3, 3, 1, 1, 0, 0, 0, 0, 0]
+        assert await machine.loop(b"again") == b"again"
+
+
+class Slow(LoopDevice):
+    """A device that carries out a command when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _serve_commands(self, ring: DeviceRing, net: NetDevice) -> bool:
+        self.gate.wait()
+        return super()._serve_commands(ring, net)
+
+
+async def test_a_stop_waits_for_the_command_that_the_device_has() -> None:
+    device = Slow()
+    async with back_end(device) as on, vmm(on) as machine:
+        await machine.start()
+        device.gate.clear()
+        machine.control.send([VlanAdd(5).encode()], [1])
+        stopping = asyncio.create_task(machine.stop())
+        await until(lambda: on.device.status is Status.STOPPED)
+        assert machine.control.driver.returned == 0
+        device.gate.set()
+        assert (await stopping)[-1] == 1
+        assert machine.control.returned == 1
+        assert settings(on)["vlans"] == [5]
+
+
+async def test_a_front_end_that_goes_leaves_a_device_that_was_reset(on: BackEnd) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+    assert on.device.status is Status.STOPPED
+    assert settings(on)["vlans"] == [5]
+
+
+async def test_one_that_comes_back_finds_all_as_it_was(on: BackEnd) -> None:
+    guest = Guest(9)
+    try:
+        async with vmm(on, guest=guest) as machine:
+            await machine.start()
+            assert await machine.command(VlanAdd(5).encode()) == OK
+            assert await machine.loop(b"packet") == b"packet"
+        async with vmm(on, guest=guest) as machine:
+            await machine.start([1, 1, 0, 0, 0, 0, 0, 0, 1])
+            assert await machine.command(VlanAdd(5).encode()) == ERR
+            assert await machine.loop(b"packet") == b"packet"
+    finally:
+        guest.close()
+
+
+async def test_reset_device_forgets_everything(on: BackEnd, heard: Heard) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        await machine.front_end.done(RESET_DEVICE)
+        assert on.device.settings.found() is None
+    assert heard.settings_changes == 3
+
+
+async def test_memory_comes_and_goes_while_it_runs(on: BackEnd) -> None:
+    more = shared_region(0x9000_0000)
+    try:
+        async with vmm(on) as machine:
+            await machine.start()
+            shared = single(more.start, more.size, USER + more.start, 0)
+            await machine.front_end.done(ADD_MEM_REG, shared, [more.fd])
+            assert await machine.loop(b"packet") == b"packet"
+            await machine.front_end.done(REM_MEM_REG, shared)
+            assert await machine.loop(b"packet") == b"packet"
+    finally:
+        more.close()

@@ -5,13 +5,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from tests.support.guest import Guest, GuestQueue
 from tests.support.split_driver import Request
 from tests.support.waiting import GUARD, until
 from tests.vhost_user import front_end as protocol
 from tests.vhost_user.front_end import FrontEnd, state, u64
-from vdpad.backend.device import BackEndDevice
+from vdpad.backend.device import BackEndDevice, Status
 from vdpad.backend.listeners import Listeners
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -19,12 +20,15 @@ from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.service.events.event import Event
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.virtio.bits import mask_of
+from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.features import Feature, FeatureSet
 
 USER = 0x7F12_0000_0000
 """How far the front end's addresses are from the guest's."""
 
 HEADER = bytes(12)
+OK, ERR = bytes((ACK_OK,)), bytes((ACK_ERR,))
+OTHER_MAC = bytes.fromhex("525400aabbcc")
 BUFFER = 2048
 
 PLAIN: FeatureSet = frozenset(
@@ -230,3 +234,15 @@ def called(queue: GuestQueue) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def settings(on: BackEnd) -> Any:
+    """What the guest has set, as the back end has it."""
+    found = on.device.settings.found()
+    assert found is not None
+    assert found.state is not None
+    return found.state.model_dump(mode="json", exclude_none=True)
+
+
+async def until_failed(on: BackEnd) -> None:
+    await until(lambda: on.device.status is Status.FAILED)

@@ -1,0 +1,52 @@
+"""Steps on threads: one at a time, also where whoever asked is gone."""
+
+import asyncio
+import threading
+
+import pytest
+
+from vdpad.backend.faults import BackEndError
+from vdpad.backend.steps import Steps
+
+
+async def test_a_step_gives_what_came_of_it() -> None:
+    steps = Steps()
+    assert await steps.take(lambda: 7) == 7
+    here = threading.get_ident()
+    assert await steps.take(threading.get_ident) != here
+
+
+async def test_what_a_step_raises_is_its_asker_s_alone() -> None:
+    def fail() -> None:
+        raise BackEndError("no")
+
+    steps = Steps()
+    with pytest.raises(BackEndError, match="no"):
+        await steps.take(fail)
+    assert await steps.take(lambda: 7) == 7
+
+
+async def test_a_step_whose_asker_was_cancelled_is_waited_for_by_the_next() -> None:
+    steps = Steps()
+    gate, began, done = threading.Event(), asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        loop.call_soon_threadsafe(began.set)
+        gate.wait()
+        done.append("first")
+
+    asking = asyncio.create_task(steps.take(first))
+    await began.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    others = [
+        asyncio.create_task(steps.take(lambda: done.append("second"))),
+        asyncio.create_task(steps.take(lambda: done.append("third"))),
+    ]
+    await asyncio.sleep(0)
+    assert done == []
+    gate.set()
+    await asyncio.gather(*others)
+    assert done == ["first", "second", "third"]
