@@ -363,6 +363,21 @@ async def test_a_call_after_a_pause_is_heard(monkeypatch: pytest.MonkeyPatch, ev
         waiter.close()
 
 
+async def test_calls_are_heard_as_they_come_where_they_are_not_paced(
+    monkeypatch: pytest.MonkeyPatch, eventfd: int
+) -> None:
+    monkeypatch.setattr(eventfds, "_CALLS_IN_A_ROW", 0)
+    monkeypatch.setattr(eventfds, "_PACE", 3600)
+    waiter = Waiter(eventfd, paced=False)
+    try:
+        for _ in range(3):
+            os.eventfd_write(eventfd, 1)
+            async with asyncio.timeout(10):
+                await waiter.wait(3600)
+    finally:
+        waiter.close()
+
+
 async def test_a_paused_waiter_can_be_closed(monkeypatch: pytest.MonkeyPatch, eventfd: int) -> None:
     monkeypatch.setattr(eventfds, "_CALLS_IN_A_ROW", 0)
     waiter = Waiter(eventfd)

@@ -69,7 +69,7 @@ class Shadow:
         self._forwarder = forwarder
         self._told = told
         self._failed = failed
-        self._kicked = None if vring.kick is None else Waiter(vring.kick)
+        self._kicked = None if vring.kick is None else Waiter(vring.kick, paced=False)
         self._task: asyncio.Task[None] | None = None
         self._serving = False
         self._stopping = False

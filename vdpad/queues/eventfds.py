@@ -131,8 +131,15 @@ class Waiter:
     come too often: registering it anew for each wait costs more than all the rest of a wake-up.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, paced: bool = True) -> None:
+        """
+        Args:
+            fd: it stays the caller's.
+            paced: leave it alone for a moment where calls come too often; not for a process that
+                serves nobody but who calls.
+        """
         self._fd = fd
+        self._paced = paced
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Future[None] | None = None
         self._notified = False
@@ -175,7 +182,7 @@ class Waiter:
         self._notified = True
         self._wake()
         self._in_a_row += 1
-        if self._in_a_row > _CALLS_IN_A_ROW and self._loop is not None:
+        if self._paced and self._in_a_row > _CALLS_IN_A_ROW and self._loop is not None:
             self._loop.remove_reader(self._fd)
             self._paused = self._loop.call_later(_PACE, self._look_again)
             self._paused_meanwhile = True

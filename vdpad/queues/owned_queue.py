@@ -23,7 +23,7 @@ class OwnedQueue:
         self.ring = ring
         self.worth_polling = worth_polling
         self._kick = kick
-        self._call = Waiter(call)
+        self._call = Waiter(call, paced=False)
 
     @property
     def next_index(self) -> int:
