@@ -12,7 +12,7 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run check test bench bench-kernel bench-load lint types format schema man lock install clean
+.PHONY: all run check test fuzz bench bench-kernel bench-load lint types format schema man lock install clean
 
 all: $(VENV)/ready
 
@@ -20,10 +20,14 @@ run: all ## the daemon on its software device, states sent to it, the device rea
 	$(BIN)/python docs/examples/demo.py
 
 check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine and no QEMU
-	$(call run-tests,-m 'not machine' $(ARGS))
+	$(call run-tests,-m 'not machine and not fuzz' $(ARGS))
 
 test: all test-packages ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa; or what ARGS says
 	$(call run-tests,--durations=25 $(ARGS))
+
+HARNESS ?= requests
+fuzz: all ## one harness, as long as one likes: HARNESS=commands, parts, requests, ring, streams; ARGS=LibFuzzer's
+	$(BIN)/python -m tests.fuzz.run $(HARNESS) $(ARGS)
 
 bench: all machine-packages ## one by one against pipelined, on the software device and on QEMU's
 	$(BIN)/python -m benchmarks.replay $(ARGS)
