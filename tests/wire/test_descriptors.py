@@ -12,7 +12,7 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.support.descriptors import lingering
 from tests.support.fuse import silent_file
-from vdpad.wire import descriptors
+from vdpad.wire import descriptors, user_threads
 from vdpad.wire.descriptors import MAX_RECEIVED, RIGHTS_SIZE, Closer, received
 
 # In seconds: whatever takes longer hangs.
@@ -121,19 +121,19 @@ def test_whoever_waited_is_called_once_there_is_room(monkeypatch: pytest.MonkeyP
 
 
 def test_users_past_the_most_share_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptors, "_MOST_USERS", 1)
+    monkeypatch.setattr(user_threads, "_MOST_USERS", 1)
     closer, fds = Closer(), [some() for _ in range(3)]
     for uid, fd in enumerate(fds):
         closer.close(uid, [fd])
-    assert len(closer._queues) <= 2
+    assert len(closer._threads) <= 2
     until(lambda: not any(map(is_open, fds)))
 
 
 def test_a_thread_ends_when_there_is_nothing_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptors, "_IDLE", 0.01)
+    monkeypatch.setattr(user_threads, "_IDLE", 0.01)
     closer, again = Closer(), some()
     closer.close(ALICE, [some()])
-    until(lambda: not closer._queues)
+    until(lambda: not closer._threads)
     closer.close(ALICE, [again])
     until(lambda: not is_open(again))
 

@@ -2,9 +2,8 @@
 
 Whoever sends a descriptor chooses what its closing does. close(2) of a TCP socket with SO_LINGER
 sleeps for seconds, that of a file on FUSE until its server answers, and that of the last copy of a
-large memfd until its pages are freed. So foreign descriptors are closed on threads: one for each
-user who sent them, made when there is something to close, so that what one user's descriptors do
-holds up none but his own. Nobody waits for such a thread, not even the process's end.
+large memfd until its pages are freed. So foreign descriptors are closed on threads, each user's on
+his own (user_threads.py).
 
 What waits to be closed is bounded (`are_too_many`): past it a receiver reads no more until some are
 gone, since the kernel closes what a receiver has no room for within its own recvmsg(2).
@@ -16,13 +15,14 @@ import array
 import asyncio
 import contextlib
 import os
-import queue
 import socket
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+
+from vdpad.wire.user_threads import UserThreads
 
 # Linux net/core/scm.h, SCM_MAX_FD: more ride on no message.
 MAX_RECEIVED = 253
@@ -31,17 +31,10 @@ MAX_RECEIVED = 253
 # have (LimitNOFILE= of the unit is 10240).
 _MOST_WAITING = 4096
 
-# How many users have a thread at once; the others share one. Stops users without number from
-# taking all threads.
-_MOST_USERS = 64
-
 # How long descriptors wait for the thread, in seconds: while a guest is stopped none should wake.
 # So many go at once all the same.
 _LATER = 0.02
 _MOST_DEFERRED = 256
-
-# How long a thread waits for more before it ends, in seconds.
-_IDLE = 1.0
 
 INT = array.array("i").itemsize
 
@@ -72,8 +65,7 @@ class Closer:
         self._lock = threading.Lock()
         self._waiting: Counter[int] = Counter()
         """Descriptors handed to threads and not closed yet, by user."""
-        self._queues: dict[int, queue.SimpleQueue[Sequence[int]]] = {}
-        """Of each user whose thread runs."""
+        self._threads = UserThreads("close")
         self._deferred: list[tuple[int, Sequence[int]]] = []
         """What goes to the threads in a moment."""
         self._number_deferred = 0
@@ -144,30 +136,12 @@ class Closer:
     def _hand_over(self, uid: int, fds: Sequence[int]) -> None:
         with self._lock:
             self._waiting[uid] += len(fds)
-            # Those past the most share one thread, under a number that no user has.
-            key = uid if uid in self._queues or len(self._queues) < _MOST_USERS else -2
-            waiting = self._queues.get(key)
-            if waiting is None:
-                waiting = self._queues[key] = queue.SimpleQueue()
-                threading.Thread(
-                    target=self._work, args=(key, waiting), name=f"close {key}", daemon=True
-                ).start()
-            # Under the lock, so that the thread does not end in between.
-            waiting.put((uid, *fds))
+        self._threads.do(uid, partial(self._close_each, uid, fds))
 
-    def _work(self, key: int, waiting: "queue.SimpleQueue[Sequence[int]]") -> None:
-        while True:
-            try:
-                uid, *fds = waiting.get(timeout=_IDLE)
-            except queue.Empty:
-                with self._lock:
-                    if waiting.empty():
-                        del self._queues[key]
-                        return
-                continue
-            for fd in fds:
-                _close(fd)
-                self._closed(uid)
+    def _close_each(self, uid: int, fds: Sequence[int]) -> None:
+        for fd in fds:
+            _close(fd)
+            self._closed(uid)
 
     def _closed(self, uid: int) -> None:
         relieved: list[Callable[[], None]] = []
