@@ -1,0 +1,1 @@
+"""What the users of a process have of it beside each other: shares of what there is, and turns."""
