@@ -22,7 +22,6 @@ OTHERS = {
     ("vdpad", "invalid"): "pydantic's ValidationError: the same for places below the validator's",
     ("vdpad.virtio", "NotImplementedError"): "Python's word for what each subclass has to give",
     ("vdpad.service.endpoints.udp", "BlockingIOError"): "a socket's word for nothing to be read",
-    ("vdpad.wire.datagrams", "BlockingIOError"): "likewise",
 }
 """What is raised beside: in which room, by which name, and why."""
 

@@ -9,13 +9,14 @@ import itertools
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from tests.support.users import User
 from tests.support.waiting import GUARD
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
@@ -51,16 +52,20 @@ CODES = {
 class Caller:
     """A socket that asks. It has an address of the kernel's choice unless it is given one."""
 
-    def __init__(self, path: Path, address: str | bytes | None = "") -> None:
+    def __init__(
+        self, path: Path, address: str | bytes | None = "", user: User | None = None
+    ) -> None:
         """
         Args:
             path: the daemon's socket.
             address: to bind to; None binds to nothing, so that no reply can come.
+            user: who asks; None is whoever runs the test.
         """
+        self._do = _do if user is None else user.do
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         if address is not None:
-            self.socket.bind(address)
+            self._do(self.socket.bind, address)
         self._path = str(path)
         self._ids = itertools.count(1)
 
@@ -76,7 +81,7 @@ class Caller:
         async with asyncio.timeout(GUARD):
             while True:
                 try:
-                    self.socket.sendmsg([datagram], control, 0, self._path)
+                    self._do(self.socket.sendmsg, [datagram], control, 0, self._path)
                 except BlockingIOError:
                     await asyncio.sleep(0.0005)
                 else:
@@ -123,6 +128,10 @@ class Caller:
         assert "error" in reply, reply
         error: Json = reply["error"]
         return error
+
+
+def _do(call: Callable[..., Any], *args: Any) -> Any:
+    return call(*args)
 
 
 def request(method: str, request_id: object = ..., /, **params: Any) -> bytes:

@@ -14,6 +14,7 @@ from vdpad.service.endpoints.udp import UdpEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import Listening
+from vdpad.service.users.turns import Turns
 from vdpad.wire import admitted
 from vdpad.wire.addresses import host_and_port
 from vdpad.wire.keys import key_file, load_keys
@@ -26,7 +27,11 @@ Keep = Callable[[str, int], memoryview | None]
 
 
 async def serve_udp(
-    answer: Answer, settings: Udp, keep: Keep, announce: Announce = log_event
+    answer: Answer,
+    settings: Udp,
+    keep: Keep,
+    announce: Announce = log_event,
+    turns: Turns | None = None,
 ) -> UdpEndpoint:
     """The endpoint, listening. Only where `listen` is set.
 
@@ -44,7 +49,7 @@ async def serve_udp(
     assert settings.key_file is not None
     keys = load_keys(key_file(settings.key_file))
     endpoint = UdpEndpoint(
-        answer, OVERLOADED, keys, settings.ttl_s, _admitted(keep, announce), announce
+        answer, OVERLOADED, keys, settings.ttl_s, _admitted(keep, announce), announce, turns
     )
     try:
         await endpoint.listen(*host_and_port(settings.listen))

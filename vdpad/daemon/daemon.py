@@ -30,6 +30,7 @@ from vdpad.service.events.kinds import Listening
 from vdpad.service.jsonrpc import JsonRpc
 from vdpad.service.systemd import notify as systemd
 from vdpad.service.textfile import Textfile
+from vdpad.service.users.turns import Turns
 from vdpad.service.varlink.conversation import Varlink
 
 if TYPE_CHECKING:
@@ -74,10 +75,11 @@ class Service:
             announce,
             announce.soon,
         )
+        self._turns = turns = Turns()
         self.api = Api(settings, self._operations, self._targets, running, self._changes, announce)
         self._json_rpc = JsonRpc(self.api)
-        self._endpoint = UnixEndpoint(self._json_rpc.answer, OVERLOADED, announce)
-        varlink = Varlink(ABOUT, interface(self.api), self.api.refused)
+        self._endpoint = UnixEndpoint(self._json_rpc.answer, OVERLOADED, announce, turns)
+        varlink = Varlink(ABOUT, interface(self.api), self.api.refused, turns)
         self._streams = StreamEndpoint(varlink.converse, varlink.overloaded(), announce)
         self.udp: UdpEndpoint | None = None
         """Where other hosts may ask; None where that is not configured."""
@@ -100,7 +102,11 @@ class Service:
                 from vdpad.daemon.between_hosts import serve_udp
 
                 self.udp = await serve_udp(
-                    self._json_rpc.answer, self._settings.udp, self._records.memory, self.announce
+                    self._json_rpc.answer,
+                    self._settings.udp,
+                    self._records.memory,
+                    self.announce,
+                    self._turns,
                 )
         except BaseException:
             await asyncio.gather(self._endpoint.close(), self._streams.close())

@@ -93,6 +93,11 @@ def json_object(data: bytes, peer: Peer) -> dict[str, Any]:
     return message
 
 
+def is_reply(message: Mapping[str, Any]) -> bool:
+    """Whether it answers a request, and is none itself."""
+    return "method" not in message and not message.keys().isdisjoint(("result", "error"))
+
+
 def request_id_of(message: dict[str, Any]) -> str | int | None:
     """The id that a reply will carry.
 

@@ -11,13 +11,14 @@ from typing import Any
 from vdpad.service.envelope import (
     encode_refusal,
     encode_result,
+    is_reply,
     json_object,
     request_id_of,
     request_of,
 )
 from vdpad.service.refusal import Refusal
 from vdpad.service.request import Request, Served, reply_too_long
-from vdpad.wire.datagrams import Peer
+from vdpad.wire.datagrams import NoRequest, Peer
 
 
 class JsonRpc:
@@ -30,12 +31,17 @@ class JsonRpc:
         """The reply to a datagram; None where none is wanted.
 
         Cancellation is as what is served has it. The peer's descriptors stay the caller's to close.
+
+        Raises:
+            NoRequest: it is a reply, to which nothing is said.
         """
         began_ns = time.perf_counter_ns()
         request_id: str | int | None = None
         message: dict[str, Any] = {}
         try:
             message = json_object(data, peer)
+            if is_reply(message):
+                raise NoRequest("a JSON-RPC reply came, where requests are expected")
             request_id = request_id_of(message)
             envelope = request_of(message)
         except Refusal as refusal:

@@ -3,7 +3,7 @@
 asyncio-dgram moves bytes and addresses, and drops the rest. So its sockets here are of a subclass
 whose `recvfrom` returns, in the address's place, a Peer: who sent it, by the kernel's word, and the
 descriptors that rode along. `sendto` unwraps it again, and never raises for what a peer does: one
-without an address, gone, or not reading loses its reply, which is told, and nobody else's trouble.
+that is gone or does not read loses its reply, which is told, and nobody else's trouble.
 
 The limits on what comes in stand here, each with the attack that it stops.
 """
@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from vdpad.errors import why
+from vdpad.errors import VdpadError, why
 from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
+from vdpad.wire.reply_address import is_autobound
 from vdpad.wire.strict_json import Most
 
 # docs/api.md: "At most 200 KiB". Stops memory and parsing time from being the sender's choice.
@@ -37,11 +38,13 @@ MAX_DESCRIPTORS = 3
 
 # Replies that a client does not read are charged to the daemon's one socket, from which all others
 # are answered too. So its buffer is made large (past the host's limit where the daemon may; a
-# systemd socket unit can do it with SendBuffer=), and large replies may fill only half of it.
+# systemd socket unit can do it with SendBuffer=), and service/endpoints/unread.py shares it out.
 _SEND_BUFFER = 64 * 1024 * 1024
-_SMALL_REPLY = 8 * 1024
 _SO_SNDBUFFORCE = 32
 
+
+ANOTHER_HOST = -1
+"""Stands for all who have a key, where users are told apart by their uids."""
 
 _UCRED = struct.Struct("iII")
 _CONTROL_SIZE = socket.CMSG_SPACE(_UCRED.size) + RIGHTS_SIZE
@@ -65,6 +68,11 @@ class Peer:
     """It came from another host, and a key vouches for it instead of the kernel: no uid, no pid."""
     limit: int = MAX_DATAGRAM
     """The longest request and reply that its way takes, in bytes."""
+
+    @property
+    def user(self) -> int:
+        """Whose its requests are: a uid, or ANOTHER_HOST."""
+        return ANOTHER_HOST if self.sealed else self.uid
 
     def named(self) -> str:
         """Its address as people write it; "" for none."""
@@ -95,7 +103,13 @@ class Loss(StrEnum):
     NOT_PERMITTED = "not-permitted"
     """The mode of the client's socket keeps us out."""
     NOT_READING = "not-reading"
-    """The client's queue is full, or it has left so much unread that others would wait."""
+    """The client's queue is full, or its user has left so much unread that others would wait."""
+    NOT_ITS_OWN = "not-its-own"
+    """What the address leads to may be somebody else's."""
+    STUCK = "stuck"
+    """The file system that its path is on does not answer."""
+    REFLECTED = "reflected"
+    """A reply came, or something of our own, where requests are expected."""
     TOO_LARGE = "too-large"
     """The kernel takes no datagram of this size."""
     OTHER = "other"
@@ -119,6 +133,10 @@ def loss_of(error: OSError) -> Loss:
     return _LOSSES.get(error.errno or 0, Loss.OTHER)
 
 
+class NoRequest(VdpadError):
+    """A datagram that nobody may be answered to, lest two daemons talk to each other for good."""
+
+
 def untold(loss: Loss, peer: Peer, words: str) -> None:
     """For those whom it does not concern."""
 
@@ -133,7 +151,6 @@ class AncillarySocket(socket.socket):
         self.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         if fileno is None:
             self._widen_send_buffer()
-        self._send_buffer = self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         self.lost: NoteLoss = untold
         """Told of each reply that could not be sent."""
 
@@ -143,11 +160,6 @@ class AncillarySocket(socket.socket):
             MAX_DATAGRAM, _CONTROL_SIZE, flags | socket.MSG_CMSG_CLOEXEC
         )
         peer = Peer(address or None, fds=received(control))
-        if address and address == self.getsockname():
-            # What we sent ourselves, to a sender whose address leads back here. An answer would go
-            # round for good.
-            peer.close_fds()
-            raise BlockingIOError
         for level, kind, payload in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 peer.pid, peer.uid, peer.gid = _UCRED.unpack(payload[: _UCRED.size])
@@ -159,35 +171,36 @@ class AncillarySocket(socket.socket):
         return data, peer
 
     def sendto(self, data: Any, address: Any) -> int:  # type: ignore[override]
-        """Sends a reply to a Peer, or drops it and tells."""
-        if address.address is None:
-            self.lost(Loss.NO_ADDRESS, address, "it is bound to no address")
-        elif isinstance(address.address, str) and not address.address.startswith("/"):
-            # It would lead wherever it leads from our own directory.
-            self.lost(Loss.NO_ADDRESS, address, "it is bound to a relative path")
-        elif self.must_give_way(len(data)):
-            self.lost(Loss.NOT_READING, address, "too much is unread by it or by others")
-        else:
-            try:
-                return super().sendto(data, address.address)
-            except OSError as error:
-                # Its own affair, and `status` tells it later.
-                self.lost(loss_of(error), address, why(error))
+        """Sends a reply to a Peer whose name is of the kernel's choice, or drops it and tells."""
+        assert is_autobound(address.address)
+        try:
+            self.send_to(data, address.address)
+        except OSError as error:
+            # Its own affair, and `status` tells it later.
+            self.lost(loss_of(error), address, why(error))
         return len(data)
+
+    def send_to(self, data: bytes, name: str | bytes) -> None:
+        """Sends a datagram to a socket by its name. Of a path it may sleep.
+
+        Raises:
+            OSError: it cannot be sent, or not now.
+        """
+        super().sendto(data, name)
+
+    @property
+    def send_buffer(self) -> int:
+        """How much may be unread of what it sends, in bytes as the kernel charges them."""
+        return self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+    def unread(self) -> int:
+        """How much is."""
+        charged = array.array("i", [0])
+        fcntl.ioctl(self, termios.TIOCOUTQ, charged)
+        return charged[0]
 
     def _widen_send_buffer(self) -> None:
         try:
             self.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         except PermissionError:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-
-    def must_give_way(self, size: int) -> bool:
-        """Whether a large reply would take what is kept for small ones.
-
-        Where nothing is unread it may go whatever the buffer is: there a small buffer takes it too.
-        """
-        if size <= _SMALL_REPLY:
-            return False
-        unread = array.array("i", [0])
-        fcntl.ioctl(self, termios.TIOCOUTQ, unread)
-        return unread[0] > 0 and unread[0] + 2 * size > self._send_buffer // 2

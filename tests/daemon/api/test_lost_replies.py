@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.daemon.support import Caller, request, serving
+from tests.support.users import ALICE, open_folder, users
 from tests.support.waiting import until
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
@@ -27,8 +29,12 @@ async def lost(path: Path, *requests: bytes, address: str | bytes | None = "") -
                 await caller.send(each)
         if isinstance(address, str) and address:
             os.unlink(address)
-        with Caller(path) as another:
-            await another.result("info")
+        return await one_lost(events)
+
+
+async def one_lost(events: Sequence[Any]) -> Json:
+    """What is told of replies that were lost, once it is; no more than once."""
+    await until(lambda: any(each["event"] == "replies-lost" for each in events))
     (event,) = [dict(each) for each in events if each["event"] == "replies-lost"]
     return event
 
@@ -55,6 +61,52 @@ async def test_a_client_that_has_gone(tmp_path: Path, name: str) -> None:
     assert event["reasons"] == ("gone 1",)
     assert event["address"] == address if name else event["address"].startswith("@")
     assert event["address"] in event["message"]
+
+
+@pytest.mark.parametrize(
+    "address", ["client.sock", f"\0vdpad-test-{os.getpid()}"], ids=["path", "abstract"]
+)
+async def test_a_name_that_may_be_another_s_is_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """Who has it is another in another directory, or network namespace."""
+    monkeypatch.chdir(tmp_path)
+    async with serving(tmp_path) as path:
+        with capture_logs() as events, Caller(path, address) as caller:
+            await caller.send(request("info", 1))
+            event = await one_lost(events)
+            assert caller.received() is None
+    assert (event["reasons"], event["pid"]) == (("not-its-own 1",), os.getpid())
+
+
+async def test_a_socket_of_another_user_s_is_sent_nothing() -> None:
+    """Whatever path leads there, and whoever the daemon is."""
+    with users(ALICE) as (alice,), open_folder() as folder:
+        async with serving(folder, socket_mode="0666") as path:
+            with Caller(folder, str(folder / "root.sock")) as victim:
+                hers = folder / "hers.sock"
+                with capture_logs() as events, Caller(path, str(hers), alice) as caller:
+                    hers.unlink()
+                    hers.symlink_to(folder / "root.sock")
+                    await caller.send(request("info", 1))
+                    event = await one_lost(events)
+                assert victim.received() is None
+    assert event["reasons"] == ("not-its-own 1",)
+
+
+async def test_who_makes_it_answer_itself_is_told_once(tmp_path: Path) -> None:
+    """A sender whose path leads to the daemon's own socket by the time of the reply."""
+    async with serving(tmp_path) as path:
+        with capture_logs() as events:
+            at = tmp_path / "client.sock"
+            with Caller(path, str(at)) as caller:
+                at.unlink()
+                at.symlink_to(path)
+                await caller.send(request("info", 1))
+                event = await one_lost(events)
+            with Caller(path) as another:
+                await another.result("info")
+    assert event["reasons"] == ("reflected 1",)
 
 
 async def test_a_flood_of_them_is_told_of_now_and_then(tmp_path: Path) -> None:
@@ -117,9 +169,8 @@ async def test_a_client_whose_socket_s_mode_keeps_us_out(
             with monkeypatch.context() as patch:
                 patch.setattr(socket.socket, "sendto", sendto, raising=False)
                 await caller.send(request("info", 1))
-                await until(lambda: any(each["event"] == "replies-lost" for each in events))
+                event = await one_lost(events)
             assert (await caller.result("info"))["name"] == "vdpad"
-    (event,) = [each for each in events if each["event"] == "replies-lost"]
     assert (event["reasons"], event["last"]) == (("not-permitted 1",), "Permission denied")
 
 

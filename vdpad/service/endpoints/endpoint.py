@@ -1,10 +1,13 @@
 """Endpoints: where datagrams come in and replies go out. asyncio-dgram's streams, kept in bounds.
 
-Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting.
-Between the socket and the tasks stands a bounded queue, and the tasks are bounded too, in number
-and by the bytes of their datagrams; what does not fit is answered by a constant, without being
-looked at. A datagram's descriptors are closed when it has been answered, whatever
-happened, on threads; where too many wait for that, nothing more is read until some are gone.
+    socket ──▶ queue ──▶ a task each: waits for its user's turn, answers, sends ──▶ socket
+      └─ full, or no share left ──▶ a constant reply, nothing is looked at
+
+Each datagram is answered in a task of its own, so that a commit under way keeps nobody waiting. The
+tasks are bounded, in number and by the bytes of their datagrams, and each user has a share of both;
+and since what begins a task keeps the event loop, tasks begin by turns of users. A datagram's
+descriptors are closed when it has been answered, whatever happened, on threads; where too many wait
+for that, nothing more is read until some are gone.
 
 All that is here, but what a Unix socket's path is about, serves the UDP endpoint too (udp.py).
 """
@@ -20,65 +23,47 @@ from asyncio_dgram.aio import DatagramServer, Protocol
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import DescriptorsStuck, RepliesLost, SocketError
 from vdpad.service.events.tally import Tally
-from vdpad.wire.datagrams import Loss, Peer
+from vdpad.service.users.shares import Shares
+from vdpad.service.users.turns import Turns
+from vdpad.wire.datagrams import Loss, NoRequest, Peer
 from vdpad.wire.descriptors import CLOSER, call_soon
 
 Answer = Callable[[bytes, Peer], Awaitable[bytes | None]]
 
-# Datagrams that wait to be looked at. Stops a flood from filling memory.
+# Datagrams that have been read in one turn of the loop. Stops a flood from filling memory.
 _QUEUED_DATAGRAMS = 64
 
-# Datagrams that are being answered, which takes up to a commit's deadline. Stops the same.
+# Datagrams of one user that wait or are being answered, which takes up to a commit's deadline.
+# Stops the same.
 _ANSWERED_AT_ONCE = 1024
 
 # And their bytes. What a datagram holds takes ten times its size while it waits for a commit, so
-# these are 80 MiB (systemd/vdpad.service reckons with it); by the number above alone they could be
-# 2 GiB. On average one may have 8 KiB, which a guest's state does not reach.
+# these are 80 MiB, and with others' 120 (systemd/vdpad.service reckons with it); by the number
+# above alone they could be 2 GiB. On average one may have 8 KiB, which a guest's state does not
+# reach.
 _BYTES_AT_ONCE = 8 * 1024 * 1024
-
 
 # How many users an event names.
 _NAMED = 8
 
 
 class _BoundedProtocol(Protocol):
-    """asyncio-dgram's protocol, but a full queue refuses instead of growing."""
+    """asyncio-dgram's protocol, but whoever it is for decides what comes of what came."""
 
     def __init__(
         self,
         received: asyncio.Queue[Any],
         errors: asyncio.Queue[Any],
         drained: asyncio.Event,
-        overloaded: bytes,
-        pause: Callable[[], None],
+        came: Callable[[bytes, Peer], None],
         announce: Announce,
     ) -> None:
         super().__init__(received, errors, drained)
-        self._received = received
-        self._overloaded = overloaded
-        self._pause = pause
+        self._came = came
         self._announce = announce
-        self._sender: asyncio.DatagramTransport | None = None
-        self.refused = 0
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._sender = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        try:
-            self._received.put_nowait((data, addr))
-        except asyncio.QueueFull:
-            self.refuse(addr)
-        if CLOSER.are_too_many:
-            self._pause()
-
-    def refuse(self, peer: Peer) -> None:
-        """Says that there is no room for it, and counts it."""
-        self.refused += 1
-        peer.close_fds()
-        if self._sender is not None:
-            self._sender.sendto(self._overloaded, cast("Any", peer))
+        self._came(data, addr)
 
     def error_received(self, exc: Exception) -> None:
         # The stream would raise it out of somebody else's recv.
@@ -91,12 +76,19 @@ class _BoundedProtocol(Protocol):
 class Endpoint:
     """A datagram socket whose `recvfrom` gives Peers and whose `sendto` takes them."""
 
-    def __init__(self, answer: Answer, overloaded: bytes, announce: Announce = log_event) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        overloaded: bytes,
+        announce: Announce = log_event,
+        turns: Turns | None = None,
+    ) -> None:
         """
         Args:
-            answer: gives the reply to a datagram.
+            answer: gives the reply to a datagram, or raises NoRequest.
             overloaded: the reply to one that there is no room for.
-            announce: told of the socket's errors.
+            announce: told of the socket's errors, and of replies that were lost.
+            turns: who may keep the loop; others than this endpoint may go by them too.
         """
         self._answer = answer
         self._overloaded = overloaded
@@ -105,20 +97,18 @@ class Endpoint:
         self._lost: Tally[tuple[str, int | None, str]] = Tally(
             lambda count, reasons, last: announce(RepliesLost(count, reasons, *last))
         )
+        self._turns = Turns() if turns is None else turns
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bytes = 0
-        """Of the datagrams that are being answered."""
+        self._datagrams = Shares(_ANSWERED_AT_ONCE)
+        self._bytes = Shares(_BYTES_AT_ONCE)
+        self.datagrams_refused = 0
+        """How many there was no room for."""
         self._is_paused = False
         self._leaves_the_rest = False
         self._stream: DatagramServer | None = None
         self._transport: Any = None
         self._protocol: _BoundedProtocol | None = None
         self._reader: asyncio.Task[None] | None = None
-
-    @property
-    def datagrams_refused(self) -> int:
-        """How many there was no room for."""
-        return 0 if self._protocol is None else self._protocol.refused
 
     @property
     def replies_dropped(self) -> int:
@@ -165,9 +155,7 @@ class Endpoint:
         errors: asyncio.Queue[Any] = asyncio.Queue()
         drained = asyncio.Event()
         self._transport, self._protocol = await loop.create_datagram_endpoint(
-            lambda: _BoundedProtocol(
-                self._received, errors, drained, self._overloaded, self._pause, self._announce
-            ),
+            lambda: _BoundedProtocol(self._received, errors, drained, self._came, self._announce),
             sock=endpoint,
         )
         self._stream = DatagramServer(self._transport, self._received, errors, drained)
@@ -188,36 +176,56 @@ class Endpoint:
         while not self._received.empty():
             self._answer_or_refuse(*self._received.get_nowait())
 
+    def _came(self, data: bytes, peer: Peer) -> None:
+        """A datagram was read."""
+        try:
+            self._received.put_nowait((data, peer))
+        except asyncio.QueueFull:
+            self._refuse(peer)
+        if CLOSER.are_too_many:
+            self._pause()
+
     def _answer_or_refuse(self, data: bytes, peer: Peer) -> None:
-        assert self._protocol is not None
-        room = _BYTES_AT_ONCE - self._bytes
-        if len(self._tasks) < _ANSWERED_AT_ONCE and len(data) <= room:
-            self._answer_soon(data, peer)
+        user, size = peer.user, len(data)
+        if not self._datagrams.take(user):
+            self._refuse(peer)
+        elif not self._bytes.take(user, size):
+            self._datagrams.give_back(user)
+            self._refuse(peer)
         else:
-            self._protocol.refuse(peer)
+            task = asyncio.get_running_loop().create_task(self._reply(data, peer))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._answered, user, size))
 
-    def _answer_soon(self, data: bytes, peer: Peer) -> None:
-        size = len(data)
-        task = asyncio.get_running_loop().create_task(self._reply(data, peer))
-        self._bytes += size
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._answered, size))
-
-    def _answered(self, size: int, task: asyncio.Task[None]) -> None:
-        self._bytes -= size
+    def _answered(self, user: int, size: int, task: asyncio.Task[None]) -> None:
+        self._datagrams.give_back(user)
+        self._bytes.give_back(user, size)
         self._tasks.discard(task)
+
+    def _refuse(self, peer: Peer) -> None:
+        """Says that there is no room for it, and counts it."""
+        self.datagrams_refused += 1
+        peer.close_fds()
+        self._send_soon(self._overloaded, peer)
 
     async def _reply(self, data: bytes, peer: Peer) -> None:
         try:
+            await self._turns.step(peer.user)
             reply = await self._answer(data, peer)
             if reply is not None:
                 await self._send(reply, peer)
+        except NoRequest as error:
+            self._note_lost(Loss.REFLECTED, peer, str(error))
         finally:
             peer.close_fds()
 
     async def _send(self, reply: bytes, peer: Peer) -> None:
         assert self._stream is not None
         await self._stream.send(reply, cast("Any", peer))
+
+    def _send_soon(self, reply: bytes, peer: Peer) -> None:
+        """Sends a small reply without waiting for anything."""
+        self._transport.sendto(reply, cast("Any", peer))
 
 
 def descriptors_stuck() -> DescriptorsStuck:

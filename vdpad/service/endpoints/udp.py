@@ -22,6 +22,7 @@ from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import DatagramsRefused
 from vdpad.service.events.tally import Tally
+from vdpad.service.users.turns import Turns
 from vdpad.wire.admitted import Admitted
 from vdpad.wire.datagrams import NoteLoss, Peer, loss_of, untold
 from vdpad.wire.sealing import MAX_TEXT, MAX_TOKEN, Gate, NotOpened, Reason, Sealer, is_reply
@@ -79,6 +80,7 @@ class UdpEndpoint(Endpoint):
         ttl_s: int,
         admitted: Admitted,
         announce: Announce = log_event,
+        turns: Turns | None = None,
     ) -> None:
         """
         Args:
@@ -88,8 +90,9 @@ class UdpEndpoint(Endpoint):
             ttl_s: how long after it was sealed a request is taken, in seconds.
             admitted: what was let in before; closed by `close`.
             announce: told of the socket's errors, and of what is not let in.
+            turns: who may keep the loop; others than this endpoint may go by them too.
         """
-        super().__init__(answer, overloaded, announce)
+        super().__init__(answer, overloaded, announce, turns)
         self._admitted = admitted
         self._gate = Gate(Sealer(keys), ttl_s, admitted)
         self._socket: SealedSocket | None = None

@@ -18,6 +18,7 @@ from dataclasses import replace
 from vdpad.service.endpoints.stream import Connection
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request, reply_too_long
+from vdpad.service.users.turns import Turns
 from vdpad.service.varlink.about import About, NotCalled, service_interface
 from vdpad.service.varlink.interface import Interface, error_reply
 from vdpad.wire.datagrams import Peer
@@ -30,14 +31,20 @@ class Varlink:
     """A service, and whoever talks to it."""
 
     def __init__(
-        self, about: About, interface: Interface, refused: Callable[[Refusal], None]
+        self,
+        about: About,
+        interface: Interface,
+        refused: Callable[[Refusal], None],
+        turns: Turns | None = None,
     ) -> None:
         """
         Args:
             about: what it says of itself.
             interface: what it is there for.
             refused: told of what was refused before it was a call.
+            turns: who may keep the loop; others than connections may go by them too.
         """
+        self._turns = Turns() if turns is None else turns
         self._main = interface.name
         self._refused = refused
         interfaces = (interface, service_interface(about, [interface]))
@@ -60,18 +67,26 @@ class Varlink:
             call, request = called
             try:
                 if connection.place.is_taken:
-                    await asyncio.sleep(0)  # reading it took a while, and so will its parameters
+                    # Reading it took a while, and so will its parameters.
+                    await self._turns.step(request.peer.user)
                 await self._answer(call, request, connection.stream)
             finally:
                 request.peer.close_fds()
                 connection.place.leave()
-            await asyncio.sleep(0)  # who asks on and on is not alone
 
     async def _called(self, connection: Connection) -> tuple[Call, Request] | None:
         """The next call and, apart from it, what it brought; None where there is no more."""
         try:
             message = await connection.stream.receive(connection.place.take)
-            return None if message is None else _pulled(connection, message)
+            if message is None:
+                return None
+            peer = _peer(connection, message)
+            try:
+                await self._turns.step(peer.user)
+                return _pulled(connection, message.data, peer)
+            except BaseException:
+                peer.close_fds()
+                raise
         except (TooLong, NotJson, NoCall) as error:
             kind = Kind.PARSE_ERROR if isinstance(error, NotJson) else Kind.INVALID_REQUEST
             refusal = Refusal(kind, str(error))
@@ -121,16 +136,15 @@ class Varlink:
         return push_reply(error_reply(self._main, reply_too_long(len(data), peer)))
 
 
-def _pulled(connection: Connection, message: Message) -> tuple[Call, Request]:
+def _peer(connection: Connection, message: Message) -> Peer:
     who = connection.stream.credentials
-    peer = Peer(
+    return Peer(
         None, who.pid, who.uid, who.gid, message.fds, message.too_many_fds, limit=MAX_MESSAGE
     )
-    try:
-        call = pull_call(message.data)
-    except BaseException:
-        peer.close_fds()
-        raise
+
+
+def _pulled(connection: Connection, data: bytes, peer: Peer) -> tuple[Call, Request]:
+    call = pull_call(data)
     request = Request(
         call.name, call.parameters, None, peer, time.perf_counter_ns(), connection.place.leave
     )

@@ -1,0 +1,1 @@
+"""Sockets: what comes, what goes, and what is kept in bounds."""
