@@ -67,6 +67,23 @@ async def test_the_loop_goes_round_between_two(crowd: Crowd) -> None:
     assert all(b > a for a, b in zip(crowd.rounds, crowd.rounds[1:], strict=False))
 
 
+async def test_short_work_of_one_user_shares_a_turn(crowd: Crowd) -> None:
+    await asyncio.gather(*(crowd.work(ALICE, 0.0002) for _ in range(20)))
+    per_turn = [crowd.rounds.count(each) for each in sorted(set(crowd.rounds))]
+    assert per_turn == [5] * 4
+
+
+async def test_one_user_s_work_is_done_in_its_order(crowd: Crowd) -> None:
+    order: list[int] = []
+
+    async def work(number: int, seconds: float) -> None:
+        await crowd.work(ALICE, seconds)
+        order.append(number)
+
+    await asyncio.gather(*(work(at, 0.0004 if at % 5 else 0.01) for at in range(100)))
+    assert order == list(range(100))
+
+
 async def test_long_work_of_one_waits_behind_the_short_work_of_another(crowd: Crowd) -> None:
     long = [crowd.work(ALICE, 0.05) for _ in range(100)]
     short = [crowd.work(BOB, 0.0001) for _ in range(20)]

@@ -101,14 +101,18 @@ class Endpoint:
         self._tasks: set[asyncio.Task[None]] = set()
         self._datagrams = Shares(_ANSWERED_AT_ONCE)
         self._bytes = Shares(_BYTES_AT_ONCE)
-        self.datagrams_refused = 0
-        """How many there was no room for."""
+        self._refused = 0
         self._is_paused = False
         self._leaves_the_rest = False
         self._stream: DatagramServer | None = None
         self._transport: Any = None
         self._protocol: _BoundedProtocol | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def datagrams_refused(self) -> int:
+        """How many there was no room for."""
+        return self._refused
 
     @property
     def replies_dropped(self) -> int:
@@ -204,7 +208,7 @@ class Endpoint:
 
     def _refuse(self, peer: Peer) -> None:
         """Says that there is no room for it, and counts it."""
-        self.datagrams_refused += 1
+        self._refused += 1
         peer.close_fds()
         self._send_soon(self._overloaded, peer)
 
