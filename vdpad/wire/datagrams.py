@@ -151,6 +151,7 @@ class AncillarySocket(socket.socket):
         self.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         if fileno is None:
             self._widen_send_buffer()
+        self._charged = array.array("i", [0])
         self.lost: NoteLoss = untold
         """Told of each reply that could not be sent."""
 
@@ -195,9 +196,8 @@ class AncillarySocket(socket.socket):
 
     def unread(self) -> int:
         """How much is."""
-        charged = array.array("i", [0])
-        fcntl.ioctl(self, termios.TIOCOUTQ, charged)
-        return charged[0]
+        fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, self._charged)
+        return self._charged[0]
 
     def _widen_send_buffer(self) -> None:
         try:

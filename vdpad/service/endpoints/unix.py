@@ -96,6 +96,8 @@ class UnixEndpoint(Endpoint):
 
     def _came(self, data: bytes, peer: Peer) -> None:
         self._take(data, peer)
+        if not self._tasks:
+            return  # nobody's turn is waited for
         assert self._socket is not None
         for _ in range(_READ_AT_ONCE - 1):
             if self._is_paused:

@@ -9,8 +9,6 @@ Models: dynamic thresholds for shared memory switches (Choudhury and Hahne, 1998
 charges all that a user is owed to his uid.
 """
 
-from collections import Counter
-
 
 def permits(limit: int, mine: int, others: int, wanted: int = 1) -> bool:
     """Whether a user may take more.
@@ -38,25 +36,23 @@ class Shares:
             limit: what one user may have who is alone.
         """
         self._limit = limit
-        self._by_user: Counter[int] = Counter()
+        self._by_user: dict[int, int] = {}
         self._all = 0
 
     def take(self, user: int, wanted: int = 1) -> bool:
         """Takes so much where the user may have it; whether he may."""
-        mine = self._by_user[user]
+        mine = self._by_user.get(user, 0)
         if not permits(self._limit, mine, self._all - mine, wanted):
-            self._forget_if_none(user)
             return False
-        self._by_user[user] += wanted
+        self._by_user[user] = mine + wanted
         self._all += wanted
         return True
 
     def give_back(self, user: int, amount: int = 1) -> None:
         """So much of what was taken is free again."""
-        self._by_user[user] -= amount
+        left = self._by_user[user] - amount
         self._all -= amount
-        self._forget_if_none(user)
-
-    def _forget_if_none(self, user: int) -> None:
-        if not self._by_user[user]:
+        if left:
+            self._by_user[user] = left
+        else:
             del self._by_user[user]
