@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.descriptors import no_descriptor_left
 from vdpad.errors import VdpadError
 from vdpad.queues import eventfds
 from vdpad.queues.eventfds import (
+    UNKNOWN_EVENTFD,
     EventfdSender,
     NotAnEventfd,
     Waiter,
@@ -388,3 +390,14 @@ async def test_a_paused_waiter_can_be_closed(monkeypatch: pytest.MonkeyPatch, ev
     os.eventfd_write(eventfd, 1)
     await asyncio.sleep(0.005)
     assert _count(eventfd) == 1
+
+
+def test_each_eventfd_has_a_number_and_its_copies_have_the_same() -> None:
+    with ExitStack() as stack:
+        fds = [os.eventfd(0), os.eventfd(0, os.EFD_SEMAPHORE)]
+        fds.append(os.dup(fds[0]))
+        for fd in fds:
+            stack.callback(os.close, fd)
+        first, second, copy = (check_eventfd(fd, "kick") for fd in fds)
+    assert first == copy
+    assert len({first, second, UNKNOWN_EVENTFD}) == 3

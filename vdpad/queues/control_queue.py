@@ -4,9 +4,26 @@ Whoever opens a control queue has it alone until it is closed. What it is for th
 VMM or owned, is no business of its user.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from vdpad.virtio.driver_ring import DriverRing
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A lent ring, by numbers that the kernel gives nothing else for as long as it is there."""
+
+    device: int
+    """Of the memory, as fstat(2) tells it."""
+    inode: int
+    """Likewise. No memfd has 0."""
+    kick: int
+    """The eventfd's number (eventfds.py); UNKNOWN_EVENTFD where the kernel tells none."""
+    call: int
+
+    def __str__(self) -> str:
+        return f"memfd {self.device}:{self.inode}, eventfds {self.kick} and {self.call}"
 
 
 class ControlQueue(Protocol):
@@ -19,6 +36,10 @@ class ControlQueue(Protocol):
     @property
     def next_index(self) -> int:
         """Both indices of the idle ring: where the next chain goes, and comes back."""
+
+    @property
+    def lent(self) -> Lent | None:
+        """What it was lent as; None of a device of ours."""
 
     @property
     def worth_polling(self) -> bool:

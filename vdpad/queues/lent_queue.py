@@ -26,6 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
+from vdpad.queues.control_queue import Lent
 from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd, kicks_that_do_not_block
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.split_ring import Region, RingGeometry, align_up
@@ -65,7 +66,7 @@ class LentDescriptors:
             )
         return cls(*fds)
 
-    def check(self) -> None:
+    def check(self) -> Lent:
         """Refuses what is no sealed memfd of ordinary pages and two eventfds. Does not sleep.
 
         Raises:
@@ -73,10 +74,12 @@ class LentDescriptors:
         """
         _check_memfd(self.memory)
         try:
-            check_eventfd(self.kick, "kick")
-            check_eventfd(self.call, "call")
+            kick = check_eventfd(self.kick, "kick")
+            call = check_eventfd(self.call, "call")
         except VdpadError as error:
             raise BadLend(str(error)) from error
+        status = os.fstat(self.memory)
+        return Lent(status.st_dev, status.st_ino, kick, call)
 
     def duplicate(self) -> "LentDescriptors":
         """The same again, for somebody else to close.
@@ -135,7 +138,7 @@ class LentQueue:
         self._undo = ExitStack()
         self._undo.callback(descriptors.close)
         try:
-            descriptors.check()
+            self._lent = descriptors.check()
             self._call = Waiter(descriptors.call)
             self._undo.callback(self._call.close)
             self._kick = EventfdSender(descriptors.kick)
@@ -161,6 +164,11 @@ class LentQueue:
     def next_index(self) -> int:
         """Both indices of the ring as it was lent."""
         return self._next_index
+
+    @property
+    def lent(self) -> Lent:
+        """What it was lent as."""
+        return self._lent
 
     @property
     def worth_polling(self) -> bool:

@@ -48,6 +48,7 @@ from vdpad.daemon.records.file import (
 )
 from vdpad.daemon.records.memory import kept_memory
 from vdpad.errors import NotWritten, VdpadError, why
+from vdpad.queues.control_queue import Lent
 from vdpad.restore.program import Program
 from vdpad.service.events.announcing import Announce, log_event
 
@@ -147,18 +148,18 @@ class Records:
             ending: how it ended.
         """
         record.close()
-        self.rewrite(record.body, ending)
+        self.rewrite(record.body, ending, record.lent)
 
     def write(self, details: Details, ending: Ending) -> None:
         """The same for an operation that had no record by its end."""
         self.rewrite(self._body(details), ending)
 
-    def rewrite(self, body: Body, ending: Ending) -> None:
-        """The same for an operation of an earlier daemon."""
+    def rewrite(self, body: Body, ending: Ending, lent: Lent | None = None) -> None:
+        """The same for an operation of an earlier daemon, by what its commit was lent."""
         if self._directory is None:
             return
         body = body.model_copy(update={"report": ending.report, "failure": ending.failure})
-        whole = encode_record(body, ending.stage, ended=ending.ended)
+        whole = encode_record(body, ending.stage, ended=ending.ended, lent=lent)
         try:
             _write(_name(body.migration), self._directory, whole)
         except OSError as error:

@@ -3,11 +3,12 @@
     head (magic, checksum, lengths) | mark | acks | body (JSON) | commands as they are encoded
 
 The head, the body and the commands never change, and the checksum is over the last two. The mark is
-words of 64 bits: the stage, the two of a replay's Progress, and what a restore came to; the acks
-are Progress's. `Record` writes both, by stores into memory. The stage's word also holds when the
-operation ended, in microseconds since the epoch above the stage's eight bits, so that one store
-says both; 0 is no time, as in the records of a vdpad that told none. Once the operation has ended,
-a file has a report in its body and neither acks nor commands.
+words of 64 bits: the stage, the two of a replay's Progress, what a restore came to, and what the
+commit was lent; the acks are Progress's. `Record` writes both, by stores into memory. The stage's
+word also holds when the operation ended, in microseconds since the epoch above the stage's eight
+bits, so that one store says both; 0 is no time, as in the records of a vdpad that told none. Those
+of a vdpad that had no words for what was lent have another magic. Once the operation has ended, a
+file has a report in its body and neither acks nor commands.
 """
 
 import mmap
@@ -24,6 +25,7 @@ from pydantic import Field, ValidationError
 from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.endings import Cancellation, Shutdown, Stage, Success
 from vdpad.errors import VdpadError
+from vdpad.queues.control_queue import Lent
 from vdpad.restore.program import Program
 from vdpad.restore.progress import WORDS, Progress
 from vdpad.restore.report import Report
@@ -32,18 +34,22 @@ from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.commands import ACK_NONE
 
 VERSION = 1
-_MAGIC = b"vdpad-op"
+_MAGIC = b"vdpad-o2"
+_OLDER_MAGIC = b"vdpad-op"
 
 # magic, crc32 of body and commands, commands, bytes of the body, bytes of the commands.
 _HEAD = struct.Struct("<8sIIII")
-# Of the mark: the stage, what the replay writes (Progress), and what a restore came to.
-_STAGE, _PROGRESS, _COMMIT_US, _NEXT_INDEX = 0, 1, 1 + WORDS, 2 + WORDS
-_MARK = struct.Struct(f"={3 + WORDS}Q")
+# Of the mark: the stage, what the replay writes (Progress), what a restore came to, what was lent.
+_STAGE, _PROGRESS, _COMMIT_US, _NEXT_INDEX, _LENT = 0, 1, 1 + WORDS, 2 + WORDS, 3 + WORDS
+_MARK = struct.Struct(f"={_LENT + 4}Q")
+_OLDER_MARK = struct.Struct(f"={_LENT}Q")
 _NOTHING_YET = (0,) * (2 + WORDS)
+_NOTHING_LENT = (0,) * 4
 # Of the stage's word: what the stage takes, in bits; the time is above it.
 _STAGE_BITS = 8
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_MARKS = {_MAGIC: _MARK, _OLDER_MAGIC: _OLDER_MARK}
 ACKS_AT = _HEAD.size + _MARK.size
 
 # Above what a datagram's state encodes to, with a target, a report and the acks beside it. Stops a
@@ -80,6 +86,8 @@ class StoredRecord:
     progress: Progress
     """A copy; empty where the operation had ended."""
     commands: bytes
+    lent: Lent | None
+    """What its commit was lent; None where it was lent nothing, or an older vdpad wrote it."""
     commit_us: int
     """The rest is for a restore that went well."""
     next_index: int
@@ -95,6 +103,8 @@ class Record:
             memory: the file's beginning as far as it changes, or what stands for it.
         """
         self.body = body
+        self.lent: Lent | None = None
+        """What its commit was lent."""
         self._memory = memory
         self._view = memoryview(memory)
         self._mark = self._view[_HEAD.size : ACKS_AT].cast("Q")
@@ -102,8 +112,12 @@ class Record:
             self._mark[_PROGRESS:_COMMIT_US], self._view[ACKS_AT : ACKS_AT + body.commands]
         )
 
-    def begin(self) -> None:
-        """The commit begins; nothing has been published yet."""
+    def begin(self, lent: Lent | None = None) -> None:
+        """The commit begins, by what it is lent; nothing has been published yet."""
+        self.lent = lent
+        if lent is not None:
+            for at, word in enumerate(_words(lent), _LENT):
+                self._mark[at] = word
         self._mark[_STAGE] = Stage.COMMITTING
 
     def end(self, ending: Success | Cancellation | Shutdown) -> None:
@@ -129,7 +143,11 @@ def in_memory(body: Body) -> bytearray:
 
 
 def encode_record(
-    body: Body, stage: Stage, program: Program | None = None, ended: datetime | None = None
+    body: Body,
+    stage: Stage,
+    program: Program | None = None,
+    ended: datetime | None = None,
+    lent: Lent | None = None,
 ) -> bytes:
     """A record's bytes; with a program while that may still be sent."""
     acks, commands = b"", b""
@@ -140,7 +158,7 @@ def encode_record(
     text = body.model_dump_json().encode()
     checksum = zlib.crc32(commands, zlib.crc32(text))
     head = _HEAD.pack(_MAGIC, checksum, len(acks), len(text), len(commands))
-    mark = _MARK.pack(_stage_word(stage, ended), *_NOTHING_YET)
+    mark = _MARK.pack(_stage_word(stage, ended), *_NOTHING_YET, *_words(lent))
     return b"".join((head, mark, acks, text, commands))
 
 
@@ -153,9 +171,11 @@ def decode_record(whole: bytes) -> StoredRecord:
     if len(whole) < ACKS_AT:
         raise BadRecord(f"expected at least {ACKS_AT} bytes, got {len(whole)}")
     magic, checksum, acks, body_size, commands_size = _HEAD.unpack_from(whole)
-    if magic != _MAGIC:
+    mark = _MARKS.get(magic)
+    if mark is None:
         raise BadRecord("expected a record, got another kind of file")
-    body_at = ACKS_AT + acks
+    acks_at = _HEAD.size + mark.size
+    body_at = acks_at + acks
     commands_at = body_at + body_size
     if len(whole) != commands_at + commands_size:
         raise BadRecord(f"expected {commands_at + commands_size} bytes, got {len(whole)}")
@@ -165,18 +185,36 @@ def decode_record(whole: bytes) -> StoredRecord:
         body = Body.model_validate_json(whole[body_at:commands_at])
     except ValidationError as error:
         raise BadRecord(f"its body: {summary(problems_of(error))}") from error
-    word, *words, commit_us, next_index = _MARK.unpack_from(whole, _HEAD.size)
+    marked = mark.unpack_from(whole, _HEAD.size)
+    word, *words, commit_us, next_index = marked[:_LENT]
     stage, ended = _stage_of(word)
     progress = Progress.unshared(acks)
     progress.words[:] = array("Q", words)
-    progress.acks[:] = whole[ACKS_AT:body_at]
+    progress.acks[:] = whole[acks_at:body_at]
     _check_commands(body, stage, acks, commands_size)
     _check_mark(stage, words, acks)
     if next_index > 0xFFFF or commit_us >= 1 << 53:
         raise BadRecord("its restore makes no sense")
     return StoredRecord(
-        body, Stage(stage), ended, progress, whole[commands_at:], commit_us, next_index
+        body,
+        Stage(stage),
+        ended,
+        progress,
+        whole[commands_at:],
+        _lent(*marked[_LENT:]),
+        commit_us,
+        next_index,
     )
+
+
+def _words(lent: Lent | None) -> tuple[int, ...]:
+    if lent is None:
+        return _NOTHING_LENT
+    return lent.device, lent.inode, lent.kick, lent.call
+
+
+def _lent(device: int = 0, inode: int = 0, kick: int = 0, call: int = 0) -> Lent | None:
+    return Lent(device, inode, kick, call) if inode else None
 
 
 def _stage_word(stage: Stage, ended: datetime | None) -> int:
