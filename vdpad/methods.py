@@ -53,15 +53,24 @@ class Methods(ABC):
         state: Mapping[str, Any],
         target: Mapping[str, Any],
         *,
+        committer: int | None = None,
         deadline_ms: int | None = None,
     ) -> dict[str, Any]:
-        """Checks and encodes a state for a target, so that commit has next to nothing to do."""
+        """Checks and encodes a state for a target, so that commit has next to nothing to do.
+
+        Args:
+            migration: by which it is known.
+            state: as the API has it.
+            target: likewise.
+            committer: the uid that may commit it too, where a VMM has another than the caller.
+            deadline_ms: of no effect.
+        """
         return await self._object(
             "prepare",
             migration=migration,
             state=state,
             target=target,
-            **_given(deadline_ms=deadline_ms),
+            **_given(committer=committer, deadline_ms=deadline_ms),
         )
 
     async def commit(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.lending import held, held_wish, lending
-from tests.daemon.operations.shown import shown
+from tests.daemon.operations.shown import ME, shown
 from tests.daemon.support import (
     MAX_DATAGRAM,
     Caller,
@@ -99,7 +99,7 @@ async def test_what_is_being_prepared_is_cancelled_and_recorded(tmp_path: Path) 
     records = Records(tmp_path / "operations")
     operations = Operations(Limits(), Replay(), records, RunningCommits(), Changes())
     operations.recall()
-    (operation,) = operations.newest_first()
+    (operation,) = operations.newest_first(ME)
     assert is_operation(shown(operation), "cancelled")
     assert operation.renewable
     records.close()
@@ -129,7 +129,7 @@ async def test_a_caller_s_own_cancellation_stays_one(stopping: bool) -> None:
         await operations.stop()
     with pytest.raises(asyncio.CancelledError):
         await preparing
-    assert operations.newest_first() == []
+    assert operations.newest_first(ME) == []
 
 
 @pytest.mark.parametrize("turns", range(4))

@@ -46,7 +46,7 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
     if "state" in given:
         params["state"] = _state(arguments.state, arguments.of_device)
         params["target"] = _target(arguments)
-    for name in ("migration", "deadline_ms", "device"):
+    for name in ("migration", "deadline_ms", "device", "committer"):
         if given.get(name) is not None:
             params[name] = given[name]
     return params

@@ -131,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
         _with_migration(method)
         _with_state(method)
         _with_deadline(method)
+    prepare.add_argument(
+        "--committer", type=int, metavar="UID", help="who may commit it too: the VMM's user"
+    )
     commit = _add(methods, "commit", show.report, "replay what was prepared")
     _with_migration(commit)
     _with_deadline(commit)

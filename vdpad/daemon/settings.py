@@ -1,6 +1,7 @@
 """The daemon's settings: every key with its default and its bounds; configuration.py reads them."""
 
 import grp
+import os
 import pwd
 from collections.abc import Callable
 from pathlib import Path
@@ -168,7 +169,7 @@ _Gid = Annotated[_Id, AfterValidator(_id_of("group", lambda name: grp.getgrnam(n
 
 
 class Access(_Settings):
-    """Who may call a method: one of these users, or with one of these groups as their own."""
+    """Who may: one of these users, or whoever has one of these groups as their own."""
 
     users: tuple[_Uid, ...] = ()
     groups: tuple[_Gid, ...] = ()
@@ -205,6 +206,8 @@ class Settings(_Settings):
     """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
     access: dict[Method, Access] = {}
     """By method; one that is not there is for all who may speak."""
+    operators: Access = Access()
+    """Who may have to do with all operations, beside root and the daemon's own user."""
     limits: Limits = Limits()
     replay: Replay = Replay()
     records: Recording = Recording()
@@ -229,6 +232,11 @@ class Settings(_Settings):
             return DEFAULT_VARLINK
         return self.varlink
 
+    def is_operator(self, peer: Peer) -> bool:
+        """Whether this sender may have to do with what others prepared."""
+        ours = not peer.sealed and peer.uid in (0, os.geteuid())
+        return ours or self.operators.permits(peer)
+
     def taking(self, read: "Settings") -> tuple["Settings", frozenset[str], frozenset[str]]:
         """These settings with what of others can be taken while running.
 
@@ -243,4 +251,4 @@ class Settings(_Settings):
         return going_on, frozenset(taken), frozenset(differ - taken)
 
 
-_TAKEN_WHILE_RUNNING = {"allowed_uids", "access", "limits", "replay"}
+_TAKEN_WHILE_RUNNING = {"allowed_uids", "access", "operators", "limits", "replay"}

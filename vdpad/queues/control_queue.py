@@ -38,10 +38,6 @@ class ControlQueue(Protocol):
         """Both indices of the idle ring: where the next chain goes, and comes back."""
 
     @property
-    def lent(self) -> Lent | None:
-        """What it was lent as; None of a device of ours."""
-
-    @property
     def worth_polling(self) -> bool:
         """Whether the device works while we look; not so where it shares our thread."""
 

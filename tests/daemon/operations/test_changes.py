@@ -1,13 +1,16 @@
 """Those that watch are told of each change, as it was, and cost nobody else anything."""
 
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from tests.daemon.operations.shown import ME
 from vdpad.daemon.operations import changes
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Operation, Snapshot
+from vdpad.daemon.operations.requester import Requester
 from vdpad.service.refusal import Kind, Refusal
 
 
@@ -16,6 +19,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.taken = 0
+        self.details = SimpleNamespace(owners=ME.owning())
 
     def snapshot(self) -> Snapshot:
         self.taken += 1
@@ -33,9 +37,9 @@ async def read(given: AsyncGenerator[Snapshot], count: int) -> list[object]:
 
 async def test_each_watch_gets_each_change_as_it_was() -> None:
     told, counted = Changes(), Counted()
-    with told.watched() as first:
+    with told.watched(ME) as first:
         tell(told, counted)
-        with told.watched() as second:
+        with told.watched(ME) as second:
             tell(told, counted, 2)
             assert await read(first.changes(), 3) == [1, 2, 3]
             assert await read(second.changes(), 2) == [2, 3]
@@ -44,10 +48,23 @@ async def test_each_watch_gets_each_change_as_it_was() -> None:
 async def test_where_nobody_watches_nothing_is_taken() -> None:
     told, counted = Changes(), Counted()
     tell(told, counted)
-    with told.watched():
+    with told.watched(ME):
         tell(told, counted)
     tell(told, counted)
     assert counted.taken == 1
+
+
+async def test_what_is_another_s_is_not_told() -> None:
+    told, counted = Changes(), Counted()
+    with told.watched(Requester(1001)) as stranger, told.watched(ME) as mine:
+        tell(told, counted)
+        with told.watched(Requester(1001, is_operator=True)) as operator:
+            tell(told, counted)
+            assert await read(operator.changes(), 1) == [2]
+        told.end()
+        assert await read(mine.changes(), 2) == [1, 2]
+        with pytest.raises(Refusal):
+            await anext(stranger.changes())
 
 
 async def test_who_does_not_read_gets_what_waited_and_then_the_end(
@@ -55,7 +72,7 @@ async def test_who_does_not_read_gets_what_waited_and_then_the_end(
 ) -> None:
     monkeypatch.setattr(changes, "_MOST_WAITING", 3)
     told, counted = Changes(), Counted()
-    with told.watched() as watch:
+    with told.watched(ME) as watch:
         tell(told, counted, 100)
         given = watch.changes()
         assert await read(given, 3) == [1, 2, 3]
@@ -66,12 +83,12 @@ async def test_who_does_not_read_gets_what_waited_and_then_the_end(
 
 async def test_with_the_daemon_all_watches_end_and_none_begins() -> None:
     told, counted = Changes(), Counted()
-    with told.watched() as watch:
+    with told.watched(ME) as watch:
         tell(told, counted)
         told.end()
         given = watch.changes()
         assert await read(given, 1) == [1]
         with pytest.raises(Refusal, match="stopping"):
             await anext(given)
-    with told.watched() as late, pytest.raises(Refusal, match="stopping"):
+    with told.watched(ME) as late, pytest.raises(Refusal, match="stopping"):
         await anext(late.changes())

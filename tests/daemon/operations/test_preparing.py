@@ -5,11 +5,14 @@ import time
 
 import pytest
 
+from tests.daemon.operations.shown import ME
 from tests.daemon.support import HASH_REPORT, Json, vlans
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
+from vdpad.daemon.operations.requester import NotYours, Requester
 from vdpad.daemon.operations.running import RunningCommits
+from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Software
 from vdpad.daemon.targets.software import SoftwareTarget
@@ -44,6 +47,8 @@ def wish(target: Counting, state: Json) -> Wish:
         target,
         named,
         time.perf_counter_ns(),
+        ME,
+        ME.owning(),
     )
 
 
@@ -52,12 +57,12 @@ async def test_where_the_state_does_not_fit(operations: Operations, target: Coun
         await operations.prepare(wish(target, HASH_REPORT))
     assert [each.path for each in caught.value.problems]
     assert target.given_up == 1
-    assert operations.newest_first() == []
+    assert operations.newest_first(ME) == []
 
 
 async def test_at_a_cancellation(operations: Operations, target: Counting) -> None:
     await operations.prepare(wish(target, vlans(1)))
-    await operations.cancel("vm-1")
+    await operations.cancel("vm-1", ME)
     assert target.given_up == 1
 
 
@@ -66,3 +71,17 @@ async def test_at_the_daemon_s_end(operations: Operations, target: Counting) -> 
     assert target.given_up == 0
     await operations.stop()
     assert target.given_up == 1
+
+
+async def test_the_device_of_another_s_migration_is_not_released(
+    operations: Operations, target: Counting
+) -> None:
+    stranger = Requester(1001)
+    operation = await operations.prepare(wish(target, vlans(1)))
+    for migration in ("vm-1", "vm-2"):
+        with pytest.raises(NotYours):
+            operations.device_goes(migration, stranger)
+        assert operation.state is State.PREPARED
+    operations.device_goes("vm-2", Requester(1001, is_operator=True))
+    operations.device_goes("vm-1", ME)
+    assert operation.state is State.CANCELLED

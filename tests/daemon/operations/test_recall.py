@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.daemon.operations.shown import shown
+from tests.daemon.operations.shown import ME, shown
 from tests.daemon.records.recording import (
     COMMANDS,
     create,
@@ -33,10 +33,12 @@ from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.phases import outcome
+from vdpad.daemon.operations.requester import NotYours, Requester
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Stage
 from vdpad.daemon.records.file import ACKS_AT, Body, encode_record
+from vdpad.daemon.records.owners import NOBODY
 from vdpad.daemon.settings import Limits, Replay, Software
 from vdpad.daemon.targets.software import SoftwareTarget
 from vdpad.restore.program import Program
@@ -46,6 +48,8 @@ from vdpad.service.events.event import Event
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
+
+OPERATOR = Requester(1002, is_operator=True)
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def wish(target_json: Json, device: str, migration: str = "vm-1") -> Wish:
     target = SoftwareTarget(Software(name="sim0"))
     target.name = device
     state = NetState.model_validate(vlans(7))
-    return Wish(migration, state, target, target_json, time.perf_counter_ns())
+    return Wish(migration, state, target, target_json, time.perf_counter_ns(), ME, ME.owning())
 
 
 @pytest.mark.parametrize(
@@ -93,13 +97,23 @@ async def test_what_was_interrupted_is_told_once_by_its_device(
             RecordsRead(1),
             Interrupted(*named, stage="prepared", commands=1, applied=0, device_must_reset=False),
         ]
-        status = shown(operations.get("vm-1"))
+        status = shown(operations.get("vm-1", ME))
         assert {**status, "state": "prepared", "report": None} == before
     for _ in range(2):
         with recalled(tmp_path) as (operations, events):
             assert events == [RecordsRead(1)]
-            assert shown(operations.get("vm-1")) == status
-            assert operations.get("vm-1").renewable
+            assert shown(operations.get("vm-1", ME)) == status
+            assert operations.get("vm-1", ME).renewable
+
+
+async def test_what_an_older_vdpad_prepared_anybody_may_prepare_again(tmp_path: Path) -> None:
+    with recalled(tmp_path) as (operations, _):
+        asked = wish(software(), "sim0")
+        await operations.prepare(replace(asked, owners=NOBODY))
+    with recalled(tmp_path) as (operations, _):
+        prepared = await operations.prepare(asked)
+        assert prepared.details.owners == ME.owning()
+        assert operations.get("vm-1", ME) is prepared
 
 
 async def test_what_is_prepared_anew_is_the_newest(tmp_path: Path) -> None:
@@ -108,9 +122,9 @@ async def test_what_is_prepared_anew_is_the_newest(tmp_path: Path) -> None:
             await operations.prepare(wish(software(), "sim0", migration))
     with recalled(tmp_path) as (operations, _):
         await operations.prepare(wish(software(), "sim0", "vm-1"))
-        assert [each.migration for each in operations.newest_first()] == ["vm-1", "vm-2"]
+        assert [each.migration for each in operations.newest_first(ME)] == ["vm-1", "vm-2"]
     with recalled(tmp_path) as (operations, _):
-        assert [each.migration for each in operations.newest_first()] == ["vm-1", "vm-2"]
+        assert [each.migration for each in operations.newest_first(ME)] == ["vm-1", "vm-2"]
 
 
 def left_committing(folder: Path, *migrations: str) -> None:
@@ -126,12 +140,12 @@ def left_committing(folder: Path, *migrations: str) -> None:
 async def test_what_was_interrupted_in_its_commit_stays_failed(tmp_path: Path) -> None:
     left_committing(tmp_path, "vm-1")
     with recalled(tmp_path) as (operations, _):
-        before = operations.get("vm-1")
+        before = operations.get("vm-1", ME)
     assert before.ended is not None
     with recalled(tmp_path) as (operations, _):
-        operation = operations.get("vm-1")
+        operation = operations.get("vm-1", ME)
         with pytest.raises(Refusal, match="in the middle of this commit") as caught:
-            await outcome(operations.begin("vm-1", [], None))
+            await outcome(operations.begin("vm-1", ME, [], None))
         assert caught.value.kind is Kind.INTERNAL
     assert (shown(operation), operation.phase) == (shown(before), before.phase)
     assert not operation.renewable
@@ -146,16 +160,16 @@ def _near(one: datetime | None, other: datetime) -> bool:
 
 
 async def _restored(operations: Operations) -> None:
-    await outcome(operations.begin("vm-1", [], None))
+    await outcome(operations.begin("vm-1", ME, [], None))
 
 
 async def _rejected(operations: Operations) -> None:
     with pytest.raises(Refusal, match="refused 1 of 1"):
-        await outcome(operations.begin("vm-1", [], None))
+        await outcome(operations.begin("vm-1", ME, [], None))
 
 
 async def _cancelled(operations: Operations) -> None:
-    await operations.cancel("vm-1")
+    await operations.cancel("vm-1", ME)
 
 
 async def _stopped(operations: Operations) -> None:
@@ -181,7 +195,7 @@ async def test_when_it_began_and_ended_is_recalled(
     assert _near(operation.ended, now)
     for _ in range(2):
         with recalled(tmp_path) as (operations, _events):
-            again = operations.get("vm-1")
+            again = operations.get("vm-1", ME)
         assert again.details.began == operation.details.began
         assert again.phase == operation.phase
         assert again.ended == operation.ended
@@ -191,11 +205,11 @@ async def test_what_was_interrupted_ended_when_that_was_found(tmp_path: Path) ->
     with recalled(tmp_path) as (operations, _):
         began = (await operations.prepare(wish(software(), "sim0"))).details.began
     with recalled(tmp_path) as (operations, _):
-        operation = operations.get("vm-1")
+        operation = operations.get("vm-1", ME)
     assert operation.details.began == began
     assert _near(operation.ended, datetime.now(UTC))
     with recalled(tmp_path) as (operations, _):
-        assert operations.get("vm-1").phase == operation.phase
+        assert operations.get("vm-1", ME).phase == operation.phase
 
 
 def test_an_older_vdpad_told_no_times(tmp_path: Path) -> None:
@@ -204,7 +218,9 @@ def test_an_older_vdpad_told_no_times(tmp_path: Path) -> None:
     for path in RECORDED.iterdir():
         shutil.copy(path, tmp_path / name)
         with recalled(tmp_path) as (operations, _):
-            operation = operations.get("vm-1")
+            with pytest.raises(NotYours):
+                operations.get("vm-1", ME)
+            operation = operations.get("vm-1", OPERATOR)
         assert operation.details.began is None
         unended = path.stem in ("prepared", "committing")
         assert (operation.ended is not None) is unended
@@ -224,7 +240,7 @@ def test_what_cannot_be_written_down_is_told_again(
             patch.setattr("vdpad.daemon.records.directory._write", _no_space)
             with recalled(tmp_path) as (operations, events):
                 assert [type(each) for each in events] == [RecordsRead, Interrupted, RecordLost]
-                report = operations.get("vm-1").report
+                report = operations.get("vm-1", ME).report
                 assert report is not None
                 assert report.outcome is Outcome.INTERRUPTED
         assert file_of(tmp_path).read_bytes() == before
@@ -235,7 +251,7 @@ def test_what_is_kept_no_more_is_told_before_it_is_forgotten(tmp_path: Path) -> 
     with recalled(tmp_path, kept=2) as (operations, events):
         announced = [each.migration for each in events if isinstance(each, Interrupted)]
         assert announced == list("abcde")
-        assert [each.migration for each in operations.newest_first()] == ["e", "d"]
+        assert [each.migration for each in operations.newest_first(ME)] == ["e", "d"]
     assert [found.body.migration for found in loaded(tmp_path)] == ["d", "e"]
 
 
@@ -244,7 +260,7 @@ async def test_fewer_are_kept_after_a_reload(tmp_path: Path) -> None:
     with recalled(tmp_path) as (operations, _):
         operations.use(Limits(operations_at_once=2, operations_kept=3), Replay())
         await operations.prepare(wish(software(), "sim0"))
-        assert [each.migration for each in operations.newest_first()] == ["vm-1", "e", "d"]
+        assert [each.migration for each in operations.newest_first(ME)] == ["vm-1", "e", "d"]
     assert [found.body.migration for found in loaded(tmp_path)] == ["d", "e", "vm-1"]
 
 
@@ -291,7 +307,7 @@ def test_a_record_that_contradicts_itself_is_dropped(
     file_of(tmp_path).write_bytes(forge(body))
     with recalled(tmp_path) as (operations, events):
         assert [type(each) for each in events] == [RecordsRead, RecordLost]
-        assert operations.newest_first() == []
+        assert operations.newest_first(ME) == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Failure, Success
 from vdpad.daemon.records.file import Record, StoredRecord
+from vdpad.daemon.records.owners import Owners
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, RingIndices, report
@@ -20,6 +21,7 @@ from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
 GEOMETRY: RingGeometry = lay_out(64, Region(0x10000, 0x20000))
 COMMANDS = mixed(200)
 DIGEST = "0a" * 32
+OWNERS = Owners(1000, 1001)
 BEGAN = datetime(2026, 11, 27, 19, 3, 39, 123456, UTC)
 ENDED = datetime(2026, 11, 27, 19, 3, 40, 654321, UTC)
 
@@ -41,6 +43,7 @@ def details(**fields: Any) -> Details:
         "widened": ("wide",),
         "prepare_us": 42,
         "began": BEGAN,
+        "owners": OWNERS,
     }
     return Details(**those | fields)
 

@@ -19,6 +19,7 @@ from vdpad.daemon.records.endings import (
     Success,
 )
 from vdpad.daemon.records.file import decode_record
+from vdpad.daemon.records.owners import NOBODY
 from vdpad.daemon.records.recalled import ending
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report
@@ -51,6 +52,7 @@ def test_what_had_ended(name: str, expected: Ending) -> None:
     found = decode_record((RECORDED / f"{name}.operation").read_bytes())
     assert ending(found) == expected
     assert (found.body.began, found.ended) == (None, None)
+    assert (found.body.owners, found.lent) == (NOBODY, None)
     assert (found.body.named, found.body.prepare_us) == (("vm-1", "software", "sim0"), 42)
 
 

@@ -24,9 +24,11 @@ from tests.daemon.records.recording import (
 )
 from tests.support.batches import vlans
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.records.endings import Cancellation, Shutdown, Stage
+from vdpad.daemon.records.endings import Cancellation, Failure, Shutdown, Stage, Success
 from vdpad.daemon.records.file import MAX_RECORD, BadRecord, decode_record
 from vdpad.daemon.records.recalled import ending
+from vdpad.queues.control_queue import Lent
+from vdpad.queues.eventfds import UNKNOWN_EVENTFD
 from vdpad.restore.progress import ANSWERED, DOORBELLS
 from vdpad.restore.replay import Outcome
 from vdpad.service.refusal import Kind
@@ -112,6 +114,23 @@ def test_restored_by_its_mark_and_settled(folder: Path, records: Records) -> Non
     records.close()
     assert file_of(folder).stat().st_size < large
     assert ending(only(folder)) == expected
+
+
+@pytest.mark.parametrize("end", [success(), failure()], ids=["restored", "failed"])
+def test_what_was_lent_is_known_at_each_stage(
+    folder: Path, records: Records, end: Success | Failure
+) -> None:
+    lent = Lent(device=1, inode=(1 << 64) - 1, kick=0, call=UNKNOWN_EVENTFD)
+    record = create(records)
+    assert decode_record(file_of(folder).read_bytes()).lent is None
+    record.begin(lent)
+    assert decode_record(file_of(folder).read_bytes()).lent == lent
+    if isinstance(end, Success):
+        record.end(end)
+        assert decode_record(file_of(folder).read_bytes()).lent == lent
+    records.settle(record, end)
+    records.close()
+    assert only(folder).lent == lent
 
 
 def test_failed(folder: Path, records: Records) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any, cast
 
+from tests.daemon.operations.shown import ME
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.targets.interface import Target
 from vdpad.state.model import NetState
@@ -38,4 +39,6 @@ class SlowTarget:
             cast("Target", self),
             {"kind": "vhost-vdpa", "device": "vdpa0"},
             time.perf_counter_ns(),
+            ME,
+            ME.owning(),
         )

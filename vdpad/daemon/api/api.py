@@ -25,6 +25,7 @@ from vdpad.daemon.api.params import (
     RestoreParams,
     StatusParams,
     WatchParams,
+    WishParams,
     read_params,
 )
 from vdpad.daemon.api.refused import SenderNotAllowed, Subject, refused_event, subject_of
@@ -44,6 +45,7 @@ from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Wish
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.phases import outcome
+from vdpad.daemon.operations.requester import Requester
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.interface import Terms
@@ -133,8 +135,9 @@ class Api:
             self._refuse_unless_allowed("status", request.peer)
             params = read_params(WatchParams, request)
             self._count(WATCH, "ok")
-            with self._changes.watched() as watch:
-                for each in begun_with(self._operations.newest_first(), params):
+            reader = self._requester(request.peer)
+            with self._changes.watched(reader) as watch:
+                for each in begun_with(self._operations.newest_first(reader), params):
                     yield plain_summary(each)
                 async for each in watch.changes():
                     yield plain_summary(each)
@@ -217,7 +220,8 @@ class Api:
         # What it gave way for is not its own time.
         waited_ns = time.perf_counter_ns() - arrived_ns
         request.began_ns += waited_ns
-        wish = self._wish(read_params(PrepareParams, request), request)
+        params = read_params(PrepareParams, request)
+        wish = self._wish(params, request, params.committer)
         return OperationResult.of((await self._operations.prepare(wish)).snapshot())
 
     async def _commit(self, request: Request) -> Report:
@@ -238,20 +242,24 @@ class Api:
     async def _outcome(
         self, migration: str, deadline_ms: int | None, places: DescriptorPlaces, peer: Peer
     ) -> Report:
-        begun = self._operations.begin(migration, _lent(peer.fds, places), deadline_ms)
+        fds = _lent(peer.fds, places)
+        begun = self._operations.begin(migration, self._requester(peer), fds, deadline_ms)
         # What was needed of them is duplicated, and the wait may be long.
         peer.close_fds()
         return await outcome(begun)
 
     async def _status(self, request: Request) -> OperationResult | OperationsResult:
         params = read_params(StatusParams, request)
+        requester = self._requester(request.peer)
         if params.migration is not None:
-            return OperationResult.of(self._operations.get(params.migration).snapshot())
-        return listed(self._operations.newest_first(), params, request.peer.limit)
+            operation = self._operations.get(params.migration, requester)
+            return OperationResult.of(operation.snapshot())
+        return listed(self._operations.newest_first(requester), params, request.peer.limit)
 
     async def _cancel(self, request: Request) -> OperationResult:
         migration = read_params(MigrationParams, request).migration
-        return OperationResult.of((await self._operations.cancel(migration)).snapshot())
+        operation = await self._operations.cancel(migration, self._requester(request.peer))
+        return OperationResult.of(operation.snapshot())
 
     async def _devices(self, request: Request) -> tuple[DeviceResult, ...]:
         read_params(NoParams, request)
@@ -260,18 +268,24 @@ class Api:
     async def _release(self, request: Request) -> ReleasedResult:
         device = read_params(ReleaseParams, request).device
         kept = self._targets.keeper.named(device)
-        self._operations.device_goes(kept.owner)
+        self._operations.device_goes(kept.owner, self._requester(request.peer))
         await self._targets.keeper.close(kept)
         return ReleasedResult()
 
-    def _wish(self, params: PrepareParams, request: Request) -> Wish:
+    def _wish(self, params: WishParams, request: Request, committer: int | None = None) -> Wish:
+        requester = self._requester(request.peer)
         return Wish(
             migration=params.migration,
             state=params.state,
             target=self._targets.resolve(params.target),
             target_json=params.target.model_dump(mode="json", exclude_unset=True),
             began_ns=request.began_ns,
+            requester=requester,
+            owners=requester.owning(committer),
         )
+
+    def _requester(self, peer: Peer) -> Requester:
+        return Requester(peer.user, self._settings.is_operator(peer))
 
 
 def _act_for(peer: Peer) -> None:

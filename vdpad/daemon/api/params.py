@@ -29,6 +29,9 @@ MAX_LISTED = 1000
 """Operations in one reply of `status`, at most."""
 
 Migration = Annotated[str, Field(pattern=f"^{NAME}$", max_length=128)]
+MAX_UID = (1 << 32) - 2
+"""The highest that a user can have: Linux include/linux/uidgid.h, uid_valid."""
+
 Deadline = Annotated[
     Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None,
     OrAbsent(),
@@ -46,8 +49,8 @@ class CheckParams(Params):
     target: TargetParams
 
 
-class PrepareParams(Params):
-    """prepare."""
+class WishParams(Params):
+    """What prepare and restore have both."""
 
     migration: Migration
     state: NetState
@@ -55,7 +58,13 @@ class PrepareParams(Params):
     deadline_ms: Deadline = None
 
 
-class RestoreParams(PrepareParams):
+class PrepareParams(WishParams):
+    """prepare."""
+
+    committer: Annotated[Annotated[int, Field(ge=0, le=MAX_UID)] | None, OrAbsent()] = None
+
+
+class RestoreParams(WishParams):
     """restore."""
 
     descriptors: DescriptorPlaces = IN_ORDER

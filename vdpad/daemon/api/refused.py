@@ -12,6 +12,7 @@ from typing import Any
 
 from vdpad.daemon.api.params import NAME
 from vdpad.daemon.events.requests import NotAllowed, RequestRefused
+from vdpad.daemon.operations.requester import NotYours
 from vdpad.daemon.targets.target_params import KINDS
 from vdpad.service.events.event import Event
 from vdpad.service.refusal import Kind, Refusal
@@ -58,7 +59,7 @@ def subject_of(request: Request) -> Subject:
 
 def refused_event(subject: Subject, error: Refusal) -> Event | None:
     """The event for a request that was answered with an error, if there is to be one."""
-    if isinstance(error, SenderNotAllowed):
+    if isinstance(error, SenderNotAllowed | NotYours):
         return NotAllowed(subject.method, str(error), subject.migration)
     # The end of a commit was told when it came, and is repeated to whoever asks again.
     if subject.method not in _METHODS or "report" in error.data:

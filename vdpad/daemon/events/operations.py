@@ -55,9 +55,12 @@ class Committing(OfOperation):
     NAME = "committing"
     MESSAGE_ID = "1d86ccbde60e4e3c8996e3c559fcde00"
     commands: int
+    lent: str = ""
+    """What it works on, where that was lent, by the kernel's numbers."""
 
     def sentence(self) -> str:
-        return f"{self.migration}: sending {_commands(self.commands)} to {self.where()}"
+        lent = self.lent and f" ({self.lent})"
+        return f"{self.migration}: sending {_commands(self.commands)} to {self.where()}{lent}"
 
 
 @dataclass(frozen=True, slots=True)

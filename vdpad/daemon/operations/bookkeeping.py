@@ -29,6 +29,7 @@ from vdpad.daemon.records.endings import (
 )
 from vdpad.daemon.records.file import BadRecord, Record, StoredRecord
 from vdpad.daemon.records.recalled import ending, interrupted
+from vdpad.queues.control_queue import Lent
 from vdpad.restore.program import Program
 from vdpad.restore.report import Report
 from vdpad.service.events.announcing import Announce
@@ -62,8 +63,11 @@ class Bookkeeping:
         self._settling: asyncio.TimerHandle | None = None
         """The next time that one is made small, where there are any."""
 
-    def recall(self) -> Iterator[tuple[Details, Ending]]:
-        """What earlier daemons did, oldest first. What they left unended is told, once."""
+    def recall(self) -> Iterator[tuple[Details, Ending, Lent | None]]:
+        """What earlier daemons did, oldest first, and with what was lent for it.
+
+        What they left unended is told, once.
+        """
         records = self._records.load()
         if records:
             self._announce(RecordsRead(len(records)))
@@ -77,7 +81,7 @@ class Bookkeeping:
             if report is not None:
                 end = replace(end, ended=datetime.now(UTC))
                 self._tell_once(found, end, report)
-            yield found.body, end
+            yield found.body, end, found.lent
 
     def _tell_once(self, found: StoredRecord, end: Ending, report: Report) -> None:
         """Tells of an interruption, and writes down that it was told."""
@@ -91,7 +95,7 @@ class Bookkeeping:
                 device_must_reset=report.device_must_reset,
             )
         )
-        self._records.rewrite(found.body, end)
+        self._records.rewrite(found.body, end, found.lent)
 
     def begin(self, details: Details, program: Program) -> Record:
         """The record of an operation that is prepared."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 from vdpad.daemon.operations.operation import Operation, Snapshot
+from vdpad.daemon.operations.requester import Requester
 from vdpad.service.refusal import Kind, Refusal
 
 # Changes that wait for one who watches. Stops one who does not read from filling memory.
@@ -22,9 +23,10 @@ _IS_STOPPING = "the daemon is stopping; ask the next one"
 
 
 class Watch:
-    """All changes from one moment on, for one reader."""
+    """All changes from one moment on that one reader may see."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Requester) -> None:
+        self.reader = reader
         self._waiting: deque[Snapshot] = deque()
         self._news = asyncio.Event()
         self._end = ""
@@ -67,15 +69,17 @@ class Changes:
 
     def tell(self, operation: Operation) -> None:
         """An operation has come, or changed."""
-        if self._watches:
+        owners = operation.details.owners
+        watches = [each for each in self._watches if each.reader.may(owners)]
+        if watches:
             snapshot = operation.snapshot()
-            for each in self._watches:
+            for each in watches:
                 each.tell(snapshot)
 
     @contextmanager
-    def watched(self) -> Iterator[Watch]:
+    def watched(self, reader: Requester) -> Iterator[Watch]:
         """What comes while the context lasts."""
-        watch = Watch()
+        watch = Watch(reader)
         self._watches.add(watch)
         if self._is_over:
             watch.end(_IS_STOPPING)

@@ -18,7 +18,8 @@ from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.details import report_of
 from vdpad.daemon.records.endings import Failure, Success
 from vdpad.daemon.settings import Replay
-from vdpad.queues.control_queue import ControlQueue
+from vdpad.daemon.targets.lent import lent_as
+from vdpad.queues.control_queue import ControlQueue, Lent
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.restore.report import Report
 from vdpad.service.events.announcing import Announce
@@ -68,14 +69,15 @@ class Commits:
             raise Refusal(Kind.BUSY, f"the commit of {owner} has this device", migration=owner)
         queue = ready.destination.open(fds)
         self._running.add(identity, operation.migration)
-        ready.record.begin()
-        self._soon(Committing(*operation.details.named, operation.details.commands))
+        lent = lent_as(queue) if operation.is_lent else None
+        ready.record.begin(lent)
+        self._soon(_committing(operation, lent))
         deadline_ms = deadline_ms or self.timing.deadline_ms
         task = asyncio.get_running_loop().create_task(
             self._run(operation, ready, queue, identity, deadline_ms),
             name=f"commit {operation.migration}",
         )
-        commit = Commit(task)
+        commit = Commit(task, lent)
         operation.enter(commit)
         return commit
 
@@ -115,6 +117,11 @@ class Commits:
                 poll_ns=self.timing.poll_us * 1000,
                 progress=ready.record.progress,
             )
+
+
+def _committing(operation: Operation, lent: Lent | None) -> Committing:
+    told = "" if lent is None else str(lent)
+    return Committing(*operation.details.named, operation.details.commands, told)
 
 
 def _ending(report: Report, replayed: Replayed) -> Success | Failure:

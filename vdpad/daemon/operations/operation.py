@@ -8,10 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from vdpad.daemon.operations.phases import Commit, OperationPhase, Ready
+from vdpad.daemon.operations.requester import Requester
 from vdpad.daemon.operations.transitions import State, after
 from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.endings import AnyEnding, Ending
+from vdpad.daemon.records.owners import Owners
 from vdpad.daemon.targets.interface import Target
+from vdpad.queues.control_queue import Lent
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 
@@ -27,6 +30,9 @@ class Wish:
     """The target as the caller named it, for replies."""
     began_ns: int
     """perf_counter_ns when the request came in: preparing is counted from here."""
+    requester: Requester
+    owners: Owners
+    """Whose the operation will be."""
 
     def digest(self) -> str:
         """Tells this state and target from others: sha256 over their canonical JSON."""
@@ -52,15 +58,18 @@ def _nobody(_: "Operation") -> None:
 class Operation:
     """One migration's restore: details that stay, and the phase that it is in."""
 
-    __slots__ = ("_phase", "_state", "details", "memory", "tell")
+    __slots__ = ("_phase", "_state", "details", "lent", "memory", "tell")
 
-    def __init__(self, details: Details, phase: Ready | Ending) -> None:
+    def __init__(self, details: Details, phase: Ready | Ending, lent: Lent | None = None) -> None:
         """
         Args:
             details: of it; they stay.
             phase: in which it begins here.
+            lent: what an earlier daemon's commit was lent, where it was lent anything.
         """
         self.details = details
+        self.lent = lent
+        """What its commit works on, or did, where that was lent."""
         self.memory = phase.memory if isinstance(phase, Ready) else 0
         """About how many bytes its program takes while it has not ended."""
         self._state = after(None, phase)
@@ -76,6 +85,8 @@ class Operation:
         """
         self._state = after(self._state, phase)
         self._phase = phase
+        if isinstance(phase, Commit):
+            self.lent = phase.lent
         self.tell(self)
 
     def snapshot(self) -> Snapshot:
@@ -97,6 +108,11 @@ class Operation:
     def migration(self) -> str:
         """By which it is known."""
         return self.details.migration
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether its ring comes with its commit."""
+        return self.details.target["kind"] == "lent"
 
     @property
     def has_ended(self) -> bool:

@@ -6,14 +6,16 @@ it (records/), which goes the same way and outlives the daemon. One that the dae
 before anything was sent, by its death or by `stop`, is renewable: the same may be prepared again,
 in its place.
 
-Only `begin` has a commit begin, and only the commit's own task (commits.py) ends it. Whoever asks
-for the same again while it runs waits for the same end, and afterwards gets the record of it. A
-lend that is refused leaves the operation prepared, since no device was touched.
+It belongs to who prepared it (requester.py). Only `begin` has a commit begin, and only the commit's
+own task (commits.py) ends it. Whoever asks for the same again while it runs waits for the same end,
+and afterwards gets the record of it; but not who lends another ring. A lend that is refused leaves
+the operation prepared, since no device was touched.
 
 Nothing here suspends between looking at a state and changing it; that is all the locking there is.
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from vdpad.daemon.events.operations import Cancelled, Prepared
@@ -24,10 +26,13 @@ from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.phases import Begun, Commit, Ready
 from vdpad.daemon.operations.preparing import Preparing, cut_short, prepared
 from vdpad.daemon.operations.registry import Registry
+from vdpad.daemon.operations.repeated import owners_again, refuse_another, refuse_another_ring
+from vdpad.daemon.operations.requester import Requester
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Cancellation, Interruption, Shutdown
+from vdpad.daemon.records.owners import NOBODY
 from vdpad.daemon.settings import Limits, Replay
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.refusal import Kind, Refusal
@@ -66,8 +71,8 @@ class Operations:
 
     def recall(self) -> None:
         """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
-        for details, ending in self._books.recall():
-            self._registry.add(Operation(details, ending))
+        for details, ending, lent in self._books.recall():
+            self._registry.add(Operation(details, ending, lent))
         self._registry.forget_ended()
 
     def use(self, limits: Limits, timing: Replay) -> None:
@@ -81,17 +86,21 @@ class Operations:
         On cancellation the device is let go of, and nothing is recorded.
 
         Raises:
-            Refusal: incompatible, conflict, overloaded; what the target raises.
+            Refusal: incompatible, conflict, not-allowed (the migration is another user's),
+                overloaded; what the target raises.
         """
         digest = wish.digest()
         while (earlier := self._preparing.get(wish.migration)) is not None:
-            _refuse_another(earlier.digest, digest)
+            refuse_another(wish, digest, earlier.owners, earlier.digest)
             await earlier.ended.wait()
         known = self._registry.find(wish.migration)
         if known is not None:
-            _refuse_another(known.details.digest, digest)
+            details = known.details
+            owners = owners_again(details.owners, wish) if known.renewable else details.owners
+            refuse_another(wish, digest, owners, details.digest)
             if not known.renewable:
                 return known
+            wish = replace(wish, owners=owners)
         if self._stopping:
             raise _is_stopping()
         self._registry.make_room(len(self._preparing))
@@ -109,20 +118,23 @@ class Operations:
         )
         return operation
 
-    def begin(self, migration: str, fds: list[int], deadline_ms: int | None) -> Begun:
+    def begin(
+        self, migration: str, requester: Requester, fds: list[int], deadline_ms: int | None
+    ) -> Begun:
         """Begins the commit of a prepared operation; one that was begun stays as it is.
 
         Args:
             migration: of a prepared operation.
+            requester: who asks for it.
             fds: the request's descriptors; they stay the caller's to close.
             deadline_ms: for the whole replay; None for the configured one.
 
         Raises:
-            Refusal: no-such-migration (or the daemon ended it before its commit), busy, conflict
-                (it was cancelled).
+            Refusal: no-such-migration (or the daemon ended it before its commit), not-allowed,
+                busy, conflict (it was cancelled, or was begun on another ring).
             BadLend: the operation stays prepared.
         """
-        operation = self.get(migration)
+        operation = self.get(migration, requester)
         match operation.phase:
             case Ready() as ready:
                 return self._commits.start(operation, ready, fds, deadline_ms)
@@ -139,19 +151,21 @@ class Operations:
                     "prepare the same again",
                 )
             case begun:
+                refuse_another_ring(operation, fds)
                 return begun
 
-    def get(self, migration: str) -> Operation:
+    def get(self, migration: str, requester: Requester) -> Operation:
         """The operation of a migration.
 
         Raises:
-            Refusal: no-such-migration.
+            Refusal: no-such-migration, not-allowed.
         """
         operation = self._registry.find(migration)
         if operation is None:
             raise Refusal(
                 Kind.NO_SUCH_MIGRATION, "nothing was prepared for this migration, or long ago"
             )
+        requester.check(operation.details.owners)
         return operation
 
     def was_restored(self, migration: str) -> bool:
@@ -159,33 +173,38 @@ class Operations:
         operation = self._registry.find(migration)
         return operation is not None and operation.state is State.RESTORED
 
-    def newest_first(self) -> list[Operation]:
-        """All operations."""
-        return self._registry.newest_first()
+    def newest_first(self, requester: Requester) -> list[Operation]:
+        """All operations that he may see."""
+        everything = self._registry.newest_first()
+        return [each for each in everything if requester.may(each.details.owners)]
 
     def by_state(self) -> dict[str, int]:
         """How many operations are in each state."""
         return self._registry.by_state()
 
-    async def cancel(self, migration: str) -> Operation:
+    async def cancel(self, migration: str, requester: Requester) -> Operation:
         """Cancels a prepared operation and lets go of its device; one that has ended stays.
 
         Raises:
-            Refusal: no-such-migration; busy: its commit runs, and commands cannot be called back.
+            Refusal: no-such-migration, not-allowed; busy: its commit runs, and commands cannot be
+                called back.
         """
-        operation = self.get(migration)
+        operation = self.get(migration, requester)
         ready = self._cancel(operation, Cancellation(ended=datetime.now(UTC)))
         if ready is not None:
             await ready.destination.give_up()
         return operation
 
-    def device_goes(self, migration: str) -> None:
+    def device_goes(self, migration: str, requester: Requester) -> None:
         """The device that this migration has is about to be released: no commit will come.
 
+        Of a migration that is not known any more it is an operator's.
+
         Raises:
-            Refusal: busy: its commit runs.
+            Refusal: not-allowed; busy: its commit runs.
         """
         operation = self._registry.find(migration)
+        requester.check(NOBODY if operation is None else operation.details.owners)
         if operation is not None:
             self._cancel(operation, Cancellation(ended=datetime.now(UTC)))
 
@@ -218,7 +237,7 @@ class Operations:
         """
         task = asyncio.current_task()
         assert task is not None
-        under_way = self._preparing[wish.migration] = Preparing(digest, task)
+        under_way = self._preparing[wish.migration] = Preparing(digest, wish.owners, task)
         try:
             return await prepared(wish, digest, self._books)
         except asyncio.CancelledError:
@@ -257,12 +276,3 @@ def _is_stopping() -> Refusal:
     return Refusal(
         Kind.OVERLOADED, "the daemon is stopping and takes on nothing more; ask the next one"
     )
-
-
-def _refuse_another(known: str, digest: str) -> None:
-    if known != digest:
-        raise Refusal(
-            Kind.CONFLICT,
-            "this migration is known with another state or target; give it another name",
-            digest=known,
-        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from vdpad.daemon.records.endings import Ending, Failure, Success
 from vdpad.daemon.records.file import Record
 from vdpad.daemon.targets.interface import Destination
+from vdpad.queues.control_queue import Lent
 from vdpad.restore.program import Program
 from vdpad.restore.report import Report
 from vdpad.service.refusal import Kind, Refusal
@@ -37,12 +38,14 @@ class Ready:
 class Commit:
     """Its commit runs, as a task that is no request's."""
 
-    def __init__(self, task: "asyncio.Task[Success | Failure]") -> None:
+    def __init__(self, task: "asyncio.Task[Success | Failure]", lent: Lent | None = None) -> None:
         """
         Args:
             task: ends when the commit has ended, and raises only what is a fault of ours.
+            lent: what it works on, where that was lent.
         """
         self.task = task
+        self.lent = lent
         self._waiting = 0
 
     async def ending(self) -> Success | Failure:

@@ -10,6 +10,7 @@ from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.operation import Operation, Wish
 from vdpad.daemon.operations.phases import Ready
 from vdpad.daemon.records.details import Details
+from vdpad.daemon.records.owners import Owners
 from vdpad.daemon.targets.interface import Destination, Terms
 from vdpad.restore.plan import DoesNotFit, Incompatible, Plan, plan
 from vdpad.restore.program import by_name, encode
@@ -22,6 +23,7 @@ class Preparing:
     """A prepare under way, which takes time where a device comes up."""
 
     digest: str
+    owners: Owners
     task: "asyncio.Task[Any]"
     """The request's."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,6 +96,7 @@ def _details(
         doorbells=doorbells,
         widened=widened,
         prepare_us=prepare_us,
+        owners=wish.owners,
         began=datetime.now(UTC) - timedelta(microseconds=prepare_us),
     )
 

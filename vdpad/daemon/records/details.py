@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field, JsonValue
 
+from vdpad.daemon.records.owners import NOBODY, Owners
 from vdpad.restore.replay import Replayed
 from vdpad.restore.report import Commands, Report, report
 from vdpad.state.problems import invalid
@@ -35,6 +36,7 @@ class Details(StrictModel):
     prepare_us: Annotated[int, Field(ge=0)]
     began: AwareDatetime | None = None
     """When preparing it began, by the wall clock; None where an older vdpad wrote it down."""
+    owners: Owners = NOBODY
 
     @property
     def named(self) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from vdpad.daemon.targets.target_params import LentParams
-from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.control_queue import ControlQueue, Lent
 from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import check_room, largest_command
@@ -81,6 +81,21 @@ class LentTarget:
 
     async def give_up(self) -> None:
         """Nothing: the device is the lender's."""
+
+
+def lent_as(queue: ControlQueue) -> Lent:
+    """What such a target's queue was lent as."""
+    assert isinstance(queue, LentQueue)
+    return queue.lent
+
+
+def lent_by(fds: list[int]) -> Lent:
+    """What a request's descriptors lend.
+
+    Raises:
+        BadLend: they are not what a lent target needs.
+    """
+    return LentDescriptors.from_list(fds).check()
 
 
 def _geometry(params: LentParams) -> RingGeometry:

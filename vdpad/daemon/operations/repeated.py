@@ -1,0 +1,36 @@
+"""The same again: what is asked for once more, and what only looks like it."""
+
+from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.records.owners import NOBODY, Owners
+from vdpad.daemon.targets.lent import lent_by
+from vdpad.service.refusal import Kind, Refusal
+
+
+def owners_again(owners: Owners, wish: Wish) -> Owners:
+    """Whose an operation is that may be prepared again: nobody's is the finder's."""
+    return wish.owners if owners == NOBODY else owners
+
+
+def refuse_another(wish: Wish, digest: str, owners: Owners, known: str) -> None:
+    """Refuses a wish for what is another user's, or was another wish."""
+    wish.requester.check(owners)
+    what = "state or target" if known != digest else "committer"
+    if known != digest or wish.owners.committer not in (None, owners.committer):
+        raise Refusal(
+            Kind.CONFLICT,
+            f"this migration is known with another {what}; give it another name",
+            digest=known,
+        )
+
+
+def refuse_another_ring(operation: Operation, fds: list[int]) -> None:
+    """Refuses what would be told that its ring was used, and was not."""
+    if not fds or operation.lent is None:
+        return
+    if lent_by(fds) != operation.lent:
+        raise Refusal(
+            Kind.CONFLICT,
+            f"this migration's commit was begun on another ring ({operation.lent}), and nothing "
+            "was done with this one; prepare the state under another name",
+            digest=operation.details.digest,
+        )
