@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 from collections.abc import Callable, Mapping
 
 from vdpad.errors import VdpadError
@@ -52,6 +53,8 @@ class RecordingDevice:
         """What a stop tells; a ring that is not in here stays where it began."""
         self.mapped: list[MappedRegion] = []
         self.state = b""
+        self.waits_for_state = False
+        """Whether there was nothing to load, and no end either, when it last looked."""
         self._ring: memoryview | None = None
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -110,16 +113,29 @@ class RecordingDevice:
     async def save(self, fd: int) -> None:
         await self._asked("save")
         try:
-            await asyncio.to_thread(os.write, fd, self.state)
+            if self.state:
+                os.write(fd, self.state)
         except OSError as error:
             raise Unwilling(f"expected a pipe, got {error}") from error
 
     async def load(self, fd: int) -> None:
         await self._asked("load")
+        data = b""
         try:
-            self.state = await asyncio.to_thread(_read_all, fd)
+            while some := await self._read(fd):
+                data += some
         except OSError as error:
             raise Unwilling(f"expected a pipe, got {error}") from error
+        self.state = data
+
+    async def _read(self, fd: int) -> bytes:
+        """Not on a thread: on cancellation nothing may use the descriptor afterwards."""
+        while not select.select([fd], [], [], 0)[0]:
+            self.waits_for_state = True
+            self._did_something.set()
+            await asyncio.sleep(0.001)
+        self.waits_for_state = False
+        return os.read(fd, 4096)
 
     async def _asked(self, what: str, how: str = "") -> None:
         self.did.append(f"{what} {how}".rstrip())
@@ -128,10 +144,3 @@ class RecordingDevice:
             await self.gate.wait()
         if what in self.unwilling:
             raise Unwilling(f"expected nobody to ask for {what}, somebody did")
-
-
-def _read_all(fd: int) -> bytes:
-    data = b""
-    while some := os.read(fd, 4096):
-        data += some
-    return data
