@@ -55,7 +55,7 @@ async def test_what_is_offered(served: Served) -> None:
 
 async def test_features_that_no_session_can_serve_are_left_out(served: Served) -> None:
     served.device.features |= {26, Feature.ACCESS_PLATFORM, Feature.GUEST_UDP_TUNNEL_GSO}
-    session = Session(served.device, served.session.front_end)
+    session = Session(served.device, served.session.front_end, asyncio.Event().wait)
     assert session.offered == FEATURES
     await session.end()
 
@@ -547,6 +547,22 @@ async def test_a_transfer_that_nobody_asks_for_ends_with_the_next(served: Served
         assert await front_end.number(page.SET_DEVICE_STATE_FD, page.state(0, 0), fds) == 256
     front_end.close()
     await served.end()
+
+
+async def test_a_state_without_an_end_does_not_outlive_its_front_end(served: Served) -> None:
+    front_end = served.front_end
+    await front_end.send(page.SET_PROTOCOL_FEATURES, u64(ALL_SERVED))
+    # Somebody else holds the other end.
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        loading = page.state(1, 0)
+        assert await front_end.number(page.SET_DEVICE_STATE_FD, loading, [reader.fileno()]) == 256
+        await front_end.send(page.CHECK_DEVICE_STATE)
+        async with asyncio.timeout(GUARD):
+            await served.device.until(lambda: served.device.waits_for_state)
+        front_end.close()
+        assert await served.end() is None
+    assert "the front end is gone" in served.refusals[0]
 
 
 # --- the order of replies ---

@@ -22,7 +22,7 @@ from vdpad.vhost_user.faults import BadConnection, BadMessage, FrontEndGone
 from vdpad.vhost_user.messages import Header
 from vdpad.vhost_user.shapes import check_header, check_message
 from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
-from vdpad.wire.readiness import readable, writable
+from vdpad.wire.readiness import hung_up, readable, writable
 
 _UCRED = struct.Struct("=iII")
 
@@ -110,6 +110,10 @@ class Channel:
     def close(self) -> None:
         """Ends the connection: at once for the other side, some time after for us."""
         hang_up(self._socket, self.front_end.uid)
+
+    async def gone(self) -> None:
+        """Returns once the other side has closed its end, whatever of it was not read yet."""
+        await hung_up(self._socket)
 
     async def receive(self) -> FrontEndMessage | None:
         """The next message; None where the other side ended the connection between two.

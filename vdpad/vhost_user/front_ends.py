@@ -79,7 +79,7 @@ class FrontEnds:
         """
         channel = Channel(connection)
         with contextlib.closing(channel):
-            self.session = session = Session(self._device, channel.front_end)
+            self.session = session = Session(self._device, channel.front_end, channel.gone)
             try:
                 await self._converse(channel, session)
             finally:

@@ -40,7 +40,7 @@ from vdpad.vhost_user.device import Start, VhostUserDevice
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.guest_regions import GuestRegions
 from vdpad.vhost_user.messages import MemoryRegion, ProtocolFeature
-from vdpad.vhost_user.transfer import Transfer
+from vdpad.vhost_user.transfer import Gone, Transfer
 from vdpad.vhost_user.vrings import GuestVrings
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
@@ -83,8 +83,14 @@ class Session:
     then only `end` is of use.
     """
 
-    def __init__(self, device: VhostUserDevice, front_end: FrontEnd) -> None:
-        """A new one; the device is stopped, and nobody else's until `end`."""
+    def __init__(self, device: VhostUserDevice, front_end: FrontEnd, gone: Gone) -> None:
+        """A new one; the device is stopped, and nobody else's until `end`.
+
+        Args:
+            device: that the front end is given.
+            front_end: who it is.
+            gone: returns once the front end is gone.
+        """
         self.device = device
         self.front_end = front_end
         self.state = SessionState.NEW
@@ -98,7 +104,7 @@ class Session:
         """What the front end took."""
         self.vrings = GuestVrings(device.queues, front_end.uid)
         """For others to look at."""
-        self.transfer = Transfer()
+        self.transfer = Transfer(gone)
         """The device's state on its way."""
         self.status = 0
         """The device status as the front end wrote it."""

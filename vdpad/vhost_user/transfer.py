@@ -3,22 +3,32 @@
 It begins by SET_DEVICE_STATE_FD and is asked for by CHECK_DEVICE_STATE, which waits for its end:
 the front end has read or written all of it by then. One that nobody asked for ends when the next
 one begins.
+
+Whoever gave the descriptor chooses whether it ever ends: others may hold a pipe's other end, and
+datagrams have no end. So who waits for it waits for the front end's going away as well.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from typing import Any
 
-from vdpad.vhost_user.faults import NotServed
+from vdpad.vhost_user.faults import FrontEndGone, NotServed
 from vdpad.wire.descriptors import CLOSER
 
 Move = Callable[[int], Coroutine[None, None, None]]
+Gone = Callable[[], Coroutine[Any, Any, object]]
 
 
 class Transfer:
     """At most one at a time."""
 
-    def __init__(self) -> None:
-        """None so far."""
+    def __init__(self, gone: Gone) -> None:
+        """None so far.
+
+        Args:
+            gone: returns once the front end is gone.
+        """
+        self._gone = gone
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, move: Move, fd: int, uid: int) -> None:
@@ -39,16 +49,29 @@ class Transfer:
         self._task.add_done_callback(lambda _: _close(fd, uid))
 
     async def ended(self) -> None:
-        """Returns when it has ended well. On cancellation it is cancelled too.
+        """Returns when it has ended well. On cancellation it goes on until `close`.
 
         Raises:
             NotServed: there is none.
+            FrontEndGone: nobody waits for it any more; it was cancelled.
             VdpadError: what the device says.
         """
-        task, self._task = self._task, None
-        if task is None:
+        if self._task is None:
             raise NotServed("expected a state that was transferred, got none; send its descriptor")
+        await self._ended_or_gone(self._task)
+        if not self._task.done():
+            await self.close()
+            raise FrontEndGone("the front end is gone before its state's end")
+        task, self._task = self._task, None
         await task
+
+    async def _ended_or_gone(self, task: asyncio.Task[None]) -> None:
+        gone = asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            await asyncio.wait([gone])
 
     async def close(self) -> None:
         """Ends it, whatever it has come to."""
