@@ -54,7 +54,7 @@ class RecordingDevice:
         self.mapped: list[MappedRegion] = []
         self.state = b""
         self.waits_for_state = False
-        """Whether there was nothing to load, and no end either, when it last looked."""
+        """Whether it loads, and there is nothing to read and no end either."""
         self._ring: memoryview | None = None
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -130,11 +130,13 @@ class RecordingDevice:
 
     async def _read(self, fd: int) -> bytes:
         """Not on a thread: on cancellation nothing may use the descriptor afterwards."""
-        while not select.select([fd], [], [], 0)[0]:
-            self.waits_for_state = True
-            self._did_something.set()
-            await asyncio.sleep(0.001)
-        self.waits_for_state = False
+        try:
+            while not select.select([fd], [], [], 0)[0]:
+                self.waits_for_state = True
+                self._did_something.set()
+                await asyncio.sleep(0.001)
+        finally:
+            self.waits_for_state = False
         return os.read(fd, 4096)
 
     async def _asked(self, what: str, how: str = "") -> None:

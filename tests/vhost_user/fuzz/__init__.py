@@ -1,0 +1,1 @@
+"""Sessions that nobody would hold, against the real session and channel."""
