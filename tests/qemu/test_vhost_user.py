@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.support.descriptors import no_descriptor_left
+from tests.vhost_user.back_end import GUARD, BackEnd, back_end
 from tests.vhost_user.recording_device import CONFIG, RecordingDevice
-from vdpad.errors import VdpadError
 from vdpad.vhost_user.device import Start
-from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.virtio.features import Feature
 from vdpad.virtio.split_ring import RingAddresses
 
@@ -24,76 +19,16 @@ from .pci import open_virtio_net
 from .versions import TRIXIE_BACKPORTS, release
 from .vhost_user import ALL_QUEUES, NETDEV, Machine, machine
 
-GUARD = 20.0
 PAIRS, ALL = 4, 5
 """How many rings a card has whose VMM keeps the control queue, and one with all of its queues."""
 ISR_CONFIG = 2
 
 
-@dataclass
-class BackEnd:
-    """A back end in this process, which front ends are served by one after the other."""
-
-    path: Path
-    device: RecordingDevice = field(default_factory=lambda: RecordingDevice(queues=ALL))
-    refusals: list[str] = field(default_factory=list)
-    ends: list[VdpadError | None] = field(default_factory=list)
-    """What each session came to."""
-
-    def __post_init__(self) -> None:
-        self.front_ends = FrontEnds(self.device, self._refused)
-        self.session: asyncio.Task[None] | None = None
-
-    async def serve(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(str(self.path))
-            listener.listen()
-            listener.setblocking(False)
-            while True:
-                self.session = asyncio.create_task(self.front_ends.serve_next(listener))
-                try:
-                    await asyncio.wait([self.session])
-                finally:
-                    self.session.cancel()
-                    await asyncio.wait([self.session])
-                if not self.session.cancelled():
-                    error = self.session.exception()
-                    assert error is None or isinstance(error, VdpadError)
-                    self.ends.append(error)
-
-    async def until(self, true: Callable[[], object]) -> None:
-        async with asyncio.timeout(GUARD):
-            await self.device.until(true)
-
-    async def start(self, number: int) -> Start:
-        """The device's start of this number, from 1 on, once it has come."""
-        await self.until(lambda: len(self.device.starts) >= number and self.device.started)
-        assert len(self.device.starts) == number
-        return self.device.starts[-1]
-
-    async def stop(self, number: int) -> None:
-        """Returns once the device was stopped so often."""
-        await self.until(lambda: self.device.did.count("stop") == number)
-
-    def _refused(self, request: str, error: VdpadError) -> None:
-        self.refusals.append(f"{request}: {error}")
-
-
-@asynccontextmanager
-async def back_end(folder: Path, without: Iterable[int] = ()) -> AsyncIterator[BackEnd]:
-    """A back end that listens; at the end it has refused nothing, and nothing of it is left."""
-    with no_descriptor_left():
-        served = BackEnd(folder / "back-end")
-        served.device.features -= frozenset(without)
-        serving = asyncio.create_task(served.serve())
-        await asyncio.sleep(0)
-        yield served
-        serving.cancel()
-        await asyncio.wait([serving])
-    assert served.refusals == []
-    assert served.ends == [None] * len(served.ends)
-    assert served.device.started is None
-    assert served.device.mapped == []
+def card(without: Iterable[int] = ()) -> RecordingDevice:
+    """A device with the queues of a card that gives them all."""
+    device = RecordingDevice(queues=ALL)
+    device.features -= frozenset(without)
+    return device
 
 
 def check_rings(start: Start, number: int, bases: dict[int, int]) -> None:
@@ -148,7 +83,10 @@ async def live(qemu: Machine, served: BackEnd, number: int) -> None:
 
 
 async def test_a_vmm_that_keeps_the_control_queue(program: str, tmp_path: Path) -> None:
-    async with back_end(tmp_path) as served, machine(program, NETDEV, served.path) as qemu:
+    async with (
+        back_end(tmp_path / "back-end", card()) as served,
+        machine(program, NETDEV, served.path) as qemu,
+    ):
         await live(qemu, served, PAIRS)
         start = served.device.starts[0]
         assert Feature.CTRL_VQ not in start.features
@@ -166,7 +104,7 @@ async def test_a_vmm_that_gives_all_queues(
     program: str, tmp_path: Path, without: tuple[Feature, ...], number: int
 ) -> None:
     async with (
-        back_end(tmp_path, without) as served,
+        back_end(tmp_path / "back-end", card(without)) as served,
         machine(program, ALL_QUEUES, served.path) as qemu,
     ):
         await live(qemu, served, number)
@@ -176,7 +114,10 @@ async def test_a_vmm_that_gives_all_queues(
 
 @pytest.mark.parametrize("program", [TRIXIE_BACKPORTS], ids=["trixie-backports"], indirect=True)
 async def test_a_guest_hears_of_another_config_space(program: str, tmp_path: Path) -> None:
-    async with back_end(tmp_path) as served, machine(program, ALL_QUEUES, served.path) as qemu:
+    async with (
+        back_end(tmp_path / "back-end", card()) as served,
+        machine(program, ALL_QUEUES, served.path) as qemu,
+    ):
         await qemu.drive(ALL)
         await served.start(1)
         device = qemu.blocks.device
@@ -198,7 +139,7 @@ async def test_a_vmm_comes_back(program: str, tmp_path: Path) -> None:
     assert told is not None
     reconnect = ",reconnect-ms=100" if told >= (9, 2) else ",reconnect=1"
     async with (
-        back_end(tmp_path) as served,
+        back_end(tmp_path / "back-end", card()) as served,
         machine(program, NETDEV, served.path, reconnect) as qemu,
     ):
         await qemu.drive(PAIRS)
