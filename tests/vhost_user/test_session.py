@@ -11,6 +11,7 @@ from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import Served
 from tests.vhost_user.front_end import ALL_SERVED, GUARD, NEED_REPLY, REPLY, VERSION, FrontEnd, u64
 from tests.vhost_user.recording_device import CONFIG, FEATURES
+from vdpad.vhost_user.back_channel import BackChannel
 from vdpad.vhost_user.session import Session, SessionState
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.features import Feature
@@ -711,3 +712,15 @@ async def test_what_is_no_channel_is_refused(served: Served) -> None:
     for fd in (front_end.memory.fd, front_end.eventfd(), datagrams.fileno()):
         assert await front_end.acked(page.SET_BACKEND_REQ_FD, b"", [fd]) != 0
     datagrams.close()
+
+
+async def test_a_channel_is_closed_also_where_its_closing_is_cancelled() -> None:
+    ours, theirs = socket.socketpair()
+    channel = BackChannel(ours.detach(), 0, reply_ack=True)
+    closing = asyncio.create_task(channel.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    with theirs:
+        assert theirs.recv(1) == b""

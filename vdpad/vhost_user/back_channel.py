@@ -49,10 +49,15 @@ class BackChannel:
         return due
 
     async def close(self) -> None:
-        """Ends it; what was not told yet never will be. Once it returns nothing is sent."""
+        """Ends it; what was not told yet never will be. Once it returns nothing is sent.
+
+        On cancellation too it is ended.
+        """
         self._task.cancel()
-        await asyncio.wait([self._task])
-        self._channel.close()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            self._channel.close()
 
     async def _tell(self) -> None:
         flags = messages.VERSION | (messages.NEED_REPLY if self._reply_ack else 0)
