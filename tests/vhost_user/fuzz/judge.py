@@ -25,6 +25,8 @@ from vdpad.errors import VdpadError
 from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.vhost_user.memory_table import MappedRegion
+from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.split_ring import Region
 
 _UNWILLING = (
     *("add_memory", "remove_memory", "start", "enable", "set_call", "stop"),
@@ -63,12 +65,19 @@ class JudgingDevice(RecordingDevice):
         for vring in start.vrings:
             assert 0 <= vring.base <= 0xFFFF
             for part in vring.addresses.parts().values():
-                start.memory.check(part.iova, part.size)
-                if self.touches_memory:
-                    start.memory.write(part.iova, start.memory.read(part.iova, part.size))
+                self._check_part(start.memory, part)
             for fd in (vring.kick, vring.call, vring.error):
                 assert fd is None or os.fstat(fd)
         await super().start(start)
+
+    def _check_part(self, memory: GuestMemory, part: Region) -> None:
+        try:
+            memory.check(part.iova, part.size)
+            if self.touches_memory:
+                memory.write(part.iova, memory.read(part.iova, part.size))
+        except VdpadError as error:
+            # Else it would pass for what the device says of its own.
+            raise AssertionError(f"expected a ring within the memory, got {part}") from error
 
     async def enable(self, index: int, enabled: bool) -> None:
         assert index in self._vrings
@@ -162,16 +171,23 @@ def _error(task: asyncio.Task[None], script: Script) -> VdpadError | None:
 
 @asynccontextmanager
 async def _nothing_left() -> AsyncIterator[None]:
-    loop, before = asyncio.get_running_loop(), (open_descriptors(), mappings(), asyncio.all_tasks())
+    loop = asyncio.get_running_loop()
     said: list[str] = []
     loop.set_exception_handler(lambda _, context: said.append(repr(context)))
+    before = _there()
     try:
         yield
         await asyncio.sleep(0)
-        assert (open_descriptors(), mappings(), asyncio.all_tasks()) == before
+        changed = before ^ _there()
+        assert not changed, changed
     finally:
         loop.set_exception_handler(None)
     assert said == []
+
+
+def _there() -> set[object]:
+    """Descriptors, mappings and tasks."""
+    return {*open_descriptors().items(), *mappings(), *asyncio.all_tasks()}
 
 
 def judge_answers(script: Script, answered: bytes) -> None:

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from tests.vhost_user.front_end import NEED_REPLY, SET_PROTOCOL_FEATURES, Memory
+from tests.vhost_user.front_end import (
+    ADD_MEM_REG,
+    NEED_REPLY,
+    REM_MEM_REG,
+    SET_MEM_TABLE,
+    SET_PROTOCOL_FEATURES,
+    VERSION,
+    Memory,
+)
 from tests.vhost_user.fuzz.script import (
     Cancel,
     ConfigChanged,
@@ -100,6 +108,25 @@ def _borrow(random: Random, steps: Steps, scripts: Sequence[Script]) -> None:
     others = random.choice(scripts).steps
     at, begin = _at(random, steps), random.randrange(len(others))
     steps[at:at] = others[begin : begin + random.choice((1, 3, 10))]
+
+
+def _take_away(random: Random, steps: Steps, _scripts: Sequence[Script]) -> None:
+    """A region that was shared is taken away, and perhaps shared again."""
+    shared = [(at, step, region) for at, step in enumerate(steps) for region in _regions(step)]
+    if not shared:
+        return
+    at, step, region = random.choice(shared)
+    again = [step] * random.choice((0, 1))
+    message = Message(REM_MEM_REG, VERSION | NEED_REPLY, bytes(8) + region)
+    steps[(at := random.randint(at, len(steps))) : at] = [message, *again]
+
+
+def _regions(step: Step) -> list[bytes]:
+    """The memory that a message shares."""
+    if not isinstance(step, Message) or step.request not in (ADD_MEM_REG, SET_MEM_TABLE):
+        return []
+    behind = step.payload[8:]
+    return [behind[at : at + 32] for at in range(0, len(behind), 32)]
 
 
 def _between(random: Random, steps: Steps, _scripts: Sequence[Script]) -> None:
@@ -212,7 +239,7 @@ def _other_kind(random: Random, steps: Steps, _scripts: Sequence[Script]) -> Non
 
 
 _MUTATIONS: tuple[Callable[[Random, Steps, Sequence[Script]], None], ...] = (
-    *(_drop, _double, _move, _shuffle, _again, _borrow, _between, _between),
+    *(_drop, _double, _move, _shuffle, _again, _borrow, _take_away, _between, _between),
     *(_flip, _flip, _set_number, _set_number, _set_number, _set_number, _set_header),
     *(_lengthen, _truncate, _split, _attach, _other_kind, _other_kind),
 )
