@@ -19,7 +19,7 @@ all: $(VENV)/ready
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
 
-check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine and no QEMU
+check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine, QEMU or testpmd
 	$(call run-tests,-m 'not machine and not fuzz' $(ARGS))
 
 test: all test-packages ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa; or what ARGS says
@@ -75,7 +75,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages machine-packages
-.PHONY: test-kernel test-qemus test-systemd test-clients
+.PHONY: test-kernel test-qemus test-dpdk test-systemd test-clients
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -92,6 +92,9 @@ test-kernel: machine-packages
 
 test-qemus: machine-packages
 	@for suite in bookworm trixie trixie-backports; do .ci/qemu $$suite >/dev/null || true; done
+
+test-dpdk: test-packages
+	@.ci/packages dpdk-testpmd=dpdk-dev
 
 test-systemd: machine-packages
 	@.ci/systemd >/dev/null || true

@@ -18,11 +18,12 @@ NEEDS = {
     "vm": ("test-kernel",),
     "guest": ("test-kernel", "test-qemus"),
     "qemu": ("test-qemus",),
+    "dpdk": ("test-dpdk",),
     "clients": ("test-clients",),
 }
 
-# Those that take longest first. Tests in all others start no machine and no QEMU.
-MACHINES = ("systemd", "vm", "guest", "qemu")
+# Those that take longest first. Tests in all others start no machine, no QEMU and no testpmd.
+MACHINES = ("systemd", "vm", "guest", "qemu", "dpdk")
 
 # In these all tests share what was booted once.
 BOOTED_ONCE = ("systemd", "vm", "guest")

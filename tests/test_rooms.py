@@ -35,6 +35,7 @@ def test_what_boots_machines_is_used_in_their_rooms_only() -> None:
     [
         (["tests/virtio"], ""),
         (["tests/vm"], "test-kernel"),
+        (["tests/dpdk"], "test-dpdk"),
         (["tests/virtio", "tests/guest", "-v", "-n2"], "test-kernel test-qemus"),
         (["tests/qemu", "-k", "nobody_forwards"], "test-qemus"),
         (["tests/qemu", "tests/clients", "-m", "not machine"], "test-clients"),

@@ -1,0 +1,1 @@
+"""DPDK's testpmd as a front end: no machine, no huge pages, as many packets as one likes."""
