@@ -229,6 +229,22 @@ async def test_one_that_comes_back_finds_all_as_it_was(on: BackEnd) -> None:
         guest.close()
 
 
+async def test_one_that_comes_back_and_says_0_goes_on_where_the_rings_stand(on: BackEnd) -> None:
+    guest = Guest(9)
+    try:
+        async with vmm(on, guest=guest) as machine:
+            await machine.start()
+            assert await machine.command(VlanAdd(5).encode()) == OK
+            assert await machine.loop(b"packet") == b"packet"
+        async with vmm(on, guest=guest) as machine:
+            await machine.start()
+            assert await machine.loop(b"again") == b"again"
+            assert settings(on)["vlans"] == [5]
+            assert await machine.command(VlanAdd(5).encode()) == ERR
+    finally:
+        guest.close()
+
+
 async def test_reset_device_forgets_everything(on: BackEnd, heard: Heard) -> None:
     async with vmm(on) as machine:
         await machine.start()

@@ -28,7 +28,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Self
 
-from vdpad.backend.driving import bring_up, check_descriptors, look
+from vdpad.backend.driving import as_rings_stand, bring_up, check_descriptors, look
 from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
@@ -210,6 +210,7 @@ class BackEndDevice:
             VdpadError: it does not; the device was reset.
         """
         check_descriptors(start)
+        start = as_rings_stand(start)
         self._begin_settings(start)
         self.failure = ""
         self.report = None

@@ -4,6 +4,7 @@ Each is one step for steps.py, or looks at nothing but what the front end has se
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vdpad.backend.faults import CannotStart, SharedAddressSpace
 from vdpad.backend.offer import Offer, to_look_at
@@ -80,6 +81,20 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
         device.set_vring(vring.index, _as_device_has_it(vring))
     device.start()
     return features
+
+
+def as_rings_stand(start: Start) -> Start:
+    """A start with the bases that the used rings tell, where the front end says 0.
+
+    One whose back end was killed may know no better, and says 0 of a ring that has been used
+    (DPDK's virtio-user with server=1 does). A driver that begins anew has zeroed its rings. DPDK's
+    and QEMU's libraries for back ends go by the used rings too.
+    """
+    vrings = (
+        vring if vring.base else replace(vring, base=used_index(start.memory, vring))
+        for vring in start.vrings
+    )
+    return replace(start, vrings=tuple(vrings))
 
 
 def suspended_at(device: ShadowedDevice, vrings: Sequence[GuestVring]) -> dict[int, int] | None:
