@@ -31,16 +31,19 @@ class Testpmd:
         """Gives a command and returns what it says up to the next prompt."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n".encode())
-        # A line that it was given is said again behind the prompt.
-        return await self.says(rf"testpmd> {re.escape(command)}\r\n(.*?)(?=testpmd> )")
+        # A line that it was given is said again, behind a prompt and what it has to tell.
+        return await self.says(rf"{re.escape(command)}\r\n(.*?)(?=testpmd> )")
 
     async def says(self, pattern: str) -> str:
         """The first group of what it says next that looks so."""
-        async with asyncio.timeout(GUARD):
-            while not (found := re.search(pattern, self._said, re.S)):
-                assert not self._reading.done(), repr(self._said)
-                self._more.clear()
-                await self._more.wait()
+        try:
+            async with asyncio.timeout(GUARD):
+                while not (found := re.search(pattern, self._said, re.S)):
+                    assert not self._reading.done(), "it has ended"
+                    self._more.clear()
+                    await self._more.wait()
+        except TimeoutError as error:
+            raise TimeoutError(f"expected {pattern!r}, it said {self._said!r}") from error
         self._said = self._said[found.end() :]
         return found[1]
 
@@ -57,6 +60,11 @@ class Testpmd:
             self._process.kill()
         await self._process.wait()
         await self._reading
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        # What it was given and never read is lost with it.
+        with suppress(OSError):
+            await self._process.stdin.wait_closed()
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -83,7 +91,15 @@ async def run_testpmd(
         *("setpriv", "--pdeathsig", "KILL", "stdbuf", "-o0", PROGRAM),
         *("-l", "0-1", "--no-telemetry"),
         *("--no-huge", "--no-pci", "-m", "64", "--single-file-segments", f"--vdev={virtual}"),
-        *("--", "-i", f"--total-num-mbufs={PACKETS}", f"--rxq={pairs}", f"--txq={pairs}"),
+        # Else `start` throws away what stands in the receive rings.
+        *(
+            "--",
+            "-i",
+            "--no-flush-rx",
+            f"--total-num-mbufs={PACKETS}",
+            f"--rxq={pairs}",
+            f"--txq={pairs}",
+        ),
         *options,
         stdin=PIPE,
         stdout=PIPE,
