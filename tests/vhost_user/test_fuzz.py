@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.vhost_user.fuzz.judge import Fuzzer
+from tests.vhost_user.fuzz.fuzzer import Fuzzer
 
 _SESSIONS = 3000
 _AT_ONCE = 500

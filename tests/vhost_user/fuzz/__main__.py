@@ -7,7 +7,7 @@ It ends with the first that does what no session may, and says its number: `--fi
 import argparse
 import asyncio
 
-from tests.vhost_user.fuzz.judge import Fuzzer
+from tests.vhost_user.fuzz.fuzzer import Fuzzer
 
 _TOLD_EVERY = 5000
 
