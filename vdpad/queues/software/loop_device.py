@@ -224,7 +224,6 @@ class LoopDevice:
     def close(self) -> None:
         """Ends the thread and lets go of all memory and descriptors."""
         self._do(self._reset)
-        self._do(lambda: self._set_config_call(None))
         self._worker.end()
         self._memory.release()
         self._control_memory.release()
@@ -304,6 +303,7 @@ class LoopDevice:
         self._up.suspended = True
 
     def _reset(self) -> None:
+        self._set_config_call(None)
         up, self._was_up = self._was_up, None
         if up is None:
             return
