@@ -1,7 +1,7 @@
-"""A back end in a process of its own, for tests that kill it: `python -m tests.dpdk.loop_process`.
+"""A back end in a process of its own: `python -m tests.backend.back_end_process SOCKET`.
 
-It connects to the socket that its argument names, where a testpmd listens, serves it on the
-software device that loops packets, and ends when it is gone.
+It connects to the socket, at which a front end listens, serves that on the software device, and
+ends when it is gone. For tests in which the process itself ends.
 """
 
 import asyncio

@@ -1,0 +1,95 @@
+"""The back end's device on the software one, under front ends that go and front ends that lie."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from tests.backend.vmm import Heard
+from tests.vhost_user import front_end as page
+from tests.vhost_user.fuzz.bench import Bench
+from tests.vhost_user.fuzz.mutations import mutated
+from tests.vhost_user.fuzz.script import HangUp, Message, Script, Shrink, Step, record
+from vdpad.backend.device import BackEndDevice, Status
+from vdpad.queues.software.loop_device import LOOP_CONFIG, LoopDevice
+
+_SESSIONS = 400
+_SEED = 14
+_ABOUT_MOVING = (page.SET_DEVICE_STATE_FD, page.CHECK_DEVICE_STATE)
+
+
+class CountingDevice(LoopDevice):
+    """Counts its starts."""
+
+    starts = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        super().start()
+
+
+@asynccontextmanager
+async def opened(queues: int) -> AsyncIterator[tuple[BackEndDevice, CountingDevice]]:
+    """A back end's device with so many queues, and what is behind it."""
+    device = CountingDevice(replace(LOOP_CONFIG, max_virtqueue_pairs=queues // 2))
+    back_end = await BackEndDevice.open(device, "nic0", Heard().listeners())
+    try:
+        assert back_end.queues == queues
+        yield back_end, device
+    finally:
+        await back_end.close()
+
+
+async def check_honest(bench: Bench, device: CountingDevice, script: Script) -> None:
+    """A front end that does everything right is served."""
+    device.starts = 0
+    held = await bench.hold(script)
+    assert held.error is None
+    # No field of the config space is a driver's to write.
+    assert [each for each in held.refusals if "SET_CONFIG" not in each] == []
+    assert device.starts > 0
+
+
+async def scripts() -> tuple[Script, ...]:
+    """What front ends say to a device whose state does not move."""
+    return tuple(replace(each, steps=(*_staying(each.steps),)) for each in await record())
+
+
+def _staying(steps: Iterable[Step]) -> Iterable[Step]:
+    for step in steps:
+        assert isinstance(step, Message)
+        if step.request == page.SET_PROTOCOL_FEATURES:
+            wanted = int.from_bytes(step.payload, "little") & ~page.DEVICE_STATE
+            yield replace(step, payload=page.u64(wanted))
+        elif step.request == page.SET_VRING_BASE:
+            # Nobody has used these rings, whatever was recorded.
+            yield replace(step, payload=step.payload[:4] + bytes(4))
+        elif step.request not in _ABOUT_MOVING:
+            yield step
+
+
+async def test_a_front_end_goes_at_every_message() -> None:
+    for script in await scripts():
+        async with opened(script.queues) as (back_end, device):
+            bench = Bench(back_end)
+            for said in range(len(script.steps) + 1):
+                await bench.hold(replace(script, steps=(*script.steps[:said], HangUp())))
+                assert back_end.status is Status.STOPPED
+            await check_honest(bench, device, script)
+
+
+@pytest.mark.parametrize("first", range(0, _SESSIONS, 100))
+async def test_mutated_sessions(first: int) -> None:
+    recorded = await scripts()
+    honest = {each.name: each for each in recorded}
+    for number in range(first, first + 100):
+        script = mutated(Random(f"{_SEED} {number}"), recorded)
+        # Memory that shrinks ends the process (test_shrinking_memory.py).
+        steps = tuple(step for step in script.steps if not isinstance(step, Shrink))
+        async with opened(script.queues) as (back_end, device):
+            bench = Bench(back_end)
+            await bench.hold(replace(script, steps=steps))
+            assert back_end.status is not Status.RUNNING
+            await check_honest(bench, device, honest[script.name])
