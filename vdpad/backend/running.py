@@ -21,6 +21,7 @@ from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.vhost_user.device import GuestVring, Start
+from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
 
@@ -128,7 +129,9 @@ class Running:
         if self._shadow is not None and self._vring(index) is self._control:
             self._shadow.set_call(call)
         else:
-            await self._steps.take(partial(self._device.set_call, index, call))
+            # The step has the descriptor, which is closed afterwards.
+            step = partial(self._device.set_call, index, call)
+            await to_its_end(self._steps.take(step))
 
     async def stop(self) -> dict[int, int]:
         """Ends all of it and resets the device, whatever goes wrong.

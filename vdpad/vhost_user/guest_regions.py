@@ -23,6 +23,7 @@ from vdpad.vhost_user.memory_table import (
     map_region,
 )
 from vdpad.vhost_user.messages import MemoryRegion
+from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.split_ring import Region
 
 
@@ -47,7 +48,7 @@ class GuestRegions:
                 self._again[there] += 1
                 return
         self.table.check(region)
-        await self._add(map_region(region, attached.fds[0]))
+        await to_its_end(self._add(map_region(region, attached.fds[0])))
 
     async def remove(self, region: MemoryRegion, in_use: Sequence[Region]) -> None:
         """REM_MEM_REG.
@@ -64,7 +65,7 @@ class GuestRegions:
             self._again[mapped] -= 1
             return
         _check_unused([mapped], in_use)
-        await self._remove(mapped)
+        await to_its_end(self._remove(mapped))
 
     async def replace(
         self, regions: Sequence[MemoryRegion], attached: Attached, in_use: Sequence[Region]
@@ -96,18 +97,20 @@ class GuestRegions:
                     new.append(map_region(region, fd))
                     unmapping.callback(new[-1].unmap)
             for mapped in gone:
-                await self._remove(mapped)
+                await to_its_end(self._remove(mapped))
             unmapping.pop_all()
         self._again.clear()
-        while new:
-            await self._add(new.pop(0), *new)
+        await to_its_end(self._add_all(new))
 
     async def release(self) -> None:
         """Takes everything away, from the device first, whatever it says to that."""
         async with AsyncExitStack() as stack:
             for mapped in self.table:
-                stack.push_async_callback(self._take_out, mapped)
-                stack.push_async_callback(self._device.remove_memory, mapped)
+                stack.push_async_callback(self._release, mapped)
+
+    async def _add_all(self, new: list[MappedRegion]) -> None:
+        while new:
+            await self._add(new.pop(0), *new)
 
     async def _add(self, mapped: MappedRegion, *others: MappedRegion) -> None:
         """Adds one that was mapped; where that fails, unmaps it and the others."""
@@ -126,6 +129,12 @@ class GuestRegions:
         await self._device.remove_memory(mapped)
         await self._take_out(mapped)
 
+    async def _release(self, mapped: MappedRegion) -> None:
+        try:
+            await to_its_end(self._device.remove_memory(mapped))
+        finally:
+            await to_its_end(self._take_out(mapped))
+
     async def _take_out(self, mapped: MappedRegion) -> None:
         self.table.take_out(mapped)
         del self._again[mapped]
@@ -133,14 +142,8 @@ class GuestRegions:
 
 
 async def _unmap(*regions: MappedRegion) -> None:
-    """Unmaps what the table does not have, on a thread. On cancellation too it is done then."""
-    unmapping = asyncio.ensure_future(asyncio.to_thread(_unmap_all, regions))
-    try:
-        await asyncio.shield(unmapping)
-    except asyncio.CancelledError:
-        # Who cancels a session finds nothing of it left.
-        await unmapping
-        raise
+    """Unmaps what the table does not have, on a thread."""
+    await asyncio.to_thread(_unmap_all, regions)
 
 
 def _unmap_all(regions: Iterable[MappedRegion]) -> None:

@@ -1,0 +1,23 @@
+"""What is not left half done: whoever is cancelled meanwhile is cancelled when it has ended."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Does some work, and returns or raises when it has ended, on cancellation too.
+
+    For what has lent something to a thread, which nobody can call back.
+    """
+    doing = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([doing])
+        raise
