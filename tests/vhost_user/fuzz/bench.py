@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.support.descriptors import open_descriptors
+from tests.support.waiting import GUARD
 from tests.vhost_user.conftest import mappings
-from tests.vhost_user.front_end import GUARD, HEADER, REPLY, VERSION
+from tests.vhost_user.front_end import HEADER, REPLY, VERSION
 from tests.vhost_user.fuzz.player import Player
 from tests.vhost_user.fuzz.script import Cancel, HangUp, Message, Script
 from vdpad.errors import VdpadError
