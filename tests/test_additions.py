@@ -11,11 +11,12 @@ from tests.support.package import PATHS
 from tests.support.pages import quoted, table
 from tests.support.states import SAMPLE
 from tests.test_man import methods as commands_of
+from vdpad.api.params import NoParams, Params
 from vdpad.cli import show_state, states, vdpactl
 from vdpad.daemon.api import params
 from vdpad.daemon.api.api import Api
 from vdpad.daemon.settings import Method, Settings
-from vdpad.daemon.targets.target_params import KINDS, Params
+from vdpad.daemon.targets.target_params import KINDS
 from vdpad.methods import Methods
 from vdpad.service.envelope import CODES
 from vdpad.service.refusal import Kind
@@ -79,7 +80,8 @@ def test_the_parameters_of_every_method_have_an_envelope() -> None:
         for each in vars(params).values()
         if isinstance(each, type)
         and issubclass(each, Params)
-        and each.__module__ == params.__name__
+        and each.__module__ in (params.__name__, NoParams.__module__)
+        and each is not Params
         and not each.__subclasses__()
     }
     assert params._ENVELOPES.keys() == models

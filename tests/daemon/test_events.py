@@ -19,10 +19,10 @@ from tests.daemon.kinds import KINDS
 from tests.service.fake_journal import NAME
 from tests.support.daemon import ROOT
 from tests.support.waiting import until
-from vdpad.daemon.events import daemon, operations, requests
+from vdpad.daemon.events import daemon, operations
 from vdpad.daemon.events.daemon import Stopped
 from vdpad.daemon.events.requests import RequestRefused
-from vdpad.service.events import announcing
+from vdpad.service.events import announcing, kinds
 from vdpad.service.events.announcing import Announcer, EventLog, log_event
 from vdpad.service.events.event import CALLER, UNLOGGED, Event, fields_of
 
@@ -82,7 +82,7 @@ def test_a_sentence_is_a_line_that_tells_of_its_event(kind: type[Event]) -> None
     assert 5 < len(sentence) < 300
     assert sentence.isprintable()
     assert "{" not in sentence
-    if "migration" in fields_of(event) and kind is not requests.NotAllowed:
+    if "migration" in fields_of(event) and kind is not kinds.NotAllowed:
         assert sentence.startswith("some: ")
 
 

@@ -33,12 +33,12 @@ from vdpad.daemon.events.operations import (
     Rejected,
     Restored,
 )
-from vdpad.daemon.events.requests import InternalError, NotAllowed, RequestRefused
+from vdpad.daemon.events.requests import RequestRefused
 from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.events import announcing
 from vdpad.service.events.event import Event
-from vdpad.service.events.kinds import FileNotWritten, SocketError
+from vdpad.service.events.kinds import FileNotWritten, InternalError, NotAllowed, SocketError
 
 
 @asynccontextmanager

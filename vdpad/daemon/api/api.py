@@ -2,16 +2,18 @@
 
 It knows no way that requests come (service/jsonrpc.py, service/varlink). They are checked in this
 order, and the first thing that is wrong is answered: the method's name, whether the sender may
-speak, the parameters. An exception that is no refusal (faults.py) is our own fault and is answered
-as internal, with its traceback in the journal and nothing of it in the reply.
+speak, the parameters. What becomes of an exception that is no refusal, service/answering.py says.
 """
 
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import vdpad
+from vdpad.api.params import NoParams
+from vdpad.api.results import CheckResult
 from vdpad.daemon.api.devices import all_devices
 from vdpad.daemon.api.listing import begun_with, listed
 from vdpad.daemon.api.methods import plain, plain_summary
@@ -19,7 +21,6 @@ from vdpad.daemon.api.params import (
     CheckParams,
     CommitParams,
     MigrationParams,
-    NoParams,
     PrepareParams,
     ReleaseParams,
     RestoreParams,
@@ -28,18 +29,15 @@ from vdpad.daemon.api.params import (
     WishParams,
     read_params,
 )
-from vdpad.daemon.api.refused import SenderNotAllowed, Subject, refused_event, subject_of
+from vdpad.daemon.api.refused import refused_event, subject_of
 from vdpad.daemon.api.results import (
-    CheckResult,
     DeviceResult,
     InfoResult,
     LimitsResult,
     OperationResult,
     OperationsResult,
     ReleasedResult,
-    StepResult,
 )
-from vdpad.daemon.events.requests import InternalError
 from vdpad.daemon.faults import refusal_of
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operation import Wish
@@ -48,19 +46,14 @@ from vdpad.daemon.operations.phases import outcome
 from vdpad.daemon.operations.requester import Requester
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
-from vdpad.daemon.targets.interface import Terms
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.daemon.targets.target_params import KINDS, DescriptorPlaces
 from vdpad.queues.lent_queue import BadLend
-from vdpad.restore.plan import Incompatible, Plan, plan
-from vdpad.restore.program import encode
 from vdpad.restore.report import MAX_LINES, Report
+from vdpad.service.answering import Answering, SenderNotAllowed, refuse_unknown_uid
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.service.events.event import CALLER
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
-from vdpad.state.model import NetState
-from vdpad.virtio.features import unmet_requirements
 from vdpad.wire.datagrams import MAX_DESCRIPTORS, Peer
 
 API_VERSION = 1
@@ -88,8 +81,6 @@ class Api:
         self._running = running
         self._changes = changes
         self._announce = announce
-        self.answered: Counter[tuple[str, str]] = Counter()
-        """Requests by method and how they were answered: "ok", or the error's kind."""
         self._methods: Mapping[str, Callable[[Request], Awaitable[object]]] = {
             "info": self._info,
             "devices": self._devices,
@@ -101,10 +92,16 @@ class Api:
             "cancel": self._cancel,
             "release": self._release,
         }
+        self._answering = Answering((*self._methods, WATCH), refusal_of, announce)
 
     def use(self, settings: Settings) -> None:
         """Other settings from the next request on."""
         self._settings = settings
+
+    @property
+    def answered(self) -> Counter[tuple[str, str]]:
+        """Requests by method and how they were answered: "ok", or the error's kind."""
+        return self._answering.counts
 
     async def call(self, request: Request) -> Any:
         """The result of a request; see Served.
@@ -112,13 +109,9 @@ class Api:
         Cancellation leaves a commit that was begun running. The peer's descriptors stay the
         caller's to close.
         """
-        _act_for(request.peer)
-        subject = subject_of(request)
-        try:
+        with self._answering.refusing(request, partial(refused_event, subject_of(request))):
             result = plain(request.method, await self._called(request))
-        except Exception as error:
-            raise self._refusal(error, subject, request.peer) from None
-        self._count(request.method, "ok")
+        self._answering.done(request.method)
         return result
 
     async def watch(self, request: Request) -> AsyncGenerator[Any]:
@@ -129,39 +122,20 @@ class Api:
         Raises:
             Refusal: not-allowed, invalid-params; overloaded: there are no more, and why.
         """
-        _act_for(request.peer)
-        subject = subject_of(request)
-        try:
+        with self._answering.refusing(request, partial(refused_event, subject_of(request))):
             self._refuse_unless_allowed("status", request.peer)
             params = read_params(WatchParams, request)
-            self._count(WATCH, "ok")
+            self._answering.done(WATCH)
             reader = self._requester(request.peer)
             with self._changes.watched(reader) as watch:
                 for each in begun_with(self._operations.newest_first(reader), params):
                     yield plain_summary(each)
                 async for each in watch.changes():
                     yield plain_summary(each)
-        except Exception as error:
-            raise self._refusal(error, subject, request.peer) from None
 
     def refused(self, refusal: Refusal, method: object = None) -> None:
         """Counts what was refused before it was a request."""
-        self._count(method, refusal.kind.value)
-
-    def _refusal(self, error: Exception, subject: Subject, peer: Peer) -> Refusal:
-        """What the caller is told of an error, which is counted and announced."""
-        refusal = refusal_of(error)
-        if refusal is None:
-            self._announce(InternalError(peer.pid, error))
-            refusal = Refusal(Kind.INTERNAL, "the daemon failed; its journal says how")
-        elif (event := refused_event(subject, refusal)) is not None:
-            self._announce(event)
-        self.refused(refusal, subject.method)
-        return refusal
-
-    def _count(self, method: object, result: str) -> None:
-        known = method == WATCH or (isinstance(method, str) and method in self._methods)
-        self.answered[str(method) if known else "unknown", result] += 1
+        self._answering.refused(refusal, method)
 
     async def _called(self, request: Request) -> object:
         method = self._methods.get(request.method)
@@ -174,10 +148,7 @@ class Api:
         return await method(request)
 
     def _refuse_unless_allowed(self, method: str, peer: Peer) -> None:
-        allowed = self._settings.allowed_uids
-        # Between hosts there are no uids: whoever has a key may speak.
-        if allowed is not None and not peer.sealed and peer.uid not in allowed:
-            raise SenderNotAllowed(f"uid {peer.uid} may not speak here (setting allowed_uids)")
+        refuse_unknown_uid(self._settings.allowed_uids, peer, "setting allowed_uids")
         access = self._settings.access.get(method)  # type: ignore[call-overload]
         if access is not None and not access.permits(peer):
             who = "another host" if peer.sealed else f"uid {peer.uid} with gid {peer.gid}"
@@ -209,10 +180,9 @@ class Api:
         await self._running.until_idle()
         params = read_params(CheckParams, request)
         terms = await self._targets.resolve(params.target).look(params.state.features)
-        planned = plan(params.state, terms.capabilities)
-        if isinstance(planned, Incompatible):
-            return _incompatible(planned, params.state)
-        return _compatible(planned, terms, params.state)
+        return CheckResult.of(
+            params.state, terms.capabilities, terms.geometry, event_idx=terms.event_idx
+        )
 
     async def _prepare(self, request: Request) -> OperationResult:
         arrived_ns = time.perf_counter_ns()
@@ -288,39 +258,7 @@ class Api:
         return Requester(peer.user, self._settings.is_operator(peer))
 
 
-def _act_for(peer: Peer) -> None:
-    """What is told from here on is told as of this user."""
-    CALLER.set(peer.uid if peer.uid >= 0 else None)
-
-
 def _lent(fds: list[int], places: DescriptorPlaces) -> list[int]:
     """A lent ring's memory, kick and call among the descriptors that came; those that came."""
     order = (places.memory, places.kick, places.call)
     return [fds[at] for at in order if at < len(fds)]
-
-
-def _compatible(planned: Plan, terms: Terms, state: NetState) -> CheckResult:
-    """What `check` says of a state that fits."""
-    program = encode(planned.commands, terms.geometry, event_idx=terms.event_idx)
-    return CheckResult(
-        compatible=True,
-        problems=(),
-        commands=len(program.commands),
-        doorbells=program.most_doorbells,
-        plan=tuple(StepResult(command=name, count=count) for name, count in planned.counts()),
-        widened=planned.widened,
-        notes=tuple(unmet_requirements(state.features)),
-    )
-
-
-def _incompatible(planned: Incompatible, state: NetState) -> CheckResult:
-    """What it says of one that does not."""
-    return CheckResult(
-        compatible=False,
-        problems=planned.problems,
-        commands=0,
-        doorbells=0,
-        plan=(),
-        widened=(),
-        notes=tuple(unmet_requirements(state.features)),
-    )

@@ -1,36 +1,24 @@
 """The API's methods with their parameters and results: docs/api.md, "Methods", for machines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from vdpad.api.describing import ApiMethod
+from vdpad.api.params import NoParams
+from vdpad.api.results import CheckResult, ReportResult
 from vdpad.daemon.api import results
 from vdpad.daemon.api.params import (
     CheckParams,
     CommitParams,
     MigrationParams,
-    NoParams,
     PrepareParams,
     ReleaseParams,
     RestoreParams,
     StatusParams,
 )
 from vdpad.daemon.operations.operation import Snapshot
-from vdpad.daemon.targets.target_params import Params
-
-
-@dataclass(frozen=True, slots=True)
-class ApiMethod:
-    """What a method takes and gives."""
-
-    does: str
-    """In a sentence."""
-    params: type[Params]
-    result: Any
-    """A type that pydantic has a schema for."""
-
 
 METHODS: Mapping[str, ApiMethod] = {
     "info": ApiMethod(
@@ -46,7 +34,7 @@ METHODS: Mapping[str, ApiMethod] = {
     "check": ApiMethod(
         "Whether a target takes a state, and what would be sent. Never touches a device.",
         CheckParams,
-        results.CheckResult,
+        CheckResult,
     ),
     "prepare": ApiMethod(
         "Checks and encodes a state for a target, so that commit has next to nothing to do.",
@@ -56,12 +44,12 @@ METHODS: Mapping[str, ApiMethod] = {
     "commit": ApiMethod(
         "Replays what was prepared. A lent target's descriptors ride on it.",
         CommitParams,
-        results.ReportResult,
+        ReportResult,
     ),
     "restore": ApiMethod(
         "prepare and commit in one.",
         RestoreParams,
-        results.ReportResult,
+        ReportResult,
     ),
     "status": ApiMethod(
         "What became of a migration; without one, of those that match, newest first.",

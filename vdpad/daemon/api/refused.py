@@ -11,20 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdpad.daemon.api.params import NAME
-from vdpad.daemon.events.requests import NotAllowed, RequestRefused
+from vdpad.daemon.events.requests import RequestRefused
 from vdpad.daemon.operations.requester import NotYours
 from vdpad.daemon.targets.target_params import KINDS
+from vdpad.service.answering import SenderNotAllowed
 from vdpad.service.events.event import Event
+from vdpad.service.events.kinds import NotAllowed
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
-
-
-class SenderNotAllowed(Refusal):
-    """Whoever sent the request may not have it done."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Kind.NOT_ALLOWED, message)
-
 
 _METHODS = ("prepare", "commit", "restore", "cancel", "release")
 

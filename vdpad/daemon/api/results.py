@@ -3,30 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    WrapSerializer,
-)
+from pydantic import AwareDatetime, Field
 
+from vdpad.api.results import Count, NoData, ProblemsData, ReportResult, Result, is_none
 from vdpad.daemon.operations.operation import Snapshot
 from vdpad.daemon.operations.transitions import State
 from vdpad.host.sysfs import Holder
 from vdpad.restore.replay import Outcome
-from vdpad.restore.report import Report
 from vdpad.service.refusal import Kind
-from vdpad.state.problems import Problem
-
-Count = Annotated[int, Field(ge=0)]
-
-
-class Result(BaseModel):
-    """A result, or part of one: frozen, nothing unknown in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LimitsResult(Result):
@@ -52,21 +36,13 @@ class InfoResult(Result):
     targets: tuple[str, ...]
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_empty(value: tuple[object, ...]) -> bool:
-    return not value
-
-
 class NetConfigResult(Result):
     """What netlink tells of virtio_net_config; each only where the device has its feature."""
 
-    mac: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    status: Annotated[Count | None, Field(exclude_if=_is_none)] = None
-    max_virtqueue_pairs: Annotated[Count | None, Field(exclude_if=_is_none)] = None
-    mtu: Annotated[Count | None, Field(exclude_if=_is_none)] = None
+    mac: Annotated[str | None, Field(exclude_if=is_none)] = None
+    status: Annotated[Count | None, Field(exclude_if=is_none)] = None
+    max_virtqueue_pairs: Annotated[Count | None, Field(exclude_if=is_none)] = None
+    mtu: Annotated[Count | None, Field(exclude_if=is_none)] = None
 
 
 class DeviceResult(Result):
@@ -78,41 +54,6 @@ class DeviceResult(Result):
     node: str | None
     features: tuple[str, ...]
     config: NetConfigResult | None
-
-
-class StepResult(Result):
-    """Commands of one kind, in a plan."""
-
-    command: str
-    count: Count
-
-
-class CheckResult(Result):
-    """Whether a target takes a state, and what would be sent."""
-
-    compatible: bool
-    problems: tuple[Problem, ...]
-    commands: Count
-    doorbells: Count
-    """The most that a replay rings."""
-    plan: tuple[StepResult, ...]
-    widened: tuple[str, ...]
-    notes: Annotated[tuple[str, ...], Field(exclude_if=_is_empty)] = ()
-    """Where the state's features are not as the specification has them."""
-
-
-def _without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) -> Any:
-    told = dump(report)
-    if not report.notes:
-        del told["notes"]
-    return told
-
-
-# A lambda, as what a function says that it returns would be taken for the schema.
-ReportResult = Annotated[
-    Report, WrapSerializer(lambda report, dump: _without_empty_notes(report, dump))
-]
-"""A Report as it is sent: with notes only where there are any."""
 
 
 class _OfOperation(Result):
@@ -180,12 +121,6 @@ class ReleasedResult(Result):
 # --- what goes with errors ---
 
 
-class ProblemsData(Result):
-    """All that is wrong."""
-
-    problems: tuple[Problem, ...]
-
-
 class RecordedData(Result):
     """What the migration is known for."""
 
@@ -195,14 +130,14 @@ class RecordedData(Result):
 class HeldData(Result):
     """Who has it: another migration, or other processes."""
 
-    migration: Annotated[str | None, Field(exclude_if=_is_none)] = None
-    holders: Annotated[tuple[Holder, ...] | None, Field(exclude_if=_is_none)] = None
+    migration: Annotated[str | None, Field(exclude_if=is_none)] = None
+    holders: Annotated[tuple[Holder, ...] | None, Field(exclude_if=is_none)] = None
 
 
 class ReportedData(Result):
     """What became of the commands; left out where none was sent."""
 
-    report: Annotated[ReportResult | None, Field(exclude_if=_is_none)] = None
+    report: Annotated[ReportResult | None, Field(exclude_if=is_none)] = None
 
 
 class ReasonData(Result):
@@ -214,11 +149,7 @@ class ReasonData(Result):
 class OverloadedData(Result):
     """The migration that takes what is asked for, where one does."""
 
-    migration: Annotated[str | None, Field(exclude_if=_is_none)] = None
-
-
-class NoData(Result):
-    """There is nothing to add."""
+    migration: Annotated[str | None, Field(exclude_if=is_none)] = None
 
 
 DATA: Mapping[Kind, type[Result]] = {

@@ -6,25 +6,20 @@ or several.
 """
 
 import contextlib
-import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import vdpad
+from vdpad.api.results import Count, Result
 from vdpad.daemon.api.api import WATCH, Api
 from vdpad.daemon.api.methods import METHODS
-from vdpad.daemon.api.results import (
-    Count,
-    DeviceResult,
-    OperationResult,
-    Result,
-    SummaryResult,
-)
+from vdpad.daemon.api.results import DeviceResult, OperationResult, SummaryResult
 from vdpad.service.request import Request
 from vdpad.service.varlink.about import About
-from vdpad.service.varlink.interface import Interface, Method
+from vdpad.service.varlink.interface import Interface
+from vdpad.service.varlink.serving import Wrap, as_it_is, interface_of
 from vdpad.wire.varlink import Json
 
 INTERFACE = "io.vdpad.Daemon"
@@ -62,37 +57,11 @@ def interface(api: Api) -> Interface:
     """The interface, over what does the work."""
 
     async def watch(request: Request) -> AsyncGenerator[Json]:
-        async with contextlib.aclosing(api.watch(_for_api(request, WATCH))) as summaries:
+        async with contextlib.aclosing(api.watch(request)) as summaries:
             async for each in summaries:
                 yield {"operation": each}
 
-    methods = {called(each): _method(api, each) for each in METHODS}
-    return Interface(INTERFACE, description, methods, {called(WATCH): watch})
-
-
-def _for_api(request: Request, method: str) -> Request:
-    """A request of the API's own."""
-    request.method = method
-    request.document = json.dumps({"params": request.params}).encode()
-    return request
-
-
-def called(method: str) -> str:
-    """A method of the API by its Varlink name."""
-    return method.capitalize()
-
-
-def _method(api: Api, name: str) -> Method:
-    wrap = _WRAPPED.get(name, _as_it_is)
-
-    async def call(request: Request) -> Json:
-        return wrap(await api.call(_for_api(request, name)))
-
-    return call
-
-
-def _as_it_is(result: Json) -> Json:
-    return result
+    return interface_of(INTERFACE, description, api, METHODS, _WRAPPED, {WATCH: watch})
 
 
 def _in_operation(result: Json) -> Json:
@@ -100,10 +69,10 @@ def _in_operation(result: Json) -> Json:
 
 
 def _one_or_several(result: Json) -> Json:
-    return result if "operations" in result else _in_operation(result)
+    return as_it_is(result) if "operations" in result else _in_operation(result)
 
 
-_WRAPPED: Mapping[str, Callable[[Any], Json]] = {
+_WRAPPED: Mapping[str, Wrap] = {
     "devices": lambda result: {"devices": result},
     "prepare": _in_operation,
     "cancel": _in_operation,

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, RootModel
 from pydantic_core import PydanticCustomError
 
+from vdpad.api.params import Params
 from vdpad.state.fields import U16, FeatureNames, HashTypeNames
 from vdpad.state.problems import invalid
-from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import Feature
 
@@ -16,10 +16,6 @@ _Address = Annotated[int, Field(ge=0, lt=1 << 64)]
 # Linux include/uapi/linux/limits.h, NAME_MAX: the name is a folder's in sysfs.
 DeviceName = Annotated[str, Field(min_length=1, max_length=255)]
 _Size = Annotated[int, Field(ge=1, lt=1 << 64)]
-
-
-class Params(StrictModel):
-    """Parameters: frozen, strict, no unknown keys."""
 
 
 class SoftwareParams(Params):

@@ -1,4 +1,4 @@
-"""What any process of ours has to tell: its sockets, its files, its log."""
+"""What any process of ours has to tell: its sockets, its requests, its files, its log."""
 
 import logging
 from dataclasses import dataclass
@@ -145,3 +145,34 @@ class DescriptorsStuck(Event):
             f"{', '.join(self.users)}); nothing is read until they are. See what these users send: "
             "files of a server that does not answer, sockets that linger"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NotAllowed(Event):
+    """Someone spoke who may not."""
+
+    NAME = "not-allowed"
+    MESSAGE_ID = "92a85b1b01ef4b7a97efaef281cc9ec0"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    method: str
+    reason: str
+    migration: str = ""
+
+    def sentence(self) -> str:
+        return f"{self.method} refused: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class InternalError(Event):
+    """The process itself failed in a request."""
+
+    NAME = "internal-error"
+    MESSAGE_ID = "c27e4da9817e429889f2f657afcb7fbd"
+    LEVEL = logging.CRITICAL
+    CLIENTS_CHOICE = True
+    pid: int
+    exc_info: BaseException
+
+    def sentence(self) -> str:
+        return f"vdpad failed in a request of process {self.pid}; VDPAD_EXCEPTION says where"

@@ -38,6 +38,11 @@ def error_reply(interface: str, refusal: Refusal) -> CallReply:
     return CallReply(data, f"{interface}.{error_name(refusal.kind)}")
 
 
+def called(method: str) -> str:
+    """A method of an API by its Varlink name."""
+    return method.capitalize()
+
+
 def error_name(kind: Kind) -> str:
     """A kind in CamelCase."""
     return "".join(word.capitalize() for word in kind.value.split("-"))

@@ -1,0 +1,1 @@
+"""What the APIs of our processes have in common."""

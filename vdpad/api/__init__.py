@@ -1,0 +1,1 @@
+"""What the APIs of our processes have in common: parameters, results, how they are described."""
