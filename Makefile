@@ -53,6 +53,8 @@ schema: all ## what the models say, for machines: JSON Schema, OpenRPC, Varlink
 	$(BIN)/python -m vdpad.state.schema > docs/netstate.schema.json
 	$(BIN)/python -m vdpad.daemon.api.schema openrpc > docs/openrpc.json
 	$(BIN)/python -m vdpad.daemon.api.schema varlink > vdpad/daemon/api/io.vdpad.Daemon.varlink
+	$(BIN)/python -m vdpad.backend.control.schema openrpc > docs/backend.openrpc.json
+	$(BIN)/python -m vdpad.backend.control.schema varlink > vdpad/backend/control/io.vdpad.BackEnd.varlink
 
 man: all ## the man pages, in build/man
 	mkdir -p build/man

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import core_schema
 
 from vdpad.state.model import NetState
@@ -11,6 +11,11 @@ from vdpad.state.model import NetState
 
 class StrictSchema(GenerateJsonSchema):
     """pydantic's generator, as strict as the model itself."""
+
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        """Says nothing of a default that is no JSON: a part without a value is absent."""
+        if kind != "non-serializable-default":
+            super().emit_warning(kind, detail)
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         """Without `default: null`: a part that is absent is not null."""
