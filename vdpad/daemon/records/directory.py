@@ -1,13 +1,11 @@
 """Records: what each operation came to, where it outlives this process, though not a reboot.
 
-One small file an operation (file.py), in a directory of our own. It is written beside its
-place and renamed into it, so a reader finds all of it or what was there before. Nothing is synced:
-what is written outlives the process as it is, and a reboot clears the directory, with the devices
-that it tells of.
+One small file an operation (file.py), in a directory of our own (service/own_directory.py). A
+reboot clears it, with the devices that it tells of.
 
 A file's mark and acks change in place, through a shared mapping: a commit that begins, goes on and
-ends well costs stores into memory and no system call, as the guest is stopped meanwhile. So the
-directory belongs on tmpfs, where a store never waits for a disk. The mark's stages:
+ends well costs stores into memory and no system call, as the guest is stopped meanwhile. The mark's
+stages:
 
     PREPARED ──▶ COMMITTING ──▶ RESTORED
        └──▶ CANCELLED, STOPPED           (FAILED is only ever written with a new file)
@@ -17,18 +15,15 @@ read, each end in one store with its time. So a file that says PREPARED is of an
 nothing; one that says COMMITTING is of one that was interrupted, and its acks say how far that had
 come.
 
-Only `Records` makes and removes files, and only one process may have the directory. What cannot be
-written is told and lives in this process's memory: a record never fails an operation.
+Only `Records` makes and removes files. What cannot be written is told and lives in this process's
+memory: a record never fails an operation.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import mmap
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -47,12 +42,11 @@ from vdpad.daemon.records.file import (
     in_memory,
 )
 from vdpad.daemon.records.memory import kept_memory
-from vdpad.errors import NotWritten, VdpadError, why
+from vdpad.errors import VdpadError, why
 from vdpad.queues.control_queue import Lent
 from vdpad.restore.program import Program
 from vdpad.service.events.announcing import Announce, log_event
-
-_IN_PLACE = mmap.MAP_SHARED | mmap.MAP_POPULATE
+from vdpad.service.own_directory import NoDirectory, NoFile, read_file, take_directory, write_file
 
 _NAME = re.compile(r"[0-9a-f]{32}\.operation")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.new")
@@ -77,7 +71,10 @@ class Records:
         """
         self._announce = announce
         self._next = 0
-        self._directory = None if directory is None else _taken(directory)
+        try:
+            self._directory = None if directory is None else take_directory(directory, "records")
+        except NoDirectory as error:
+            raise NoRecords(str(error)) from error
 
     def close(self) -> None:
         """Leaves the directory to the next process."""
@@ -206,61 +203,13 @@ def records_directory(configured: Path | None, environment: Mapping[str, str]) -
 # --- the directory ---
 
 
-def _taken(directory: Path) -> int:
-    """The directory, open, and nobody else's until it is closed."""
-    try:
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(0o700)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise NoRecords(f"{directory}: expected a directory for records: {why(error)}") from error
-    try:
-        _refuse_strangers(directory, os.fstat(fd))
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        why_not = why(error)
-        if isinstance(error, BlockingIOError):
-            why_not = "another vdpad keeps its records there"
-        raise NoRecords(f"{directory}: {why_not}") from error
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _refuse_strangers(directory: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise NoRecords(
-            f"{directory}: expected a directory that only uid {os.geteuid()} can write, got mode "
-            f"{stat.S_IMODE(status.st_mode):04o} of uid {status.st_uid}"
-        )
-
-
 def _name(migration: str) -> str:
     return hashlib.sha256(migration.encode()).hexdigest()[:32] + ".operation"
 
 
 def _write(name: str, directory: int, whole: bytes, *, changing: int = 0) -> mmap.mmap | None:
     """Puts a file in its place at once, and maps so many bytes of its beginning."""
-    if len(whole) > MAX_RECORD:
-        raise NotWritten(errno.EFBIG, f"expected at most {MAX_RECORD} bytes, got {len(whole)}")
-    new = f".{name.partition('.')[0]}.new"
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(new, flags, 0o600, dir_fd=directory)
-    try:
-        if os.write(fd, whole) != len(whole):
-            raise NotWritten(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        # In place at once, so that the commit's first store meets no page fault.
-        mapped = mmap.mmap(fd, changing, _IN_PLACE) if changing else None
-        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new, dir_fd=directory)
-        raise
-    finally:
-        os.close(fd)
-    return mapped
+    return write_file(name, directory, whole, MAX_RECORD, changing=changing)
 
 
 def _read(name: str, directory: int) -> StoredRecord:
@@ -270,16 +219,10 @@ def _read(name: str, directory: int) -> StoredRecord:
         BadRecord: it is none.
         OSError: it cannot be read.
     """
-    # Without O_NONBLOCK a FIFO of this name would hang the start.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=directory)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BadRecord("expected a file")
-        # Of a longer one the end is missed.
-        whole = os.read(fd, MAX_RECORD)
-    finally:
-        os.close(fd)
+        whole = read_file(name, directory, MAX_RECORD)
+    except NoFile as error:
+        raise BadRecord(str(error)) from error
     found = decode_record(whole)
     if name != _name(found.body.migration):
         raise BadRecord(f"expected another migration, got {found.body.migration}")
