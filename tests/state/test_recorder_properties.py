@@ -269,3 +269,25 @@ def test_nonsense_that_is_overwritten_leaves_a_valid_state(
     _fold(recorder, (MacAddrSet(bytes.fromhex("525400000001")), MqPairsSet(1)))
     found = recorder.found()
     assert found.state is not None, found.problems
+
+
+@given(first=MANY, second=MANY)
+def test_a_recorder_goes_on_from_what_another_has_found(
+    first: list[Command], second: list[Command]
+) -> None:
+    one = Recorder(ALL_FEATURES)
+    _fold(one, first)
+    found = one.found()
+    if found.state is None:
+        return
+    other = Recorder.of(found.state, found.missing)
+    for recorder in (one, other):
+        _fold(recorder, second)
+    assert _found(one) == _found(other)
+
+
+def _found(recorder: Recorder) -> tuple[object, ...]:
+    """What a recorder has found; a table without VLANs is as good as none."""
+    found = recorder.found()
+    state = None if found.state is None else {**dict(found.state), "vlans": found.state.vlans or ()}
+    return state, found.missing, found.problems

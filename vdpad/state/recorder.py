@@ -94,13 +94,18 @@ class Recorder:
         self.reset(features)
 
     @classmethod
-    def of(cls, state: NetState) -> "Recorder":
+    def of(cls, state: NetState, missing: Iterable[Missing] = ()) -> "Recorder":
         """A recorder of a device that holds this state, as after a restore.
 
         The table's overflow flags hold until the guest sets its table anew.
+
+        Args:
+            state: of the device.
+            missing: what an earlier recorder said that the state does not tell.
         """
         recorder = cls(state.features)
         recorder._begin_at(state)
+        recorder._parts |= {each.part: each for each in missing}
         return recorder
 
     def reset(self, features: Iterable[int]) -> None:

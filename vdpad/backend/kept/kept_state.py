@@ -1,0 +1,145 @@
+"""Keeping what the guest has set where it outlives the process, before the guest hears of its ack.
+
+    KEEPING ──a write fails, or no state can say it──▶ NOT KEEPING
+       ▲  └─────────────── forget ──────────────────────────┐ │
+       └──────────────────── begin ─────────────────────────┴─┘
+
+`begin` writes a file with the state as it is (file.py): when the device starts, and when the log is
+full. `note` adds a command. `forget` removes the file: what a guest had set that was reset must not
+come back. What cannot be kept is told once and removed, and fails nothing: the guest goes on, and
+it is a restart that it would not survive.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vdpad.backend.kept.file import (
+    CHANGING,
+    MAX_FILE,
+    BadFile,
+    Kept,
+    Log,
+    decode_file,
+    encode_file,
+)
+from vdpad.backend.process_events import SettingsNotKept, SettingsRecalled
+from vdpad.errors import why
+from vdpad.service.events.announcing import Announce
+from vdpad.service.own_directory import (
+    NoDirectory,
+    NoFile,
+    read_file,
+    take_directory,
+    write_file,
+)
+from vdpad.state.found import Found
+from vdpad.state.problems import summary
+
+_NAME = "guest.state"
+_SET_ASIDE = "guest.unreadable"
+
+
+class KeptState:
+    """The directory of one back end."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        found: Callable[[], Found | None],
+        announce: Announce,
+    ) -> None:
+        """Takes the directory, and makes it where it is missing; one that cannot be had is told.
+
+        Args:
+            name: the back end's, for people.
+            directory: on tmpfs, and ours alone.
+            found: what the guest has set, all that was noted included.
+            announce: told of what is not kept.
+        """
+        self._name = name
+        self._path = directory
+        self._found = found
+        self._announce = announce
+        self._log: Log | None = None
+        self._uid = 0
+        self._bases: Mapping[int, int] = {}
+        try:
+            self._directory: int | None = take_directory(directory, "state")
+        except NoDirectory as error:
+            self._directory = None
+            announce(SettingsNotKept(name, str(error)))
+
+    def close(self) -> None:
+        """Leaves what is kept to the next process."""
+        self._close_log()
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
+
+    def recall(self) -> Kept | None:
+        """What an earlier process kept, if it did; what cannot be read is told and set aside."""
+        if self._directory is None:
+            return None
+        try:
+            kept = decode_file(read_file(_NAME, self._directory, MAX_FILE + 1))
+        except FileNotFoundError:
+            return None
+        except (BadFile, NoFile, OSError) as error:
+            reason = f"{self._path / _NAME} was set aside, as it cannot be read: {why(error)}"
+            self._announce(SettingsNotKept(self._name, reason))
+            with contextlib.suppress(OSError):
+                os.rename(_NAME, _SET_ASIDE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            return None
+        self._announce(SettingsRecalled(self._name, str(self._path)))
+        return kept
+
+    def begin(self, uid: int, bases: Mapping[int, int]) -> None:
+        """Writes down what the guest has set, and keeps what it sets from now on.
+
+        Args:
+            uid: the front end's.
+            bases: where queues stand, by index.
+        """
+        self._close_log()
+        self._uid, self._bases = uid, bases
+        found = self._found()
+        if self._directory is None or found is None:
+            return
+        if found.state is None:
+            self._lose(f"no state can say it: {summary(found.problems)}")
+            return
+        whole = encode_file(found.state, found.missing, uid, bases)
+        try:
+            memory = write_file(_NAME, self._directory, whole, MAX_FILE, changing=CHANGING)
+        except OSError as error:
+            self._lose(why(error))
+            return
+        assert memory is not None
+        self._log = Log(memory)
+
+    def note(self, command: bytes) -> None:
+        """A command was acknowledged, and `found` tells it; before the guest hears of it."""
+        if self._log is not None and not self._log.note(command):
+            self.begin(self._uid, self._bases)
+
+    def forget(self) -> None:
+        """There is nothing to be kept any more."""
+        self._close_log()
+        self._remove()
+
+    def _lose(self, reason: str) -> None:
+        self._remove()
+        self._announce(SettingsNotKept(self._name, reason))
+
+    def _remove(self) -> None:
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(_NAME, dir_fd=self._directory)
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None

@@ -1,0 +1,113 @@
+"""What a back end's process tells: of its front ends, of the device's starts, of what it keeps.
+
+Their `device` is the back end's name.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from vdpad.service.events.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndCame(Event):
+    """A VMM has connected, and has the device to itself."""
+
+    NAME = "front-end-came"
+    MESSAGE_ID = "925f97bcb75a44eda4a331af28e6a4f0"
+    device: str
+    pid: int
+    user: int
+
+    def sentence(self) -> str:
+        return f"{self.device}: process {self.pid} (uid {self.user}) has the device"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndLeft(Event):
+    """A VMM's connection has ended."""
+
+    NAME = "front-end-left"
+    MESSAGE_ID = "1d581af553a64d19ab98ca89c09f6339"
+    device: str
+    pid: int
+    reason: str
+    """Why it was cut; "" where the VMM closed it."""
+
+    def sentence(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.device}: the connection of process {self.pid} has ended{why}"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndRefused(Event):
+    """A VMM asked for something that is not served or that the device did not do."""
+
+    NAME = "front-end-refused"
+    MESSAGE_ID = "b89835a50b81471782fbfbac5d15aa9b"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    device: str
+    request: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: {self.request} was not done: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStarted(Event):
+    """The guest's driver has the device."""
+
+    NAME = "device-started"
+    MESSAGE_ID = "7ba96a01aaea46c0985b5780f504a2bf"
+    CLIENTS_CHOICE = True
+    device: str
+    queues: int
+    goes_on: bool
+    """Whether the guest goes on after a pause; else its driver begins anew."""
+
+    def sentence(self) -> str:
+        how = "goes on" if self.goes_on else "begins"
+        return f"{self.device}: a guest {how} on the device, with {self.queues} queues"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStopped(Event):
+    """The VMM has stopped the device, and what the guest has set is kept."""
+
+    NAME = "device-stopped"
+    MESSAGE_ID = "d480bf014e304032b5b7b5ee7d1c9749"
+    CLIENTS_CHOICE = True
+    device: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: the device was stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRecalled(Event):
+    """What a guest had set before this process began is known."""
+
+    NAME = "settings-recalled"
+    MESSAGE_ID = "51a0dea85fbb42bbb35cb38e80e3e924"
+    device: str
+    directory: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: what the guest had set stood in {self.directory}, and is given back"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsNotKept(Event):
+    """What the guest sets will not be known after this process, or what was kept cannot be read."""
+
+    NAME = "settings-not-kept"
+    MESSAGE_ID = "32fc8feab8f541fc88253644a6261858"
+    LEVEL = logging.ERROR
+    CLIENTS_CHOICE = True
+    device: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: what the guest has set does not outlive this process: {self.reason}"
