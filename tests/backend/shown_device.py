@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
-from vdpad.backend.shown import DeviceTerms
+from vdpad.backend.offer import DeviceTerms
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.report import Report
 from vdpad.state.found import Found
@@ -37,6 +37,10 @@ class Settings:
 
     counts: Counts = field(default_factory=Counts)
     recorder: Recorder | None = None
+
+    @property
+    def are_known(self) -> bool:
+        return self.recorder is not None
 
     def found(self) -> Found | None:
         return None if self.recorder is None else self.recorder.found()

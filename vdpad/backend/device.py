@@ -33,7 +33,7 @@ from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
-from vdpad.backend.offer import Offer
+from vdpad.backend.offer import DeviceTerms, Offer
 from vdpad.backend.running import Running
 from vdpad.backend.steps import Steps
 from vdpad.backend.watch import ConfigWatch
@@ -42,6 +42,7 @@ from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.memory_table import MappedRegion
+from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FeatureSet
 
@@ -117,6 +118,16 @@ class BackEndDevice:
     # --- what it is ---
 
     @property
+    def device_name(self) -> str:
+        """What people call the device itself."""
+        return self._device.name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has started and not stopped; it may have failed since."""
+        return self._running is not None
+
+    @property
     def status(self) -> Status:
         """How it is; one that has failed stays so until the next start."""
         if self.failure:
@@ -147,6 +158,10 @@ class BackEndDevice:
     def needs_reset(self) -> bool:
         """Whether DEVICE_NEEDS_RESET stands in its status."""
         return bool(self.failure) and self._running is not None
+
+    def terms(self, guest: FeatureSet) -> DeviceTerms:
+        """What it would take of the state of a guest with these features."""
+        return self.offer.terms(guest)
 
     def last_queue(self, features: FeatureSet) -> int:
         """The highest queue of a driver with these features."""
@@ -212,6 +227,7 @@ class BackEndDevice:
         check_descriptors(start)
         start = as_rings_stand(start)
         self._begin_settings(start)
+        self._listeners.began(start)
         self.failure = ""
         self.report = None
         try:
@@ -219,6 +235,7 @@ class BackEndDevice:
             features = await self._steps.take(step)
             self._running = Running(self._device, self._steps, start, features)
             await self._serve(self._running)
+            self._listeners.started(start)
         except BaseException:
             await self._stop()
             raise
@@ -241,7 +258,12 @@ class BackEndDevice:
         Returns:
             where each ring stands.
         """
-        return await self._stop()
+        bases: Mapping[int, int] = {}
+        try:
+            bases = await self._stop()
+        finally:
+            self._listeners.stopped(bases)
+        return bases
 
     async def reset(self) -> None:
         """Forgets all that a guest has set."""
@@ -292,6 +314,8 @@ class BackEndDevice:
 
     def _told(self, command: bytes, answer: bytes) -> None:
         self.settings.told(command, answer)
+        if answer[0] == ACK_OK:
+            self._listeners.acknowledged(command)
         self._listeners.settings_changed()
 
     def _fail(self, error: VdpadError) -> None:

@@ -35,7 +35,12 @@ def look(device: ShadowedDevice, *, shared_address_space: bool) -> Offer:
         raise NoControlQueue(device.offered)
     device.negotiate(to_look_at(device.offered))
     _check_isolation(device, allowed=shared_address_space)
-    offer = Offer(device.offered, device.config(), shared_address_space)
+    offer = Offer(
+        device.offered,
+        device.config(),
+        shared_address_space,
+        device.largest_ring(device.control_queue_index),
+    )
     device.reset()
     return offer
 

@@ -46,6 +46,21 @@ class GuestSettings:
         self._features = state.features
         self._recorder = Recorder.of(state)
 
+    @property
+    def are_known(self) -> bool:
+        """Whether anything is known of a guest."""
+        return self._recorder is not None
+
+    def recall(self, recorder: Recorder, features: FeatureSet) -> None:
+        """The guest is one that an earlier process had.
+
+        Args:
+            recorder: with all that it had set; this object's from now on.
+            features: those that it set it with.
+        """
+        self._features = features
+        self._recorder = recorder
+
     def go_on(self, features: FeatureSet) -> None:
         """The guest's driver goes on, as it was, with these features.
 

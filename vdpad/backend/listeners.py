@@ -1,9 +1,10 @@
 """Who is told of what a device does. The device knows none of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vdpad.service.events.announcing import Announce
+from vdpad.vhost_user.device import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +17,11 @@ class Listeners:
     """The config space or NEEDS_RESET is not what it was: for the front end."""
     settings_changed: Callable[[], None] = lambda: None
     """The guest has set something, or begins anew; its command is returned to it afterwards."""
+    began: Callable[[Start], None] = lambda start: None
+    """A guest begins anew or goes on, the settings are its own, and the device starts next."""
+    acknowledged: Callable[[bytes], None] = lambda command: None
+    """The device has acknowledged a command, as the settings tell; the guest hears of it next."""
+    started: Callable[[Start], None] = lambda start: None
+    """The device runs."""
+    stopped: Callable[[Mapping[int, int]], None] = lambda bases: None
+    """The device was stopped, and left its rings there, as far as it could be told."""

@@ -8,8 +8,12 @@ of the guest's memory, of which the guest knows nothing: the device is told, the
 from dataclasses import dataclass
 
 from vdpad.backend.faults import CannotStart
+from vdpad.queues.vhost_vdpa.memory import control_geometry
+from vdpad.restore.plan import Capabilities
+from vdpad.restore.program import largest_command
 from vdpad.virtio.config import NetConfig, cvq_index, pull_config
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.split_ring import RingGeometry
 
 HIDDEN: FeatureSet = frozenset(
     {
@@ -32,6 +36,16 @@ _FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX})
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceTerms:
+    """What a plan and a program for the device go by."""
+
+    capabilities: Capabilities
+    geometry: RingGeometry
+    """Of the CVQ's ring, wherever it will lie."""
+    event_idx: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A device as it is offered."""
 
@@ -41,6 +55,8 @@ class Offer:
     """Its config space in its reset state, with all features that a guest may take."""
     may_share_address_space: bool
     """The guest may reach the CVQ's ring."""
+    largest_control_ring: int
+    """How many entries the CVQ's ring may have."""
 
     @property
     def features(self) -> FeatureSet:
@@ -75,6 +91,16 @@ class Offer:
             )
         ours = self.device & _FOR_OURSELVES if Feature.CTRL_VQ not in guest else frozenset()
         return guest | ours | {Feature.ACCESS_PLATFORM}
+
+    def terms(self, guest: FeatureSet) -> DeviceTerms:
+        """What a plan for a guest with these features goes by."""
+        features = guest & self.features
+        geometry = control_geometry(self.largest_control_ring)
+        return DeviceTerms(
+            Capabilities.of(features, self.net, largest_command(geometry)),
+            geometry,
+            Feature.RING_EVENT_IDX in features,
+        )
 
 
 def to_look_at(device: FeatureSet) -> FeatureSet:

@@ -50,7 +50,7 @@ class Overview:
             return BackEndPhase.RUNNING
         if self._session() is None:
             return BackEndPhase.WAITING
-        return BackEndPhase.CONNECTED if device.settings.found() is None else BackEndPhase.STOPPED
+        return BackEndPhase.STOPPED if device.settings.are_known else BackEndPhase.CONNECTED
 
     def status(self) -> BackEndStatusResult:
         """How it is."""

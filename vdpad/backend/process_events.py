@@ -25,18 +25,17 @@ class FrontEndCame(Event):
 
 @dataclass(frozen=True, slots=True)
 class FrontEndLeft(Event):
-    """A VMM's connection has ended."""
+    """A VMM's connection has ended, and its device is stopped."""
 
     NAME = "front-end-left"
     MESSAGE_ID = "1d581af553a64d19ab98ca89c09f6339"
     device: str
-    pid: int
     reason: str
-    """Why it was cut; "" where the VMM closed it."""
+    """Why it was cut, or what went wrong at its end; "" where the VMM closed it."""
 
     def sentence(self) -> str:
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.device}: the connection of process {self.pid} has ended{why}"
+        return f"{self.device}: the front end has gone{why}"
 
 
 @dataclass(frozen=True, slots=True)

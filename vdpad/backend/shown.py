@@ -3,14 +3,12 @@
 Everything here may be asked at any time, waits for nothing and touches no device.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
-from vdpad.restore.plan import Capabilities
+from vdpad.backend.offer import DeviceTerms
 from vdpad.restore.report import Report
 from vdpad.state.found import Found
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
 
 
 class CountsOfCommands(Protocol):
@@ -36,17 +34,12 @@ class KnownSettings(Protocol):
     def counts(self) -> CountsOfCommands:
         """Of its commands."""
 
+    @property
+    def are_known(self) -> bool:
+        """Whether anything is known of a guest."""
+
     def found(self) -> Found | None:
         """The state and what is missing from it; None where no guest is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceTerms:
-    """What a plan and a program for the device go by."""
-
-    capabilities: Capabilities
-    geometry: RingGeometry
-    event_idx: bool
 
 
 class ShownDevice(Protocol):

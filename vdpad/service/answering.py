@@ -76,7 +76,7 @@ class Answering:
         try:
             yield
         except Exception as error:
-            raise self._refused(error, method, peer, event_of) from None
+            raise self._refusal(error, method, peer, event_of) from None
 
     def done(self, method: str) -> None:
         """Counts what was done."""
@@ -86,7 +86,7 @@ class Answering:
         """Counts what was refused before it was a request."""
         self._count(method, refusal.kind.value)
 
-    def _refused(
+    def _refusal(
         self,
         error: Exception,
         method: str,

@@ -32,6 +32,9 @@ _NOT_DONE = 1
 OnRefusal = Callable[[str, VdpadError], None]
 """Is told what was refused, a request by its name, and why."""
 
+OnSession = Callable[[Session | None], None]
+"""Is told of a session that begins, and when all of it has ended."""
+
 # How long nobody is accepted where there are no descriptors, in seconds.
 _RESTS = 1.0
 
@@ -39,12 +42,18 @@ _RESTS = 1.0
 class FrontEnds:
     """Gives one device to front ends, one after the other."""
 
-    def __init__(self, device: VhostUserDevice, on_refusal: OnRefusal) -> None:
+    def __init__(
+        self,
+        device: VhostUserDevice,
+        on_refusal: OnRefusal,
+        on_session: OnSession = lambda session: None,
+    ) -> None:
         """Nobody is served yet."""
         self._device = device
         self._on_refusal = on_refusal
         self.session: Session | None = None
         """The front end's that is served now."""
+        self._on_session = on_session
 
     async def serve_next(self, listener: socket.socket) -> None:
         """Waits for a front end and serves it until it is gone.
@@ -80,12 +89,16 @@ class FrontEnds:
         channel = Channel(connection)
         with contextlib.closing(channel):
             self.session = session = Session(self._device, channel.front_end, channel.gone)
+            self._on_session(session)
             try:
                 await self._converse(channel, session)
             finally:
                 on_end()
                 self.session = None
-                await session.end()
+                try:
+                    await session.end()
+                finally:
+                    self._on_session(None)
 
     async def _turn_away(self, listener: socket.socket) -> None:
         while True:

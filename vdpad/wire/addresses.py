@@ -11,6 +11,15 @@ DEFAULT_SOCKET = Path("/run/vdpad/vdpad.sock")
 DEFAULT_VARLINK = Path("/run/vdpad/io.vdpad")
 """The same for connections."""
 
+BACK_ENDS = Path("/run/vdpad/vhost-user")
+"""Where each back end of this host has a folder by its name, with its sockets."""
+
+BACK_END_CONTROL = "control"
+"""That for datagrams."""
+
+BACK_END_VARLINK = "io.vdpad"
+"""That for connections."""
+
 
 _MAX_PORT = 0xFFFF
 

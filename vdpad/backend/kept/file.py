@@ -30,6 +30,7 @@ from vdpad.state.problems import problems_of, summary
 from vdpad.state.recorder import Recorder
 from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.commands import ACK_OK
+from vdpad.virtio.features import FeatureSet
 
 _MAGIC = b"vdpad-be"
 # magic, crc32 of the body, bytes of the log's room, bytes of the body, reserved.
@@ -78,6 +79,8 @@ class Kept:
 
     recorder: Recorder
     """With all that the guest had set."""
+    features: FeatureSet
+    """Those that its driver negotiated."""
     uid: int
     bases: Mapping[int, int]
 
@@ -155,7 +158,7 @@ def decode_file(whole: bytes) -> Kept:
     recorder = Recorder.of(body.state, (Missing(each.part, each.why) for each in body.missing))
     for command in _commands(whole):
         recorder.fold(command, ACK_OK)
-    return Kept(recorder, body.uid, dict(body.bases))
+    return Kept(recorder, body.state.features, body.uid, dict(body.bases))
 
 
 def _commands(whole: bytes) -> Iterator[bytes]:

@@ -1,0 +1,126 @@
+"""vdpad-vhost-user as a process of its own, on its software device."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from tests.backend.vmm import PLAIN, Vmm
+from tests.support.daemon import ROOT
+from tests.support.guest import Guest
+from tests.support.waiting import GUARD, wait_until
+from tests.vhost_user.front_end import FrontEnd
+from vdpad.client import Client
+from vdpad.virtio.features import Feature
+
+PROGRAM = (sys.executable, "-m", "vdpad.cli.vdpad_vhost_user")
+
+
+class BackEndProcess:
+    """One, in a folder with its sockets, its state and its log."""
+
+    def __init__(
+        self, folder: Path, *options: str, front_ends: tuple[str, ...] = (), **more: Any
+    ) -> None:
+        """Starts it; `ready` tells when it listens."""
+        self.folder = folder
+        self.front_end = folder / "front-end"
+        self.control = folder / "control"
+        self.varlink = folder / "io.vdpad"
+        self.state = folder / "state"
+        self._log = folder / "log"
+        where = front_ends or ("--socket-path", str(self.front_end))
+        places = ("--control", str(self.control), "--varlink", str(self.varlink))
+        kept = ("--state-directory", str(self.state), "--name", "net0")
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*PROGRAM, "--software", *where, *places, *kept, *options],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                cwd=ROOT,
+                **more,
+            )
+
+    def ready(self) -> Self:
+        """Returns when front ends can connect."""
+        wait_until(lambda: self._is_there(), said=self.log)
+        return self
+
+    def _is_there(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        return len(self.events("listening")) == 2
+
+    def log(self) -> str:
+        """All that it has logged."""
+        return self._log.read_text()
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        """What it has logged of these events."""
+        events = (json.loads(line) for line in self.log().splitlines())
+        return [event for event in events if event["event"] in names]
+
+    def kill(self) -> None:
+        """SIGKILL, and its end."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(GUARD)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code, once it has one."""
+        try:
+            return self.process.wait(GUARD)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        """By datagram."""
+        async with Client(self.control) as client:
+            return await client.call(method, **params)
+
+    @asynccontextmanager
+    async def vmm(self, guest: Guest | None = None) -> AsyncIterator[Vmm]:
+        """A VMM that is connected until the end of the context; its guest stays if it is given."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(str(self.front_end))
+        own = guest or new_guest()
+        front_end = FrontEnd(connection)
+        try:
+            yield Vmm(own, front_end, PLAIN)
+        finally:
+            front_end.close()
+            if guest is None:
+                own.close()
+
+
+def new_guest() -> Guest:
+    """One with four queue pairs and a control queue."""
+    return Guest(9, event_idx=Feature.RING_EVENT_IDX in PLAIN)
+
+
+@asynccontextmanager
+async def running(folder: Path, *options: str) -> AsyncIterator[BackEndProcess]:
+    """A back end that listens, and is told to end at the end."""
+    process = BackEndProcess(folder, *options)
+    try:
+        yield await asyncio.to_thread(process.ready)
+    finally:
+        await asyncio.to_thread(process.stop)
+
+
+def descriptors(pid: int) -> int:
+    """How many it has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))

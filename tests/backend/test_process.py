@@ -1,0 +1,273 @@
+"""The program: one process for one device, its front ends, and what outlives it."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.backend.process import PROGRAM, BackEndProcess, descriptors, new_guest, running
+from tests.support.daemon import ROOT
+from tests.support.varlink import VarlinkCaller
+from tests.support.waiting import GUARD, until
+from vdpad.backend.kept.file import decode_file, encode_file
+from vdpad.virtio.commands import ACK_OK, MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
+
+OK = bytes((ACK_OK,))
+MAC = bytes.fromhex("525400aabbcc")
+COMMANDS = (MqPairsSet(2), RxPromisc(on=True), VlanAdd(7), VlanAdd(8), MacAddrSet(MAC))
+
+
+def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the program does that does not get as far as to serve."""
+    return subprocess.run(
+        [*PROGRAM, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
+    )
+
+
+# --- front ends ---
+
+
+async def test_a_guest_is_served_and_captured(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        await vmm.start()
+        for command in COMMANDS:
+            assert await vmm.command(command.encode()) == OK
+        assert await vmm.loop(b"packet") == b"packet"
+        captured = await process.ask("capture")
+        assert captured["running"] is True
+        assert captured["missing"] == []
+        state = captured["state"]
+        assert (state["queue_pairs"], state["rx"], state["vlans"], state["mac"]) == (
+            2,
+            {"promisc": True},
+            [7, 8],
+            "52:54:00:aa:bb:cc",
+        )
+        status = await process.ask("status")
+        assert status["phase"] == "running"
+        assert status["device"] == "loop"
+        assert status["front_end"] == {"pid": os.getpid(), "uid": os.getuid()}
+        assert status["commands"] == {"forwarded": 5, "acked": 5, "refused": 0}
+        info = await process.ask("info")
+        assert (info["name"], info["provides_control_queue"]) == ("net0", True)
+
+
+async def test_it_ends_when_its_front_end_has_gone(tmp_path: Path) -> None:
+    process = await asyncio.to_thread(BackEndProcess(tmp_path).ready)
+    async with process.vmm() as vmm:
+        await vmm.start()
+    assert await asyncio.to_thread(process.wait) == 0
+    assert not process.front_end.exists()
+    assert not process.control.exists()
+    names = ("front-end-came", "device-started", "device-stopped", "front-end-left")
+    assert [each["event"] for each in process.events(*names)] == list(names)
+
+
+async def test_with_stay_the_next_one_finds_everything(tmp_path: Path) -> None:
+    guest = new_guest()
+    async with running(tmp_path, "--stay") as process:
+        async with process.vmm(guest) as vmm:
+            await vmm.start()
+            assert await vmm.command(VlanAdd(7).encode()) == OK
+            bases = await vmm.stop()
+        assert (await process.ask("capture"))["rings"][-1] == {"queue": 8, "base": 1}
+        async with process.vmm(guest) as vmm:
+            await vmm.start(bases)
+            assert (await process.ask("capture"))["state"]["vlans"] == [7]
+            assert await vmm.command(VlanAdd(8).encode()) == OK
+            report = (await process.ask("status"))["report"]
+            assert (report["outcome"], report["migration"]) == ("restored", "net0")
+        async with process.vmm() as vmm:
+            await vmm.start()
+            assert "vlans" not in (await process.ask("capture"))["state"]
+    guest.close()
+
+
+async def test_front_ends_that_come_and_go_leave_no_descriptor(tmp_path: Path) -> None:
+    async with running(tmp_path, "--stay") as process:
+        for number in range(1, 4):
+            async with process.vmm() as vmm:
+                await vmm.start()
+                assert await vmm.command(VlanAdd(7).encode()) == OK
+            gone = partial(_have_gone, process, number)
+            await until(gone)
+            if number == 1:
+                first = await _settled(process)
+        await until(lambda: descriptors(process.process.pid) == first)
+
+
+def _have_gone(process: BackEndProcess, number: int) -> bool:
+    return len(process.events("front-end-left")) == number
+
+
+async def _settled(process: BackEndProcess) -> int:
+    """How many descriptors it has once threads have closed those of a front end."""
+    guests = f"/proc/{process.process.pid}/maps"
+    await until(lambda: "front-end-memory" not in Path(guests).read_text())
+    counts = [-1, descriptors(process.process.pid)]
+    while counts[-1] != counts[-2]:
+        await asyncio.sleep(0.2)
+        counts.append(descriptors(process.process.pid))
+    return counts[-1]
+
+
+async def test_sigterm_ends_it_in_the_middle(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        await vmm.start()
+        assert await asyncio.to_thread(process.stop) == 0
+        assert [each["event"] for each in process.events("device-stopped")] == ["device-stopped"]
+        assert await vmm.front_end.ended() == b""
+
+
+async def test_a_front_end_that_lies_ends_its_connection_only(tmp_path: Path) -> None:
+    async with running(tmp_path, "--stay") as process:
+        async with process.vmm() as vmm:
+            await vmm.front_end.send_bytes(b"\xff" * 12)
+            await vmm.front_end.ended()
+        await until(lambda: len(process.events("front-end-left")) == 1)
+        (event,) = process.events("front-end-left")
+        assert event["reason"]
+        async with process.vmm() as vmm:
+            await vmm.start()
+            assert (await process.ask("status"))["phase"] == "running"
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_the_socket_may_be_handed_over(tmp_path: Path, connected: bool) -> None:
+    path = tmp_path / "front-end"
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen()
+    handed = listening
+    if connected:
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.connect(str(path))
+        handed, _ = listening.accept()
+    options = ("--fd", str(handed.fileno()))
+    process = BackEndProcess(tmp_path, front_ends=options, pass_fds=[handed.fileno()])
+    await asyncio.to_thread(process.ready)
+    if connected:
+        handed.close()
+        listening.close()
+        assert (await process.ask("status"))["phase"] == "connected"
+        ours.close()
+    else:
+        async with process.vmm() as vmm:
+            await vmm.start()
+        listening.close()
+    assert await asyncio.to_thread(process.wait) == 0
+
+
+# --- what outlives it ---
+
+
+async def test_a_process_that_was_killed_comes_back_with_all_that_the_guest_had_set(
+    tmp_path: Path,
+) -> None:
+    guest = new_guest()
+    async with running(tmp_path) as process, process.vmm(guest) as vmm:
+        await vmm.start()
+        for command in COMMANDS:
+            assert await vmm.command(command.encode()) == OK
+        captured = (await process.ask("capture"))["state"]
+        process.kill()
+    # Where the used rings stand.
+    bases = [0] * 8 + [len(COMMANDS)]
+    async with running(tmp_path) as process:
+        (recalled,) = process.events("settings-recalled")
+        assert recalled["directory"] == str(process.state)
+        assert (await process.ask("capture"))["state"] == captured
+        async with process.vmm(guest) as vmm:
+            await vmm.start(bases)
+            assert (await process.ask("capture"))["state"] == captured
+            assert (await process.ask("status"))["report"]["applied"] > 0
+            assert await vmm.loop(b"packet", pair=1) == b"packet"
+            assert await vmm.command(VlanAdd(9).encode()) == OK
+            captured = (await process.ask("capture"))["state"]
+    # Ended by its front end, and so it is after that.
+    async with running(tmp_path) as process:
+        assert (await process.ask("capture"))["state"] == captured
+        async with process.vmm() as vmm:
+            await vmm.start()
+            assert "vlans" not in (await process.ask("capture"))["state"]
+            process.kill()
+    async with running(tmp_path) as process:
+        assert "vlans" not in (await process.ask("capture"))["state"]
+    guest.close()
+
+
+async def test_a_state_of_another_user_s_guest_is_not_given_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        await vmm.start()
+        assert await vmm.command(VlanAdd(7).encode()) == OK
+        process.kill()
+    # As if it had been another's.
+    _change_owner(process.state / "guest.state", os.getuid() + 1)
+    async with running(tmp_path) as process:
+        assert (await process.ask("capture"))["state"]["vlans"] == [7]
+        async with process.vmm() as vmm:
+            await vmm.front_end.number(1)
+            assert (await process.ask("capture"))["state"] is None
+
+
+def _change_owner(path: Path, uid: int) -> None:
+    kept = decode_file(path.read_bytes())
+    path.write_bytes(encode_file(kept.recorder.state(), (), uid, {}))
+
+
+async def test_where_nothing_can_be_kept_it_serves_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no folder")
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        await vmm.start()
+        assert await vmm.command(VlanAdd(7).encode()) == OK
+        (event,) = process.events("settings-not-kept")
+        assert "expected a directory for state" in event["reason"]
+
+
+# --- what it says ---
+
+
+def test_its_capabilities_are_as_qemu_s_conventions_have_them() -> None:
+    done = said("--print-capabilities")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {"type": "net", "features": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["--socket-path", "/nowhere/x"], 2, "--vhost-vdpa --software is required"),
+        (["--software=tap", "--socket-path", "x"], 2, "invalid choice"),
+        (["--software", "--name", "a/b"], 2, "argument --name"),
+        (["--software", "--name", ".."], 2, "argument --name"),
+        (["--software", "--fd", "3", "--socket-path", "x"], 2, "not allowed with"),
+        (["--software"], 1, "expected --socket-path, --fd or a socket of systemd's"),
+        (["--software", "--fd", "99"], 1, "descriptor 99"),
+        (["--software", "--socket-path", "/nowhere/x"], 1, "/nowhere/x: No such file"),
+        (["--vhost-vdpa", "nonesuch", "--socket-path", "/tmp/x"], 1, "nonesuch"),
+        (["--vhost-vdpa", "/dev/null", "--socket-path", "/tmp/x"], 1, "/dev/null"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(
+    tmp_path: Path, arguments: list[str], code: int, what: str
+) -> None:
+    places = ["--control", str(tmp_path / "c"), "--varlink", str(tmp_path / "v")]
+    done = said(*arguments, *places, "--state-directory", str(tmp_path / "state"))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert what in done.stderr
+    if code == 1:
+        assert len(done.stderr.splitlines()) == 1
+        assert sorted(each.name for each in tmp_path.iterdir()) in ([], ["state"])
+
+
+async def test_the_same_over_varlink(tmp_path: Path) -> None:
+    async with running(tmp_path) as process:
+        with VarlinkCaller(process.varlink, "org.varlink.service") as caller:
+            about = await caller.call("GetInfo")
+        assert about["product"] == "vdpad-vhost-user"
+        assert "io.vdpad.BackEnd" in about["interfaces"]

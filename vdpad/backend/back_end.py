@@ -1,0 +1,221 @@
+"""A back end as a whole: a device, whoever is given it, what is kept, and the control sockets.
+
+    front end ──▶ FrontEnds ──▶ BackEndDevice ──▶ the device
+                                      │ listeners
+                                      ├──▶ KeptState    before the guest hears of an ack
+                                      └──▶ Overview ──▶ the control sockets
+
+How it works. What an earlier process kept is read before a front end is let in, and given to the
+device at its next start if the guest goes on. It is one user's: a front end of another begins with
+nothing. Serving ends when the front end has gone, unless the back end is to stay; then the next one
+finds everything as the one before left it. Whatever ends it, the device is stopped first, and what
+the guest had set stays in the state directory.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdpad.backend.control.api import ControlApi
+from vdpad.backend.control.sockets import ControlSockets
+from vdpad.backend.device import BackEndDevice
+from vdpad.backend.front_end_socket import listens
+from vdpad.backend.kept.kept_state import KeptState
+from vdpad.backend.listeners import Listeners
+from vdpad.backend.overview import Overview
+from vdpad.backend.process_events import (
+    DeviceStarted,
+    DeviceStopped,
+    FrontEndCame,
+    FrontEndLeft,
+    FrontEndRefused,
+)
+from vdpad.errors import VdpadError
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.service.events.announcing import Announcer
+from vdpad.service.threads import on_a_thread
+from vdpad.state.found import Found
+from vdpad.vhost_user.device import Start
+from vdpad.vhost_user.front_ends import FrontEnds
+from vdpad.vhost_user.session import Session
+
+# Of the control sockets: for this user and root, or for whoever may ask, as each request is held
+# against the uids.
+_OWN_MODE, _OTHERS_MODE = 0o600, 0o666
+
+
+@dataclass(frozen=True, slots=True)
+class BackEndOptions:
+    """What the command line says of a back end."""
+
+    name: str
+    state_directory: Path
+    control: Mapping[str, Path]
+    """Where the control sockets are bound, by name."""
+    allowed: frozenset[int] = frozenset()
+    """The uids that may ask there beside our own and root's."""
+    shared_address_space: bool = False
+    stay: bool = False
+    """For the next front end."""
+    inherited: Mapping[str, int] = field(default_factory=dict)
+    """Sockets that a service manager has bound, by name."""
+
+
+@asynccontextmanager
+async def opened(
+    options: BackEndOptions, opener: Callable[[], ShadowedDevice], announce: Announcer
+) -> AsyncIterator["BackEnd"]:
+    """A back end whose control sockets listen; at the end of the context all is let go of.
+
+    Args:
+        options: all of them.
+        opener: opens its device, on a thread.
+        announce: told of what an operator wants to know.
+
+    Raises:
+        VdpadError: the device, or a socket, cannot be had.
+    """
+    async with AsyncExitStack() as closing:
+        closing.callback(announce.flush)
+        back_end = BackEnd(options, announce)
+        closing.callback(back_end.kept.close)
+        device = await BackEndDevice.open(
+            await on_a_thread(opener, "open device"),
+            options.name,
+            back_end.listeners(),
+            shared_address_space=options.shared_address_space,
+        )
+        closing.push_async_callback(device.close)
+        back_end.attend(device)
+        api = ControlApi(
+            options.name,
+            device,
+            back_end.overview,
+            {0, os.geteuid(), *options.allowed},
+            announce,
+        )
+        sockets = ControlSockets(api, announce)
+        closing.push_async_callback(sockets.close)
+        mode = _OTHERS_MODE if options.allowed else _OWN_MODE
+        await sockets.listen(options.control, options.inherited, mode)
+        yield back_end
+
+
+class BackEnd:
+    """One; see `opened`."""
+
+    device: BackEndDevice
+    front_ends: FrontEnds
+    overview: Overview
+
+    def __init__(self, options: BackEndOptions, announce: Announcer) -> None:
+        """Without a device, until `attend`."""
+        self._options = options
+        self._announce = announce
+        self.kept = KeptState(options.name, options.state_directory, self._found, announce)
+        self._owner: int | None = None
+        """The uid whose guest's the settings are."""
+
+    def listeners(self) -> Listeners:
+        """What its device is to tell whom."""
+        return Listeners(
+            announce=self._announce,
+            config_changed=self._config_changed,
+            settings_changed=self._changed,
+            began=self._began,
+            acknowledged=self.kept.note,
+            started=self._started,
+            stopped=self._stopped,
+        )
+
+    def attend(self, device: BackEndDevice) -> None:
+        """Takes a device that was just opened, and gives it what an earlier process kept."""
+        self.device = device
+        self.front_ends = FrontEnds(device, self._refused, self._session_changed)
+        self.overview = Overview(device, lambda: self.front_ends.session)
+        kept = self.kept.recall()
+        if kept is not None:
+            device.settings.recall(kept.recorder, kept.features)
+            self.overview.bases = kept.bases
+            self._owner = kept.uid
+
+    async def serve(self, endpoint: socket.socket) -> None:
+        """Gives the device to front ends. On cancellation the device is stopped first.
+
+        Args:
+            endpoint: where front ends connect, which stays the caller's; or one's connection.
+        """
+        if not listens(endpoint):
+            await self._serve(self.front_ends.serve(endpoint))
+            return
+        while True:
+            await self._serve(self.front_ends.serve_next(endpoint))
+            if not self._options.stay:
+                return
+
+    # --- front ends ---
+
+    async def _serve(self, serving: Coroutine[Any, Any, None]) -> None:
+        """Serves one, and tells how that ended."""
+        reason = ""
+        try:
+            await serving
+        except VdpadError as error:
+            reason = str(error)
+        self._announce(FrontEndLeft(self._options.name, reason))
+
+    def _session_changed(self, session: Session | None) -> None:
+        if session is not None:
+            front_end = session.front_end
+            self._announce(FrontEndCame(self._options.name, front_end.pid, front_end.uid))
+            self._begin_with(front_end.uid)
+        self._changed()
+
+    def _begin_with(self, uid: int) -> None:
+        """What another user's guest has set is no business of this one's."""
+        if self._owner not in (None, uid):
+            self.device.settings.forget()
+            self.kept.forget()
+        self._owner = uid
+
+    def _refused(self, request: str, error: VdpadError) -> None:
+        self._announce(FrontEndRefused(self._options.name, request, str(error)))
+
+    # --- what the device tells ---
+
+    def _found(self) -> Found | None:
+        return self.device.settings.found()
+
+    def _began(self, start: Start) -> None:
+        bases = {vring.index: vring.base for vring in start.vrings}
+        self._keep(bases)
+
+    def _started(self, start: Start) -> None:
+        queues, goes_on = len(start.vrings), not start.is_fresh
+        self._announce(DeviceStarted(self._options.name, queues, goes_on))
+        self._changed()
+
+    def _stopped(self, bases: Mapping[int, int]) -> None:
+        self._announce(DeviceStopped(self._options.name))
+        self._keep(bases or self.overview.bases)
+
+    def _keep(self, bases: Mapping[int, int]) -> None:
+        assert self._owner is not None
+        self.overview.bases = bases
+        self.kept.begin(self._owner, bases)
+        self._changed()
+
+    def _config_changed(self) -> None:
+        session = self.front_ends.session
+        if session is not None:
+            session.config_changed()
+        self._changed()
+
+    def _changed(self) -> None:
+        if not self.device.settings.are_known:
+            self.kept.forget()
+        self.overview.changed()

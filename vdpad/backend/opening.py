@@ -1,0 +1,58 @@
+"""The device of a back end, by what the command line names."""
+
+from pathlib import Path
+
+from vdpad.backend.faults import BackEndError
+from vdpad.host import sysfs
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.vhost_vdpa.node import Node
+from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
+
+SOFTWARE_KINDS = ("loop",)
+"""What a software device may do with a guest's packets: loop them back."""
+
+
+class NoVhostVdpaDevice(BackEndError):
+    """There is no device of this name that vhost_vdpa drives."""
+
+
+def open_software(kind: str) -> ShadowedDevice:
+    """A software device of its own.
+
+    Args:
+        kind: one of SOFTWARE_KINDS.
+    """
+    assert kind in SOFTWARE_KINDS
+    return LoopDevice()
+
+
+def open_vhost_vdpa(named: str) -> ShadowedDevice:
+    """A vhost-vdpa device. May sleep for as long as its driver does.
+
+    Args:
+        named: by its vdpa name, or the path of its node, which has a slash in it.
+
+    Raises:
+        VdpadError: it cannot be opened.
+    """
+    return ShadowedNode(Node(node_of(named)))
+
+
+def node_of(named: str) -> Path:
+    """The node of a device by its vdpa name, or of a path.
+
+    Raises:
+        NoVhostVdpaDevice: its driver is another.
+        VdpaError: there is none of this name.
+    """
+    if "/" in named:
+        return Path(named)
+    node = sysfs.node_of(named)
+    if node is None:
+        driver = sysfs.driver_of(named) or "no driver"
+        raise NoVhostVdpaDevice(
+            f"{named}: expected a device with the driver vhost_vdpa, this one has {driver}; bind "
+            "it (docs/devices.md)"
+        )
+    return node

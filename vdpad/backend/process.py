@@ -1,0 +1,73 @@
+"""The process of a back end: until its front end has gone, or a signal ends it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+
+from vdpad.backend.back_end import BackEnd, BackEndOptions, opened
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.service.events.announcing import Announcer, EventLog
+from vdpad.service.systemd import notify as systemd
+
+
+async def run(
+    options: BackEndOptions,
+    opener: Callable[[], ShadowedDevice],
+    front_ends: AbstractContextManager[socket.socket],
+) -> None:
+    """Serves until the front end has gone, unless it is to stay, or SIGTERM or SIGINT comes.
+
+    Args:
+        options: all of them.
+        opener: opens the device, on a thread.
+        front_ends: their socket, or the connection of one.
+
+    Raises:
+        VdpadError: the device, or a socket, cannot be had.
+        OddEnvironment: it makes no sense what a service manager left there.
+    """
+    notifier = systemd.take_notifier(os.environ)
+    watchdog = systemd.take_watchdog(os.environ)
+    ended = _signalled()
+    async with contextlib.AsyncExitStack() as beside:
+        if watchdog is not None:
+            await beside.enter_async_context(_kept_alive(notifier, watchdog))
+        endpoint = beside.enter_context(front_ends)
+        back_end = await beside.enter_async_context(opened(options, opener, Announcer(EventLog())))
+        beside.callback(notifier.stopping, "Stopping the device")
+        notifier.ready(f"Waiting for a front end of {options.name}")
+        await _serve(back_end, endpoint, ended)
+
+
+async def _serve(back_end: BackEnd, endpoint: socket.socket, ended: asyncio.Event) -> None:
+    """Serves until that ends, or until it is told to end."""
+    serving = asyncio.create_task(back_end.serve(endpoint), name="front ends")
+    told = asyncio.create_task(ended.wait())
+    await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+    serving.cancel()
+    told.cancel()
+    await asyncio.wait((serving, told))
+    if not serving.cancelled():
+        serving.result()
+
+
+def _signalled() -> asyncio.Event:
+    """What is set by SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    return ended
+
+
+@asynccontextmanager
+async def _kept_alive(notifier: systemd.Notifier, seconds: float) -> AsyncIterator[None]:
+    task = asyncio.create_task(systemd.keep_alive(notifier, seconds))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

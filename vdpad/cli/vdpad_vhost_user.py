@@ -1,0 +1,250 @@
+"""vdpad-vhost-user: gives one vDPA device to one VMM, and shadows its guest's control queue."""
+
+import argparse
+import asyncio
+import faulthandler
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import vdpad
+from vdpad.backend.back_end import BackEndOptions
+from vdpad.backend.control.sockets import CONTROL, VARLINK
+from vdpad.backend.front_end_socket import SOCKET, NoFrontEnds, bound, handed_over, inherited_socket
+from vdpad.backend.opening import SOFTWARE_KINDS, open_software, open_vhost_vdpa
+from vdpad.backend.process import run
+from vdpad.cli import help_text, terminal
+from vdpad.cli.arguments import Parser, path
+from vdpad.errors import VdpadError
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.service import log
+from vdpad.service.systemd.notify import take_inherited
+from vdpad.wire.addresses import BACK_END_CONTROL, BACK_END_VARLINK, BACK_ENDS
+
+_STATE = "state"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# QEMU's "Backend program conventions". Network back ends have no features of their own there.
+_CAPABILITIES = {"type": "net", "features": []}
+
+_EXIT_CODES = [
+    ("0", "its front end has gone, or it was told to end"),
+    ("1", "it could not start, and it says why"),
+    ("2", "wrong options"),
+]
+_FILES = [
+    (f"{BACK_ENDS}/NAME/{BACK_END_CONTROL}", "where it is asked by datagram"),
+    (f"{BACK_ENDS}/NAME/{BACK_END_VARLINK}", "where it is asked over connections (Varlink)"),
+    (f"{BACK_ENDS}/NAME/{_STATE}", "what the guest has set, for a back end that is started again"),
+    ("/usr/share/doc/vdpad/backend.md", "which VMM works how, and what a guest could do"),
+]
+_EXAMPLES = [
+    (
+        "try it, as any user, on a software device that loops packets:",
+        "vdpad-vhost-user --software --socket-path /tmp/net0 --control /tmp/net0.control "
+        "--varlink /tmp/net0.varlink --state-directory /dev/shm/net0",
+    ),
+    (
+        "a vDPA device, for one VMM after the other:",
+        "vdpad-vhost-user --vhost-vdpa vdpa0 --socket-path /run/vm-7/net0 --stay",
+    ),
+    ("what its guest has set so far:", "vdpactl --backend vdpa0 capture"),
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs until the front end has gone, or SIGTERM or SIGINT; 1 where it could not start."""
+    terminal.set_up()
+    try:
+        parser = _parser()
+        arguments = parser.parse_args(argv)
+        if arguments.print_capabilities:
+            terminal.give(json.dumps(_CAPABILITIES))
+            return 0
+        _check(parser, arguments)
+        faulthandler.enable()
+        log.configure(verbose=arguments.verbose)
+        inherited = {each.name: each.fd for each in take_inherited(os.environ)}
+        options = _options(arguments, inherited)
+        asyncio.run(run(options, _opener(arguments), _front_ends(arguments, inherited)))
+    except VdpadError as error:
+        terminal.tell(str(error), "vdpad-vhost-user")
+        return 1
+    return 0
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.vhost_vdpa is None and arguments.software is None:
+        parser.error("one of the arguments --vhost-vdpa --software is required")
+    if not _NAME.fullmatch(_name(arguments)):
+        parser.error(
+            "argument --name: expected 1 to 64 letters, digits, '.', '_' and '-', the first a "
+            f"letter or a digit, got {_name(arguments)!r}"
+        )
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    """The back end's name; the device's where none is given."""
+    if arguments.name is not None:
+        return str(arguments.name)
+    return "software" if arguments.vhost_vdpa is None else Path(arguments.vhost_vdpa).name
+
+
+def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> BackEndOptions:
+    name = _name(arguments)
+    folder = BACK_ENDS / name
+    if None in (arguments.control, arguments.varlink, arguments.state_directory):
+        _make(folder)
+    return BackEndOptions(
+        name=name,
+        state_directory=arguments.state_directory or folder / _STATE,
+        control={
+            CONTROL: arguments.control or folder / BACK_END_CONTROL,
+            VARLINK: arguments.varlink or folder / BACK_END_VARLINK,
+        },
+        allowed=frozenset(arguments.allow_uid),
+        shared_address_space=arguments.shared_address_space,
+        stay=arguments.stay,
+        inherited=inherited,
+    )
+
+
+def _make(folder: Path) -> None:
+    """The folder of what has its default place; whoever needs it says where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+
+
+def _opener(arguments: argparse.Namespace) -> Callable[[], ShadowedDevice]:
+    if arguments.software is not None:
+        return partial(open_software, arguments.software)
+    return partial(open_vhost_vdpa, arguments.vhost_vdpa)
+
+
+def _front_ends(
+    arguments: argparse.Namespace, inherited: Mapping[str, int]
+) -> AbstractContextManager[socket.socket]:
+    """Where front ends come from.
+
+    Raises:
+        NoFrontEnds: it is not said.
+        CannotListen: what was handed over is no such socket.
+    """
+    if SOCKET in inherited:
+        return inherited_socket(inherited[SOCKET])
+    if arguments.fd is not None:
+        return handed_over(arguments.fd)
+    if arguments.socket_path is not None:
+        return bound(arguments.socket_path)
+    raise NoFrontEnds(
+        "expected --socket-path, --fd or a socket of systemd's, named "
+        f"{SOCKET}; front ends would not know where to connect"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="vdpad-vhost-user",
+        formatter_class=help_text.WithSections,
+        description=help_text.paragraph(
+            "Gives one vDPA device to one VMM over vhost-user. Packets go between guest and device "
+            "and never through this process; the commands of the guest's control queue do, and "
+            "what they set can be captured, outlives this process, and is given back to a device "
+            "for a guest that goes on."
+        ),
+        epilog="\n\n".join(
+            [
+                help_text.section("exit codes", _EXIT_CODES),
+                help_text.section("files", _FILES),
+                help_text.examples(_EXAMPLES),
+                "see also: vdpad-vhost-user(8), vdpactl(1), vdpad(8)",
+            ]
+        ),
+    )
+    _add_device(parser.add_argument_group("the device"))
+    _add_front_ends(parser.add_argument_group("its front end"))
+    _add_control(parser.add_argument_group("who asks, and what is kept"))
+    parser.add_argument(
+        "--print-capabilities",
+        action="store_true",
+        help="print what this program is, as QEMU's conventions have it, and end",
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log debugging events too (default: from info on)"
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"vdpad-vhost-user {vdpad.__version__}"
+    )
+    return parser
+
+
+def _add_device(group: argparse._ArgumentGroup) -> None:
+    kinds = group.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--vhost-vdpa", metavar="NAME|PATH", help="a vDPA device, or the path of its node"
+    )
+    kinds.add_argument(
+        "--software",
+        nargs="?",
+        const=SOFTWARE_KINDS[0],
+        choices=SOFTWARE_KINDS,
+        help="a software device, which loops each packet back to its queue pair",
+    )
+    group.add_argument(
+        "--shared-address-space",
+        action="store_true",
+        help="take a device that lets its guest reach the control queue's ring; the guest must be "
+        "trusted (docs/backend.md)",
+    )
+
+
+def _add_front_ends(group: argparse._ArgumentGroup) -> None:
+    places = group.add_mutually_exclusive_group()
+    places.add_argument(
+        "--socket-path", type=path, metavar="PATH", help="where the front end connects"
+    )
+    places.add_argument(
+        "--fd", type=int, metavar="N", help="its connection, or a socket that listens for it"
+    )
+    group.add_argument(
+        "--stay", action="store_true", help="wait for the next one when it has gone (default: end)"
+    )
+
+
+def _add_control(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--name", help="by which it is asked (default: the device's)")
+    for name, where in (("control", BACK_END_CONTROL), ("varlink", BACK_END_VARLINK)):
+        kind = "datagrams" if name == "control" else "connections"
+        group.add_argument(
+            f"--{name}",
+            type=path,
+            metavar="PATH",
+            help=f"where to take {kind}, unless systemd hands a socket over (default: "
+            f"{BACK_ENDS}/NAME/{where})",
+        )
+    group.add_argument(
+        "--allow-uid",
+        type=int,
+        action="append",
+        default=[],
+        metavar="UID",
+        help="who may ask beside its own user and root; may be given several times",
+    )
+    group.add_argument(
+        "--state-directory",
+        type=path,
+        metavar="DIR",
+        help=f"where what the guest has set is kept, on tmpfs (default: {BACK_ENDS}/NAME/{_STATE})",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
