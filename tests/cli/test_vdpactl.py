@@ -255,6 +255,7 @@ def test_a_file_that_cannot_be_read_is_exit_code_2(vdpad: Path, state: str, tmp_
 
 COMMON = ["--json", "--socket", "S", "--timeout", "5", "--host", "h", "--key-file", "k"]
 METHODS = {
+    "backends": [],
     "info": [],
     "devices": [],
     "check": ["file", "--software", "sim0"],

@@ -44,12 +44,21 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
     given = vars(arguments)
     params: dict[str, Any] = {}
     if "state" in given:
-        params["state"] = _state(arguments.state, arguments.of_device)
+        params |= state_params(arguments)
         params["target"] = _target(arguments)
     for name in ("migration", "deadline_ms", "device", "committer"):
         if given.get(name) is not None:
             params[name] = given[name]
     return params
+
+
+def state_params(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The state that a command line names, as a parameter.
+
+    Raises:
+        Usage, InvalidState: it cannot be used.
+    """
+    return {"state": _state(arguments.state, arguments.of_device)}
 
 
 def _state(name: str, device: str | None) -> dict[str, Any]:

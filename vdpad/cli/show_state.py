@@ -78,6 +78,11 @@ def _device(found: Json) -> str:
     return text.lstrip("\n")
 
 
+def settings(state: Json) -> str:
+    """A state's parts, a line or a few for each."""
+    return "\n".join(_line(*each) for each in _state(state))
+
+
 # --- a state, part by part ---
 
 

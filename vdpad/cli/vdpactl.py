@@ -1,4 +1,4 @@
-"""vdpactl: asks a vdpad, and works on states without one, for people and for scripts.
+"""vdpactl: asks a vdpad or a back end, and works on states without one, for people and for scripts.
 
 A command is a function from the command line to plain values (`run`), one from these to text
 (`show`), and one from them to the exit code.
@@ -31,16 +31,27 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives the exit code."""
     terminal.set_up()
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parsed(argv)
     except NotGiven as error:
         terminal.tell(str(error))
         return FAILED
     try:
         refuse_stdin_twice(arguments)
+        if arguments.backend is not None:
+            _back_end().ask_instead(arguments)
         result = arguments.run(arguments)
     except VdpadError as error:
         return _failed(error, as_json=arguments.json)
     return _done(result, arguments)
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; what a method needs unless a back end is asked, argparse cannot say."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.backend is None and (lack := arguments.lack(arguments)):
+        parser.error(f"{arguments.method}: expected {lack}, or --backend")
+    return arguments
 
 
 def _done(result: Any, arguments: argparse.Namespace) -> int:
@@ -93,6 +104,10 @@ def _show_refusal(error: Refused, *, as_json: bool) -> None:
         terminal.give(show.report(error.data["report"]))
 
 
+def _back_end() -> Any:
+    return import_module("vdpad.cli.back_end")
+
+
 def _later(module: str, name: str) -> Callable[[Any], Any]:
     """A function that is imported when it is called: what it takes is not for every command."""
 
@@ -116,14 +131,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog=help_text.section("Exit codes", [(str(at), text) for at, text in MEANINGS.items()]),
     )
     parser.set_defaults(socket=None, timeout=DEFAULT_TIMEOUT, json=False, host=None, key_file=None)
+    parser.set_defaults(backend=None, lack=lambda _: "")
     parser.set_defaults(is_only_copy=lambda _: False)
     _with_common_options(parser)
     parser.add_argument("--version", action="version", version=f"vdpactl {vdpad.__version__}")
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     _add(methods, "info", show.info, "what the daemon is and takes")
     _add(methods, "devices", show.devices, "the vDPA devices of the daemon's host")
+    _add(
+        methods, "backends", _later("vdpad.cli.show_back_end", "back_ends"), "this host's back ends"
+    ).set_defaults(run=_later("vdpad.cli.back_end", "all_back_ends"))
     check = _add(methods, "check", show.check, "whether a target takes a state")
-    _with_state(check)
+    _with_state(check, needs_target=False)
+    check.set_defaults(lack=_lack_of_target)
     check.set_defaults(exit_code=lambda result: OK if result["compatible"] else INCOMPATIBLE)
     prepare = _add(methods, "prepare", show.operation, "check and encode a state for a target")
     restore = _add(methods, "restore", show.report, "prepare and commit in one")
@@ -164,6 +184,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _lack_of_target(arguments: argparse.Namespace) -> str:
+    given = (arguments.software, arguments.vhost_vdpa, arguments.target)
+    return "" if given != (None, None, None) else "one of --software, --vhost-vdpa and --target"
+
+
+def _lack_of_qemu(arguments: argparse.Namespace) -> str:
+    given = arguments.qmp is not None and (arguments.features or arguments.ask_features)
+    return "" if given else "--qmp and one of --features and --ask-features"
+
+
 def _with_common_options(parser: argparse.ArgumentParser) -> None:
     """Those that may stand before the method as well as behind it; their defaults are set once."""
     group = parser.add_argument_group("options for every method")
@@ -173,6 +203,13 @@ def _with_common_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="PATH",
         help=f"the daemon's, of either kind (default: {DEFAULT_VARLINK}, else {DEFAULT_SOCKET})",
+    )
+    group.add_argument(
+        "--backend",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="ask this back end of vdpad-vhost-user's, of whose methods are info, status, capture "
+        "and check; or the path of its control socket",
     )
     transport.add_options(group)
     group.add_argument(
@@ -198,9 +235,9 @@ def _add_state_commands(methods: Any) -> None:
     decode.set_defaults(exit_code=lambda result: OK if all(map(_is_whole, result)) else USAGE)
 
     capture = _add_offline(methods, "capture", "captured", "the state of a running QEMU's device")
-    capture.add_argument("--qmp", type=path, required=True, metavar="SOCKET", help="QEMU's QMP")
+    capture.add_argument("--qmp", type=path, metavar="SOCKET", help="QEMU's QMP")
     _with_device_choice(capture, "the device's id, where QEMU has several")
-    features = capture.add_mutually_exclusive_group(required=True)
+    features = capture.add_mutually_exclusive_group()
     features.add_argument(
         "--features",
         metavar="NAME,…",
@@ -211,6 +248,8 @@ def _add_state_commands(methods: Any) -> None:
         action="store_true",
         help="ask QEMU (7.2 to 10.0), by a command of its that is not stable",
     )
+
+    capture.set_defaults(lack=_lack_of_qemu)
 
     convert = _add_offline(methods, "convert", "converted", "a state in another format")
     convert.add_argument("file", type=file_name, metavar="FILE", help=_STATE_FILE)
@@ -249,10 +288,10 @@ def _with_migration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("migration", help="the caller's own name for it")
 
 
-def _with_state(parser: argparse.ArgumentParser) -> None:
+def _with_state(parser: argparse.ArgumentParser, *, needs_target: bool = True) -> None:
     parser.add_argument("state", type=file_name, help=_STATE_FILE)
     _with_device_choice(parser, dest="of_device")
-    target = parser.add_mutually_exclusive_group(required=True)
+    target = parser.add_mutually_exclusive_group(required=needs_target)
     target.add_argument("--software", metavar="NAME", help="a software device of the daemon's")
     target.add_argument(
         "--vhost-vdpa", metavar="DEVICE", help="a vDPA device of the host, or the path of its node"

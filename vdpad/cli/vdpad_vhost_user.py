@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         faulthandler.enable()
         log.configure(verbose=arguments.verbose)
         inherited = {each.name: each.fd for each in take_inherited(os.environ)}
-        options = _options(arguments, inherited)
-        asyncio.run(run(options, _opener(arguments), _front_ends(arguments, inherited)))
+        front_ends = _front_ends(arguments, inherited)
+        asyncio.run(run(_options(arguments, inherited), _opener(arguments), front_ends))
     except VdpadError as error:
         terminal.tell(str(error), "vdpad-vhost-user")
         return 1

@@ -1,0 +1,103 @@
+"""vdpactl asks back ends: one by its name, and all that this host has."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backend.process import running
+from tests.cli.commands import refused, run, said
+from vdpad.cli import back_end, show_back_end, vdpactl
+from vdpad.virtio.commands import ACK_OK, RxAllUni, VlanAdd
+
+OK = bytes((ACK_OK,))
+
+
+async def ask(*arguments: str) -> str:
+    return await asyncio.to_thread(said, *arguments)
+
+
+async def test_one_is_asked_for_everything(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        await vmm.start()
+        assert await vmm.command(VlanAdd(7).encode()) == OK
+        assert await vmm.command(RxAllUni(on=True).encode()) == OK
+        named = ("--backend", str(process.control))
+        assert "the guest’s commands are seen" in await ask(*named, "info")
+        shown = await ask("status", *named)
+        assert "phase      running" in shown
+        assert "commands   2, of them 0 refused" in shown
+        assert len([line for line in shown.splitlines() if line.endswith("yes")]) == 9
+        captured = json.loads(await ask(*named, "capture", "--json"))
+        assert captured == await process.ask("capture")
+        assert "vlans        1 id: 7" in await ask(*named, "capture")
+        # What was captured can be checked, as it is.
+        file = tmp_path / "state.json"
+        file.write_text(json.dumps(captured["state"]))
+        checked = await ask(*named, "check", str(file))
+        assert "VLAN_ADD" in checked
+        file.write_text(json.dumps({"version": 1, "features": ["CTRL_VQ"]}))
+        assert "The device takes this state" in await ask(*named, "check", str(file))
+        big = {"version": 1, "features": ["CTRL_VQ", "MQ"], "queue_pairs": 99}
+        file.write_text(json.dumps(big))
+        done = await asyncio.to_thread(run, *named, "check", str(file))
+        assert done.returncode == 3
+        assert b"queue_pairs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--backend", "a", "devices"], "expected one of info, status, capture, check"),
+        (["--backend", "a", "--socket", "b", "info"], "either --backend or a daemon's"),
+    ],
+)
+def test_what_makes_no_sense(arguments: list[str], what: str) -> None:
+    assert what in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["check", "file"], "one of --software, --vhost-vdpa and --target, or --backend"),
+        (["capture"], "--qmp and one of --features and --ask-features, or --backend"),
+        (["capture", "--qmp", "x"], "--qmp and one of"),
+        (["capture", "--features", "MQ"], "--qmp and one of"),
+    ],
+)
+def test_what_is_needed_where_no_back_end_is_asked(arguments: list[str], what: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert what in done.stderr.decode()
+
+
+def test_one_that_is_not_there() -> None:
+    assert "/run/vdpad/vhost-user/nonesuch/control" in refused(
+        "--backend", "nonesuch", "status", code=7
+    )
+
+
+async def test_all_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(back_end, "BACK_ENDS", tmp_path)
+    assert await listed(capsys) == []
+    for name in ("one", "two", "empty"):
+        (tmp_path / name).mkdir()
+    async with running(tmp_path / "one"), running(tmp_path / "two") as killed:
+        killed.kill()
+        one, two = await listed(capsys)
+    assert (one["name"], one["status"]["phase"], one["why"]) == ("one", "waiting", None)
+    assert (two["name"], two["status"]) == ("two", None)
+    assert "Connection refused" in two["why"]
+    table = show_back_end.back_ends([one, two]).splitlines()
+    assert table[2].split() == ["one", "waiting", "loop", "none"]
+    assert "unreachable" in table[3]
+
+
+async def listed(capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    assert await asyncio.to_thread(vdpactl.main, ["backends", "--json"]) == 0
+    told: list[Any] = json.loads(capsys.readouterr().out)
+    return told

@@ -1,0 +1,83 @@
+"""A back end of this host, asked instead of a daemon (`--backend NAME`); and which there are.
+
+It is asked by datagrams, as its name says where: /run/vdpad/vhost-user/NAME/control.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vdpad.cli import show, show_back_end
+from vdpad.cli.ask import state_params
+from vdpad.cli.failures import Usage
+from vdpad.cli.progress import waiting
+from vdpad.client import Client, Refused, Unreachable
+from vdpad.wire.addresses import BACK_END_CONTROL, BACK_ENDS
+
+_SHOWN: Mapping[str, Callable[[Any], str]] = {
+    "info": show_back_end.info,
+    "status": show_back_end.status,
+    "capture": show_back_end.capture,
+    "check": show.check,
+}
+
+# How long one that does not answer keeps a list of all waiting, in seconds.
+_PATIENCE = 2.0
+
+
+def ask_instead(arguments: argparse.Namespace) -> None:
+    """Has a command line that names a back end ask that.
+
+    Raises:
+        Usage: its method is none of a back end's, or it names a daemon too.
+    """
+    if arguments.method not in _SHOWN:
+        there = ", ".join(_SHOWN)
+        raise Usage(f"--backend: expected one of {there}, got {arguments.method}")
+    if arguments.socket is not None or arguments.host is not None:
+        raise Usage("expected either --backend or a daemon's --socket or --host, got both")
+    arguments.run = _ask
+    arguments.show = _SHOWN[arguments.method]
+
+
+def _ask(arguments: argparse.Namespace) -> Any:
+    """The back end's result.
+
+    Raises:
+        Usage, InvalidState: a state that cannot be used.
+        Refused, Unreachable, CannotSend: as the client raises them.
+    """
+    params = state_params(arguments) if arguments.method == "check" else {}
+
+    async def call() -> Any:
+        async with Client(socket_of(arguments.backend), arguments.timeout) as client:
+            return await client.call(arguments.method, **params)
+
+    with waiting("waiting for the reply", arguments.timeout):
+        return asyncio.run(call())
+
+
+def socket_of(named: str) -> Path:
+    """Where a back end is asked, by its name or its control socket's path, which has a slash."""
+    return Path(named) if "/" in named else BACK_ENDS / named / BACK_END_CONTROL
+
+
+def all_back_ends(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Those of this host by name, each with its `status`, or with `why` there is none."""
+    return asyncio.run(_statuses(min(_PATIENCE, arguments.timeout)))
+
+
+async def _statuses(patience: float) -> list[dict[str, Any]]:
+    sockets = sorted(BACK_ENDS.glob(f"*/{BACK_END_CONTROL}"))
+    return await asyncio.gather(*(_status(each, patience) for each in sockets))
+
+
+async def _status(control: Path, patience: float) -> dict[str, Any]:
+    name = control.parent.name
+    try:
+        async with Client(control, patience) as client:
+            return {"name": name, "status": await client.call("status"), "why": None}
+    except (Refused, Unreachable) as error:
+        return {"name": name, "status": None, "why": str(error)}

@@ -1,0 +1,80 @@
+"""What back ends answer as text for people."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vdpad.cli import show
+from vdpad.cli.layout import fields, sentence, table
+from vdpad.cli.show import Json
+from vdpad.cli.show_state import settings
+
+
+def info(result: Json) -> str:
+    """What it is."""
+    seen = "seen" if result["provides_control_queue"] else "not seen"
+    limits = fields((name, value) for name, value in result["limits"].items())
+    return (
+        f"{result['name']} of vdpad-vhost-user {result['version']}, API {result['api']}\n"
+        f"{sentence('device: ' + result['device'])}\n"
+        f"{sentence(f'the guest’s commands are {seen}')}\n\n{limits}"
+    )
+
+
+def status(result: Json) -> str:
+    """How it is."""
+    whole = fields(_about(result))
+    queues = table(
+        (
+            (each["index"], each["size"], each["base"], "yes" if each["enabled"] else "no")
+            for each in result["queues"]
+        ),
+        *("queue", "size", "base", "enabled"),
+    )
+    parts = [whole, *([queues] if result["queues"] else [])]
+    if result["report"] is not None:
+        parts.append(f"given when it started:\n{show.report(result['report'])}")
+    return "\n\n".join(parts)
+
+
+def _about(result: Json) -> Iterator[tuple[str, str]]:
+    yield "phase", result["phase"]
+    if "reason" in result:
+        yield "reason", result["reason"]
+    yield "device", result["device"]
+    yield "front end", _front_end(result)
+    yield "features", ", ".join(result["features"]) or "none"
+    yield "commands", _commands(result)
+
+
+def _front_end(result: Json) -> str:
+    front_end = result["front_end"]
+    return f"process {front_end['pid']} of uid {front_end['uid']}" if front_end else "none"
+
+
+def _commands(result: Json) -> str:
+    counts = result["commands"]
+    return f"{counts['forwarded']}, of them {counts['refused']} refused"
+
+
+def capture(result: Json) -> str:
+    """What the guest has set."""
+    if result["state"] is None:
+        state = "No guest has set anything, or no state can say it."
+    else:
+        state = settings(result["state"])
+    missing = [sentence(f"missing: {each['part']}: {each['why']}") for each in result["missing"]]
+    return "\n".join([state, *missing])
+
+
+def back_ends(result: Sequence[Json]) -> str:
+    """A line for each."""
+    if not result:
+        return "This host has no back ends."
+    return table((_line(each) for each in result), "name", "phase", "device", "front end")
+
+
+def _line(each: Json) -> tuple[Any, ...]:
+    found = each["status"]
+    if found is None:
+        return each["name"], "unreachable", each["why"], ""
+    return each["name"], found["phase"], found["device"], _front_end(found)
