@@ -58,7 +58,7 @@ schema: all ## what the models say, for machines: JSON Schema, OpenRPC, Varlink
 
 man: all ## the man pages, in build/man
 	mkdir -p build/man
-	for page in vdpad.8 vdpactl.1 vdpad.toml.5; do \
+	for page in vdpad.8 vdpad-vhost-user.8 vdpactl.1 vdpad.toml.5; do \
 		$(BIN)/rst2man --halt=info docs/man/$$page.rst build/man/$$page || exit 1; done
 
 COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"

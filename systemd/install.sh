@@ -40,13 +40,14 @@ done
 # The service cannot write what it compiled; and packagers change times.
 "$python" -m compileall -q -s "$DESTDIR" --invalidation-mode unchecked-hash "$packages"
 
-for each in vdpad vdpactl; do
+for each in vdpad vdpactl vdpad-vhost-user; do
     printf '#!%s/bin/python -I\nimport sys\n\nfrom vdpad.cli.%s import main\n\nsys.exit(main())\n' \
-        "$lib" "$each" > "$root/bin/$each"
+        "$lib" "$(echo "$each" | tr - _)" > "$root/bin/$each"
     chmod 755 "$root/bin/$each"
 done
 
-for each in vdpad.service vdpad.socket vdpad-varlink.socket; do
+for each in vdpad.service vdpad.socket vdpad-varlink.socket \
+    vdpad-vhost-user@.service vdpad-vhost-user@.socket; do
     place "systemd/$each" 644 "$root/lib/systemd/system/$each"
 done
 for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules vdpad-metrics.conf; do
@@ -56,13 +57,16 @@ place systemd/sysusers.conf 644 "$root/lib/sysusers.d/vdpad.conf"
 place systemd/tmpfiles.conf 644 "$root/lib/tmpfiles.d/vdpad.conf"
 place systemd/vdpad.catalog 644 "$root/lib/systemd/catalog/vdpad.catalog"
 
+# How QEMU and libvirt find back end programs (QEMU, docs/interop/vhost-user.json).
+place systemd/50-vdpad-vhost-user.json 644 "$root/share/qemu/vhost-user/50-vdpad-vhost-user.json"
+
 install -d "$DESTDIR$SYSCONFDIR/vdpad/conf.d"
 if [ ! -e "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml" ]; then # the operator's, from then on
     place config/vdpad.toml 644 "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml"
 fi
 
 install -d "$doc/examples"
-install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink "$doc"
+install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink vdpad/backend/control/*.varlink "$doc"
 install -m 644 docs/examples/* "$doc/examples"
 for each in build/man/*.[1-8]; do # `make man`
     place "$each" 644 "$root/share/man/man${each##*.}/$(basename "$each")"

@@ -18,7 +18,7 @@ from docutils.core import publish_string
 from pydantic import BaseModel
 
 from tests.availability import skip_or_fail
-from vdpad.cli import exit_codes, vdpactl, vdpad
+from vdpad.cli import exit_codes, vdpactl, vdpad, vdpad_vhost_user
 from vdpad.daemon.settings import Method, Settings
 
 MAN = Path(__file__).parents[1] / "docs" / "man"
@@ -151,6 +151,11 @@ def section(page: str, title: str) -> str:
 @pytest.mark.parametrize("option", sorted(set(options(vdpad._parser())) - {"--help"}))
 def test_vdpad_s_options_are_told(option: str) -> None:
     assert option in PAGES["vdpad.8.rst"]
+
+
+@pytest.mark.parametrize("option", sorted(set(options(vdpad_vhost_user._parser())) - {"--help"}))
+def test_a_back_end_s_options_are_told(option: str) -> None:
+    assert option in PAGES["vdpad-vhost-user.8.rst"]
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:

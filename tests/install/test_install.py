@@ -11,7 +11,7 @@ from tests.support.waiting import GUARD
 
 from .install import ROOT, install
 
-PROGRAMS = ("vdpad", "vdpactl")
+PROGRAMS = ("vdpad", "vdpactl", "vdpad-vhost-user")
 
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
@@ -44,9 +44,12 @@ def test_what_lies_where(installed: Path) -> None:
         "etc/vdpad/vdpad.toml",
         "usr/bin/vdpad",
         "usr/bin/vdpactl",
+        "usr/bin/vdpad-vhost-user",
         "usr/lib/systemd/system/vdpad.service",
         "usr/lib/systemd/system/vdpad.socket",
         "usr/lib/systemd/system/vdpad-varlink.socket",
+        "usr/lib/systemd/system/vdpad-vhost-user@.service",
+        "usr/lib/systemd/system/vdpad-vhost-user@.socket",
         "usr/lib/sysusers.d/vdpad.conf",
         "usr/lib/tmpfiles.d/vdpad.conf",
         "usr/lib/vdpad/systemd/vhost-vdpa.conf",
@@ -57,8 +60,11 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/share/man/man1/vdpactl.1",
         "usr/share/man/man5/vdpad.toml.5",
         "usr/share/man/man8/vdpad.8",
+        "usr/share/man/man8/vdpad-vhost-user.8",
+        "usr/share/qemu/vhost-user/50-vdpad-vhost-user.json",
         "usr/share/doc/vdpad/api.md",
         "usr/share/doc/vdpad/io.vdpad.Daemon.varlink",
+        "usr/share/doc/vdpad/io.vdpad.BackEnd.varlink",
         "usr/share/doc/vdpad/examples/lender.py",
     }
     found = {str(each.relative_to(installed)) for each in installed.rglob("*") if each.is_file()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.availability import skip_or_fail
-from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
+from vdpad.wire.addresses import BACK_ENDS, DEFAULT_SOCKET, DEFAULT_VARLINK
 
 from .install import ROOT
 
@@ -55,6 +55,29 @@ def test_the_exposure_is_small(units: Path) -> None:
     assert float(exposure[1]) <= MOST_EXPOSURE
 
 
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    """The units of a back end in a folder, as those of one device."""
+    for kind in ("service", "socket"):
+        text = (UNITS / f"vdpad-vhost-user@.{kind}").read_text()
+        text = text.replace("/usr/bin/vdpad-vhost-user", "/bin/true")
+        (tmp_path / f"vdpad-vhost-user@vdpa0.{kind}").write_text(text)
+    return tmp_path
+
+
+def test_systemd_finds_nothing_wrong_with_a_back_end_s(instance: Path) -> None:
+    done = analyze("verify", "--man=no", *sorted(instance.iterdir()))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_exposure_of_a_back_end_is_small(instance: Path) -> None:
+    unit = "vdpad-vhost-user@vdpa0.service"
+    done = analyze("security", "--offline=true", instance / unit)
+    exposure = re.search(rf"Overall exposure level for {unit}: ([0-9.]+)", done.stdout)
+    assert exposure is not None, done.stdout + done.stderr
+    assert float(exposure[1]) <= MOST_EXPOSURE, done.stdout
+
+
 def test_a_drop_in_takes_back_no_more_than_it_says() -> None:
     """Whatever restriction a drop-in does not name, its unit keeps."""
     for name, keys in {
@@ -80,4 +103,6 @@ def test_the_default_paths_are_those_of_the_documentation() -> None:
         "/run/vdpad/vdpad.sock",
         "/run/vdpad/io.vdpad",
     )
+    back_end = (UNITS / "vdpad-vhost-user@.service").read_text()
+    assert f"RuntimeDirectory={BACK_ENDS.relative_to('/run')}/%i\n" in back_end
     assert "d /run/vdpad 0755 root root" in (UNITS / "tmpfiles.conf").read_text()

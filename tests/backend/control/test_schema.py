@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from tests.support.pages import quoted, table
 from vdpad.backend.control import schema
 from vdpad.backend.control.methods import METHODS, WATCH
 from vdpad.backend.control.results import DATA
@@ -33,3 +34,8 @@ def test_types_have_the_names_of_the_page() -> None:
     for name in ("Report", "Problem", "Line", "NetState"):
         assert name in DOCUMENT["components"]["schemas"]
         assert f"\ntype {name} (" in description()
+
+
+def test_the_page_of_the_api_tells_every_method() -> None:
+    rows = table((DOCS / "api.md").read_text(), "method of a back end", "parameters", "result")
+    assert [quoted(name)[0] for name, *_ in rows] == [*METHODS, WATCH]
