@@ -80,14 +80,17 @@ class Software(_Settings):
 
 
 class Limits(_Settings):
-    """How much is taken on; past a limit the answer is `overloaded`, at once."""
+    """How much is taken on; past a limit the answer is `overloaded`, at once.
+
+    Of a user who is alone; of others half as much beside him (service/users/shares.py).
+    """
 
     operations_at_once: Annotated[int, Field(strict=True, ge=1, le=65536)] = 256
     """Prepared or in their commit. A prepared one of 4100 commands takes about 0.5 MiB."""
     memory_mib: Annotated[int, Field(strict=True, ge=1, le=1 << 20)] = 192
     """What these take together, in MiB, as it is reckoned; one more may go past it."""
     operations_kept: Annotated[int, Field(strict=True, ge=1, le=65536)] = 1024
-    """Records for `status`; the oldest that have ended go first."""
+    """Records of all users for `status`; the oldest that have ended go first."""
 
 
 class Replay(_Settings):

@@ -28,7 +28,7 @@ from vdpad.wire.user_threads import UserThreads
 MAX_RECEIVED = 253
 
 # How many may wait to be closed, of all users. Stops stuck ones from taking all that a process may
-# have (LimitNOFILE= of the unit is 10240).
+# have (LimitNOFILE= of the unit is 14336).
 _MOST_WAITING = 4096
 
 # How long descriptors wait for the thread, in seconds: while a guest is stopped none should wake.

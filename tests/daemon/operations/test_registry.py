@@ -1,6 +1,8 @@
 """How many operations there may be, and what is told and forgotten past that."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,19 @@ import pytest
 from tests.daemon.lending import held
 from tests.daemon.support import Caller, Json, is_error, is_report, serving, software, vlans
 from tests.daemon.targets.slow_target import SlowTarget
+from tests.support.users import ALICE, BOB, open_folder, users
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay
 from vdpad.service.refusal import Refusal
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder() as made:
+        yield made
 
 
 def wish(migration: str, state: Json) -> Json:
@@ -105,3 +114,55 @@ async def test_records_of_what_has_not_ended_are_never_forgotten(tmp_path: Path)
             assert is_report(await caller.result("commit", migration="vm-1"), "restored")
             await caller.result("prepare", **wish("vm-2", vlans(1)))
             assert [each["migration"] for each in await caller.listed()] == ["vm-2"]
+
+
+# --- shares ---
+
+
+async def test_what_one_user_has_prepared_leaves_room_for_another(folder: Path) -> None:
+    """As much as he may, and for another a third of all."""
+    limits = {"operations_at_once": 8}
+    with users(ALICE, BOB) as made, ExitStack() as stack:
+        async with serving(folder, socket_mode="0666", limits=limits) as path:
+            alice, bob = (stack.enter_context(Caller(path, "", user)) for user in made)
+            assert await _prepared(alice, "a") == 8
+            assert await _prepared(bob, "b") == 2
+            error = await bob.error("prepare", **wish("b-x", vlans(1)))
+            assert is_error(error, "overloaded", "migration")
+            assert error["data"]["migration"] == "b-0"
+            assert "2 operations are prepared or committing, beside 8 of other" in error["message"]
+            await bob.result("commit", migration="b-0")
+            assert await _prepared(bob, "c") == 1
+
+
+async def test_what_one_user_s_take_of_memory_leaves_some_too(folder: Path) -> None:
+    large = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [[0, 4095]]}
+    with users(ALICE, BOB) as made, ExitStack() as stack:
+        async with serving(folder, socket_mode="0666", limits={"memory_mib": 2}) as path:
+            alice, bob = (stack.enter_context(Caller(path, "", user)) for user in made)
+            assert await _prepared(alice, "a", large) > 2
+            assert (await bob.result("restore", **wish("b", vlans(1))))["outcome"] == "restored"
+
+
+async def test_many_records_of_one_user_push_out_none_of_another(folder: Path) -> None:
+    limits = {"operations_kept": 6}
+    with users(ALICE, BOB) as made, ExitStack() as stack:
+        async with serving(folder, socket_mode="0666", limits=limits) as path:
+            alice, bob = (stack.enter_context(Caller(path, "", user)) for user in made)
+            for number in range(2):
+                await alice.result("restore", **wish(f"a-{number}", vlans(number)))
+            for number in range(20):
+                await bob.result("restore", **wish(f"b-{number}", vlans(number)))
+            assert [each["migration"] for each in await alice.listed()] == ["a-1", "a-0"]
+            kept = [each["migration"] for each in await bob.listed()]
+            assert kept == ["b-19", "b-18", "b-17", "b-16"]
+
+
+async def _prepared(caller: Caller, name: str, state: Json | None = None) -> int:
+    """How many can be prepared until there is no room."""
+    for number in range(100):
+        reply = await caller.call("prepare", **wish(f"{name}-{number}", state or vlans(1)))
+        if "error" in reply:
+            assert reply["error"]["data"]["kind"] == "overloaded"
+            return number
+    raise AssertionError("there is no end")

@@ -110,6 +110,11 @@ class Operation:
         return self.details.migration
 
     @property
+    def user(self) -> int | None:
+        """Whose share it is of: who prepared it."""
+        return self.details.owners.user
+
+    @property
     def is_lent(self) -> bool:
         """Whether its ring comes with its commit."""
         return self.details.target["kind"] == "lent"

@@ -103,7 +103,8 @@ class Operations:
             wish = replace(wish, owners=owners)
         if self._stopping:
             raise _is_stopping()
-        self._registry.make_room(len(self._preparing))
+        preparing = [each.owners.user for each in self._preparing.values()]
+        self._registry.make_room(wish.owners.user, preparing)
         operation = await self._prepare_anew(wish, digest)
         self._registry.add(operation)
         details = operation.details

@@ -1,17 +1,18 @@
 """The registry: all operations that are known, by their migrations, and how many there may be.
 
-What has not ended is never forgotten, so there is no room for more once the limits are reached. Of
-what has ended the oldest goes first, with its record.
+What has not ended is never forgotten, so there is no room for more once the limits are reached.
+They are for one user who is alone, and each has a share (service/users/shares.py). Of what has
+ended the oldest of the user who has most goes first, with its record.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 
 from vdpad.daemon.operations.operation import Operation
 from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.settings import Limits
 from vdpad.service.refusal import Kind, Refusal
+from vdpad.service.users.shares import permits
 
 
 class Registry:
@@ -31,6 +32,8 @@ class Registry:
         self._forget = forget
         self._tell = tell
         self._all: dict[str, Operation] = {}
+        self._of_user: Counter[int | None] = Counter()
+        """How many each user has."""
         self._unended: list[Operation] = []
         """Those that had not ended when they were last looked at: few of all."""
 
@@ -52,52 +55,89 @@ class Registry:
 
     def add(self, operation: Operation) -> None:
         """The newest, in the place of one that it renews."""
-        self._all.pop(operation.migration, None)
+        renewed = self._all.get(operation.migration)
+        if renewed is not None:
+            self._remove(renewed)
         self._all[operation.migration] = operation
+        self._of_user[operation.user] += 1
         self._unended.append(operation)
         operation.tell = self._tell
         self._tell(operation)
 
-    def make_room(self, preparing: int) -> None:
+    def make_room(self, user: int | None, preparing: Sequence[int | None]) -> None:
         """Forgets the oldest that have ended, where there are as many as may be.
 
         Args:
-            preparing: how many are on their way here beside the one that room is made for.
+            user: whose the one is that room is made for.
+            preparing: whose those are that are on their way here beside it.
 
         Raises:
-            Refusal: overloaded.
+            Refusal: overloaded: the user has his share.
         """
         unended = self._unended = [each for each in self._unended if not each.has_ended]
-        active = len(unended) + preparing
-        if active >= self.limits.operations_at_once:
-            raise _has_too_much(
-                f"{active} operations are prepared or committing", "operations_at_once", unended
-            )
-        memory = sum(each.memory for each in unended) >> 20
-        if memory >= self.limits.memory_mib:
-            raise _has_too_much(
-                f"what is prepared or committing takes {memory} MiB", "memory_mib", unended
-            )
-        if not self.forget_ended(preparing + 1):
+        mine = [each for each in unended if each.user == user]
+        coming = preparing.count(user)
+        self._check_share(
+            "operations_at_once",
+            "{} operations are prepared or committing",
+            mine,
+            len(mine) + coming,
+            len(unended) - len(mine) + len(preparing) - coming,
+        )
+        memory = sum(each.memory for each in mine)
+        all_memory = sum(each.memory for each in unended)
+        self._check_share(
+            "memory_mib",
+            "what is prepared or committing takes {} MiB",
+            mine,
+            memory >> 20,
+            (all_memory - memory) >> 20,
+        )
+        if not self.forget_ended(len(preparing) + 1):
             raise Refusal(
                 Kind.OVERLOADED,
                 "all records are of operations that have not ended yet (limits.operations_kept)",
             )
 
+    def _check_share(
+        self, limit: str, what: str, mine: list[Operation], taken: int, others: int
+    ) -> None:
+        if not permits(getattr(self.limits, limit), taken, others):
+            beside = f", beside {others} of other users'" if others else ""
+            raise _has_too_much(what.format(taken) + beside, limit, mine)
+
     def forget_ended(self, coming: int = 0) -> bool:
-        """Forgets the oldest that have ended, until so many more may come; whether they may."""
-        too_many = max(0, len(self._all) + coming - self.limits.operations_kept)
-        ended = (each.migration for each in self if each.has_ended)
-        forgotten = list(islice(ended, too_many))
-        for migration in forgotten:
-            del self._all[migration]
-            self._forget(migration)
-        return len(forgotten) == too_many
+        """Forgets the oldest that have ended, until so many more may come; whether they may.
+
+        First those of the user who has most.
+        """
+        too_many = len(self._all) + coming - self.limits.operations_kept
+        while too_many > 0:
+            oldest = self._oldest_of_the_most()
+            if oldest is None:
+                return False
+            self._remove(oldest)
+            self._forget(oldest.migration)
+            too_many -= 1
+        return True
+
+    def _oldest_of_the_most(self) -> Operation | None:
+        for user, _ in self._of_user.most_common():
+            for each in self:
+                if each.user == user and each.has_ended:
+                    return each
+        return None
+
+    def _remove(self, operation: Operation) -> None:
+        del self._all[operation.migration]
+        self._of_user[operation.user] -= 1
+        if not self._of_user[operation.user]:
+            del self._of_user[operation.user]
 
 
-def _has_too_much(what: str, limit: str, unended: list[Operation]) -> Refusal:
+def _has_too_much(what: str, limit: str, mine: list[Operation]) -> Refusal:
     """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
-    oldest = next((each.migration for each in unended if each.state is State.PREPARED), None)
+    oldest = next((each.migration for each in mine if each.state is State.PREPARED), None)
     told = (
         f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
         "what is prepared"
