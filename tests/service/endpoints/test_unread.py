@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from vdpad.service.endpoints.unread import Unread
+from vdpad.service.endpoints.unread import SMALL, Unread
 from vdpad.wire.datagrams import AncillarySocket
 
 ALICE, BOB, CAROL = 1000, 1001, 1002
 
 BUFFER = 4 << 20
-SMALL, MIDDLE, LARGE = 200, 7900, 200 * 1024
+REPORT, MIDDLE, LARGE = 200, 7900, 200 * 1024
 
 
 class Post:
@@ -41,7 +41,7 @@ class Post:
         made.connect(str(self._path))
         return made
 
-    async def send(self, user: int, client: socket.socket, size: int = SMALL) -> bool:
+    async def send(self, user: int, client: socket.socket, size: int = REPORT) -> bool:
         """Sends a reply as the endpoint does; whether it went."""
 
         def send() -> None:
@@ -49,6 +49,8 @@ class Post:
 
         if self.unread.is_calm(size):
             send()
+            return True
+        if size <= SMALL and self.unread.send_small(user, size, send):
             return True
         return await self.unread.send(user, size, send)
 
@@ -68,7 +70,9 @@ def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
         yield Post(tmp_path, stack)
 
 
-async def talk(post: Post, user: int, client: socket.socket, times: int, size: int = SMALL) -> None:
+async def talk(
+    post: Post, user: int, client: socket.socket, times: int, size: int = REPORT
+) -> None:
     """Has so many replies sent, each of which is read as it comes."""
     loop = asyncio.get_running_loop()
     for _ in range(times):
@@ -78,13 +82,43 @@ async def talk(post: Post, user: int, client: socket.socket, times: int, size: i
         assert len(await reading) == size
 
 
-@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
+@pytest.mark.parametrize("size", [REPORT, MIDDLE, LARGE])
 async def test_one_who_does_not_read_leaves_room(post: Post, size: int) -> None:
     deaf, honest = post.client(), post.client()
     assert await post.fill(ALICE, deaf, size) > 5
     assert post.socket.unread() < BUFFER * 0.8
     await talk(post, BOB, honest, 100)
     await talk(post, BOB, honest, 20, MIDDLE)
+
+
+@pytest.mark.parametrize("size", [MIDDLE, LARGE])
+async def test_who_does_not_read_lists_leaves_reports_to_others_of_his_user(
+    post: Post, size: int
+) -> None:
+    deaf, honest = post.client(), post.client()
+    await post.fill(ALICE, deaf, size)
+    assert not await post.send(ALICE, honest, size)
+    await talk(post, ALICE, honest, BUFFER // 1000)
+    # A burst, of which nothing is read until all has been sent.
+    for _ in range(100):
+        assert post.unread.send_small(
+            ALICE, SMALL, partial(post.socket.send_to, b"x", _name(honest))
+        )
+    assert [honest.recv(100) for _ in range(100)] == [b"x"] * 100
+    await talk(post, BOB, post.client(), 20, MIDDLE)
+
+
+def _name(client: socket.socket) -> bytes:
+    name: bytes = client.getsockname()
+    return name
+
+
+async def test_small_ones_end_too(post: Post) -> None:
+    """Those that nobody reads, at the user's share."""
+    await post.fill(ALICE, post.client())
+    await post.fill(ALICE, post.client(), SMALL)
+    assert post.socket.unread() < BUFFER * 0.8
+    await talk(post, BOB, post.client(), 20, MIDDLE)
 
 
 async def test_many_sockets_are_one_user(post: Post) -> None:

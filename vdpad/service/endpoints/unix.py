@@ -17,7 +17,7 @@ from pathlib import Path
 from vdpad.service.endpoints.binding import bind, check_inherited, inode_of
 from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.endpoints.path_replies import PathReplies
-from vdpad.service.endpoints.unread import Unread
+from vdpad.service.endpoints.unread import SMALL, Unread
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.users.shares import Shares
 from vdpad.service.users.turns import Turns
@@ -138,6 +138,10 @@ class UnixEndpoint(Endpoint):
     async def _send(self, reply: bytes, peer: Peer) -> None:
         if self._unread.is_calm(len(reply)):
             await self._sent_in_time(reply, peer)
+        elif len(reply) <= SMALL and self._unread.send_small(
+            peer.user, len(reply), partial(self._send_now, reply, peer)
+        ):
+            return
         elif self._waiting.take(peer.user):
             try:
                 await self._send_when_there_is_room(reply, peer)

@@ -6,11 +6,14 @@ leaves unread. So they are watched:
 
     calm       up to a quarter of the buffer is unread: replies go as they come, nobody counts
     crowded    more is: one reply goes at a time (turns.py), and it is seen whether the sum goes
-               down again in a moment. If it does not, the reply is its user's debt
+               down again in a moment. If it does not, the reply is its user's debt. A small one
+               goes as it comes, and is his debt until the sum says otherwise
 
 A user's debt stays within his share of the other three quarters (shares.py), so that who does not
 read leaves room for those who do. What is read later shows as a sum that is less than all debts,
 which then shrink to it: the smallest first, since they are those of the late and not of the deaf.
+Of his share a user has half for small replies, so that whoever of his programs reads no lists
+leaves the others their reports.
 """
 
 import asyncio
@@ -25,6 +28,9 @@ from vdpad.service.users.turns import Turns
 # at. A client that waits for its reply takes some 0.1 ms.
 _MOMENT = 0.005
 _LOOKS = 0.0002
+
+# How long a small reply is, in bytes: a report, an error, a short list.
+SMALL = 2048
 
 # What the kernel charges for a datagram beside its bytes, which it charges up to twice (kmalloc's
 # sizes); as measured.
@@ -62,6 +68,14 @@ class Unread:
         self._debts.clear()
         return not there or there + _charge(size) <= self._calm
 
+    def send_small(self, user: int, size: int, send: Send) -> bool:
+        """Sends a small reply where there is room for it; whether there was. Args as of `send`."""
+        self._shrink_debts()
+        if not self._has_room(user, size):
+            return False
+        self._owes(user, _charge(size), send())
+        return True
+
     async def send(self, user: int, size: int, send: Send) -> bool:
         """Sends a reply where there is room for it; whether there was.
 
@@ -77,21 +91,28 @@ class Unread:
                 send()
                 return True
             self._shrink_debts()
-            if not self._has_room(user, _charge(size)):
+            if not self._has_room(user, size):
                 return False
             before = self._unread()
             sent = send()
             await self._seen(before, sent)
-            if sent is None or sent.done():
-                self._debts[user] += self._left(before)
-            else:
-                self._on_the_way[user] += _charge(size)
-                sent.add_done_callback(partial(self._was_sent, user, _charge(size)))
+            is_there = sent is None or sent.done()
+            self._owes(user, self._left(before) if is_there else _charge(size), sent)
             return True
 
-    def _has_room(self, user: int, charge: int) -> bool:
+    def _owes(self, user: int, charge: int, sent: "asyncio.Future[None] | None") -> None:
+        if sent is None or sent.done():
+            self._debts[user] += charge
+        else:
+            self._on_the_way[user] += charge
+            sent.add_done_callback(partial(self._was_sent, user, charge))
+
+    def _has_room(self, user: int, size: int) -> bool:
+        charge = _charge(size)
         owed, coming = self._debts[user], self._on_the_way[user]
         others = max(self._unread() - self._calm - owed, 0) + self._on_the_way.total() - coming
+        if size > SMALL and owed + coming + charge > self._limit // 2:
+            return False
         return permits(self._limit, owed + coming, others, charge)
 
     def _was_sent(self, user: int, charge: int, _: "asyncio.Future[None]") -> None:
