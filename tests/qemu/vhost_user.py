@@ -29,12 +29,19 @@ FAR_JUMP_TO_ITS_START = b"\xea\x00\x00\x00\xf0"
 
 START_SECONDS = 30.0
 
-ALL_QUEUES = (
-    *("-device", "vhost-user-test-device-pci,chardev=back-end,virtio-id=1,num_vqs=5"),
-    *("-global", "vhost-user-test-device.vq_size=256"),
-    *("-global", "vhost-user-test-device.config_size=24"),
-)
-"""A card all of whose queues are the back end's. From QEMU 10.2 on."""
+
+def all_queues(queues: int) -> tuple[str, ...]:
+    """Return a card that has so many queues, all of them the back end's. From QEMU 10.2 on."""
+    return (
+        "-device",
+        f"vhost-user-test-device-pci,chardev=back-end,virtio-id=1,num_vqs={queues}",
+        *("-global", "vhost-user-test-device.vq_size=256"),
+        *("-global", "vhost-user-test-device.config_size=24"),
+    )
+
+
+ALL_QUEUES = all_queues(5)
+"""That with the queues of two pairs."""
 NETDEV = (
     *("-netdev", "vhost-user,id=net,chardev=back-end,queues=2"),
     *("-device", "virtio-net-pci,netdev=net,romfile=,disable-legacy=on,mq=on"),
