@@ -13,14 +13,17 @@ pleases, and neither may a call on it block the daemon, nor may it keep the daem
 """
 
 import asyncio
-import contextlib
 import errno
 import os
 import re
 import select
 import signal
 import threading
-from collections.abc import Iterator
+
+# signal.getsignal is this, and then looks for an enum's member that there is none of, which takes
+# longer than all else of a kick.
+from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
+from contextlib import AbstractContextManager
 
 from vdpad.errors import VdpadError
 
@@ -95,26 +98,35 @@ def _tick(_signal: int, _frame: object) -> None:
             raise _KickSlept
 
 
-@contextlib.contextmanager
-def kicks_that_do_not_block() -> Iterator[None]:
+class _Ticks:
+    """The timer ticks while it is entered, by however many; on the main thread only."""
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        _Ticking.users += 1
+        if _Ticking.users == 1:
+            if _handler_of(signal.SIGALRM) is not _tick:
+                signal.signal(signal.SIGALRM, _tick)
+            signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        _Ticking.users -= 1
+        if not _Ticking.users:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+_TICKS = _Ticks()
+
+
+def kicks_that_do_not_block() -> AbstractContextManager[None]:
     """Within it no kick of this process's main thread sleeps for more than two ticks.
 
     On another thread it changes nothing: only the main one runs the handlers of signals.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _Ticking.users += 1
-    if _Ticking.users == 1:
-        if signal.getsignal(signal.SIGALRM) is not _tick:
-            signal.signal(signal.SIGALRM, _tick)
-        signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
-    try:
-        yield
-    finally:
-        _Ticking.users -= 1
-        if not _Ticking.users:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+    return _TICKS
 
 
 class EventfdSender:
