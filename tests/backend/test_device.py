@@ -34,7 +34,7 @@ from vdpad.queues.vhost_vdpa.errors import Unsupported
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.device_ring import DeviceRing
-from vdpad.virtio.features import Feature
+from vdpad.virtio.features import Feature, FeatureSet
 
 
 async def test_packets_go_round_and_commands_are_captured(on: BackEnd) -> None:
@@ -91,11 +91,56 @@ async def test_the_config_space_has_the_address_that_the_guest_has_set(on: BackE
         assert pull_config(await on.device.config()) == before
         assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
         assert pull_config(await on.device.config()).mac == OTHER_MAC
-        await machine.stop()
+        await machine.pause()
         assert pull_config(await on.device.config()).mac == OTHER_MAC
+        await machine.stop()
+        assert pull_config(await on.device.config()) == before
     async with vmm(on) as machine:
         await machine.start()
         assert pull_config(await on.device.config()) == before
+
+
+class Remembering(LoopDevice):
+    """A device that keeps its address through a reset, as mlx5_vdpa and vdpa_sim_net do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = super().config()[:6]
+
+    def negotiate(self, features: FeatureSet) -> None:
+        super().negotiate(features)
+        self.net.command(MacAddrSet(self.kept).encode())
+
+    def config(self) -> bytes:
+        return self.kept + super().config()[6:]
+
+    def reset(self) -> None:
+        if self._was_up is not None:
+            self.kept = bytes.fromhex(self.net.settings()["mac"].replace(":", ""))
+        super().reset()
+
+
+FIRMWARE = frozenset({Feature.VERSION_1, Feature.MAC, Feature.STATUS})
+"""What a guest takes that has no control queue."""
+
+
+@pytest.mark.parametrize(("features", "queues"), [(PLAIN, 9), (FIRMWARE, 2)])
+async def test_the_next_guest_has_the_device_s_own_address(
+    features: FeatureSet, queues: int
+) -> None:
+    device = Remembering()
+    own = device.kept
+    async with back_end(device) as on:
+        async with vmm(on) as machine:
+            await machine.start()
+            assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
+            await machine.stop()
+            assert device.kept == OTHER_MAC
+        async with vmm(on, queues=queues, features=features) as machine:
+            assert pull_config(await on.device.config()).mac == own
+            await machine.start()
+            await machine.stop()
+        assert device.kept == own
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ Start. Each comes before the next for a reason:
    guest reach our ring is refused, unless the operator has allowed it.
 2. The data rings, as the VMM has them. A device takes none later.
 3. DRIVER_OK, with the CVQ enabled alone: no packet goes by settings that are not the guest's yet.
-4. The replay of what the guest had set, where it goes on. One that starts anew has set nothing.
+4. The replay of what the guest had set, where it goes on. One that starts anew has set nothing, and
+   is given the address that the device had at first.
 5. The data queues, and a kick each: what was made available before is not looked at otherwise.
 6. The guest's own CVQ. Its commands speak of queues that work.
 
@@ -170,13 +171,14 @@ class BackEndDevice:
     # --- the config space ---
 
     async def config(self) -> bytes:
-        """As the device has it, with the address that the guest has given it.
+        """As the device has it, with the address that the guest has given it while it runs.
 
-        A device may keep an address through its reset, which the guest's next driver must not see.
+        A device may keep an address through its reset. Who looks while it is stopped is the guest's
+        next driver, which must not see it: a guest that goes on stands still until the start.
         """
-        space = self.offer.config
-        if self._running is not None:
-            space = await self._steps.take(self._device.config)
+        if self._running is None:
+            return self.offer.config
+        space = await self._steps.take(self._device.config)
         mac = self.settings.mac or self.offer.net.mac
         return mac + space[len(mac) :]
 
@@ -281,7 +283,9 @@ class BackEndDevice:
     async def _serve(self, running: Running) -> None:
         goes_on = running.has_control_queue and not running.start.is_fresh
         state = self.settings.to_restore() if goes_on else None
-        if state is not None:
+        if state is None:
+            await running.put_address_back(self.offer.net.mac, self.name)
+        else:
             self.report = report = await running.restore(state, self.name, self.offer.net)
             self._listeners.announce(GuestRestored(self.name, report.commands, report.commit_us))
         await running.serve(self._told, self._fail)

@@ -30,9 +30,9 @@ HIDDEN: FeatureSet = frozenset(
 )
 """What no guest is offered, whatever the device has."""
 
-# What a device is told for a guest that has no control queue: that its filter can be opened.
-# CTRL_VLAN is not among them: without it no VLAN is filtered.
-_FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX})
+# What a device is told for a guest that has no control queue: that its filter can be opened, and
+# its address be put back. CTRL_VLAN is not among them: without it no VLAN is filtered.
+_FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX, Feature.CTRL_MAC_ADDR})
 
 
 @dataclass(frozen=True, slots=True)

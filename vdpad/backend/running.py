@@ -12,7 +12,7 @@ from vdpad.backend.driving import control_vring, suspended_at, used_index
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.kept_queue import KeptQueue
-from vdpad.backend.restoring import restore
+from vdpad.backend.restoring import restore, send
 from vdpad.backend.shadow import Shadow
 from vdpad.backend.steps import Steps
 from vdpad.errors import VdpadError
@@ -22,7 +22,8 @@ from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.vhost_user.to_its_end import to_its_end
-from vdpad.virtio.config import NetConfig
+from vdpad.virtio.commands import MacAddrSet
+from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import FeatureSet
 
 
@@ -70,6 +71,19 @@ class Running:
             features=self._features,
             config=config,
         )
+
+    async def put_address_back(self, mac: bytes, name: str) -> None:
+        """Gives the device this address where it has another; before `serve`.
+
+        Some keep through a reset what the guest before has set (mlx5_vdpa, vdpa_sim_net).
+
+        Raises:
+            NotRestored: it does not take it.
+        """
+        command = MacAddrSet(mac)
+        config = pull_config(await self._steps.take(self._device.config))
+        if config.mac != mac and command.lacks(self._features) is None:
+            await send([command], self._queue, self._device.control_geometry, name=name)
 
     async def serve(
         self, told: Callable[[bytes, bytes], None], failed: Callable[[VdpadError], None]
