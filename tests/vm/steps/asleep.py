@@ -1,0 +1,105 @@
+"""A story of a back end in a process of its own, so that it can be seen asleep, and be stopped.
+
+    python -m tests.vm.steps.asleep NODE DESCRIPTOR
+
+is that process: it serves one front end, on the socket that it inherits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.backend.vmm import OTHER_MAC, Vmm, back_end
+from tests.support.guest import Guest
+from tests.support.waiting import until
+from tests.vhost_user.front_end import GET_FEATURES, FrontEnd
+from vdpad.queues.vhost_vdpa.node import Node
+from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
+from vdpad.virtio.bits import bits_of
+from vdpad.virtio.commands import MacAddrSet
+from vdpad.virtio.features import Feature
+
+from .back_end import QUEUES, acks, packet, taken, transmit
+from .telling import Json
+
+PACKETS = 50
+READY = b"ready\n"
+EPOLL_WAIT = (232, 281)
+"""With its other name, epoll_pwait, on x86-64."""
+
+
+def asleep(path: Path, folder: Path) -> Json:
+    """Packets go while the back end sleeps, and while it is stopped."""
+    ours, its = socket.socketpair()
+    argv = [sys.executable, "-m", __name__, str(path), str(its.fileno())]
+    with subprocess.Popen(argv, pass_fds=[its.fileno()], stdout=subprocess.PIPE) as child:
+        its.close()
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == READY
+            seen = asyncio.run(_told(FrontEnd(ours), child.pid))
+            seen["ended"] = child.wait()
+        finally:
+            child.kill()
+    return seen
+
+
+async def _told(front_end: FrontEnd, pid: int) -> Json:
+    seen: Json = {}
+    async with front_end:
+        features = taken(bits_of(await front_end.number(GET_FEATURES)))
+        guest = Guest(QUEUES, event_idx=Feature.RING_EVENT_IDX in features)
+        machine = Vmm(guest, front_end, features)
+        await machine.start()
+        seen["acks"] = await acks(machine, [MacAddrSet(OTHER_MAC)])
+        # The simulator, which has no filter, gives back what is sent to its own address.
+        loops = Feature.CTRL_RX not in features
+        go = partial(machine.loop, packet("round")) if loops else partial(transmit, machine)
+        await go()
+        await until(lambda: _sleeps_in_epoll(pid))
+        before = _switches(pid)
+        for _ in range(PACKETS):
+            await go()
+        seen["sleeps"] = _sleeps_in_epoll(pid)
+        seen["switches"] = _switches(pid) == before
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(PACKETS):
+            await go()
+        os.kill(pid, signal.SIGCONT)
+        seen["acks again"] = await acks(machine, [MacAddrSet(OTHER_MAC)])
+        seen["bases"] = await machine.stop()
+    return seen
+
+
+def _sleeps_in_epoll(pid: int) -> bool:
+    """Whether it is one thread, which waits there."""
+    calls = [each.read_text().split()[0] for each in Path(f"/proc/{pid}/task").glob("*/syscall")]
+    return len(calls) == 1 and calls[0].isdecimal() and int(calls[0]) in EPOLL_WAIT
+
+
+def _switches(pid: int) -> list[str]:
+    """How often each of its threads was given a processor and gave it up."""
+    found = []
+    for each in sorted(Path(f"/proc/{pid}/task").glob("*/status")):
+        found += [line for line in each.read_text().splitlines() if "ctxt_switches" in line]
+    return found
+
+
+async def _serve(path: Path, descriptor: int) -> None:
+    # Not on a thread, which would stay.
+    device = ShadowedNode(Node(path))
+    async with back_end(device, shared_address_space=True) as on:
+        os.write(1, READY)
+        await on.front_ends.serve(socket.socket(fileno=descriptor))
+
+
+if __name__ == "__main__":
+    node, inherited = sys.argv[1:]
+    asyncio.run(_serve(Path(node), int(inherited)))
