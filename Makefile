@@ -12,7 +12,7 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run check test fuzz bench bench-kernel bench-load lint types format schema man lock install clean
+.PHONY: all run check test fuzz bench bench-kernel bench-load bench-backend lint types format schema man lock install clean
 
 all: $(VENV)/ready
 
@@ -37,6 +37,9 @@ bench-kernel: all test-kernel ## on the kernel's devices, against C and QEMU 10
 
 bench-load: all ## 64 clients and 256 software devices at once
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench-backend: all test-kernel ## a guest's commands through the back end, and packets past it
+	$(BIN)/python -m benchmarks.backend $(ARGS)
 
 lint: all
 	$(BIN)/ruff check .

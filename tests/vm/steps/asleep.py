@@ -11,8 +11,9 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -35,32 +36,40 @@ EPOLL_WAIT = (232, 281)
 """With its other name, epoll_pwait, on x86-64."""
 
 
+@asynccontextmanager
+async def served(path: Path) -> AsyncIterator[tuple[Vmm, int]]:
+    """A guest before its start, and the process of its back end, which ends well with it."""
+    ours, its = socket.socketpair()
+    argv = [sys.executable, "-m", "tests.vm.steps.asleep", str(path), str(its.fileno())]
+    child = await asyncio.create_subprocess_exec(
+        *argv, pass_fds=[its.fileno()], stdout=asyncio.subprocess.PIPE
+    )
+    its.close()
+    try:
+        assert child.stdout is not None
+        assert await child.stdout.readline() == READY
+        async with FrontEnd(ours) as front_end:
+            features = taken(bits_of(await front_end.number(GET_FEATURES)))
+            guest = Guest(QUEUES, event_idx=Feature.RING_EVENT_IDX in features)
+            yield Vmm(guest, front_end, features), child.pid
+        assert await child.wait() == 0
+    finally:
+        if child.returncode is None:
+            child.kill()
+
+
 def asleep(path: Path, folder: Path) -> Json:
     """Packets go while the back end sleeps, and while it is stopped."""
-    ours, its = socket.socketpair()
-    argv = [sys.executable, "-m", __name__, str(path), str(its.fileno())]
-    with subprocess.Popen(argv, pass_fds=[its.fileno()], stdout=subprocess.PIPE) as child:
-        its.close()
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == READY
-            seen = asyncio.run(_told(FrontEnd(ours), child.pid))
-            seen["ended"] = child.wait()
-        finally:
-            child.kill()
-    return seen
+    return asyncio.run(_asleep(path))
 
 
-async def _told(front_end: FrontEnd, pid: int) -> Json:
+async def _asleep(path: Path) -> Json:
     seen: Json = {}
-    async with front_end:
-        features = taken(bits_of(await front_end.number(GET_FEATURES)))
-        guest = Guest(QUEUES, event_idx=Feature.RING_EVENT_IDX in features)
-        machine = Vmm(guest, front_end, features)
+    async with served(path) as (machine, pid):
         await machine.start()
         seen["acks"] = await acks(machine, [MacAddrSet(OTHER_MAC)])
         # The simulator, which has no filter, gives back what is sent to its own address.
-        loops = Feature.CTRL_RX not in features
+        loops = Feature.CTRL_RX not in machine.features
         go = partial(machine.loop, packet("round")) if loops else partial(transmit, machine)
         await go()
         await until(lambda: _sleeps_in_epoll(pid))

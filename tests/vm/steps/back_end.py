@@ -56,9 +56,19 @@ SETTINGS: tuple[Command, ...] = (
 """What a guest may set, and what of it may be undone."""
 
 
+class Suspended(ShadowedNode):
+    """A device that counts how often it was suspended."""
+
+    times = 0
+
+    def suspend(self) -> None:
+        super().suspend()
+        Suspended.times += 1
+
+
 @contextlib.asynccontextmanager
 async def _opened(path: Path, heard: Heard) -> AsyncIterator[BackEnd]:
-    device = await asyncio.to_thread(lambda: ShadowedNode(Node(path)))
+    device = await asyncio.to_thread(lambda: Suspended(Node(path)))
     async with back_end(device, heard, shared_address_space=True) as on:
         yield on
 
@@ -118,7 +128,7 @@ async def _commands(path: Path, folder: Path) -> Json:
         await _pause(folder, "set", captured=settings(on))
 
         bases = await machine.stop()
-        await _pause(folder, "stopped", bases=bases)
+        await _pause(folder, "stopped", bases=bases, suspended=Suspended.times)
         await machine.set_up_rings(bases)
         await machine.enable_all()
         await transmit(machine)
@@ -193,6 +203,7 @@ async def _packets(path: Path, folder: Path) -> Json:
             await _pause(folder, "set", captured=settings(on), own=own.hex(":"))
 
             seen["bases"] = await machine.pause()
+            seen["suspended"] = Suspended.times
             seen["after a pause"] = await looped(machine, "two")
             seen["events"] = [type(each).__name__ for each in heard.events]
             seen["acks again"] = await acks(machine, [MacAddrSet(OTHER_MAC)])
