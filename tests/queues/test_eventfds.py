@@ -183,6 +183,28 @@ def test_a_tick_in_the_midst_of_a_kick_loses_none(eventfd: int) -> None:
     assert came > 100
 
 
+def test_a_kick_that_was_done_before_two_ticks_is_not_taken_for_one_that_sleeps(
+    eventfd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the processor is taken from the first tick's handler."""
+    write = os.write
+
+    def write_and_tick_twice(fd: int, data: bytes) -> int:
+        written = write(fd, data)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGALRM)
+        return written
+
+    notify = EventfdSender(eventfd)
+    with kicks_that_do_not_block():
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", write_and_tick_twice)
+            notify()
+        assert _count(eventfd) == 1
+        notify()
+        assert _count(eventfd) == 1
+
+
 def test_the_timer_ticks_only_while_somebody_wants_it() -> None:
     with kicks_that_do_not_block():
         with kicks_that_do_not_block():

@@ -90,7 +90,7 @@ class _Ticking:
 
 def _tick(_signal: int, _frame: object) -> None:
     # The first may come just before or after the call, which then goes on; after it a write that
-    # sleeps is begun again by Python (PEP 475), and only such a one meets a second.
+    # sleeps is begun again by Python (PEP 475). Such a one meets a second; any other hardly ever.
     if _Ticking.in_write:
         _Ticking.ticks += 1
         if _Ticking.ticks > 1:
@@ -134,8 +134,7 @@ class EventfdSender:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
+        self._poll = _polls_for_room(fd)
         self._blocks = False
 
     def __call__(self) -> None:
@@ -150,7 +149,18 @@ class EventfdSender:
         except BlockingIOError:
             _Ticking.in_write = False
         except _KickSlept:
-            self._blocks = True
+            # Or the handler itself was kept waiting for a tick, behind a write that was done.
+            self._blocks = not _has_room(self._fd)
+
+
+def _polls_for_room(fd: int) -> select.poll:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return poll
+
+
+def _has_room(fd: int) -> bool:
+    return bool(_polls_for_room(fd).poll(0))
 
 
 class Waiter:
