@@ -119,6 +119,8 @@ def parts_of(times: Times, rows: list[list[int]]) -> list[float]:
     """
     steps = []
     for began, row, ended in zip(times.began, rows, times.ended, strict=True):
+        if len(row) < len(PARTS) - 1:
+            continue  # the guest had seen it, and wanted no interrupt any more
         *until_put, called = [began, *row]
         inside = [after - before for before, after in pairwise(until_put)]
         put = until_put[-1]
