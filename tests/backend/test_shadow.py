@@ -1,5 +1,6 @@
 """The guest's CVQ of any form: what it sends is what the device is sent and the capture says."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -253,6 +254,26 @@ async def shadowing(
         await shadow.stop()
         memory.release()
         guest.close()
+
+
+async def test_a_guest_that_always_has_another_command_leaves_others_their_turn() -> None:
+    left = 100
+
+    def serve(command: bytes) -> bytes:
+        nonlocal left
+        left -= 1
+        if left:
+            control.collect()
+            control.send([VlanAdd(left).encode()], [1])
+        return OK
+
+    turns = []
+    async with shadowing(InlineQueue(serve)) as (control, _):
+        control.send([VlanAdd(0).encode()], [1])
+        while left:
+            turns.append(left)
+            await asyncio.sleep(0)
+    assert len({*turns}) > 90
 
 
 def _vring(queue: GuestQueue, *, kick: bool) -> GuestVring:
