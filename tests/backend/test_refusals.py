@@ -17,8 +17,9 @@ from tests.vhost_user.front_end import (
 )
 from vdpad.backend.device import Status
 from vdpad.backend.faults import SharedAddressSpace
+from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.loop_device import LOOP_FEATURES, LoopDevice
-from vdpad.queues.vhost_vdpa.errors import NoControlQueue
+from vdpad.queues.vhost_vdpa.errors import NoControlQueue, Unsupported
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.config import pull_config
@@ -62,6 +63,26 @@ async def test_it_is_looked_at_again_with_the_features_that_the_guest_took() -> 
             assert "address space" in on.refusals[-1]
         async with vmm(on) as machine:
             await machine.start()
+
+
+class BeginsAtZero(LoopDevice):
+    """A device whose driver begins a ring nowhere else, as vp_vdpa."""
+
+    def set_vring(self, queue: int, vring: Vring) -> None:
+        if vring.base:
+            raise Unsupported("SET_VRING_BASE: not here")
+        super().set_vring(queue, vring)
+
+
+async def test_a_ring_that_was_used_on_a_device_that_begins_at_0() -> None:
+    async with back_end(BeginsAtZero()) as on, vmm(on) as machine:
+        await machine.start()
+        await machine.loop(b"packet")
+        await machine.set_up_rings(await machine.stop())
+        await machine.front_end.enable(*range(8))
+        assert await refusal(machine, 8)
+        assert "ring 0: expected one that begins at 0, it goes on at 1" in on.refusals[-1]
+        assert on.device.status is Status.STOPPED
 
 
 async def test_a_device_without_a_control_queue_is_refused() -> None:

@@ -79,6 +79,7 @@ def test_a_guest_s_commands_and_a_pause(vm: Machine) -> None:
     assert seen["bases"][:2] == [0, 1]
     assert seen["acked"] == 1
     (refusal,) = seen["refusals"]
+    assert "ring 1: expected one that begins at 0, it goes on at 1" in refusal
     assert "SET_VRING_BASE 1 1" in refusal
 
 

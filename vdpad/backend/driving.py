@@ -83,7 +83,7 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
                 f"expected data queues below {device.control_queue_index}, got ring {vring.index}"
             )
         _check_size(device, vring)
-        device.set_vring(vring.index, _as_device_has_it(vring))
+        _set_vring(device, vring)
     device.start()
     return features
 
@@ -119,6 +119,18 @@ def control_vring(start: Start, index: int) -> GuestVring | None:
     if Feature.CTRL_VQ not in start.features:
         return None
     return next((each for each in start.vrings if each.index == index), None)
+
+
+def _set_vring(device: ShadowedDevice, vring: GuestVring) -> None:
+    try:
+        device.set_vring(vring.index, _as_device_has_it(vring))
+    except Unsupported as error:
+        if not vring.base:
+            raise
+        raise CannotStart(
+            f"ring {vring.index}: expected one that begins at 0, it goes on at {vring.base}, and "
+            f"the device's driver cannot begin a ring there ({error}); reset the guest's device"
+        ) from error
 
 
 def _as_device_has_it(vring: GuestVring) -> shadowed_device.Vring:
