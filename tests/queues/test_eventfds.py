@@ -183,22 +183,25 @@ def test_a_tick_in_the_midst_of_a_kick_loses_none(eventfd: int) -> None:
     assert came > 100
 
 
-def test_a_kick_that_was_done_before_two_ticks_is_not_taken_for_one_that_sleeps(
-    eventfd: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (1, 1), (0, 2), (3, 3)])
+def test_a_kick_among_two_ticks_that_does_not_sleep_is_done_and_the_next_one_too(
+    eventfd: int, before: int, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the processor is taken from the first tick's handler."""
     write = os.write
 
-    def write_and_tick_twice(fd: int, data: bytes) -> int:
+    def write_among_ticks(fd: int, data: bytes) -> int:
+        for _ in range(before):
+            signal.raise_signal(signal.SIGALRM)
         written = write(fd, data)
-        for _ in range(2):
+        for _ in range(after):
             signal.raise_signal(signal.SIGALRM)
         return written
 
     notify = EventfdSender(eventfd)
     with kicks_that_do_not_block():
         with monkeypatch.context() as patched:
-            patched.setattr(os, "write", write_and_tick_twice)
+            patched.setattr(os, "write", write_among_ticks)
             notify()
         assert _count(eventfd) == 1
         notify()

@@ -83,18 +83,20 @@ class _Ticking:
     """The timer of this process, and the write that it watches. SIGALRM is its own."""
 
     users = 0
-    in_write = False
+    fd: int | None = None
+    """The eventfd that is being written to."""
     ticks = 0
     """That came into the write."""
 
 
 def _tick(_signal: int, _frame: object) -> None:
     # The first may come just before or after the call, which then goes on; after it a write that
-    # sleeps is begun again by Python (PEP 475). Such a one meets a second; any other hardly ever.
-    if _Ticking.in_write:
+    # sleeps is begun again by Python (PEP 475). Such a one meets a second, at a counter that is
+    # full; any other meets one where the processor was taken from us, and must not be given up.
+    if _Ticking.fd is not None:
         _Ticking.ticks += 1
-        if _Ticking.ticks > 1:
-            _Ticking.in_write = False
+        if _Ticking.ticks > 1 and not _has_room(_Ticking.fd):
+            _Ticking.fd = None
             raise _KickSlept
 
 
@@ -143,14 +145,13 @@ class EventfdSender:
             return
         try:
             _Ticking.ticks = 0
-            _Ticking.in_write = True
+            _Ticking.fd = self._fd
             os.write(self._fd, _ONE)
-            _Ticking.in_write = False
+            _Ticking.fd = None
         except BlockingIOError:
-            _Ticking.in_write = False
+            _Ticking.fd = None
         except _KickSlept:
-            # Or the handler itself was kept waiting for a tick, behind a write that was done.
-            self._blocks = not _has_room(self._fd)
+            self._blocks = True
 
 
 def _polls_for_room(fd: int) -> select.poll:
