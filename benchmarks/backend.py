@@ -69,7 +69,7 @@ class Clocked(Shadow):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         ring, forwarder = self._ring, self._forwarder
-        take, forward, told, put = ring.take, forwarder.forward, self._told, ring.put
+        take, forward, told, put = ring.take, forwarder.forward, self._acknowledged, ring.put
         clock = time.perf_counter_ns
 
         def taken() -> Any:
@@ -91,7 +91,7 @@ class Clocked(Shadow):
             put(head, length)
             self.rows[-1].append(clock())
 
-        self._told = heard
+        self._acknowledged = heard
         for of, name, call in (
             (ring, "take", taken),
             (forwarder, "forward", forwarded),

@@ -17,9 +17,9 @@ from typing import Any, Self
 
 from vdpad.errors import why
 from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Refused, Unreachable
-from vdpad.ways.connection import ConnectionWay
-from vdpad.ways.datagrams import DatagramWay
-from vdpad.ways.way import Way
+from vdpad.transports.connection import OverConnection
+from vdpad.transports.datagrams import OverDatagrams
+from vdpad.transports.transport import Transport
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 from vdpad.wire.streams import BadStream
 from vdpad.wire.unreachable import why_no_daemon
@@ -38,7 +38,7 @@ class Client(Methods):
         """
         self._path = path
         self._timeout = timeout
-        self._way: Way | None = None
+        self._way: Transport | None = None
         self._entered = False
         self._turn = asyncio.Lock()
 
@@ -109,7 +109,7 @@ class Client(Methods):
             CannotSend: it takes datagrams only.
         """
         way = self._connect()
-        if not isinstance(way, ConnectionWay):
+        if not isinstance(way, OverConnection):
             way.close()
             raise CannotSend(
                 f"{self._where} takes datagrams; watching goes over its other socket only"
@@ -128,7 +128,7 @@ class Client(Methods):
     def _where(self) -> Path:
         return DEFAULT_SOCKET if self._path is None else self._path
 
-    def _connected(self) -> Way:
+    def _connected(self) -> Transport:
         """The way to ask; a new one where there is none."""
         if self._way is None:
             if not self._entered:
@@ -141,7 +141,7 @@ class Client(Methods):
             self._way.close()
             self._way = None
 
-    def _connect(self) -> Way:
+    def _connect(self) -> Transport:
         """Connects to the path, or where that is not said to what there is.
 
         Raises:
@@ -150,17 +150,17 @@ class Client(Methods):
         try:
             if self._path is None:
                 with contextlib.suppress(OSError):
-                    return ConnectionWay(DEFAULT_VARLINK)
-                return DatagramWay(DEFAULT_SOCKET)
+                    return OverConnection(DEFAULT_VARLINK)
+                return OverDatagrams(DEFAULT_SOCKET)
             return _way_to(self._path)
         except (OSError, ValueError) as error:
             raise Unreachable(why_no_daemon(self._where, error)) from error
 
 
-def _way_to(path: Path) -> Way:
+def _way_to(path: Path) -> Transport:
     try:
-        return ConnectionWay(path)
+        return OverConnection(path)
     except OSError as error:
         if error.errno != errno.EPROTOTYPE:
             raise
-    return DatagramWay(path)
+    return OverDatagrams(path)

@@ -47,7 +47,7 @@ __all__ = [
 # How long to wait for a reply before asking again, in seconds: above a round trip between hosts and
 # a commit that goes well; doubled each time, so that a daemon with much to do is not given more.
 _FIRST_WAIT = 0.2
-_MOST_WAIT = 2.0
+_MAX_WAIT = 2.0
 
 # What is in an id stands for one request among all that were ever made with a key, in bytes.
 _ID_BYTES = 16
@@ -156,7 +156,7 @@ class RemoteClient(Methods):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     return await self._reply_to(self._socket, request_id)
-            wait = min(2 * wait, _MOST_WAIT)
+            wait = min(2 * wait, _MAX_WAIT)
 
     async def _reply_to(self, connection: socket.socket, request_id: str) -> dict[str, Any]:
         loop = asyncio.get_running_loop()

@@ -17,12 +17,12 @@ from cryptography.fernet import Fernet
 from vdpad.remote import RemoteClient
 from vdpad.wire.keys import load_keys
 
-VLANS_A_RESTORE = 4
+VLANS_PER_RESTORE = 4
 
 
 def vids(number: int, restores: int) -> list[int]:
     """The VLANs of a restore, which no other restore has."""
-    return [1 + number + restores * part for part in range(VLANS_A_RESTORE)]
+    return [1 + number + restores * part for part in range(VLANS_PER_RESTORE)]
 
 
 async def restore(client: RemoteClient, number: int, restores: int, device: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.between_hosts.hosts import (
     two_hosts,
     why_unavailable,
 )
-from tests.between_hosts.source import VLANS_A_RESTORE
+from tests.between_hosts.source import VLANS_PER_RESTORE
 from tests.daemon.support import Json, is_report
 from tests.daemon.udp_support import key_file, known_for_long
 from tests.support.daemon import ROOT, Daemon, daemon
@@ -129,7 +129,7 @@ def test_a_thousand_restores_over_a_bad_network_are_applied_once_each(
     assert sorted(report["migration"] for report in result["reports"]) == sorted(names)
     # The daemon's word, and the devices' own.
     assert Counter(event["migration"] for event in running.events("restored")) == Counter(names)
-    vids = range(1, 1 + RESTORES * VLANS_A_RESTORE)
+    vids = range(1, 1 + RESTORES * VLANS_PER_RESTORE)
     assert vlans_added(tmp_path) == Counter(vids)
 
     refused: Counter[str] = Counter()

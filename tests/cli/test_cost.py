@@ -14,11 +14,11 @@ from tests.cli.commands import VDPACTL
 from tests.support.daemon import ROOT
 from vdpad.state.formats.native import MAX_SIZE
 from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
-from vdpad.virtio.device_parts import MOST_BYTES
+from vdpad.virtio.device_parts import MAX_BYTES
 
 # Of all of it, and above what the least of states takes.
-_MOST_MIB = 40.0
-_MOST_TIMES_THE_CPU = 10
+_MAX_MIB = 40.0
+_MAX_TIMES_THE_CPU = 10
 
 
 class Cost(NamedTuple):
@@ -56,8 +56,8 @@ def least(tmp_path_factory: pytest.TempPathFactory) -> Cost:
 def is_bounded(cost: Cost, least: Cost) -> bool:
     """Whether it is within what readers promise, as far as one machine may tell of another."""
     return (
-        cost.mib - least.mib < _MOST_MIB
-        and cost.cpu_seconds < _MOST_TIMES_THE_CPU * least.cpu_seconds
+        cost.mib - least.mib < _MAX_MIB
+        and cost.cpu_seconds < _MAX_TIMES_THE_CPU * least.cpu_seconds
     )
 
 
@@ -202,7 +202,7 @@ def test_a_description_as_long_as_may_be(
 @pytest.mark.parametrize("kind", [0x110, 0x105])
 def test_device_parts_as_many_as_may_be(tmp_path: Path, least: Cost, kind: int) -> None:
     empty = (
-        struct.pack("<HBBHxxxxxxI", kind, 0, 0, at & 0xFFFF, 0) for at in range(MOST_BYTES // 16)
+        struct.pack("<HBBHxxxxxxI", kind, 0, 0, at & 0xFFFF, 0) for at in range(MAX_BYTES // 16)
     )
     (tmp_path / "parts").write_bytes(b"".join(empty))
     cost = cost_of(tmp_path / "parts")

@@ -200,13 +200,13 @@ async def test_what_waits_is_told_soon_in_its_order_and_as_of_its_caller() -> No
     for number, event in enumerate(events[:3]):
         context = contextvars.copy_context()
         context.run(CALLER.set, number)
-        context.run(announce.soon, event)
+        context.run(announce.later, event)
     assert heard == []
     announce(events[3])
     assert heard == [(event, number) for number, event in enumerate(events[:3])] + [
         (events[3], None)
     ]
-    announce.soon(events[0])
+    announce.later(events[0])
     await until(lambda: len(heard) == 5)
 
 

@@ -207,7 +207,7 @@ async def test_a_commit_that_takes_longer_than_many_repetitions_is_answered(
 ) -> None:
     """More repetitions than the daemon lets wait for one commit."""
     async with serving_udp(tmp_path, software=[slow(0.4)]) as udp:
-        monkeypatch.setattr(remote, "_MOST_WAIT", 0.2)
+        monkeypatch.setattr(remote, "_MAX_WAIT", 0.2)
         async with client_of(udp.address) as client:
             report = await client.restore("vm-1", vlans([1, 9]), software())
     assert is_report(report, "restored")

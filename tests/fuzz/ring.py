@@ -13,7 +13,7 @@ from vdpad.restore.progress import Progress
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.commands import ACK_ERR, ACK_OK, Command, MacAddrSet, RxPromisc, VlanAdd
 
-_MOST_COMMANDS = 60
+_MAX_COMMANDS = 60
 # Each wait is 50 ms of the jumping loop's: so many steps of the device.
 _DEADLINE = 80 * 0.05
 
@@ -56,7 +56,7 @@ def one(data: bytes) -> None:
     """A ring, commands and a device's doings."""
     choices = iter(data)
     shape, start, count = (next(choices, 0) for _ in range(3))
-    commands = tuple(map(_command, range(count % _MOST_COMMANDS)))
+    commands = tuple(map(_command, range(count % _MAX_COMMANDS)))
     device = SteppedDevice(
         2 << shape % 5,
         event_idx=bool(shape & 0x80),

@@ -34,7 +34,7 @@ COUNTED = {"compress": "compression", "xbzrle": "xbzrle-cache"}
 """Where QEMU counts the pages that a capability wrote in its way."""
 
 # So much that memory is gone through more than twice, which XBZRLE needs, in about a second.
-BYTES_A_SECOND = 50_000_000
+BYTES_PER_SECOND = 50_000_000
 CACHE_BYTES = 128 << 20
 
 
@@ -76,7 +76,7 @@ def test_pages_written_otherwise(of_version: Guest) -> None:
     plain = found_in(of_version)
     of_version.qmp(
         "migrate-set-parameters",
-        max_bandwidth=BYTES_A_SECOND,
+        max_bandwidth=BYTES_PER_SECOND,
         xbzrle_cache_size=CACHE_BYTES,
         downtime_limit=1,
     )

@@ -147,7 +147,7 @@ async def test_no_answer_in_time_is_told_in_time(monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - start < 10
     ticks.cancel()
     assert vdpa_asker._TURNS._last is not None
-    assert not vdpa_asker._TURNS._last.is_there
+    assert not vdpa_asker._TURNS._last.is_present
 
 
 async def _ticks() -> None:
@@ -198,7 +198,7 @@ async def test_those_in_the_queue_fail_once_one_is_stuck(monkeypatch: pytest.Mon
     (stuck,) = _children()
     _kill(stuck)
     assert vdpa_asker._TURNS._last is not None
-    assert not vdpa_asker._TURNS._last.is_there
+    assert not vdpa_asker._TURNS._last.is_present
 
 
 async def test_a_process_that_does_not_start_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

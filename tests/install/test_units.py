@@ -15,7 +15,7 @@ from vdpad.wire.addresses import BACK_ENDS, DEFAULT_SOCKET, DEFAULT_VARLINK
 from .install import ROOT
 
 UNITS = ROOT / "systemd"
-MOST_EXPOSURE = 1.5
+MAX_EXPOSURE = 1.5
 HAS_SYSTEMD = shutil.which("systemd-analyze") is not None
 
 NAMES = ("vdpad.service", "vdpad.socket", "vdpad-varlink.socket")
@@ -47,12 +47,12 @@ def test_systemd_finds_nothing_wrong(units: Path) -> None:
 
 
 def test_the_exposure_is_small(units: Path) -> None:
-    threshold = f"--threshold={MOST_EXPOSURE * 10:.0f}"
+    threshold = f"--threshold={MAX_EXPOSURE * 10:.0f}"
     done = analyze("security", "--offline=true", threshold, units / "vdpad.service")
     assert done.returncode == 0, done.stdout
     exposure = re.search(r"Overall exposure level for vdpad\.service: ([0-9.]+)", done.stdout)
     assert exposure is not None
-    assert float(exposure[1]) <= MOST_EXPOSURE
+    assert float(exposure[1]) <= MAX_EXPOSURE
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_exposure_of_a_back_end_is_small(instance: Path) -> None:
     done = analyze("security", "--offline=true", instance / unit)
     exposure = re.search(rf"Overall exposure level for {unit}: ([0-9.]+)", done.stdout)
     assert exposure is not None, done.stdout + done.stderr
-    assert float(exposure[1]) <= MOST_EXPOSURE, done.stdout
+    assert float(exposure[1]) <= MAX_EXPOSURE, done.stdout
 
 
 def test_a_drop_in_takes_back_no_more_than_it_says() -> None:

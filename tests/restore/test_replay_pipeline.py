@@ -340,7 +340,7 @@ async def test_nobody_sleeps_where_the_device_has_answered_already(event_idx: bo
 async def test_others_get_their_turn_while_a_device_always_answers_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replay_module, "_MOST_WITHOUT_YIELD_NS", 0)
+    monkeypatch.setattr(replay_module, "_MAX_WITHOUT_YIELD_NS", 0)
     turns = 0
 
     async def other() -> None:

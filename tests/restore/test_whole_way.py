@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import run
 from tests.support.devices import running, send
-from tests.support.states import MOST_KEY, MOST_PAIRS, feature_supersets, net_state, net_states
+from tests.support.states import MAX_KEY, MAX_PAIRS, feature_supersets, net_state, net_states
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig
 from vdpad.queues.software.misbehaviour import Misbehaviour, Order
 from vdpad.restore.plan import Capabilities, Plan, plan
@@ -37,8 +37,8 @@ def _devices(draw: st.DrawFn, state: NetState) -> SoftwareConfig:
         features=features,
         net=NetConfig(
             mac=bytes.fromhex("525400000001"),
-            max_virtqueue_pairs=MOST_PAIRS,
-            rss_max_key_size=MOST_KEY,
+            max_virtqueue_pairs=MAX_PAIRS,
+            rss_max_key_size=MAX_KEY,
             rss_max_indirection_table_length=128,
             supported_hash_types=frozenset(HashType),
         ),

@@ -141,13 +141,13 @@ def test_a_journal_that_goes_and_comes_again_is_found(socket: FakeJournal, sink:
 def test_a_journal_that_is_away_is_told_from_one_that_is_there(
     socket: FakeJournal, sink: Journald
 ) -> None:
-    assert sink.is_there()
+    assert sink.is_present()
     assert socket.entries() == []
     while not sink.dropped:
         sink.msg(message("x"))
-    assert sink.is_there()
+    assert sink.is_present()
     socket.path.unlink()
-    assert not sink.is_there()
+    assert not sink.is_present()
 
 
 # --- $JOURNAL_STREAM ---

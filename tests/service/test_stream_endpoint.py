@@ -171,7 +171,7 @@ async def test_only_a_stream_socket_with_a_path_is_taken_over(
 async def test_one_user_has_so_many_connections_and_then_no_more(
     listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 2)
+    monkeypatch.setattr(stream_endpoint, "_MAX_PER_USER", 2)
     async with connected(listening.path) as first, connected(listening.path) as second:
         assert await echoed(first)
         assert await echoed(second)
@@ -227,7 +227,7 @@ async def test_where_there_are_no_descriptors_it_listens_on_and_says_so(
 async def test_nobody_waits_for_descriptors_that_go_with_a_connection(
     listening: Listening, read: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64 if read else 0)
+    monkeypatch.setattr(stream_endpoint, "_MAX_PER_USER", 64 if read else 0)
     before = time.monotonic()
     with lingering(LINGERS) as fd:
         async with connected(listening.path) as one:
@@ -236,7 +236,7 @@ async def test_nobody_waits_for_descriptors_that_go_with_a_connection(
             if not read:
                 assert await said(one) == OVERLOADED
             await asyncio.sleep(0.01)
-        monkeypatch.setattr(stream_endpoint, "_MOST_OF_A_USER", 64)
+        monkeypatch.setattr(stream_endpoint, "_MAX_PER_USER", 64)
         async with connected(listening.path) as other:
             assert await echoed(other)
             await until(lambda: len(listening.endpoint._connections) == 1)
@@ -249,7 +249,7 @@ async def test_where_descriptors_are_stuck_nothing_is_taken_until_they_are_not(
     monkeypatch.setattr(stream_endpoint, "_RESTS", 0.001)
     async with connected(listening.path) as connection:
         assert await echoed(connection)
-        monkeypatch.setattr(descriptors, "_MOST_WAITING", 0)
+        monkeypatch.setattr(descriptors, "_MAX_WAITING", 0)
         answer = asyncio.create_task(echoed(connection))
         async with connected(listening.path) as other:
             another = asyncio.create_task(echoed(other))
@@ -257,7 +257,7 @@ async def test_where_descriptors_are_stuck_nothing_is_taken_until_they_are_not(
             assert not answer.done()
             assert not another.done()
             assert {type(each) for each in listening.events} == {DescriptorsStuck}
-            monkeypatch.setattr(descriptors, "_MOST_WAITING", 4096)
+            monkeypatch.setattr(descriptors, "_MAX_WAITING", 4096)
             CLOSER.close(-1, [os.memfd_create("the last one")])
             CLOSER.flush()
             assert await answer

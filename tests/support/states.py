@@ -85,11 +85,11 @@ def bare_state(features: Iterable[str], **parts: Any) -> NetState:
 
 # --- strategies ---
 
-MOST_PAIRS = 8
+MAX_PAIRS = 8
 """So many queue pairs a generated state may ask for at most."""
-MOST_TABLE_POWER = 7
+MAX_TABLE_POWER = 7
 """Its indirection table has at most 2 to this power entries."""
-MOST_KEY = 40
+MAX_KEY = 40
 
 _U32 = st.integers(0, 0xFFFFFFFF)
 _VALUES = st.builds(CoalescingValues, max_packets=_U32, max_usecs=_U32)
@@ -135,15 +135,15 @@ _VLANS = st.lists(_VID_RANGES, max_size=4).map(
     )
 )
 _HASH_TYPES = st.frozensets(st.sampled_from(HashType))
-_KEYS = st.binary(min_size=1, max_size=MOST_KEY)
+_KEYS = st.binary(min_size=1, max_size=MAX_KEY)
 _OFFLOADS = st.frozensets(st.sampled_from(GuestOffload))
 
 
 @st.composite
 def _rss(draw: st.DrawFn, pairs: int | None) -> Rss:
-    max_tx = draw(st.integers(1, MOST_PAIRS)) if pairs is None else pairs
+    max_tx = draw(st.integers(1, MAX_PAIRS)) if pairs is None else pairs
     queues = st.integers(0, max_tx - 1)
-    length = 1 << draw(st.integers(0, MOST_TABLE_POWER))
+    length = 1 << draw(st.integers(0, MAX_TABLE_POWER))
     few = draw(st.lists(queues, min_size=1, max_size=8))
     return Rss(
         hash_types=draw(_HASH_TYPES),
@@ -217,7 +217,7 @@ def _parts(draw: st.DrawFn) -> dict[str, Any]:
     maybe("rx", _RX)
     maybe("mac_table", _mac_tables())
     maybe("vlans", _VLANS)
-    maybe("queue_pairs", st.integers(1, MOST_PAIRS))
+    maybe("queue_pairs", st.integers(1, MAX_PAIRS))
     pairs = parts.get("queue_pairs")
     hashing = draw(st.sampled_from(["rss", "hash_report", None]))
     if hashing == "rss":

@@ -21,7 +21,7 @@ from .service import SOCKET, Service
 
 MOMENTS = 10
 IN_THE_MIDDLE = 3
-MOST_MOMENTS = 40
+MAX_MOMENTS = 40
 
 VLANS = 4094
 BEFORE_VLANS = 2
@@ -51,7 +51,7 @@ def test_wherever_it_is_killed_it_says_how_far_it_came(with_drop_in: Service) ->
     longest = undisturbed(with_drop_in)
     reached: list[Reached] = []
     while len(reached) < MOMENTS or sum(each.in_the_middle for each in reached) < IN_THE_MIDDLE:
-        assert len(reached) < MOST_MOMENTS, reached
+        assert len(reached) < MAX_MOMENTS, reached
         reached.append(killed_after(with_drop_in, draw.uniform(0, longest)))
         print(reached[-1])
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from vdpad.virtio.device_parts import (
-    MOST_BYTES,
-    MOST_PARTS,
-    MOST_SETTING_BYTES,
+    MAX_BYTES,
+    MAX_PARTS,
+    MAX_SETTING_BYTES,
     DevicePart,
     PartError,
     PartType,
@@ -155,23 +155,23 @@ def test_a_value_has_the_length_of_its_type(wire: str, taken: set[int]) -> None:
 
 def test_a_setting_of_more_bytes_than_any_table_has_is_refused() -> None:
     part = _of_length(MQ_PAIRS)
-    assert pulled(part(MOST_SETTING_BYTES))
-    with pytest.raises(PartError, match=f"at most {MOST_SETTING_BYTES} bytes"):
-        pulled(part(MOST_SETTING_BYTES + 1))
+    assert pulled(part(MAX_SETTING_BYTES))
+    with pytest.raises(PartError, match=f"at most {MAX_SETTING_BYTES} bytes"):
+        pulled(part(MAX_SETTING_BYTES + 1))
 
 
 def test_more_bytes_than_any_device_has_are_refused() -> None:
     part = _of_length(NEW_NET)
-    assert pulled(part(MOST_BYTES - 16))
-    with pytest.raises(PartError, match=f"expected at most {MOST_BYTES} bytes"):
-        pulled(part(MOST_BYTES - 15))
+    assert pulled(part(MAX_BYTES - 16))
+    with pytest.raises(PartError, match=f"expected at most {MAX_BYTES} bytes"):
+        pulled(part(MAX_BYTES - 15))
 
 
 def test_more_parts_than_any_device_has_are_refused() -> None:
     empty = bytes.fromhex("1001 00 00 0000000000000000 00000000")
-    assert len(list(pull_parts(empty * MOST_PARTS))) == MOST_PARTS
-    with pytest.raises(PartError, match=f"expected at most {MOST_PARTS} device parts"):
-        list(pull_parts(empty * (MOST_PARTS + 1)))
+    assert len(list(pull_parts(empty * MAX_PARTS))) == MAX_PARTS
+    with pytest.raises(PartError, match=f"expected at most {MAX_PARTS} device parts"):
+        list(pull_parts(empty * (MAX_PARTS + 1)))
 
 
 @pytest.mark.parametrize("wire", PARTS[:7])

@@ -91,7 +91,7 @@ async def test_in_a_loop_it_waits_a_moment_so_that_no_thread_wakes_in_a_commit()
 
 async def test_many_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "_LATER", 3600)
-    monkeypatch.setattr(descriptors, "_MOST_DEFERRED", 3)
+    monkeypatch.setattr(descriptors, "_MAX_DEFERRED", 3)
     closer, fds = Closer(), [some() for _ in range(4)]
     closer.close(ALICE, fds)
     until(lambda: not any(map(is_open, fds)))
@@ -100,7 +100,7 @@ async def test_many_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_past_a_bound_there_are_too_many_until_half_are_gone(
     stuck: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptors, "_MOST_WAITING", 4)
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 4)
     closer, relieved = Closer(), []
     closer.close(ALICE, [stuck, some(), some()])
     assert not closer.are_too_many
@@ -113,7 +113,7 @@ def test_past_a_bound_there_are_too_many_until_half_are_gone(
 
 
 def test_whoever_waited_is_called_once_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptors, "_MOST_WAITING", 4)
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 4)
     closer, relieved = Closer(), []
     closer.when_relieved(lambda: relieved.append(True))
     closer.close(ALICE, [some() for _ in range(9)])
@@ -121,7 +121,7 @@ def test_whoever_waited_is_called_once_there_is_room(monkeypatch: pytest.MonkeyP
 
 
 def test_users_past_the_most_share_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_threads, "_MOST_USERS", 1)
+    monkeypatch.setattr(user_threads, "_MAX_USERS", 1)
     closer, fds = Closer(), [some() for _ in range(3)]
     for uid, fd in enumerate(fds):
         closer.close(uid, [fd])

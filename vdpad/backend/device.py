@@ -288,7 +288,7 @@ class BackEndDevice:
         else:
             self.report = report = await running.restore(state, self.name, self.offer.net)
             self._listeners.announce(GuestRestored(self.name, report.commands, report.commit_us))
-        await running.serve(self._told, self._fail)
+        await running.serve(self._acknowledged, self._fail)
 
     async def _stop(self) -> Mapping[int, int]:
         running, self._running = self._running, None
@@ -316,8 +316,8 @@ class BackEndDevice:
         else:
             self._listeners.config_changed()
 
-    def _told(self, command: bytes, answer: bytes) -> None:
-        self.settings.told(command, answer)
+    def _acknowledged(self, command: bytes, answer: bytes) -> None:
+        self.settings.acknowledged(command, answer)
         if answer[0] == ACK_OK:
             self._listeners.acknowledged(command)
         self._listeners.settings_changed()

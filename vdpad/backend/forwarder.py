@@ -32,7 +32,7 @@ PATIENCE = 10.0
 _LOOK_NS = 50_000
 
 # Room for an answer. The longest there are, statistics of all queues, have some bytes a queue.
-_MOST_ANSWERED = 1 << 16
+_MAX_ANSWERED = 1 << 16
 
 _HEAD = (0).to_bytes(2, "little")
 
@@ -55,7 +55,7 @@ class Forwarder:
         self._patience = patience
         self._look_ns = _LOOK_NS if queue.worth_polling else 0
         room = geometry.buffers
-        self._most_answered = min(_MOST_ANSWERED, room.size // 2)
+        self._most_answered = min(_MAX_ANSWERED, room.size // 2)
         self._answer_at = room.iova
         self._command_at = room.iova + self._most_answered
         self.largest = room.size - self._most_answered

@@ -81,7 +81,7 @@ class GuestSettings:
         self._recorder = None
         self._features = frozenset()
 
-    def told(self, command: bytes, answer: bytes) -> None:
+    def acknowledged(self, command: bytes, answer: bytes) -> None:
         """The device has answered a command of the guest's."""
         acked = answer[0] == ACK_OK
         counts = self.counts

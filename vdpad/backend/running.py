@@ -86,12 +86,12 @@ class Running:
             await send([command], self._queue, self._device.control_geometry, name=name)
 
     async def serve(
-        self, told: Callable[[bytes, bytes], None], failed: Callable[[VdpadError], None]
+        self, acknowledged: Callable[[bytes, bytes], None], failed: Callable[[VdpadError], None]
     ) -> None:
         """Lets the packets go, and then the guest's commands.
 
         Args:
-            told: is given each command and its answer, before the guest is.
+            acknowledged: is given each command and its answer, before the guest is.
             failed: called once, where commands are served no more.
 
         Raises:
@@ -104,7 +104,7 @@ class Running:
             await self._kept.open_wide()
         else:
             self._shadow = Shadow(
-                start.memory, self._control, start.features, forwarder, told, failed
+                start.memory, self._control, start.features, forwarder, acknowledged, failed
             )
         for vring in start.vrings:
             if vring.is_enabled and vring is not self._control:
@@ -161,12 +161,12 @@ class Running:
                     bases[self._control.index] = await self._shadow.stop()
             finally:
                 self._queue.close()
-            told = await self._steps.take(partial(suspended_at, self._device, data))
+            data_bases = await self._steps.take(partial(suspended_at, self._device, data))
         finally:
             await self._steps.take(self._device.reset)
-        if told is None:
-            told = {each.index: used_index(self.start.memory, each) for each in data}
-        return bases | told
+        if data_bases is None:
+            data_bases = {each.index: used_index(self.start.memory, each) for each in data}
+        return bases | data_bases
 
     def _vring(self, index: int) -> GuestVring:
         for vring in self.start.vrings:

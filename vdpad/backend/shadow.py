@@ -39,7 +39,7 @@ _LOOK_NS = 50_000
 _POLL = 0.001
 _IDLE = 60.0
 
-Told = Callable[[bytes, bytes], None]
+Acknowledged = Callable[[bytes, bytes], None]
 """Is given each command and the device's answer to it, before the guest is."""
 
 
@@ -52,7 +52,7 @@ class Shadow:
         vring: GuestVring,
         features: FeatureSet,
         forwarder: Forwarder,
-        told: Told,
+        acknowledged: Acknowledged,
         failed: Callable[[VdpadError], None],
     ) -> None:
         """
@@ -61,7 +61,7 @@ class Shadow:
             vring: its ring; the descriptors stay the caller's, until `stop`.
             features: what the guest took.
             forwarder: to the device.
-            told: called with each command.
+            acknowledged: called with each command.
             failed: called once, where it serves no more.
 
         Raises:
@@ -75,7 +75,7 @@ class Shadow:
             indirect=Feature.RING_INDIRECT_DESC in features,
         )
         self._forwarder = forwarder
-        self._told = told
+        self._acknowledged = acknowledged
         self._failed = failed
         self._kicked = None if vring.kick is None else Waiter(vring.kick, paced=False)
         self._task: asyncio.Task[None] | None = None
@@ -147,7 +147,7 @@ class Shadow:
                 "device-readable bytes"
             )
         answer = await self._forwarder.forward(chain.readable, chain.room)
-        self._told(chain.readable, answer)
+        self._acknowledged(chain.readable, answer)
         self._ring.answer(chain, answer)
         self._ring.put(chain.head, len(answer))
         if self._ring.wants_interrupt() and self._call is not None:

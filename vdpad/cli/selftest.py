@@ -64,7 +64,7 @@ from vdpad.virtio.raw_command import AnyCommand, RawCommand
 from vdpad.wire.unreachable import who_may_use
 
 # How long a device may take for what is sent at once, in seconds.
-_MOST_SECONDS = 5.0
+_MAX_SECONDS = 5.0
 _POLL_NS = 1_000_000
 
 _EVERY_FEATURE: FeatureSet = frozenset(range(64))
@@ -272,7 +272,7 @@ async def _send(device: VhostVdpaDevice, *commands: AnyCommand) -> Replayed:
         unanswered = tuple(range(len(commands)))
         return Replayed(Outcome.INCOMPLETE, (), unanswered, 0, 0, None)
     program = encode(commands, device.geometry, event_idx=device.event_idx)
-    deadline = asyncio.get_running_loop().time() + _MOST_SECONDS
+    deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
     try:
         return await replay(program, queue, deadline=deadline, poll_ns=_POLL_NS)
     finally:
@@ -290,7 +290,7 @@ def _findings(answers: Sequence[CommandOutcome]) -> Iterator[str]:
     for each in answers:
         name = f"{each.command.NAME} {each.command.arguments()}".strip()
         if each.alone is None or each.in_batch is None:
-            yield f"{name}: not answered within {_MOST_SECONDS:.0f} s"
+            yield f"{name}: not answered within {_MAX_SECONDS:.0f} s"
         elif each.alone != each.in_batch:
             yield f"{name}: {_word(each.alone)} alone, {_word(each.in_batch)} in the batch"
         elif each.alone == ACK_ERR:

@@ -73,7 +73,7 @@ class Service:
             running,
             self._changes,
             announce,
-            announce.soon,
+            announce.later,
         )
         self._turns = turns = Turns()
         self.api = Api(settings, self._operations, self._targets, running, self._changes, announce)

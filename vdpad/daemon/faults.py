@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vdpad.daemon.devices.opening import HeldElsewhere
+from vdpad.daemon.devices.opening import OwnedElsewhere
 from vdpad.host.vdpa import (
     NetlinkForbidden,
     NetlinkStuck,
@@ -47,7 +47,7 @@ _KINDS: Mapping[type, Kind] = {
 _DATA: Mapping[type, Callable[[Any], dict[str, Any]]] = {
     BadLend: lambda error: {"reason": str(error)},
     DoesNotFit: lambda error: {"problems": [asdict(each) for each in error.problems]},
-    HeldElsewhere: lambda error: {"holders": [asdict(each) for each in error.holders]},
+    OwnedElsewhere: lambda error: {"holders": [asdict(each) for each in error.holders]},
 }
 
 

@@ -89,7 +89,7 @@ class Asker:
                 ) from error
 
     @property
-    def is_there(self) -> bool:
+    def is_present(self) -> bool:
         """Whether the process has not ended."""
         return self._process.poll() is None
 
@@ -209,7 +209,7 @@ class _Turns:
     @asynccontextmanager
     async def take(self, seconds: float) -> AsyncIterator[Asker]:
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if self._last is not None and self._last.is_there:
+            if self._last is not None and self._last.is_present:
                 raise NetlinkStuck(
                     "the kernel still owes an answer from before; somebody may be removing a vDPA "
                     "device that is open, and all who ask wait until it is closed"

@@ -2,7 +2,7 @@
 
 States of a bank: unpublished (in the program) → published (the device's) → returned whole, its
 acks read. Banks are published in their order, each once its segment is free. Only `publish` and
-`run_straight` give memory to the device, and only they and `collect` take it back; between the two
+`run_fast` give memory to the device, and only they and `collect` take it back; between the two
 nothing of a bank is touched.
 
 What the device returns is matched in one of two modes:
@@ -17,7 +17,7 @@ that is neither OK nor ERR, is broken. A used length other than the one ack byte
 otherwise not believed: devices set it in many ways (virtio 1.4, 2.7.8.1), while the ack, which was
 0xff before, says by itself whether it was written.
 
-The guest is stopped meanwhile, and calls are what Python spends its time on. So `run_straight` does
+The guest is stopped meanwhile, and calls are what Python spends its time on. So `run_fast` does
 what `collect` and `publish` do, in one loop without calls of ours, for banks that come back whole,
 in order and all OK. What is not so it leaves as it found it, for them.
 """
@@ -43,14 +43,14 @@ _ACK_LENGTH = 1
 
 # How often the used index is looked at, and how many banks go by, between two looks at the clock.
 _LOOKS = 32
-_BANKS_A_CLOCK = 8
+_BANKS_PER_LOOK_AT_THE_CLOCK = 8
 
 
 class DeviceFault(VdpadError):
     """What the device did that no device may."""
 
 
-class _Spot(NamedTuple):
+class _Place(NamedTuple):
     """Where a full bank comes back: reads its used elements and its acks."""
 
     used_elements: Callable[[], bytes]
@@ -59,8 +59,8 @@ class _Spot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Turns:
-    """Where full banks come back: always at the same few places, in turns."""
+class _FastPath:
+    """Where full banks come back: always at the same few places, one after the other."""
 
     banks: tuple[Bank, ...]
     slots: int
@@ -68,22 +68,22 @@ class _Turns:
     full: int
     """So many banks are full: all, or all but the last."""
     segments: int
-    spots: tuple[_Spot, ...]
+    places: tuple[_Place, ...]
     """By a bank's number modulo how many there are, a power of two."""
     all_ok: bytes
     views: tuple[memoryview, ...]
-    """What the spots read, to be released."""
+    """What the places read, to be released."""
 
     def fit(self, returned: int, following: int) -> bool:
         """Whether each segment's full bank is in flight, and none of them came back in part."""
         oldest = following - self.segments
         return oldest >= 0 and following < self.full and returned == oldest * self.slots
 
-    def after(self, oldest: int) -> Iterator[tuple[Bank, _Spot]]:
-        """Each full bank that follows those in flight, and the spot of the bank it replaces."""
-        first = oldest % len(self.spots)
-        spots = self.spots[first:] + self.spots[:first]
-        return zip(self.banks[oldest + self.segments : self.full], cycle(spots), strict=False)
+    def after(self, oldest: int) -> Iterator[tuple[Bank, _Place]]:
+        """Each full bank that follows those in flight, and the place of the bank it replaces."""
+        first = oldest % len(self.places)
+        places = self.places[first:] + self.places[:first]
+        return zip(self.banks[oldest + self.segments : self.full], cycle(places), strict=False)
 
     def close(self) -> None:
         """Lets go of the ring's memory."""
@@ -91,13 +91,13 @@ class _Turns:
             view.release()
 
 
-def _turns(program: Program, ring: DriverRing, start: int) -> _Turns | None:
+def _fast_path(program: Program, ring: DriverRing, start: int) -> _FastPath | None:
     """Where this program's full banks come back; None where they are not all full."""
     if not program.heads_in_ring:
         return None
     segments, slots = program.segments, program.segments[0].slots
     views: list[memoryview] = []
-    spots = []
+    places = []
     for turn in range(ring.size // slots):
         segment = segments[turn % len(segments)]
         begin = (start + turn * slots) % ring.size
@@ -106,10 +106,10 @@ def _turns(program: Program, ring: DriverRing, start: int) -> _Turns | None:
         views += [acks, used]
         in_one = len(used) == len(segment.completions)
         read = used.tobytes if in_one else partial(ring.used_elements, begin, slots)
-        spots.append(_Spot(read, segment.completions, acks.tobytes))
+        places.append(_Place(read, segment.completions, acks.tobytes))
     full = sum(bank.count == slots for bank in program.banks)
     all_ok = bytes([ACK_OK]) * slots
-    return _Turns(program.banks, slots, full, len(segments), tuple(spots), all_ok, tuple(views))
+    return _FastPath(program.banks, slots, full, len(segments), tuple(places), all_ok, tuple(views))
 
 
 @dataclass(slots=True)
@@ -169,15 +169,15 @@ class Pipeline:
         self.wrong_lengths: Counter[int] = Counter()
         """Used lengths other than an ack's, and how many commands came back with each."""
         self.doorbells = 0
-        self._turns = _turns(program, ring, start)
+        self._fast_path = _fast_path(program, ring, start)
         if program.heads_in_ring:
             ring.place(start, program.heads_in_ring)
 
     def close(self) -> None:
         """Lets go of the ring's memory. May be called again."""
-        if self._turns is not None:
-            self._turns.close()
-            self._turns = None
+        if self._fast_path is not None:
+            self._fast_path.close()
+            self._fast_path = None
 
     @property
     def unpublished(self) -> bool:
@@ -233,18 +233,18 @@ class Pipeline:
 
     # --- both, where all goes well ---
 
-    def run_straight(self, quiet_ns: int, until_ns: int) -> bool:
+    def run_fast(self, quiet_ns: int, until_ns: int) -> bool:
         """Replaces full banks by the next ones, as long as they return in order with every ack OK.
 
         Returns whether any was replaced: when the next bank has not come within quiet_ns, some
         banks after until_ns (in perf_counter_ns), when there are no more full ones to publish, or
         at what is not so, which stays as it is.
         """
-        turns = self._turns
-        if turns is None or self._by_id is not None or not turns.fit(self._returned, self._next):
+        path = self._fast_path
+        if path is None or self._by_id is not None or not path.fit(self._returned, self._next):
             return False
-        slots, segments, mask = turns.slots, turns.segments, INDEX_MASK
-        all_ok, ahead_at_most = turns.all_ok, slots * (segments - 1)
+        slots, segments, mask = path.slots, path.segments, INDEX_MASK
+        all_ok, ahead_at_most = path.all_ok, slots * (segments - 1)
         ring, event_idx = self._ring, self._ring.event_idx
         buffers, available_words, used_words = ring.buffers, ring.available_words, ring.used_words
         fenced, fence, kick, doorbells = not ordered_without_fence, full_fence, self._kick, 0
@@ -252,7 +252,7 @@ class Pipeline:
         start, words = self._start, self._progress.words
         back = start + (oldest + 1) * slots
         published = (self._start + self._published) & mask
-        for bank, (used_elements, completions, acks) in turns.after(oldest):
+        for bank, (used_elements, completions, acks) in path.after(oldest):
             if (used_words[1] - back) & mask > ahead_at_most and not self._comes(
                 back, ahead_at_most, quiet_ns
             ):
@@ -280,7 +280,7 @@ class Pipeline:
                 doorbells += 1
                 words[DOORBELLS] = self.doorbells + doorbells
             oldest += 1
-            if not oldest % _BANKS_A_CLOCK and time.perf_counter_ns() >= until_ns:
+            if not oldest % _BANKS_PER_LOOK_AT_THE_CLOCK and time.perf_counter_ns() >= until_ns:
                 break
         self.doorbells += doorbells
         self._returned = oldest * slots

@@ -20,7 +20,7 @@ from vdpad.virtio.driver_ring import command_descriptors
 from vdpad.virtio.raw_command import AnyCommand
 from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, BadGeometry, RingGeometry
 
-_DESCRIPTORS_A_COMMAND = 2
+_DESCRIPTORS_PER_COMMAND = 2
 _ACK = 1
 
 # Commands of a fixed size have at most 18 bytes; the others a plan measures.
@@ -29,9 +29,9 @@ _SMALLEST_BUFFERS = 32
 
 # What the parts of a program take in memory, in bytes, as measured with Python 3.11: a bank, a
 # command, and each encoded byte of those with a table, whose entries are numbers of their own.
-_A_BANK = 400
-_A_COMMAND = 130
-_A_BYTE_OF_TABLES = 26
+_PER_BANK = 400
+_PER_COMMAND = 130
+_PER_BYTE_OF_TABLES = 26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +114,8 @@ class Program:
         tables = sum(length for length in set(self.lengths) if length > _LARGEST_FIXED)
         rings = sum(len(each.heads) + len(each.completions) for each in self.segments)
         images = sum(len(each.descriptors or b"") for each in self.banks)
-        parts = _A_BANK * len(self.banks) + _A_COMMAND * len(self.commands)
-        return parts + _A_BYTE_OF_TABLES * tables + rings + images + len(self.heads_in_ring)
+        parts = _PER_BANK * len(self.banks) + _PER_COMMAND * len(self.commands)
+        return parts + _PER_BYTE_OF_TABLES * tables + rings + images + len(self.heads_in_ring)
 
     @property
     def encoded(self) -> bytes:
@@ -129,7 +129,7 @@ def check_room(geometry: RingGeometry) -> None:
     Raises:
         BadGeometry: fewer than two descriptors, or next to no room for buffers.
     """
-    if geometry.size < _DESCRIPTORS_A_COMMAND:
+    if geometry.size < _DESCRIPTORS_PER_COMMAND:
         raise BadGeometry(f"ring.size: expected at least 2, got {geometry.size}")
     if geometry.buffers.size < _SMALLEST_BUFFERS:
         raise BadGeometry(
@@ -176,7 +176,7 @@ def _heads_in_ring(banks: tuple[Bank, ...], segments: tuple[Segment, ...], size:
 
 
 def _segments(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple[Segment, ...]:
-    slots = geometry.size // _DESCRIPTORS_A_COMMAND
+    slots = geometry.size // _DESCRIPTORS_PER_COMMAND
     room = geometry.buffers.size
     if event_idx and slots > 1 and largest + _ACK <= room // 2:
         return tuple(_segment(half, slots // 2, room // 2) for half in range(2))
@@ -184,8 +184,10 @@ def _segments(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple
 
 
 def _segment(number: int, slots: int, room: int) -> Segment:
-    first_head = number * slots * _DESCRIPTORS_A_COMMAND
-    heads = range(first_head, first_head + slots * _DESCRIPTORS_A_COMMAND, _DESCRIPTORS_A_COMMAND)
+    first_head = number * slots * _DESCRIPTORS_PER_COMMAND
+    heads = range(
+        first_head, first_head + slots * _DESCRIPTORS_PER_COMMAND, _DESCRIPTORS_PER_COMMAND
+    )
     return Segment(
         first_head=first_head,
         slots=slots,
@@ -252,7 +254,7 @@ def _descriptors(segment: Segment, lengths: tuple[int, ...], buffers_iova: int) 
     address = acks_at + len(lengths)
     chains = []
     for slot, length in enumerate(lengths):
-        head = segment.first_head + slot * _DESCRIPTORS_A_COMMAND
+        head = segment.first_head + slot * _DESCRIPTORS_PER_COMMAND
         chains.append((head, address, length, acks_at + slot))
         address += length
     return command_descriptors(chains)

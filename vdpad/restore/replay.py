@@ -28,8 +28,8 @@ from vdpad.virtio.split_ring import INDEX_MASK
 
 # How long the event loop may be kept from others: by one look at a ring where nothing comes, and by
 # a device that always answers while we look.
-_MOST_LOOKING_NS = 100_000
-_MOST_WITHOUT_YIELD_NS = 2_000_000
+_MAX_LOOKING_NS = 100_000
+_MAX_WITHOUT_YIELD_NS = 2_000_000
 
 # How long a sleeper sleeps before it looks by itself, in seconds: doubling from first to last.
 _FIRST_NAP = 0.001
@@ -136,10 +136,10 @@ class _Replay:
             return
         self._ring.ask_for_no_interrupt(pipeline.index)
         pipeline.publish(ring_anyway=True)
-        quiet_ns = min(self._poll_ns, _MOST_LOOKING_NS)
+        quiet_ns = min(self._poll_ns, _MAX_LOOKING_NS)
         while pipeline.in_flight:
-            turn_ends = self._yielded_ns + _MOST_WITHOUT_YIELD_NS
-            went_on = pipeline.run_straight(quiet_ns, turn_ends)
+            turn_ends = self._yielded_ns + _MAX_WITHOUT_YIELD_NS
+            went_on = pipeline.run_fast(quiet_ns, turn_ends)
             if time.perf_counter_ns() >= turn_ends:
                 await self._let_others_run()
                 if went_on:
@@ -163,7 +163,7 @@ class _Replay:
     def _look(self, wanted: int, give_up: int) -> bool:
         """Looks at the used index for a while; whether so many have arrived."""
         arrived, now = self._pipeline.arrived, time.perf_counter_ns
-        until = min(give_up, now() + _MOST_LOOKING_NS)
+        until = min(give_up, now() + _MAX_LOOKING_NS)
         while now() < until:
             if arrived() >= wanted:
                 return True

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.wire import strict_json
-from vdpad.wire.datagrams import MAX_DATAGRAM, MOST_IN_REQUEST, Peer
+from vdpad.wire.datagrams import MAX_DATAGRAM, MAX_IN_REQUEST, Peer
 
 # JSON-RPC sets no bound. Stops a reply from being as long as its request's id.
 _MAX_ID = 256
@@ -85,7 +85,7 @@ def json_object(data: bytes, peer: Peer) -> dict[str, Any]:
             Kind.INVALID_REQUEST, f"expected at most {MAX_DATAGRAM} bytes, got a longer datagram"
         )
     try:
-        message = strict_json.loads(data, MOST_IN_REQUEST)
+        message = strict_json.loads(data, MAX_IN_REQUEST)
     except strict_json.NotJson as error:
         raise Refusal(Kind.PARSE_ERROR, str(error)) from error
     if not isinstance(message, dict):

@@ -20,15 +20,15 @@ from structlog.typing import EventDict, Processor
 from vdpad.service.systemd import journald
 
 # What a pipe that polls as writable takes without blocking (POSIX PIPE_BUF); longer lines are cut.
-_MOST_AT_ONCE = select.PIPE_BUF
+_MAX_AT_ONCE = select.PIPE_BUF
 
 # How much of a list, and of each text in it, a line shows. The journal has all.
 _LISTED = 8
 _LISTED_TEXT = 200
 
 # Texts come from clients and devices too. Stops one from filling the journal.
-_MOST_TEXT = 4096
-_MOST_TRACEBACK = 64 * 1024
+_MAX_TEXT = 4096
+_MAX_TRACEBACK = 64 * 1024
 
 
 class Sink(Protocol):
@@ -53,8 +53,8 @@ class _Lines:
         if self._lost:
             line = f"{line}\n(log lines dropped before this: {self._lost})"
         data = f"{line}\n".encode(errors="backslashreplace")
-        if len(data) > _MOST_AT_ONCE:
-            data = data[: _MOST_AT_ONCE - 2].rstrip(b"\n") + b"\n"
+        if len(data) > _MAX_AT_ONCE:
+            data = data[: _MAX_AT_ONCE - 2].rstrip(b"\n") + b"\n"
         with contextlib.suppress(OSError):
             if self._poll.poll(0):
                 os.write(self._fd, data)
@@ -97,7 +97,7 @@ def _journal(environ: Mapping[str, str]) -> _Way | None:
     if not journald.is_the_journal(sys.stderr.fileno(), environ):
         return None
     sink = journald.Journald(journald.JOURNAL_SOCKET)
-    if not sink.is_there():
+    if not sink.is_present():
         sink.close()
         return None
     return sink, journal_processors()
@@ -139,12 +139,12 @@ def printable(_logger: object, _method: str, event: EventDict) -> EventDict:
     """
     for key, value in event.items():
         if key == "exception":
-            lines = value[-_MOST_TRACEBACK:].split("\n")
+            lines = value[-_MAX_TRACEBACK:].split("\n")
             event[key] = "\n".join(map(_printable, lines))
         elif isinstance(value, str):
-            event[key] = _printable(value[:_MOST_TEXT])
+            event[key] = _printable(value[:_MAX_TEXT])
         elif isinstance(value, tuple | list):
-            event[key] = [_printable(str(each)[:_MOST_TEXT]) for each in value]
+            event[key] = [_printable(str(each)[:_MAX_TEXT]) for each in value]
     return event
 
 

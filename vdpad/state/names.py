@@ -10,7 +10,7 @@ from vdpad.errors import VdpadError
 
 # A state has 36, and a request 31 more. Stops names that are not known from being thousands of
 # problems, of which 64 are shown.
-_MOST_NAMES = 1024
+_MAX_NAMES = 1024
 
 
 class TooManyNames(VdpadError, ValueError):
@@ -41,9 +41,9 @@ def refuse_many_names(whole: Mapping[str, Any], state: object) -> None:
         else:
             names += len(each)
             left += below
-    if names > _MOST_NAMES:
+    if names > _MAX_NAMES:
         raise TooManyNames(
-            f"expected at most {_MOST_NAMES} names, got a JSON object with {names} names in it"
+            f"expected at most {_MAX_NAMES} names, got a JSON object with {names} names in it"
         )
 
 

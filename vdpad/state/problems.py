@@ -14,7 +14,7 @@ _MAX_PATH = 200
 _MAX_MESSAGE = 300
 _MAX_PROBLEMS = 64
 # Problems in one place. Stops a list that is all wrong from making one of each entry.
-_MOST_ALIKE = 16
+_MAX_ALIKE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def invalid(*problems: InvalidPart) -> ValidationError:
 
 def first_of(alike: Iterator[InvalidPart]) -> list[InvalidPart]:
     """The first of what is wrong in one place, and that there is more, if there is."""
-    first = list(islice(alike, _MOST_ALIKE))
+    first = list(islice(alike, _MAX_ALIKE))
     if next(alike, None) is not None:
-        first.append(((), "more", f"there are more than these {_MOST_ALIKE}"))
+        first.append(((), "more", f"there are more than these {_MAX_ALIKE}"))
     return first
 
 

@@ -43,8 +43,16 @@ from pydantic import BaseModel
 from vdpad.errors import VdpadError
 from vdpad.state.found import Found, Missing
 from vdpad.state.model import Coalescing, NetState
+from vdpad.state.observed import (
+    ADDS_TO,
+    SETS,
+    Observed,
+    carries_no_state,
+    decode,
+    found_from,
+    kind_of,
+)
 from vdpad.state.problems import Problem, summary
-from vdpad.state.told import ADDS_TO, TELLS, Told, carries_no_state, decode, found_from, kind_of
 from vdpad.virtio.commands import (
     ACK_OK,
     CoalRxSet,
@@ -141,7 +149,7 @@ class Recorder:
         whether this one can is for the caller to say.
         """
         lost = [part for part in self._parts.values() if isinstance(part, Missing)]
-        return found_from(self._told(), lost, self._features)
+        return found_from(self._observed(), lost, self._features)
 
     def state(self) -> NetState:
         """The state alone, for who has no use for what is missing from it.
@@ -165,7 +173,7 @@ class Recorder:
                 values = {"max_packets": command.max_packets, "max_usecs": command.max_usecs}
                 self._queues[command.queue % 2][command.queue] = values
             case _:
-                for path, value_of in TELLS[type(command)].items():
+                for path, value_of in SETS[type(command)].items():
                     self._parts[path] = value_of(command)
 
     def _forget_overwritten(self, kind: type[Command]) -> None:
@@ -222,10 +230,10 @@ class Recorder:
 
     def _lose(self, kind: type[Command], why: str) -> None:
         self._forget_overwritten(kind)
-        for path in TELLS.get(kind) or (ADDS_TO[kind],):
+        for path in SETS.get(kind) or (ADDS_TO[kind],):
             self._parts[path] = Missing(path, why)
 
-    def _told(self) -> Told:
+    def _observed(self) -> Observed:
         told = {path: part for path, part in self._parts.items() if not isinstance(part, Missing)}
         if self._vlans:
             told["vlans"] = tuple(sorted(vid for vid, passes in self._vlans.items() if passes))

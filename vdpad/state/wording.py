@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 # So many entries of a list are told; then how many more there are.
 _MOST = 8
-_MOST_RANGES = 24
+_MAX_RANGES = 24
 
 
 def some(entries: Sequence[str], most: int = _MOST) -> str:
@@ -17,7 +17,7 @@ def some(entries: Sequence[str], most: int = _MOST) -> str:
 def ranges(runs: Iterable[int | Sequence[int]]) -> str:
     """Numbers and [first, last] ranges of them: "1, 5, 100-200"."""
     told = [str(run) if isinstance(run, int) else f"{run[0]}-{run[-1]}" for run in runs]
-    return some(told, _MOST_RANGES)
+    return some(told, _MAX_RANGES)
 
 
 def count(number: int, one: str, many: str = "") -> str:

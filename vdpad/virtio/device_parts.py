@@ -21,12 +21,12 @@ from vdpad.virtio.commands import COMMANDS
 
 # Stops memory and time from being the sender's choice. The largest settings are 0.4 MiB, and each
 # virtqueue has 72 bytes in two parts, so that there is room for 20 000 of them.
-MOST_BYTES = 2 << 20
+MAX_BYTES = 2 << 20
 # Two for each of so many virtqueues, and the others. Stops the shortest ones from being 131 072.
-MOST_PARTS = 1 << 16
+MAX_PARTS = 1 << 16
 # The largest RSS command has 131 338 bytes, and 256 KiB are 43 690 MAC addresses. Stops one table
 # from becoming a million objects.
-MOST_SETTING_BYTES = 256 << 10
+MAX_SETTING_BYTES = 256 << 10
 
 _HEADER = struct.Struct("<HBB8sI")
 
@@ -67,7 +67,7 @@ class _Shape:
     """The same for people."""
 
 
-_FEATURE_WORDS = _Shape(0, range(8, MOST_BYTES, 8), "8 bytes for each 64 features")
+_FEATURE_WORDS = _Shape(0, range(8, MAX_BYTES, 8), "8 bytes for each 64 features")
 _SHAPES: Mapping[int, _Shape] = {
     PartType.DEV_FEATURES: _FEATURE_WORDS,
     PartType.DRV_FEATURES: _FEATURE_WORDS,
@@ -76,7 +76,7 @@ _SHAPES: Mapping[int, _Shape] = {
     PartType.VQ_CFG: _Shape(2, (32,), "32 bytes"),
     PartType.VQ_NOTIFY_CFG: _Shape(2, (8,), "8 bytes"),
     PartType.CVQ_CFG_PART: _Shape(
-        2, range(MOST_SETTING_BYTES + 1), f"at most {MOST_SETTING_BYTES} bytes"
+        2, range(MAX_SETTING_BYTES + 1), f"at most {MAX_SETTING_BYTES} bytes"
     ),
 }
 
@@ -128,17 +128,17 @@ def pull_parts(data: bytes) -> Iterator[DevicePart]:
     """The parts in their order; none of a known type is there twice.
 
     Raises:
-        PartError: they are no device parts, or more than MOST_BYTES or MOST_PARTS.
+        PartError: they are no device parts, or more than MAX_BYTES or MAX_PARTS.
     """
-    if len(data) > MOST_BYTES:
-        raise PartError(f"expected at most {MOST_BYTES} bytes of device parts, got {len(data)}")
+    if len(data) > MAX_BYTES:
+        raise PartError(f"expected at most {MAX_BYTES} bytes of device parts, got {len(data)}")
     seen: set[tuple[int, bytes]] = set()
     at = count = 0
     while at < len(data):
         part = _pull_part(data, at)
         count += 1
-        if count > MOST_PARTS:
-            raise part.error(f"expected at most {MOST_PARTS} device parts, got more")
+        if count > MAX_PARTS:
+            raise part.error(f"expected at most {MAX_PARTS} device parts, got more")
         if part.type in _SHAPES:
             key = part.type, part.selector
             if key in seen:

@@ -54,7 +54,7 @@ def _nothing() -> None:
     """What orders two stores, or two loads, where the processor keeps them in order."""
 
 
-def load_fence() -> Callable[[], None]:
+def find_fence() -> Callable[[], None]:
     """The function that is a full fence on this machine.
 
     Raises:
@@ -63,7 +63,7 @@ def load_fence() -> Callable[[], None]:
     return _from_lock() if _STORES_IN_ORDER else _from_libatomic()
 
 
-full_fence = load_fence()
+full_fence = find_fence()
 """Orders everything before it against everything after it."""
 
 ordering_fence = _nothing if _STORES_IN_ORDER else full_fence

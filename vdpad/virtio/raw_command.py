@@ -7,7 +7,7 @@ from vdpad.virtio.commands import Command, DecodeError, decode_command
 
 _HEADER = 2  # class and command, a byte each
 # So that a report line fits a screen.
-_MOST_SHOWN = 32
+_MAX_SHOWN = 32
 
 
 @final
@@ -29,7 +29,7 @@ class RawCommand:
     def arguments(self) -> str:
         """For a report line: class, command, the data's length, and its first bytes."""
         numbers = "class={} command={}".format(*self.code)
-        return f"{numbers} size={len(self.data)} data={self.data[:_MOST_SHOWN].hex()}"
+        return f"{numbers} size={len(self.data)} data={self.data[:_MAX_SHOWN].hex()}"
 
 
 AnyCommand = Command | RawCommand

@@ -30,7 +30,7 @@ MAX_DATAGRAM = 200 * 1024
 # A state in a datagram has at most 100000 values, and coalescing for 5500 queues, which are 17000
 # names. Stops requests, those over a connection too, which may be longer, from keeping whoever
 # reads them: what that costs goes by these, and not by bytes.
-MOST_IN_REQUEST = Most(values=MAX_DATAGRAM // 2, containers=1 << 14, names=MAX_DATAGRAM // 8)
+MAX_IN_REQUEST = Most(values=MAX_DATAGRAM // 2, containers=1 << 14, names=MAX_DATAGRAM // 8)
 
 # A lent target has 3. Stops a sender from filling our descriptor table: of a datagram with more
 # none is kept. There is room to receive all (descriptors.py says why).

@@ -29,12 +29,12 @@ MAX_RECEIVED = 253
 
 # How many may wait to be closed, of all users. Stops stuck ones from taking all that a process may
 # have (LimitNOFILE= of the unit is 14336).
-_MOST_WAITING = 4096
+_MAX_WAITING = 4096
 
 # How long descriptors wait for the thread, in seconds: while a guest is stopped none should wake.
 # So many go at once all the same.
 _LATER = 0.02
-_MOST_DEFERRED = 256
+_MAX_DEFERRED = 256
 
 INT = array.array("i").itemsize
 
@@ -85,7 +85,7 @@ class Closer:
         self._deferred.append((uid, fds))
         self._number_deferred += len(fds)
         loop = _running_loop()
-        if loop is None or self._number_deferred > _MOST_DEFERRED:
+        if loop is None or self._number_deferred > _MAX_DEFERRED:
             self.flush()
         elif self._loop is None or self._loop() is not loop:
             self._loop = weakref.ref(loop)
@@ -112,7 +112,7 @@ class Closer:
     @property
     def are_too_many(self) -> bool:
         """Whether no more should be received now."""
-        return self.waiting >= _MOST_WAITING
+        return self.waiting >= _MAX_WAITING
 
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Calls back once there is room again, on a thread of its own."""
@@ -149,7 +149,7 @@ class Closer:
             self._waiting[uid] -= 1
             if not self._waiting[uid]:
                 del self._waiting[uid]
-            if self._relieved and self._waiting.total() < _MOST_WAITING // 2:
+            if self._relieved and self._waiting.total() < _MAX_WAITING // 2:
                 relieved, self._relieved = self._relieved, []
         for call in relieved:
             call()

@@ -18,7 +18,7 @@ _RUN = 64
 _DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0" * 10)
 
 # Sixteen of the longest that Python reads.
-_MOST_DIGITS = 1 << 16
+_MAX_DIGITS = 1 << 16
 
 
 class NotJson(VdpadError, ValueError):
@@ -36,7 +36,7 @@ class Most(NamedTuple):
     """Objects and arrays."""
     names: int
     """Of the members of objects."""
-    digits: int = _MOST_DIGITS
+    digits: int = _MAX_DIGITS
     """That stand in runs of 64."""
 
 

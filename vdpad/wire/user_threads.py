@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 # How many users have a thread at once; the others share one. Stops users without number from
 # taking all threads.
-_MOST_USERS = 64
+_MAX_USERS = 64
 
 # Under a number that no user has.
 _SHARED = -2
@@ -45,7 +45,7 @@ class UserThreads:
             work: raises nothing. How much of it waits is for the caller to bound.
         """
         with self._lock:
-            key = uid if uid in self._queues or len(self._queues) < _MOST_USERS else _SHARED
+            key = uid if uid in self._queues or len(self._queues) < _MAX_USERS else _SHARED
             waiting = self._queues.get(key)
             if waiting is None:
                 waiting = self._queues[key] = queue.SimpleQueue()

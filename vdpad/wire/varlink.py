@@ -12,7 +12,7 @@ from typing import Any
 
 from vdpad.errors import VdpadError
 from vdpad.wire import strict_json
-from vdpad.wire.datagrams import MOST_IN_REQUEST
+from vdpad.wire.datagrams import MAX_IN_REQUEST
 from vdpad.wire.strict_json import Most
 
 SERVICE = "org.varlink.service"
@@ -80,7 +80,7 @@ def pull_call(data: bytes) -> Call:
         NotJson: it is none, or holds more than any request.
         NoCall: JSON that is no call.
     """
-    whole = _object(data, _CALL_KEYS, MOST_IN_REQUEST)
+    whole = _object(data, _CALL_KEYS, MAX_IN_REQUEST)
     if b"null" in data:
         whole = _without_nulls(whole)
     method = whole.get("method")

@@ -17,7 +17,7 @@ from vdpad.service.request import Request
 from vdpad.wire.datagrams import MAX_DATAGRAM, Peer
 
 # As many names as a request may have, each unknown.
-_MOST_ERRORS = 1100
+_MAX_ERRORS = 1100
 
 Wrap = Callable[[str], str]
 
@@ -97,7 +97,7 @@ def test_a_list_of_wrong_entries(wrap: Wrap, entry: str) -> None:
 @pytest.mark.parametrize("wrap", OBJECTS.values(), ids=OBJECTS)
 def test_an_object_of_unknown_members(wrap: Wrap, member: str) -> None:
     room = MAX_DATAGRAM - len(wrap(""))
-    assert _errors_of(wrap(",".join(_as_fit(member, room)))) <= _MOST_ERRORS
+    assert _errors_of(wrap(",".join(_as_fit(member, room)))) <= _MAX_ERRORS
 
 
 def _as_fit(member: str, room: int) -> Iterator[str]:

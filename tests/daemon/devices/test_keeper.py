@@ -104,7 +104,7 @@ async def test_the_loop_runs_while_a_device_comes_up(device: type[FakeDevice]) -
 async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MAX_SECONDS", 0.01)
     device.may_open.clear()
     keeper = DeviceKeeper()
     with pytest.raises(Refusal, match="to come up within") as caught:
@@ -121,7 +121,7 @@ async def test_a_device_that_takes_too_long_is_given_back_when_it_comes(
 async def test_a_device_that_fails_too_late_is_forgotten(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MAX_SECONDS", 0.01)
     device.may_open.clear()
     device.refuses = DeviceRefused("no")
     keeper = DeviceKeeper()
@@ -147,7 +147,7 @@ async def test_cancellation_gives_the_device_back(device: type[FakeDevice]) -> N
 async def test_a_device_that_does_not_go(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MAX_SECONDS", 0.01)
     keeper = DeviceKeeper()
     kept = await _bring_up(keeper)
     device.may_close.clear()
@@ -209,7 +209,7 @@ async def test_that_a_device_is_kept_and_given_back_is_told(device: type[FakeDev
 async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MAX_SECONDS", 0.01)
     device.may_open.clear()
     device.refuses = DeviceRefused("no")
     told: list[Event] = []
@@ -224,7 +224,7 @@ async def test_that_a_device_never_came_up_is_not_told_as_if_it_had(
 async def test_that_a_device_is_not_given_back_at_the_end_is_told(
     device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_MAX_SECONDS", 0.01)
     device.may_close.clear()
     told: list[Event] = []
     keeper = DeviceKeeper(told.append)
@@ -243,7 +243,7 @@ async def test_that_a_device_is_not_given_back_at_the_end_is_told(
 class FakeStore:
     """Writes down what it is told."""
 
-    is_there = True
+    is_present = True
 
     def __init__(self, told: list[str]) -> None:
         self.told = told

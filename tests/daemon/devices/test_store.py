@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.descriptors import open_descriptors
-from vdpad.daemon.devices.store import DESCRIPTORS_A_DEVICE, DescriptorStore, Stored
+from vdpad.daemon.devices.store import DESCRIPTORS_PER_DEVICE, DescriptorStore, Stored
 from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice, RingWords
 from vdpad.queues.vhost_vdpa.device import DeviceDescriptors
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused, VhostVdpaError
@@ -104,7 +104,7 @@ def close(stored: Stored) -> None:
 def test_a_device_comes_out_as_it_went_in(systemd: Systemd, made_of: DeviceDescriptors) -> None:
     store = DescriptorStore(systemd)
     keys = [put(store, made_of, device) for device in ("vdpa0", "a:strange.name")]
-    assert len(systemd.held) == 2 * DESCRIPTORS_A_DEVICE
+    assert len(systemd.held) == 2 * DESCRIPTORS_PER_DEVICE
     found = list(store.take(systemd.hand_over()))
     assert {each.device: each.key for each in found} == dict(
         zip(("vdpa0", "a:strange.name"), keys, strict=True)
@@ -126,7 +126,7 @@ def test_what_else_is_inherited_is_left_alone(systemd: Systemd, made_of: DeviceD
     os.close(socket)
 
 
-@pytest.mark.parametrize("missing", range(DESCRIPTORS_A_DEVICE))
+@pytest.mark.parametrize("missing", range(DESCRIPTORS_PER_DEVICE))
 def test_half_a_device_is_let_go(
     systemd: Systemd, made_of: DeviceDescriptors, missing: int
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_systemd_that_does_not_read_holds_nobody_up_for_ever(
 
 def test_without_systemd_there_is_no_store(made_of: DeviceDescriptors) -> None:
     store = DescriptorStore(Notifier(None))
-    assert not store.is_there
+    assert not store.is_present
     store.drop(put(store, made_of))
 
 

@@ -70,7 +70,7 @@ async def test_what_is_another_s_is_not_told() -> None:
 async def test_who_does_not_read_gets_what_waited_and_then_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(changes, "_MOST_WAITING", 3)
+    monkeypatch.setattr(changes, "_MAX_WAITING", 3)
     told, counted = Changes(), Counted()
     with told.watched(ME) as watch:
         tell(told, counted, 100)

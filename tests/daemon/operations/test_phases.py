@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.daemon.records.recording import failure, success
-from vdpad.daemon.operations.phases import _MOST_WAITING, Commit, outcome
+from vdpad.daemon.operations.phases import _MAX_WAITING, Commit, outcome
 from vdpad.daemon.records.endings import Failure, Success
 from vdpad.service.refusal import Kind, Refusal
 
@@ -23,18 +23,18 @@ class Ending:
 
 async def test_all_who_wait_get_the_same_end() -> None:
     ending = Ending()
-    waiting = [asyncio.create_task(outcome(ending.commit)) for _ in range(_MOST_WAITING)]
+    waiting = [asyncio.create_task(outcome(ending.commit)) for _ in range(_MAX_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(Refusal, match="ask for its status") as caught:
         await outcome(ending.commit)
     assert caught.value.kind is Kind.OVERLOADED
     ending.future.set_result(success())
-    assert await asyncio.gather(*waiting) == [success().report] * _MOST_WAITING
+    assert await asyncio.gather(*waiting) == [success().report] * _MAX_WAITING
 
 
 async def test_who_gives_up_leaves_it_running_and_makes_room() -> None:
     ending = Ending()
-    waiting = [asyncio.create_task(outcome(ending.commit)) for _ in range(_MOST_WAITING)]
+    waiting = [asyncio.create_task(outcome(ending.commit)) for _ in range(_MAX_WAITING)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     await asyncio.wait(waiting[:1])
@@ -42,7 +42,7 @@ async def test_who_gives_up_leaves_it_running_and_makes_room() -> None:
     waiting[0] = asyncio.create_task(outcome(ending.commit))
     await asyncio.sleep(0)
     ending.future.set_result(success())
-    assert await asyncio.gather(*waiting) == [success().report] * _MOST_WAITING
+    assert await asyncio.gather(*waiting) == [success().report] * _MAX_WAITING
 
 
 async def test_a_failure_is_refused_with_its_report() -> None:

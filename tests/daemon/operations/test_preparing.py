@@ -8,7 +8,7 @@ import pytest
 from tests.daemon.operations.shown import ME
 from tests.daemon.support import HASH_REPORT, Json, vlans
 from vdpad.daemon.operations.changes import Changes
-from vdpad.daemon.operations.operation import Wish
+from vdpad.daemon.operations.operation import RestoreRequest
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.requester import NotYours, Requester
 from vdpad.daemon.operations.running import RunningCommits
@@ -39,9 +39,9 @@ def operations() -> Operations:
     return Operations(Limits(), Replay(), Records(None), RunningCommits(), Changes())
 
 
-def wish(target: Counting, state: Json) -> Wish:
+def wish(target: Counting, state: Json) -> RestoreRequest:
     named = {"kind": "software", "name": "sim0"}
-    return Wish(
+    return RestoreRequest(
         "vm-1",
         NetState.model_validate_json(json.dumps(state)),
         target,

@@ -30,7 +30,7 @@ from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.daemon import RecordLost, RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operations.changes import Changes
-from vdpad.daemon.operations.operation import Wish
+from vdpad.daemon.operations.operation import RestoreRequest
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.phases import outcome
 from vdpad.daemon.operations.requester import NotYours, Requester
@@ -66,12 +66,14 @@ def recalled(folder: Path, kept: int = 100) -> Iterator[tuple[Operations, list[E
         records.close()
 
 
-def wish(target_json: Json, device: str, migration: str = "vm-1") -> Wish:
+def wish(target_json: Json, device: str, migration: str = "vm-1") -> RestoreRequest:
     """Of one VLAN, for a device that calls itself so."""
     target = SoftwareTarget(Software(name="sim0"))
     target.name = device
     state = NetState.model_validate(vlans(7))
-    return Wish(migration, state, target, target_json, time.perf_counter_ns(), ME, ME.owning())
+    return RestoreRequest(
+        migration, state, target, target_json, time.perf_counter_ns(), ME, ME.owning()
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ async def test_where_none_runs_nobody_waits(running: RunningCommits) -> None:
 async def test_it_waits_for_the_last(
     running: RunningCommits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vdpad.daemon.operations.running._MOST_COURTESY", 2 * GUARD)
+    monkeypatch.setattr("vdpad.daemon.operations.running._MAX_COURTESY", 2 * GUARD)
     running.add("sim0", "vm-1")
     running.add("sim1", "vm-2")
     waiting = asyncio.create_task(running.until_idle())
@@ -47,7 +47,7 @@ async def test_it_waits_for_the_last(
 async def test_a_commit_that_does_not_end_holds_nobody_up(
     running: RunningCommits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vdpad.daemon.operations.running._MOST_COURTESY", 0.01)
+    monkeypatch.setattr("vdpad.daemon.operations.running._MAX_COURTESY", 0.01)
     running.add("sim0", "vm-1")
     async with asyncio.timeout(GUARD):
         await running.until_idle()

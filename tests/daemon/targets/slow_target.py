@@ -5,7 +5,7 @@ import time
 from typing import Any, cast
 
 from tests.daemon.operations.shown import ME
-from vdpad.daemon.operations.operation import Wish
+from vdpad.daemon.operations.operation import RestoreRequest
 from vdpad.daemon.targets.interface import Target
 from vdpad.state.model import NetState
 
@@ -31,9 +31,9 @@ class SlowTarget:
         while self.asked < times:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
-    def wish(self, migration: str = "vm-1") -> Wish:
+    def wish(self, migration: str = "vm-1") -> RestoreRequest:
         """For nothing, on this target."""
-        return Wish(
+        return RestoreRequest(
             migration,
             NetState.model_validate_json('{"version": 1, "features": []}'),
             cast("Target", self),

@@ -216,7 +216,7 @@ def test_a_reset_is_waited_for(kernel: FakeKernel, negotiated: OpenDevice) -> No
 def test_but_not_forever(
     kernel: FakeKernel, negotiated: OpenDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle_module, "_MOST_RESET_SECONDS", 0.0)
+    monkeypatch.setattr(lifecycle_module, "_MAX_RESET_SECONDS", 0.0)
     kernel.resets_after = 1 << 60
     with pytest.raises(DeviceRefused, match="expected device status 0 within"):
         negotiated.reset()

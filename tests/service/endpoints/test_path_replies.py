@@ -105,7 +105,7 @@ async def test_so_many_of_a_user_s_wait(
 ) -> None:
     (tmp_path / "silent").mkdir()
     async with stuck(tmp_path / "silent") as path:
-        waiting = [post.send(path) for _ in range(path_replies._MOST_WAITING + 3)]
+        waiting = [post.send(path) for _ in range(path_replies._MAX_WAITING + 3)]
         assert post.lost == [(Loss.NOT_READING, ME)] * 3
         assert sum(each.done() for each in waiting) == 3
         # Whoever gives up waiting for one has not made room: it is still held.

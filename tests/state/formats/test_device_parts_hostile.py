@@ -10,7 +10,7 @@ import pytest
 from tests.state.formats.part_wires import DRV_FEATURES, SAMPLE, cvq_part
 from vdpad.state.formats.device_parts import decode
 from vdpad.state.found import FormatError
-from vdpad.virtio.device_parts import MOST_SETTING_BYTES, pull_parts
+from vdpad.virtio.device_parts import MAX_SETTING_BYTES, pull_parts
 
 ENDS = [*(part.at for part in pull_parts(SAMPLE)), len(SAMPLE)]
 PARTS = [SAMPLE[start:end] for start, end in pairwise(ENDS)]
@@ -74,13 +74,13 @@ def _long_features() -> str:
 
 
 def _misplaced_macs() -> str:
-    count = (MOST_SETTING_BYTES - 8) // 6
+    count = (MAX_SETTING_BYTES - 8) // 6
     macs = "".join(f"01{at:010x}" for at in range(count))
     return cvq_part("0100", f"{count.to_bytes(4, 'little').hex()} {macs} 00000000")
 
 
 def _vlans() -> str:
-    return cvq_part("0200", "0100" * (MOST_SETTING_BYTES // 2))
+    return cvq_part("0200", "0100" * (MAX_SETTING_BYTES // 2))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from tests.support.load.client import Client, Json, content_of, is_refusal, outcome_of
 
 CLIENTS = 64
-DEVICES_A_CLIENT = 4
+DEVICES_PER_CLIENT = 4
 
 _ODD: tuple[Json, ...] = (
     {"faults": {"2": "err"}},
@@ -32,12 +32,12 @@ def devices() -> list[Json]:
     return [
         {"name": _device(client, at), **({"misbehave": _odd_of(client)} if at == 0 else {})}
         for client in range(CLIENTS)
-        for at in range(DEVICES_A_CLIENT)
+        for at in range(DEVICES_PER_CLIENT)
     ]
 
 
 def _device(client: int, at: int) -> str:
-    return f"sim{client * DEVICES_A_CLIENT + at}"
+    return f"sim{client * DEVICES_PER_CLIENT + at}"
 
 
 def _odd_of(client: int) -> Json:
@@ -61,7 +61,7 @@ def _state(*vids: int) -> Json:
 
 def _wish(client: Client, *vids: int) -> Json:
     """A new migration to one of the devices that work."""
-    at = random.randrange(1, DEVICES_A_CLIENT)
+    at = random.randrange(1, DEVICES_PER_CLIENT)
     migration = client.migration()
     return {"migration": migration, "state": _state(*vids), "target": _target(client, at)}
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-_MOST_WRONG = 20
+_MAX_WRONG = 20
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Tally:
     def add(self, other: "Tally") -> None:
         """Takes in another's."""
         self.outcomes += other.outcomes
-        self.wrong = (self.wrong + other.wrong)[:_MOST_WRONG]
+        self.wrong = (self.wrong + other.wrong)[:_MAX_WRONG]
         self.wrong_total += other.wrong_total
         self.refused += other.refused
         for method, latencies in other.latencies_us.items():
@@ -55,7 +55,7 @@ class Tally:
     def lose(self, what: str) -> None:
         """Counts an answer that never came."""
         self.wrong_total += 1
-        self.wrong = [what, *self.wrong][:_MOST_WRONG]
+        self.wrong = [what, *self.wrong][:_MAX_WRONG]
 
     def judge(self, method: str, expected: str, outcome: str, reply: dict[str, Any]) -> None:
         """Counts an answer as right or wrong."""
@@ -63,5 +63,5 @@ class Tally:
             self.outcomes[f"{method} {outcome}"] += 1
             return
         self.wrong_total += 1
-        if len(self.wrong) < _MOST_WRONG:
+        if len(self.wrong) < _MAX_WRONG:
             self.wrong.append(f"{method}: expected {expected}, got {json.dumps(reply)[:600]}")

@@ -25,8 +25,8 @@ from tests.vhost_user.fuzz.script import (
     Wait,
 )
 
-_MOST_MUTATIONS = 6
-_MOST_DESCRIPTORS = 253
+_MAX_MUTATIONS = 6
+_MAX_DESCRIPTORS = 253
 
 # Numbers near which something changes: of rings, of bits, of addresses, of integers.
 _TELLING = (
@@ -46,7 +46,7 @@ def mutated(random: Random, scripts: Sequence[Script]) -> Script:
     steps = [*script.steps]
     if random.random() < 0.5:
         steps = _asking(steps)
-    for _ in range(random.randint(1, _MOST_MUTATIONS)):
+    for _ in range(random.randint(1, _MAX_MUTATIONS)):
         if steps:
             random.choice(_MUTATIONS)(random, steps, scripts)
     return replace(script, steps=tuple(steps))
@@ -221,10 +221,10 @@ def _split(random: Random, steps: Steps, _scripts: Sequence[Script]) -> None:
 
 def _attach(random: Random, steps: Steps, _scripts: Sequence[Script]) -> None:
     kinds = [*Kind]
-    number = random.choice((0, 1, 1, 1, 2, 9, _MOST_DESCRIPTORS))
+    number = random.choice((0, 1, 1, 1, 2, 9, _MAX_DESCRIPTORS))
     attached = tuple(random.choice(kinds) for _ in range(number))
     # An own other end is one descriptor more.
-    attached = attached[: _MOST_DESCRIPTORS - attached.count(Kind.ITS_OWN_END)]
+    attached = attached[: _MAX_DESCRIPTORS - attached.count(Kind.ITS_OWN_END)]
     _change(random, steps, lambda message: replace(message, kinds=attached))
 
 

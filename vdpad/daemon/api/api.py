@@ -24,9 +24,9 @@ from vdpad.daemon.api.params import (
     PrepareParams,
     ReleaseParams,
     RestoreParams,
+    StateAndTargetParams,
     StatusParams,
     WatchParams,
-    WishParams,
     read_params,
 )
 from vdpad.daemon.api.refused import refused_event, subject_of
@@ -40,7 +40,7 @@ from vdpad.daemon.api.results import (
 )
 from vdpad.daemon.faults import refusal_of
 from vdpad.daemon.operations.changes import Changes
-from vdpad.daemon.operations.operation import Wish
+from vdpad.daemon.operations.operation import RestoreRequest
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.phases import outcome
 from vdpad.daemon.operations.requester import Requester
@@ -191,8 +191,8 @@ class Api:
         waited_ns = time.perf_counter_ns() - arrived_ns
         request.began_ns += waited_ns
         params = read_params(PrepareParams, request)
-        wish = self._wish(params, request, params.committer)
-        return OperationResult.of((await self._operations.prepare(wish)).snapshot())
+        wanted = self._restore_request(params, request, params.committer)
+        return OperationResult.of((await self._operations.prepare(wanted)).snapshot())
 
     async def _commit(self, request: Request) -> Report:
         params = read_params(CommitParams, request)
@@ -206,7 +206,7 @@ class Api:
     async def _prepared(self, request: Request) -> tuple[str, int | None, DescriptorPlaces]:
         """Prepares, and keeps of the request what its commit needs: the state may be large."""
         params = read_params(RestoreParams, request)
-        await self._operations.prepare(self._wish(params, request))
+        await self._operations.prepare(self._restore_request(params, request))
         return params.migration, params.deadline_ms, params.descriptors
 
     async def _outcome(
@@ -242,9 +242,11 @@ class Api:
         await self._targets.keeper.close(kept)
         return ReleasedResult()
 
-    def _wish(self, params: WishParams, request: Request, committer: int | None = None) -> Wish:
+    def _restore_request(
+        self, params: StateAndTargetParams, request: Request, committer: int | None = None
+    ) -> RestoreRequest:
         requester = self._requester(request.peer)
-        return Wish(
+        return RestoreRequest(
             migration=params.migration,
             state=params.state,
             target=self._targets.resolve(params.target),

@@ -41,7 +41,7 @@ class CheckParams(Params):
     target: TargetParams
 
 
-class WishParams(Params):
+class StateAndTargetParams(Params):
     """What prepare and restore have both."""
 
     migration: Migration
@@ -50,13 +50,13 @@ class WishParams(Params):
     deadline_ms: Deadline = None
 
 
-class PrepareParams(WishParams):
+class PrepareParams(StateAndTargetParams):
     """prepare."""
 
     committer: Annotated[Annotated[int, Field(ge=0, le=MAX_UID)] | None, OrAbsent()] = None
 
 
-class RestoreParams(WishParams):
+class RestoreParams(StateAndTargetParams):
     """restore."""
 
     descriptors: DescriptorPlaces = IN_ORDER

@@ -39,7 +39,7 @@ from vdpad.virtio.features import FeatureSet
 
 # How long a device may take to come up or to go, in seconds. Past it the request is answered, and
 # the device is given back once its driver lets go of the thread.
-_MOST_SECONDS = 10.0
+_MAX_SECONDS = 10.0
 
 
 class DeviceKeeper:
@@ -114,7 +114,7 @@ class DeviceKeeper:
     async def _open(self, kept: KeptDevice, opening: Callable[[], Opened]) -> None:
         opened = on_a_thread(opening, f"open {kept.name}")
         try:
-            await asyncio.wait([opened], timeout=_MOST_SECONDS)
+            await asyncio.wait([opened], timeout=_MAX_SECONDS)
         except asyncio.CancelledError:
             self._let_go_of(kept, opened)
             raise
@@ -140,17 +140,17 @@ class DeviceKeeper:
             partial(give_back, kept.device, kept.store_key, self._store), f"close {kept.name}"
         )
         closed.add_done_callback(lambda _: self._gone(kept))
-        await asyncio.wait([closed], timeout=_MOST_SECONDS)
+        await asyncio.wait([closed], timeout=_MAX_SECONDS)
         if not closed.done():
             raise _too_slow(kept.name, "be given back")
 
     async def stop(self) -> None:
         """Gives all back, as far as they go; where there is a store, leaves all to it."""
         up = [kept for kept in self._all.values() if kept.is_up]
-        if self._store.is_there:
+        if self._store.is_present:
             left = [on_a_thread(kept.device.close, f"leave {kept.name}") for kept in up]
             if left:
-                await asyncio.wait(left, timeout=_MOST_SECONDS)
+                await asyncio.wait(left, timeout=_MAX_SECONDS)
             for kept in up:
                 self._announce(DeviceLeft(*kept.named))
             return
@@ -204,6 +204,6 @@ class DeviceKeeper:
 def _too_slow(name: str, what: str) -> Refusal:
     return Refusal(
         Kind.TIMEOUT,
-        f"expected {name} to {what} within {_MOST_SECONDS:.0f} s, its driver still holds it; the "
+        f"expected {name} to {what} within {_MAX_SECONDS:.0f} s, its driver still holds it; the "
         "kernel's log may say why. It is given back when the driver lets go",
     )

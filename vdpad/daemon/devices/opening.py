@@ -17,7 +17,7 @@ from vdpad.queues.vhost_vdpa.errors import NodeBusy, VhostVdpaError
 from vdpad.virtio.features import FeatureSet
 
 
-class HeldElsewhere(NodeBusy):
+class OwnedElsewhere(NodeBusy):
     """Another process has the device."""
 
     def __init__(self, node: Path, holders: Sequence[Holder]) -> None:
@@ -43,15 +43,15 @@ def open_device(
     """Opens a device, brings it up for a guest with these features, and stores it.
 
     Raises:
-        HeldElsewhere: another process has it.
+        OwnedElsewhere: another process has it.
         VhostVdpaError: by a subclass that says why it does not come up.
         NoMemory: for the rings.
     """
     try:
         device = VhostVdpaDevice(node, guest)
     except NodeBusy as error:
-        raise HeldElsewhere(node, holders_of(node)) from error
-    if not store.is_there:
+        raise OwnedElsewhere(node, holders_of(node)) from error
+    if not store.is_present:
         return Opened(device, None)
     try:
         key = store.put(

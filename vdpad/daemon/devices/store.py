@@ -36,12 +36,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.store")
 PREFIX = "kept."
 """What the names of stored descriptors begin with."""
 
-DESCRIPTORS_A_DEVICE = 5
+DESCRIPTORS_PER_DEVICE = 5
 _DESCRIPTION = "description"
 _PARTS = (*DeviceDescriptors._fields, _DESCRIPTION)
 
 # A description has about 1 KiB.
-_MOST_BYTES = 64 * 1024
+_MAX_BYTES = 64 * 1024
 
 
 class _Description(StrictModel):
@@ -81,7 +81,7 @@ class DescriptorStore:
         self._notifier = notifier
 
     @property
-    def is_there(self) -> bool:
+    def is_present(self) -> bool:
         """Whether anything can be stored."""
         return self._notifier.is_heard
 
@@ -141,7 +141,7 @@ class DescriptorStore:
 def _stored(key: str, parts: dict[str, int]) -> Stored:
     if parts.keys() != set(_PARTS):
         raise _BadDescription(f"expected {', '.join(_PARTS)}; got {', '.join(parts) or 'nothing'}")
-    data = os.pread(parts[_DESCRIPTION], _MOST_BYTES, 0)
+    data = os.pread(parts[_DESCRIPTION], _MAX_BYTES, 0)
     try:
         said = _Description.model_validate_json(data)
     except ValidationError as error:

@@ -39,7 +39,7 @@ _SETTLES_AFTER = 1.0
 
 # How many of these records stay mapped until then. Stops a run of restores from taking all
 # descriptors; operations_kept bounds the records themselves.
-_MOST_OPEN = 16
+_MAX_OPEN = 16
 
 
 class Bookkeeping:
@@ -100,7 +100,7 @@ class Bookkeeping:
     def begin(self, details: Details, program: Program) -> Record:
         """The record of an operation that is prepared."""
         # Here and not at a commit's end, as it takes system calls.
-        while len(self._mapped) > _MOST_OPEN:
+        while len(self._mapped) > _MAX_OPEN:
             self._mapped.popleft().close()
         return self._records.create(details, program)
 

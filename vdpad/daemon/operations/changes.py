@@ -17,7 +17,7 @@ from vdpad.daemon.operations.requester import Requester
 from vdpad.service.refusal import Kind, Refusal
 
 # Changes that wait for one who watches. Stops one who does not read from filling memory.
-_MOST_WAITING = 4096
+_MAX_WAITING = 4096
 
 _IS_STOPPING = "the daemon is stopping; ask the next one"
 
@@ -34,7 +34,7 @@ class Watch:
 
     def tell(self, snapshot: Snapshot) -> None:
         """One more; where too many wait already, no more."""
-        if len(self._waiting) < _MOST_WAITING:
+        if len(self._waiting) < _MAX_WAITING:
             self._waiting.append(snapshot)
             self._news.set()
         else:

@@ -39,20 +39,20 @@ class Commits:
     """Begins and ends them."""
 
     def __init__(
-        self, timing: Replay, books: Bookkeeping, running: RunningCommits, soon: Announce
+        self, timing: Replay, bookkeeping: Bookkeeping, running: RunningCommits, later: Announce
     ) -> None:
         """
         Args:
             timing: how long to wait for devices.
-            books: who writes down how each ended.
+            bookkeeping: who writes down how each ended.
             running: who knows which of them run.
-            soon: whom to tell, without waiting for it.
+            later: whom to tell, without waiting for it.
         """
         self.timing = timing
         """May be set anew; commits that run keep theirs."""
-        self._books = books
+        self._bookkeeping = bookkeeping
         self._running = running
-        self._soon = soon
+        self._later = later
 
     def start(
         self, operation: Operation, ready: Ready, fds: list[int], deadline_ms: int | None
@@ -71,7 +71,7 @@ class Commits:
         self._running.add(identity, operation.migration)
         lent = lent_as(queue) if operation.is_lent else None
         ready.record.begin(lent)
-        self._soon(_committing(operation, lent))
+        self._later(_committing(operation, lent))
         deadline_ms = deadline_ms or self.timing.deadline_ms
         task = asyncio.get_running_loop().create_task(
             self._run(operation, ready, queue, identity, deadline_ms),
@@ -97,14 +97,14 @@ class Commits:
             ending = _ending(report, replayed)
         except BaseException as error:
             ending = _our_fault()
-            self._soon(CommitFailed(*details.named, error))
+            self._later(CommitFailed(*details.named, error))
             raise
         finally:
             queue.close()
             self._running.remove(identity)
             operation.enter(ending)
-            self._books.ended(ready.record, ending)
-        self._soon(replayed_event(details.named, commands, ready.by_name, replayed, report))
+            self._bookkeeping.ended(ready.record, ending)
+        self._later(replayed_event(details.named, commands, ready.by_name, replayed, report))
         ready.destination.done()
         return ending
 

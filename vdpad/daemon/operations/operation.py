@@ -20,7 +20,7 @@ from vdpad.state.model import NetState
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RestoreRequest:
     """A checked request to put a state on a target."""
 
     migration: str

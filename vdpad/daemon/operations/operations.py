@@ -22,7 +22,7 @@ from vdpad.daemon.events.operations import Cancelled, Prepared
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.commits import Commits
-from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.operation import Operation, RestoreRequest
 from vdpad.daemon.operations.phases import Begun, Commit, Ready
 from vdpad.daemon.operations.preparing import Preparing, cut_short, prepared
 from vdpad.daemon.operations.registry import Registry
@@ -49,7 +49,7 @@ class Operations:
         running: RunningCommits,
         changes: Changes,
         announce: Announce = log_event,
-        soon: Announce = log_event,
+        later: Announce = log_event,
     ) -> None:
         """
         Args:
@@ -59,19 +59,19 @@ class Operations:
             running: who knows which commits run; no others' than these.
             changes: who tells those that watch.
             announce: whom to tell of what becomes of them.
-            soon: the same, where a guest may be waiting meanwhile.
+            later: the same, where a guest may be waiting meanwhile.
         """
         self._announce = announce
-        self._soon = soon
+        self._later = later
         self._preparing: dict[str, Preparing] = {}
         self._stopping = False
-        self._books = Bookkeeping(records, announce, running)
-        self._registry = Registry(limits, self._books.forget, changes.tell)
-        self._commits = Commits(timing, self._books, running, soon)
+        self._bookkeeping = Bookkeeping(records, announce, running)
+        self._registry = Registry(limits, self._bookkeeping.forget, changes.tell)
+        self._commits = Commits(timing, self._bookkeeping, running, later)
 
     def recall(self) -> None:
         """Takes in what earlier daemons did, by their records; the newest, as many as are kept."""
-        for details, ending, lent in self._books.recall():
+        for details, ending, lent in self._bookkeeping.recall():
             self._registry.add(Operation(details, ending, lent))
         self._registry.forget_ended()
 
@@ -80,8 +80,8 @@ class Operations:
         self._registry.limits = limits
         self._commits.timing = timing
 
-    async def prepare(self, wish: Wish) -> Operation:
-        """The operation for a wish: recorded already, or made ready, planned and encoded now.
+    async def prepare(self, wanted: RestoreRequest) -> Operation:
+        """The operation for a request: recorded already, or made ready, planned and encoded now.
 
         On cancellation the device is let go of, and nothing is recorded.
 
@@ -89,26 +89,26 @@ class Operations:
             Refusal: incompatible, conflict, not-allowed (the migration is another user's),
                 overloaded; what the target raises.
         """
-        digest = wish.digest()
-        while (earlier := self._preparing.get(wish.migration)) is not None:
-            refuse_another(wish, digest, earlier.owners, earlier.digest)
+        digest = wanted.digest()
+        while (earlier := self._preparing.get(wanted.migration)) is not None:
+            refuse_another(wanted, digest, earlier.owners, earlier.digest)
             await earlier.ended.wait()
-        known = self._registry.find(wish.migration)
+        known = self._registry.find(wanted.migration)
         if known is not None:
             details = known.details
-            owners = owners_again(details.owners, wish) if known.renewable else details.owners
-            refuse_another(wish, digest, owners, details.digest)
+            owners = owners_again(details.owners, wanted) if known.renewable else details.owners
+            refuse_another(wanted, digest, owners, details.digest)
             if not known.renewable:
                 return known
-            wish = replace(wish, owners=owners)
+            wanted = replace(wanted, owners=owners)
         if self._stopping:
             raise _is_stopping()
         preparing = [each.owners.user for each in self._preparing.values()]
-        self._registry.make_room(wish.owners.user, preparing)
-        operation = await self._prepare_anew(wish, digest)
+        self._registry.make_room(wanted.owners.user, preparing)
+        operation = await self._prepare_anew(wanted, digest)
         self._registry.add(operation)
         details = operation.details
-        self._soon(
+        self._later(
             Prepared(
                 *details.named,
                 details.commands,
@@ -229,27 +229,27 @@ class Operations:
             *(asyncio.shield(phase.task) for phase in commits),
             return_exceptions=True,
         )
-        self._books.settle_all()
+        self._bookkeeping.settle_all()
 
-    async def _prepare_anew(self, wish: Wish, digest: str) -> Operation:
+    async def _prepare_anew(self, wanted: RestoreRequest, digest: str) -> Operation:
         """
         Raises:
             Refusal: overloaded: the daemon's end cut it short; else as prepared.
         """
         task = asyncio.current_task()
         assert task is not None
-        under_way = self._preparing[wish.migration] = Preparing(digest, wish.owners, task)
+        under_way = self._preparing[wanted.migration] = Preparing(digest, wanted.owners, task)
         try:
-            return await prepared(wish, digest, self._books)
+            return await prepared(wanted, digest, self._bookkeeping)
         except asyncio.CancelledError:
             if not self._stopping or task.uncancel():
                 raise
-            details, ending = cut_short(wish, digest), Shutdown(ended=datetime.now(UTC))
-            self._books.write(details, ending)
+            details, ending = cut_short(wanted, digest), Shutdown(ended=datetime.now(UTC))
+            self._bookkeeping.write(details, ending)
             self._registry.add(Operation(details, ending))
             raise _is_stopping() from None
         finally:
-            del self._preparing[wish.migration]
+            del self._preparing[wanted.migration]
             under_way.ended.set()
 
     def _cancel(self, operation: Operation, ending: Cancellation | Shutdown) -> Ready | None:
@@ -267,7 +267,7 @@ class Operations:
                 )
             case Ready() as ready:
                 operation.enter(ending)
-                self._books.ended(ready.record, ending)
+                self._bookkeeping.ended(ready.record, ending)
                 self._announce(Cancelled(*operation.details.named))
                 return ready
         return None

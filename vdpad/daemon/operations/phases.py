@@ -19,7 +19,7 @@ from vdpad.restore.report import Report
 from vdpad.service.refusal import Kind, Refusal
 
 # Requests that wait for one commit. Stops its repetitions from filling memory and descriptors.
-_MOST_WAITING = 8
+_MAX_WAITING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Commit:
         Raises:
             Refusal: overloaded: many wait for it already.
         """
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting >= _MAX_WAITING:
             raise Refusal(Kind.OVERLOADED, "many requests wait for this commit; ask for its status")
         self._waiting += 1
         try:

@@ -1,4 +1,4 @@
-"""Preparing: from a wish to an operation whose commands are encoded, which takes its time."""
+"""Preparing: from a request to an operation whose commands are encoded, which takes its time."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
-from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.operation import Operation, RestoreRequest
 from vdpad.daemon.operations.phases import Ready
 from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.owners import Owners
@@ -29,31 +29,33 @@ class Preparing:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def prepared(wish: Wish, digest: str, books: Bookkeeping) -> Operation:
-    """The operation for a wish, its device up and its record begun.
+async def prepared(wanted: RestoreRequest, digest: str, bookkeeping: Bookkeeping) -> Operation:
+    """The operation for a request, its device up and its record begun.
 
     On cancellation the device is let go of, and nothing is recorded.
 
     Raises:
         DoesNotFit; what the target raises.
     """
-    destination = await wish.target.bring_up(wish.state.features, wish.migration)
+    destination = await wanted.target.bring_up(wanted.state.features, wanted.migration)
     try:
-        return _operation(wish, digest, destination, books)
+        return _operation(wanted, digest, destination, bookkeeping)
     except BaseException:
         await destination.give_up()
         raise
 
 
-def _operation(wish: Wish, digest: str, destination: Destination, books: Bookkeeping) -> Operation:
+def _operation(
+    wanted: RestoreRequest, digest: str, destination: Destination, bookkeeping: Bookkeeping
+) -> Operation:
     """
     Raises:
         DoesNotFit
     """
-    planned = _plan_or_refuse(wish.state, destination)
+    planned = _plan_or_refuse(wanted.state, destination)
     program = encode(planned.commands, destination.geometry, event_idx=destination.event_idx)
     details = _details(
-        wish,
+        wanted,
         digest,
         device=destination.name,
         commands=len(program.commands),
@@ -63,21 +65,21 @@ def _operation(wish: Wish, digest: str, destination: Destination, books: Bookkee
     ready = Ready(
         destination=destination,
         program=program,
-        record=books.begin(details, program),
+        record=bookkeeping.begin(details, program),
         by_name=by_name(program.commands),
         memory=program.memory,
     )
     return Operation(details, ready)
 
 
-def cut_short(wish: Wish, digest: str) -> Details:
+def cut_short(wanted: RestoreRequest, digest: str) -> Details:
     """What is known of a prepare that the daemon's end cut short."""
-    device = _as_wished(wish.target_json)
-    return _details(wish, digest, device=device, commands=0, doorbells=0, widened=())
+    device = _target_named(wanted.target_json)
+    return _details(wanted, digest, device=device, commands=0, doorbells=0, widened=())
 
 
 def _details(
-    wish: Wish,
+    wanted: RestoreRequest,
     digest: str,
     *,
     device: str,
@@ -86,22 +88,22 @@ def _details(
     widened: tuple[str, ...],
 ) -> Details:
     """The details, as of now."""
-    prepare_us = (time.perf_counter_ns() - wish.began_ns) // 1000
+    prepare_us = (time.perf_counter_ns() - wanted.began_ns) // 1000
     return Details(
-        migration=wish.migration,
+        migration=wanted.migration,
         digest=digest,
-        target=wish.target_json,
+        target=wanted.target_json,
         device=device,
         commands=commands,
         doorbells=doorbells,
         widened=widened,
         prepare_us=prepare_us,
-        owners=wish.owners,
+        owners=wanted.owners,
         began=datetime.now(UTC) - timedelta(microseconds=prepare_us),
     )
 
 
-def _as_wished(target: dict[str, Any]) -> str:
+def _target_named(target: dict[str, Any]) -> str:
     """The device as the caller named it; "" for a ring that is lent."""
     return str(target.get("device") or target.get("name") or target.get("path") or "")
 

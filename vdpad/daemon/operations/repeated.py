@@ -1,21 +1,21 @@
 """The same again: what is asked for once more, and what only looks like it."""
 
-from vdpad.daemon.operations.operation import Operation, Wish
+from vdpad.daemon.operations.operation import Operation, RestoreRequest
 from vdpad.daemon.records.owners import NOBODY, Owners
 from vdpad.daemon.targets.lent import lent_by
 from vdpad.service.refusal import Kind, Refusal
 
 
-def owners_again(owners: Owners, wish: Wish) -> Owners:
+def owners_again(owners: Owners, wanted: RestoreRequest) -> Owners:
     """Whose an operation is that may be prepared again: nobody's is the finder's."""
-    return wish.owners if owners == NOBODY else owners
+    return wanted.owners if owners == NOBODY else owners
 
 
-def refuse_another(wish: Wish, digest: str, owners: Owners, known: str) -> None:
-    """Refuses a wish for what is another user's, or was another wish."""
-    wish.requester.check(owners)
+def refuse_another(wanted: RestoreRequest, digest: str, owners: Owners, known: str) -> None:
+    """Refuses a request for what is another user's, or was another wanted."""
+    wanted.requester.check(owners)
     what = "state or target" if known != digest else "committer"
-    if known != digest or wish.owners.committer not in (None, owners.committer):
+    if known != digest or wanted.owners.committer not in (None, owners.committer):
         raise Refusal(
             Kind.CONFLICT,
             f"this migration is known with another {what}; give it another name",

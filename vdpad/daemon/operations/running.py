@@ -10,7 +10,7 @@ import contextlib
 
 # How long it waits, in seconds. Longer than a commit takes on a device that works; a device that
 # does not must hold nobody up.
-_MOST_COURTESY = 0.05
+_MAX_COURTESY = 0.05
 
 
 class RunningCommits:
@@ -43,5 +43,5 @@ class RunningCommits:
     async def until_idle(self) -> None:
         """Returns when none runs, or after a moment."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MOST_COURTESY):
+            async with asyncio.timeout(_MAX_COURTESY):
                 await self._idle.wait()

@@ -19,7 +19,7 @@ _NOT_REPLAYABLE = {
 
 # How much of the buffers is used, in bytes: room for two banks with the largest RSS table, of
 # 131 KiB. Stops the lender of a large memory from having all of it mapped.
-_MOST_BUFFERS = 512 * 1024
+_MAX_BUFFERS = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +116,5 @@ def _geometry(params: LentParams) -> RingGeometry:
         check_room(geometry)
     except BadGeometry as error:
         raise BadLend(str(error)) from error
-    used = Region(geometry.buffers.iova, min(geometry.buffers.size, _MOST_BUFFERS))
+    used = Region(geometry.buffers.iova, min(geometry.buffers.size, _MAX_BUFFERS))
     return replace(geometry, buffers=used)

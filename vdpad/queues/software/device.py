@@ -38,7 +38,7 @@ from vdpad.virtio.split_ring import RING_HEADER, Region, RingGeometry, align_up,
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
-_BUFFERS_A_RING_ENTRY = 512
+_BUFFERS_PER_RING_ENTRY = 512
 _PAGE = 4096
 # A kick that never comes is looked for this often, in seconds; it costs nothing.
 _IDLE = 60.0
@@ -255,7 +255,7 @@ class SoftwareDevice:
 
 
 def _geometry(ring_size: int) -> RingGeometry:
-    size = ring_bytes(ring_size) + max(8 * _PAGE, ring_size * _BUFFERS_A_RING_ENTRY)
+    size = ring_bytes(ring_size) + max(8 * _PAGE, ring_size * _BUFFERS_PER_RING_ENTRY)
     return lay_out(ring_size, Region(_IOVA, align_up(size, _PAGE)))
 
 

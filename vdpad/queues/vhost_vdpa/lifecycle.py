@@ -22,7 +22,7 @@ from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.virtio.device_status import DeviceStatus
 
 # How long a device may take to be reset, in seconds; hardware takes milliseconds.
-_MOST_RESET_SECONDS = 5.0
+_MAX_RESET_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.001
 
 
@@ -98,11 +98,11 @@ class Lifecycle:
             DeviceRefused: it does not within seconds.
         """
         self._node.set_status(0)
-        give_up = time.monotonic() + _MOST_RESET_SECONDS
+        give_up = time.monotonic() + _MAX_RESET_SECONDS
         while status := self.status():
             if time.monotonic() > give_up:
                 raise DeviceRefused(
-                    f"expected device status 0 within {_MOST_RESET_SECONDS:.0f} s of a reset, got "
+                    f"expected device status 0 within {_MAX_RESET_SECONDS:.0f} s of a reset, got "
                     f"{status:#04x}; close the device; the kernel's log may say why"
                 )
             time.sleep(_LOOK_AGAIN_SECONDS)

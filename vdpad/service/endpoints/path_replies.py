@@ -15,7 +15,7 @@ from vdpad.wire.reply_address import NotItsOwn, found
 from vdpad.wire.user_threads import UserThreads
 
 # Replies of one user that wait for his thread. Each may have 200 KiB.
-_MOST_WAITING = 16
+_MAX_WAITING = 16
 
 _Failure = tuple[Loss, str] | None
 
@@ -31,7 +31,7 @@ class PathReplies:
         """
         self._socket = endpoint
         self._lost = lost
-        self._waiting = Shares(_MOST_WAITING)
+        self._waiting = Shares(_MAX_WAITING)
         self._threads = UserThreads("reply")
 
     def send(self, reply: bytes, peer: Peer, path: str) -> "asyncio.Future[None]":
@@ -43,7 +43,7 @@ class PathReplies:
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         if not self._waiting.take(peer.user):
-            self._lost(Loss.NOT_READING, peer, f"{_MOST_WAITING} others of its user wait")
+            self._lost(Loss.NOT_READING, peer, f"{_MAX_WAITING} others of its user wait")
             over.set_result(None)
             return over
 

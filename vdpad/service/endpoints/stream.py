@@ -24,12 +24,12 @@ from vdpad.wire.streams import BadStream, Stream
 
 # Stops one user from taking the connections that others need, and all from taking descriptors:
 # each connection is one, and what rides on its message (LimitNOFILE= of systemd/vdpad.service).
-_MOST_OF_A_USER = 64
+_MAX_PER_USER = 64
 _MOST = 256
 
 # Large messages that are read, or wait for their parameters to be typed, at once. One is up to
 # 4 MiB and takes ten times that when it is read (MemoryMax= of systemd/vdpad.service).
-_MOST_LARGE = 4
+_MAX_LARGE = 4
 
 # What the kernel holds of a reply that is not read yet, in bytes; it doubles what is said here, and
 # charges it to us. Stops readers who don't read from filling our memory.
@@ -43,7 +43,7 @@ _RESTS = 1.0
 
 # Connections that are served at the end, though nobody had looked at them. Stops those who go on
 # connecting from putting it off.
-_MOST_OF_THE_REST = 64
+_MAX_OF_THE_REST = 64
 
 
 class Place:
@@ -106,7 +106,7 @@ class StreamEndpoint:
         self._overloaded = overloaded
         self._announce = announce
         self._users: dict[int, _User] = {}
-        self._large = asyncio.Semaphore(_MOST_LARGE)
+        self._large = asyncio.Semaphore(_MAX_LARGE)
         self._connections: dict[asyncio.Task[None], Stream] = {}
         self._stopping = False
         self._socket: socket.socket | None = None
@@ -150,7 +150,7 @@ class StreamEndpoint:
         if self._path is not None:
             if inode_of(self._path) == self._inode:
                 self._path.unlink(missing_ok=True)
-            self._accept(_MOST_OF_THE_REST)
+            self._accept(_MAX_OF_THE_REST)
         # With what those have sent who were not let in.
         CLOSER.close(-1, [self._socket.detach()])
         for stream in self._connections.values():
@@ -221,8 +221,8 @@ class StreamEndpoint:
 
     def _no_room_for(self, user: _User) -> str:
         """Why one more connection is not served; "" where it is."""
-        if user.connections > _MOST_OF_A_USER:
-            return f"its user has {_MOST_OF_A_USER} others, which is the most"
+        if user.connections > _MAX_PER_USER:
+            return f"its user has {_MAX_PER_USER} others, which is the most"
         if len(self._connections) >= _MOST:
             return f"there are {_MOST} others, which is the most"
         return ""

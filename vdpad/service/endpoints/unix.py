@@ -28,7 +28,7 @@ from vdpad.wire.reply_address import NotItsOwn, is_autobound, path_of
 _READ_AT_ONCE = 32
 
 # How many more are answered at the end. Stops senders that go on from putting it off.
-_MOST_OF_THE_REST = 1024
+_MAX_OF_THE_REST = 1024
 
 
 # How long a reply waits for room among what is unread, or for its path, in seconds, how often it
@@ -130,7 +130,7 @@ class UnixEndpoint(Endpoint):
         # Who is connected could send on, and would never hear of it. So the kernel refuses it now.
         self._socket.shutdown(socket.SHUT_RD)
         with contextlib.suppress(OSError):
-            for _ in range(_MOST_OF_THE_REST):
+            for _ in range(_MAX_OF_THE_REST):
                 self._answer_or_refuse(*self._socket.recvfrom(MAX_DATAGRAM))
 
     # --- what goes ---

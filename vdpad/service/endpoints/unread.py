@@ -96,8 +96,8 @@ class Unread:
             before = self._unread()
             sent = send()
             await self._seen(before, sent)
-            is_there = sent is None or sent.done()
-            self._owes(user, self._left(before) if is_there else _charge(size), sent)
+            is_present = sent is None or sent.done()
+            self._owes(user, self._left(before) if is_present else _charge(size), sent)
             return True
 
     def _owes(self, user: int, charge: int, sent: "asyncio.Future[None] | None") -> None:

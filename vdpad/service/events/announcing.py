@@ -22,7 +22,7 @@ Announce = Callable[[Event], None]
 
 # Events that clients bring about at will: so many in so many seconds are logged. journald drops
 # what comes faster than 10 000 in 30 s (RateLimitBurst=), and so would drop how commits end.
-_MOST_AT_WILL = 100
+_MAX_AT_WILL = 100
 _WINDOW = 10.0
 
 # When what can wait is told, in seconds: after a commit that goes well, and its reply.
@@ -75,7 +75,7 @@ class EventLog:
         now = self._clock()
         if now >= self._window_ends:
             self._window_ends = now + _WINDOW
-            self._left = _MOST_AT_WILL
+            self._left = _MAX_AT_WILL
         self._left -= 1
         return self._left >= 0
 
@@ -94,7 +94,7 @@ class Announcer:
         self.flush()
         self._tell(event)
 
-    def soon(self, event: Event) -> None:
+    def later(self, event: Event) -> None:
         """Tells it in a moment, as of its caller; only in a running loop."""
         if not self._waiting:
             asyncio.get_running_loop().call_later(_SOON, self.flush)

@@ -112,7 +112,7 @@ class Journald:
         self.dropped = 0
         """Entries that the journal did not take, ever."""
 
-    def is_there(self) -> bool:
+    def is_present(self) -> bool:
         """Whether anybody takes entries: journald ignores an empty one."""
         try:
             self._socket.sendto(b"", self._path)

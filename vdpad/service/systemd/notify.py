@@ -33,7 +33,7 @@ _FIRST = 3
 _UNNAMED = "unknown"
 
 # Some more than vdpad's unit can hand over; stops a wrong number from becoming a long loop.
-_MOST_DESCRIPTORS = 4096
+_MAX_DESCRIPTORS = 4096
 
 # How long a change of state waits for room in systemd's socket, in seconds.
 _PATIENCE = 1.0
@@ -179,8 +179,8 @@ def take_inherited(environment: MutableMapping[str, str]) -> tuple[Inherited, ..
     names = environment.pop("LISTEN_FDNAMES", None)
     if pid != os.getpid() or count is None:
         return ()
-    if count > _MOST_DESCRIPTORS:
-        _odd("LISTEN_FDS", f"at most {_MOST_DESCRIPTORS}", str(count))
+    if count > _MAX_DESCRIPTORS:
+        _odd("LISTEN_FDS", f"at most {_MAX_DESCRIPTORS}", str(count))
     each_name = [_UNNAMED] * count if names is None else names.split(":")
     if len(each_name) != count:
         _odd("LISTEN_FDNAMES", f"{count} names", str(len(each_name)))

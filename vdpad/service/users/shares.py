@@ -21,10 +21,10 @@ def permits(limit: int, mine: int, others: int, wanted: int = 1) -> bool:
     """
     if wanted > limit:
         return False
-    is_there = 2 * (mine + others + wanted) <= 3 * limit
+    is_present = 2 * (mine + others + wanted) <= 3 * limit
     # At most twice what is left free: mine <= 2 (3/2 limit - others - mine).
     is_fair = 3 * (mine + wanted) <= 3 * limit - 2 * others
-    return is_there and (is_fair or not mine)
+    return is_present and (is_fair or not mine)
 
 
 class Shares:

@@ -42,7 +42,7 @@ _VQ_CFG = struct.Struct("<HHH26x")
 _PART_TYPES = frozenset(PartType)
 
 # As many parts that are not known are named; the others are counted.
-_MOST_NAMED = 64
+_MAX_NAMED = 64
 
 # What a guest with these features may have set and no part tells.
 _UNTOLD = (
@@ -224,12 +224,12 @@ def _prefer_rss(told: dict[str, Any]) -> tuple[str, ...]:
 def _unknown(parts: Iterable[DevicePart]) -> Iterator[Missing]:
     """The parts that are not known and that the device needs; at most so many and a last line."""
     unknown = [part for part in parts if not part.optional and not _is_known(part)]
-    for part in unknown[:_MOST_NAMED]:
+    for part in unknown[:_MAX_NAMED]:
         yield Missing(
             part.name, f"{part.length} bytes at byte {part.at}: virtio 1.4 has no such part"
         )
-    if len(unknown) > _MOST_NAMED:
-        left_out = len(unknown) - _MOST_NAMED
+    if len(unknown) > _MAX_NAMED:
+        left_out = len(unknown) - _MAX_NAMED
         yield Missing("", f"{left_out} more parts that virtio 1.4 does not have are not shown")
 
 

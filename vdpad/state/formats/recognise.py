@@ -101,9 +101,9 @@ def _native(stream: BinaryIO) -> Reading:
 def _device_parts(stream: BinaryIO) -> Reading:
     # Each reader is loaded by those who have something for it.
     from vdpad.state.formats import device_parts
-    from vdpad.virtio.device_parts import MOST_BYTES
+    from vdpad.virtio.device_parts import MAX_BYTES
 
-    return Reading(DEVICE_PARTS, (device_parts.decode(stream.read(MOST_BYTES + 1)),))
+    return Reading(DEVICE_PARTS, (device_parts.decode(stream.read(MAX_BYTES + 1)),))
 
 
 def _qemu_stream(stream: BinaryIO, at: int = 0) -> Reading:

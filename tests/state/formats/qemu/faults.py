@@ -11,7 +11,7 @@ from vdpad.state.formats.qemu import QemuStream, read_stream
 from vdpad.state.found import FormatError
 from vdpad.state.model import NetState
 
-MOST_MEMORY = 64 << 20
+MAX_MEMORY = 64 << 20
 """Bytes, of all the process."""
 
 
@@ -30,11 +30,11 @@ READERS: tuple[Callable[[bytes], QemuStream], ...] = (read_file, read_pipe)
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """The process may not have needed MOST_MEMORY more than it had, at any moment."""
+    """The process may not have needed MAX_MEMORY more than it had, at any moment."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _memory("VmRSS")
     yield
-    assert _memory("VmHWM") - before < MOST_MEMORY
+    assert _memory("VmHWM") - before < MAX_MEMORY
 
 
 def _memory(what: str) -> int:

@@ -38,7 +38,7 @@ _CONTROL_BYTES = [bytes([code]) for code in range(0x20)]
 _SUBSECTION_HEADER = 1 + 1 + 4
 
 # They have some 2 KiB each. Stops text from being all of small ones.
-_MOST_DEVICES = MAX_DESCRIPTION >> 10
+_MAX_DEVICES = MAX_DESCRIPTION >> 10
 # The longest is ARM's interrupt controller, which has 2 KiB for each processor.
 _MAX_DEVICE = 5 << 18
 
@@ -127,8 +127,8 @@ def _devices(tail: bytes, start: int) -> Iterator[Described]:
             QEMU writes, or more than that.
     """
     begins = [found.start() for found in _DEVICE.finditer(tail, start)]
-    if len(begins) > _MOST_DEVICES:
-        raise FormatError(f"expected at most {_MOST_DEVICES} devices, got {len(begins)}")
+    if len(begins) > _MAX_DEVICES:
+        raise FormatError(f"expected at most {_MAX_DEVICES} devices, got {len(begins)}")
     before, rest = _text(tail, start, begins[0] if begins else len(tail)), ","
     for begin, end in pairwise((*begins, len(tail))):
         if rest != ",":

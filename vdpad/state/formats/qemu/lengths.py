@@ -27,7 +27,7 @@ _MAX_HELD = 2 * MAX_DESCRIPTION
 # virtio-mem has a bit for each block: 1 MiB for 16 TiB in blocks of 2 MiB.
 _MAX_GUESSED = 2 << 20
 # Each virtio-mem device has one. Stops a pipe without an end from filling memory.
-_MOST_GUESSES = 256
+_MAX_GUESSES = 256
 
 
 class Lengths:
@@ -88,8 +88,8 @@ class Lengths:
         Raises:
             FormatError: it stands nowhere near, or there are too many such sections.
         """
-        if len(self._guesses) == _MOST_GUESSES:
-            raise source.wrong(f"at most {_MOST_GUESSES} sections before the memory", "more")
+        if len(self._guesses) == _MAX_GUESSES:
+            raise source.wrong(f"at most {_MAX_GUESSES} sections before the memory", "more")
         footer = bytes([FOOTER]) + number.to_bytes(4, "big")
         length = source.ahead(_MAX_GUESSED).find(footer)
         if length < 0:

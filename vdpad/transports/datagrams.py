@@ -19,7 +19,7 @@ from vdpad.wire.datagrams import MAX_DATAGRAM
 _REPLY_ROOM = 2 * MAX_DATAGRAM
 
 
-class DatagramWay:
+class OverDatagrams:
     """A datagram socket with an address of the kernel's choice."""
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class DatagramWay:
             raise
 
     async def ask(self, method: str, params: Mapping[str, Any], fds: Sequence[int]) -> Any:
-        """See Way. An error without an id passes for any request's."""
+        """See Transport. An error without an id passes for any request's."""
         request_id = next(self._ids)
         request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
         text = json.dumps(request, separators=(",", ":")).encode()

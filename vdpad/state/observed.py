@@ -1,7 +1,7 @@
-"""What commands tell of a state, and what is found where they told it.
+"""What commands set of a state, and what is found in it.
 
-What was told stands by the dotted paths of a state's parts ("rx.promisc"), in the form that a
-state has in memory. Most commands tell parts as a whole, some one entry of a table.
+What they set stands by the dotted paths of a state's parts ("rx.promisc"), in the form that a
+state has in memory. Most set parts as a whole, some one entry of a table.
 
 Source: virtio 1.4, 5.1.6.5; QEMU hw/net/virtio-net.c.
 """
@@ -37,7 +37,7 @@ from vdpad.virtio.commands import (
 from vdpad.virtio.config import TUNNEL_TYPES
 from vdpad.virtio.features import Feature, FeatureSet
 
-Told = dict[str, Any]
+Observed = dict[str, Any]
 """Values by the dotted paths of their parts."""
 
 # About twice the largest RSS command; 43 000 addresses, more than a request to vdpad can carry.
@@ -56,7 +56,7 @@ def _fields(command: Any) -> dict[str, Any]:
 
 _ON = attrgetter("on")
 
-TELLS: Mapping[type[Command], Mapping[str, Callable[[Any], Any]]] = {
+SETS: Mapping[type[Command], Mapping[str, Callable[[Any], Any]]] = {
     **{each: {f"rx.{each.MODE}": _ON} for each in RX_MODES},
     MacTableSet: {"mac_table": _fields},
     MacAddrSet: {"mac": attrgetter("mac")},
@@ -107,71 +107,77 @@ def decode(readable: bytes) -> Command:
     return decode_command(readable)
 
 
-def found_from(told: Told, lost: Iterable[Missing], features: FeatureSet) -> Found:
+def found_from(observed: Observed, lost: Iterable[Missing], features: FeatureSet) -> Found:
     """What these are as a state, if they are one.
 
     Args:
-        told: changed, where a state has it in another way.
-        lost: parts that could not be told.
+        observed: changed, where a state has it in another way.
+        lost: parts that are not known.
         features: the negotiated ones.
     """
-    notes = [*_settle_rss(told), *_settle_mac_table(told)]
-    missing = [*_settle_pairs(told, features), *_settle_vlans(told), *_settle_tunnel(told)]
+    notes = [*_resolve_rss(observed), *_resolve_mac_table(observed)]
+    missing = [
+        *_resolve_pairs(observed, features),
+        *_resolve_vlans(observed),
+        *_resolve_tunnel(observed),
+    ]
     by_part = {each.part: each for each in (*missing, *lost)}
     return found_of(
-        {"features": features, **told},
+        {"features": features, **observed},
         missing=(by_part[part] for part in sorted(by_part)),
         notes=notes,
     )
 
 
-# --- each changes what was told to what a state can say, and gives what there is to say of it ---
+# --- each changes what was set to what a state can say, and gives what there is to say of it ---
 
 
-def _settle_rss(told: Told) -> list[str]:
-    rss = told.get("rss")
+def _resolve_rss(observed: Observed) -> list[str]:
+    rss = observed.get("rss")
     if rss is None or rss["hash_types"] or rss["key"]:
         return []
-    del told["rss"]
+    del observed["rss"]
     return ["RSS without hash types and key is taken as switched off, as QEMU's device does"]
 
 
-def _settle_mac_table(told: Told) -> tuple[str, ...]:
-    table = told.get("mac_table")
+def _resolve_mac_table(observed: Observed) -> tuple[str, ...]:
+    table = observed.get("mac_table")
     if table is None:
         return ()
     lists = mac_lists(table["unicast"], table["multicast"])
-    told["mac_table"] = {**table, "unicast": lists.unicast, "multicast": lists.multicast}
+    observed["mac_table"] = {**table, "unicast": lists.unicast, "multicast": lists.multicast}
     return lists.notes
 
 
-def _settle_tunnel(told: Told) -> list[Missing]:
-    types = told.pop("hash_tunnel", None)
+def _resolve_tunnel(observed: Observed) -> list[Missing]:
+    types = observed.pop("hash_tunnel", None)
     if not types:
         return []
     names = TUNNEL_TYPES.sentence(types)
     return [Missing("hash_tunnel", f"a state does not say that {names} hash over inner headers")]
 
 
-def _settle_pairs(told: Told, features: FeatureSet) -> list[Missing]:
-    pairs = told.get("queue_pairs", 1)
-    if "rss" in told:
+def _resolve_pairs(observed: Observed, features: FeatureSet) -> list[Missing]:
+    pairs = observed.get("queue_pairs", 1)
+    if "rss" in observed:
         # Receive queues past the transmit queues: a state tells these pairs by rss alone.
-        if pairs <= max(*told["rss"]["indirection_table"], told["rss"]["unclassified_queue"]):
-            del told["queue_pairs"]
+        if pairs <= max(
+            *observed["rss"]["indirection_table"], observed["rss"]["unclassified_queue"]
+        ):
+            del observed["queue_pairs"]
         return []
     if pairs <= 1 or Feature.MQ in features:
         return []
-    del told["queue_pairs"]
+    del observed["queue_pairs"]
     why = f"{pairs} by RSS that is off by now; without MQ nothing else sets them"
     return [Missing("queue_pairs", why)]
 
 
-def _settle_vlans(told: Told) -> list[Missing]:
-    vlans = told.get("vlans", ())
+def _resolve_vlans(observed: Observed) -> list[Missing]:
+    vlans = observed.get("vlans", ())
     beyond = [vid for vid in vlans if vid >= _VLANS]
     if not beyond:
         return []
-    told["vlans"] = vlans[: -len(beyond)]
+    observed["vlans"] = vlans[: -len(beyond)]
     more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
     return [Missing("vlans", f"VLAN {beyond[0]}{more}: expected ids of at most {_VLANS - 1}")]

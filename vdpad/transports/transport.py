@@ -1,14 +1,14 @@
-"""A way to ask: what a client knows of it."""
+"""A transport: what a client knows of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class Way(Protocol):
+class Transport(Protocol):
     """A socket that is connected. One request at a time is under way on it."""
 
     async def ask(self, method: str, params: Mapping[str, Any], fds: Sequence[int]) -> Any:
-        """The result of a request. A way on which this was cancelled, or failed, is of no use.
+        """The result of a request. One on which this was cancelled, or failed, is of no use.
 
         Raises:
             Refused: the daemon answered with an error.

@@ -36,7 +36,7 @@ _KINDS = {
 _WITHIN = {"devices": "devices", "prepare": "operation", "cancel": "operation"}
 
 
-class ConnectionWay:
+class OverConnection:
     """A connected stream socket."""
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class ConnectionWay:
         self._stream = Stream(connection, _PATIENCE)
 
     async def ask(self, method: str, params: Mapping[str, Any], fds: Sequence[int]) -> Any:
-        """See Way."""
+        """See Transport."""
         await self._call(method, _with_places(params, fds), fds)
         return _result(method, _parameters(await self._reply()))
 
