@@ -12,12 +12,15 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run check test fuzz bench bench-kernel bench-load bench-backend lint types format schema man lock install clean
+.PHONY: all run demo-backend check test fuzz bench bench-kernel bench-load bench-backend lint types format schema man lock install clean
 
 all: $(VENV)/ready
 
 run: all ## the daemon on its software device, states sent to it, the device read back
 	$(BIN)/python docs/examples/demo.py
+
+demo-backend: all ## a VMM on vdpad-vhost-user and its software device, and what its guest has set
+	$(BIN)/python -m tests.backend.demo
 
 check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine, QEMU or testpmd
 	$(call run-tests,-m 'not machine and not fuzz' $(ARGS))

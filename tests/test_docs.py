@@ -31,6 +31,19 @@ def test_the_demo_says_that_the_devices_state_equals_the_state_sent() -> None:
     assert done.stdout.count("The device's state equals the state sent") == 2
 
 
+def test_the_back_end_s_demo_says_that_the_device_has_what_it_had() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.backend.demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "  VLAN_ADD vid=100: OK\n" in done.stdout
+    assert done.stdout.endswith("The device has what it had.\n")
+
+
 def test_the_lender_has_its_state_restored(socket: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "lender.py", socket, EXAMPLES / "state.json"],
