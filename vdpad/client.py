@@ -20,7 +20,7 @@ from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Refused, Unreach
 from vdpad.transports.connection import OverConnection
 from vdpad.transports.datagrams import OverDatagrams
 from vdpad.transports.transport import Transport
-from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
+from vdpad.wire.addresses import DAEMON_INTERFACE, DEFAULT_SOCKET, DEFAULT_VARLINK
 from vdpad.wire.streams import BadStream
 from vdpad.wire.unreachable import why_no_daemon
 
@@ -30,15 +30,23 @@ __all__ = ["DEFAULT_TIMEOUT", "CannotSend", "Client", "Refused", "Unreachable"]
 class Client(Methods):
     """A vdpad on this host."""
 
-    def __init__(self, path: Path | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        interface: str = DAEMON_INTERFACE,
+    ) -> None:
         """
         Args:
             path: the daemon's socket, of either kind; None for where it listens by default.
             timeout: how long to wait for a reply, in seconds, beside a request's own deadline.
+            interface: whose methods are called where that is a stream socket.
         """
         self._path = path
         self._timeout = timeout
-        self._way: Transport | None = None
+        self._interface = interface
+        self._transport: Transport | None = None
         self._entered = False
         self._turn = asyncio.Lock()
 
@@ -129,17 +137,17 @@ class Client(Methods):
         return DEFAULT_SOCKET if self._path is None else self._path
 
     def _connected(self) -> Transport:
-        """The way to ask; a new one where there is none."""
-        if self._way is None:
+        """The transport; a new one where there is none."""
+        if self._transport is None:
             if not self._entered:
                 raise Unreachable("not connected; use the client as `async with Client() as …`")
-            self._way = self._connect()
-        return self._way
+            self._transport = self._connect()
+        return self._transport
 
     def _disconnect(self) -> None:
-        if self._way is not None:
-            self._way.close()
-            self._way = None
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
     def _connect(self) -> Transport:
         """Connects to the path, or where that is not said to what there is.
@@ -152,14 +160,14 @@ class Client(Methods):
                 with contextlib.suppress(OSError):
                     return OverConnection(DEFAULT_VARLINK)
                 return OverDatagrams(DEFAULT_SOCKET)
-            return _way_to(self._path)
+            return _transport_to(self._path, self._interface)
         except (OSError, ValueError) as error:
             raise Unreachable(why_no_daemon(self._where, error)) from error
 
 
-def _way_to(path: Path) -> Transport:
+def _transport_to(path: Path, interface: str) -> Transport:
     try:
-        return OverConnection(path)
+        return OverConnection(path, interface)
     except OSError as error:
         if error.errno != errno.EPROTOTYPE:
             raise

@@ -32,6 +32,9 @@ async def test_one_is_asked_for_everything(tmp_path: Path) -> None:
         assert len([line for line in shown.splitlines() if line.endswith("yes")]) == 9
         captured = json.loads(await ask(*named, "capture", "--json"))
         assert captured == await process.ask("capture")
+        connected = ("--backend", str(process.varlink))
+        assert json.loads(await ask(*connected, "capture", "--json")) == captured
+        assert "phase      running" in await ask(*connected, "status")
         assert "vlans        1 id: 7" in await ask(*named, "capture")
         # What was captured can be checked, as it is.
         file = tmp_path / "state.json"
@@ -45,6 +48,7 @@ async def test_one_is_asked_for_everything(tmp_path: Path) -> None:
         done = await asyncio.to_thread(run, *named, "check", str(file))
         assert done.returncode == 3
         assert b"queue_pairs" in done.stdout
+        assert (await asyncio.to_thread(run, *connected, "check", str(file))).returncode == 3
 
 
 @pytest.mark.parametrize(

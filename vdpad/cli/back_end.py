@@ -1,6 +1,7 @@
 """A back end of this host, asked instead of a daemon (`--backend NAME`); and which there are.
 
-It is asked by datagrams, as its name says where: /run/vdpad/vhost-user/NAME/control.
+Its name says where: over a connection in /run/vdpad/vhost-user/NAME/io.vdpad, as a capture may be
+longer than a datagram takes, and where nobody listens there by datagrams in …/NAME/control.
 """
 
 import argparse
@@ -14,7 +15,12 @@ from vdpad.cli.ask import state_params
 from vdpad.cli.failures import Usage
 from vdpad.cli.progress import waiting
 from vdpad.client import Client, Refused, Unreachable
-from vdpad.wire.addresses import BACK_END_CONTROL, BACK_ENDS
+from vdpad.wire.addresses import (
+    BACK_END_CONTROL,
+    BACK_END_INTERFACE,
+    BACK_END_VARLINK,
+    BACK_ENDS,
+)
 
 _SHOWN: Mapping[str, Callable[[Any], str]] = {
     "info": show_back_end.info,
@@ -52,7 +58,7 @@ def _ask(arguments: argparse.Namespace) -> Any:
     params = state_params(arguments) if arguments.method == "check" else {}
 
     async def call() -> Any:
-        async with Client(socket_of(arguments.backend), arguments.timeout) as client:
+        async with _client(socket_of(arguments.backend), arguments.timeout) as client:
             return await client.call(arguments.method, **params)
 
     with waiting("waiting for the reply", arguments.timeout):
@@ -60,8 +66,15 @@ def _ask(arguments: argparse.Namespace) -> Any:
 
 
 def socket_of(named: str) -> Path:
-    """Where a back end is asked, by its name or its control socket's path, which has a slash."""
-    return Path(named) if "/" in named else BACK_ENDS / named / BACK_END_CONTROL
+    """Where a back end is asked, by its name or the path of one of its sockets, with a slash."""
+    if "/" in named:
+        return Path(named)
+    over_connections = BACK_ENDS / named / BACK_END_VARLINK
+    return over_connections if over_connections.exists() else BACK_ENDS / named / BACK_END_CONTROL
+
+
+def _client(path: Path, timeout: float) -> Client:
+    return Client(path, timeout, interface=BACK_END_INTERFACE)
 
 
 def all_back_ends(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -77,7 +90,7 @@ async def _statuses(patience: float) -> list[dict[str, Any]]:
 async def _status(control: Path, patience: float) -> dict[str, Any]:
     name = control.parent.name
     try:
-        async with Client(control, patience) as client:
+        async with _client(control, patience) as client:
             return {"name": name, "status": await client.call("status"), "why": None}
     except (Refused, Unreachable) as error:
         return {"name": name, "status": None, "why": str(error)}

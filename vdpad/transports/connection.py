@@ -1,4 +1,4 @@
-"""Asking over a connection: Varlink's calls of io.vdpad.Daemon, and their replies in order.
+"""Asking over a connection: Varlink's calls of one interface, and their replies in order.
 
 A caller gets the same here as by datagrams: parameters and results in the shapes of docs/api.md,
 refusals by their kinds. What Varlink has otherwise is undone here and nowhere else: a result that
@@ -17,17 +17,18 @@ from vdpad.methods import Refused, Unreachable, too_long
 from vdpad.service.envelope import CODES
 from vdpad.service.refusal import Kind
 from vdpad.service.varlink.interface import error_name
+from vdpad.wire.addresses import BACK_END_INTERFACE, DAEMON_INTERFACE
 from vdpad.wire.streams import MAX_MESSAGE, Stream
 from vdpad.wire.strict_json import NotJson
 from vdpad.wire.varlink import SERVICE, Call, CallReply, Json, NoCall, pull_reply, push_call
 
-_INTERFACE = "io.vdpad.Daemon"
+_INTERFACES = (DAEMON_INTERFACE, BACK_END_INTERFACE)
 
 # A reply may be long in coming, and the client has a timeout of its own.
 _PATIENCE = 600.0
 
 _KINDS = {
-    **{f"{_INTERFACE}.{error_name(kind)}": kind for kind in Kind},
+    **{f"{each}.{error_name(kind)}": kind for each in _INTERFACES for kind in Kind},
     f"{SERVICE}.InvalidParameter": Kind.INVALID_PARAMS,
     f"{SERVICE}.MethodNotFound": Kind.METHOD_NOT_FOUND,
 }
@@ -39,8 +40,12 @@ _WITHIN = {"devices": "devices", "prepare": "operation", "cancel": "operation"}
 class OverConnection:
     """A connected stream socket."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, interface: str = DAEMON_INTERFACE) -> None:
         """Connects.
+
+        Args:
+            path: of the listening socket.
+            interface: whose methods are called.
 
         Raises:
             OSError, ValueError: nobody takes connections there.
@@ -51,6 +56,7 @@ class OverConnection:
         except BaseException:
             connection.close()
             raise
+        self._interface = interface
         self._stream = Stream(connection, _PATIENCE)
 
     async def ask(self, method: str, params: Mapping[str, Any], fds: Sequence[int]) -> Any:
@@ -74,7 +80,7 @@ class OverConnection:
     async def _call(
         self, method: str, params: Mapping[str, Any], fds: Sequence[int], *, more: bool = False
     ) -> None:
-        data = push_call(Call(f"{_INTERFACE}.{method.capitalize()}", dict(params), more=more))
+        data = push_call(Call(f"{self._interface}.{method.capitalize()}", dict(params), more=more))
         if len(data) > MAX_MESSAGE:
             raise too_long(len(data), MAX_MESSAGE)
         await self._stream.send(data, fds)

@@ -20,6 +20,10 @@ BACK_END_CONTROL = "control"
 BACK_END_VARLINK = "io.vdpad"
 """That for connections."""
 
+DAEMON_INTERFACE = "io.vdpad.Daemon"
+BACK_END_INTERFACE = "io.vdpad.BackEnd"
+"""The names of the APIs in Varlink."""
+
 
 _MAX_PORT = 0xFFFF
 

@@ -14,9 +14,10 @@ from vdpad.service.request import Request
 from vdpad.service.varlink.about import About
 from vdpad.service.varlink.interface import Interface
 from vdpad.service.varlink.serving import interface_of
+from vdpad.wire.addresses import BACK_END_INTERFACE
 from vdpad.wire.varlink import Json
 
-INTERFACE = "io.vdpad.BackEnd"
+INTERFACE = BACK_END_INTERFACE
 
 ABOUT = About(
     vendor="vdpad",

@@ -20,9 +20,10 @@ from vdpad.service.request import Request
 from vdpad.service.varlink.about import About
 from vdpad.service.varlink.interface import Interface
 from vdpad.service.varlink.serving import Wrap, as_it_is, interface_of
+from vdpad.wire.addresses import DAEMON_INTERFACE
 from vdpad.wire.varlink import Json
 
-INTERFACE = "io.vdpad.Daemon"
+INTERFACE = DAEMON_INTERFACE
 
 ABOUT = About(vendor="vdpad", product="vdpad", version=vdpad.__version__, url="man:vdpad(8)")
 
