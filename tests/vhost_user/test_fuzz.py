@@ -9,7 +9,10 @@ _AT_ONCE = 500
 _SEED = 14
 
 
-@pytest.mark.parametrize("first", range(0, _SESSIONS, _AT_ONCE))
+@pytest.mark.parametrize(
+    "first",
+    [0, *(pytest.param(at, marks=pytest.mark.fuzz) for at in range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
+)
 async def test_mutated_sessions(first: int) -> None:
     fuzzer = await Fuzzer.record(_SEED)
     for number in range(first, first + _AT_ONCE):
