@@ -395,6 +395,13 @@ def test_reserved_words_are_passed_over() -> None:
     assert recorder.found().missing == ()
 
 
+def test_a_byte_behind_a_key_is_passed_over() -> None:
+    """As Linux 6.12.117 sends it."""
+    assert _told(RSS.encode().hex() + "00")["rss"] == RSS_JSON
+    assert _told(HASH.encode().hex() + "00")["hash_report"] == HASH_JSON
+    assert _missing(RSS.encode().hex() + "00", HASH.encode().hex() + "00") == []
+
+
 # --- feature sets that the specification does not allow ---
 
 

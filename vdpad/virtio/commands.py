@@ -39,6 +39,7 @@ _QUEUE_COALESCING = struct.Struct("<H2xII")
 _RSS_HEAD = struct.Struct("<IHH")
 _RSS_TAIL = struct.Struct("<HB")
 _HASH_HEAD = struct.Struct("<I8xB")
+_KEY_PADDING = 1
 
 
 class DecodeError(VdpadError, ValueError):
@@ -48,6 +49,18 @@ class DecodeError(VdpadError, ValueError):
 def _expect(what: str, expected: int, data: bytes) -> None:
     if len(data) != expected:
         raise DecodeError(f"{what}: expected {expected} bytes of data, got {len(data)}")
+
+
+def _pull_key(what: str, at: int, length: int, data: bytes) -> bytes:
+    """The key that ends a command, from `at` on.
+
+    Linux 6.12.117 sends a byte behind it, the padding of the structure that it has all this in, and
+    QEMU's device takes that.
+    """
+    end = at + length
+    if len(data) != end + _KEY_PADDING:
+        _expect(what, end, data)
+    return data[at:end]
 
 
 def format_mac(mac: bytes) -> str:
@@ -375,10 +388,9 @@ class MqRssConfig(Command):
         if len(data) < tail + _RSS_TAIL.size:
             _expect(cls.NAME, tail + _RSS_TAIL.size, data)
         max_tx_queues, key_length = _RSS_TAIL.unpack_from(data, tail)
-        key_at = tail + _RSS_TAIL.size
-        _expect(cls.NAME, key_at + key_length, data)
+        key = _pull_key(cls.NAME, tail + _RSS_TAIL.size, key_length, data)
         table = struct.unpack_from(f"<{length}H", data, _RSS_HEAD.size)
-        return cls(bits_of(types), unclassified, table, max_tx_queues, data[key_at:])
+        return cls(bits_of(types), unclassified, table, max_tx_queues, key)
 
     def arguments(self) -> str:
         return (
@@ -409,8 +421,7 @@ class MqHashConfig(Command):
         if len(data) < _HASH_HEAD.size:
             _expect(cls.NAME, _HASH_HEAD.size, data)
         types, key_length = _HASH_HEAD.unpack_from(data)
-        _expect(cls.NAME, _HASH_HEAD.size + key_length, data)
-        return cls(bits_of(types), data[_HASH_HEAD.size :])
+        return cls(bits_of(types), _pull_key(cls.NAME, _HASH_HEAD.size, key_length, data))
 
     def arguments(self) -> str:
         return f"hash_types={HASH_TYPES.sentence(self.hash_types)} key={len(self.key)}"
