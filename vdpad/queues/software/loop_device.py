@@ -6,7 +6,8 @@ net.py's. A guest's ring that makes no sense breaks it: it serves nothing more, 
 notifies.
 
 It offers no offload of sending, so a packet that goes round is never one that a receiver has to
-finish.
+finish. Nor does it offer GUEST_HDRLEN: Linux 6.12 sets it as one more offload among those that the
+specification lists (5.1.6.5.6), and with it could not switch receive offloads off.
 """
 
 import mmap
@@ -45,6 +46,7 @@ LOOP_FEATURES: FeatureSet = ALL_FEATURES - {
     Feature.ANY_LAYOUT,
     Feature.CSUM,
     Feature.DEVICE_STATS,
+    Feature.GUEST_HDRLEN,
     Feature.HOST_ECN,
     Feature.HOST_TSO4,
     Feature.HOST_TSO6,
