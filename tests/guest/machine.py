@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from tests.qemu import process
 from tests.qemu.qmp import Qmp
@@ -37,6 +37,7 @@ BOOT_SECONDS = 240.0
 REPLY_SECONDS = 60.0
 STREAM_SECONDS = 60.0
 CONSOLE_SHOWN = 4000
+MEMORY = "128M"
 
 
 class Gone(Exception):
@@ -47,14 +48,33 @@ class Failed(Exception):
     """Commands in the guest ended with another code than 0."""
 
 
+class Card(Protocol):
+    """A network device of the guest. The n-th is its ethN, at slot 3 + n of bus 0."""
+
+    def options(self, at: int) -> tuple[str, ...]:
+        """QEMU's, for the `at`-th."""
+
+
 @dataclass(frozen=True)
 class Interface:
-    """A network device of the guest. The n-th is its ethN, at slot 3 + n of bus 0."""
+    """A card that is QEMU's own, on a tap."""
 
     properties: str
     """Of virtio-net-pci, separated by commas."""
     queue_pairs: int = 1
     """Of the tap."""
+
+    def options(self, at: int) -> tuple[str, ...]:
+        """QEMU's, for the `at`-th."""
+        queues = f",queues={self.queue_pairs}" if self.queue_pairs > 1 else ""
+        tap = f"tap,id=net{at},ifname=tap{at},script=no,downscript=no,vnet_hdr=on{queues}"
+        card = f"virtio-net-pci,netdev=net{at},addr={slot(at)},romfile=,{self.properties}"
+        return ("-netdev", tap, "-device", card)
+
+
+def slot(at: int) -> int:
+    """Where the `at`-th card is, on bus 0."""
+    return 3 + at
 
 
 NO_CONTROL_QUEUE = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_mac_addr=off,guest_announce=off"
@@ -94,12 +114,12 @@ class Guest:
         folder: Path,
     ) -> None:
         self.qemu = qemu
+        self._socket = shell
         self._shell = shell.makefile("rwb")
         self._qmp = qmp
         self._runner = runner
         self._folder = folder
-        self._reply()
-        shell.settimeout(REPLY_SECONDS)
+        self._await_boot()
 
     def run(self, *commands: str) -> str:
         """What these commands for its shell print, one after the other, each of a single line.
@@ -113,6 +133,12 @@ class Guest:
         if code:
             raise Failed(f"{line!r} ended with {code}: {said}")
         return said
+
+    def reboot(self) -> None:
+        """Resets the machine, and returns when it has booted anew."""
+        self.qmp("set-action", reboot="reset")  # in spite of -no-reboot
+        self.qmp("system_reset")
+        self._await_boot()
 
     @contextmanager
     def stream(self, *capabilities: str) -> Iterator[BinaryIO]:
@@ -160,6 +186,11 @@ class Guest:
         """What QEMU answers; an underscore in a key is a hyphen. Raises QmpError for an error."""
         return self._runner.run(self._qmp.execute(command, **arguments))
 
+    def _await_boot(self) -> None:
+        self._socket.settimeout(BOOT_SECONDS)
+        self._reply()
+        self._socket.settimeout(REPLY_SECONDS)
+
     def _reply(self) -> tuple[int, str]:
         try:
             code, length = map(int, self._shell.readline().split())
@@ -170,13 +201,11 @@ class Guest:
 
 
 @contextmanager
-def booted(
-    interfaces: Sequence[Interface] = INTERFACES, *, qemu: Version = SYSTEM
-) -> Iterator[Guest]:
+def booted(cards: Sequence[Card] = INTERFACES, *, qemu: Version = SYSTEM) -> Iterator[Guest]:
     """A guest for the time of the context.
 
     Args:
-        interfaces: its network devices.
+        cards: its network devices.
         qemu: that runs it.
     """
     with ExitStack() as stack:
@@ -184,11 +213,10 @@ def booted(
         shell, its_shell = _socket_pair(stack)
         qmp, its_qmp = _socket_pair(stack)
         inherited = (its_shell.fileno(), its_qmp.fileno())
-        _start(stack, _command(folder, interfaces, qemu.program, *inherited), inherited, folder)
+        _start(stack, _command(folder, cards, qemu.program, *inherited), inherited, folder)
         # With a copy of its ends here, QEMU's death would never end the streams.
         its_shell.close()
         its_qmp.close()
-        shell.settimeout(BOOT_SECONDS)
         runner = stack.enter_context(asyncio.Runner())
         client = runner.run(Qmp.over(qmp))
         stack.callback(lambda: runner.run(client.close()))
@@ -208,7 +236,7 @@ def _start(
 
 def _command(
     folder: Path,
-    interfaces: Sequence[Interface],
+    cards: Sequence[Card],
     qemu: str,
     shell: int,
     qmp: int,
@@ -221,21 +249,14 @@ def _command(
         *process.namespace(),
         *("setpriv", "--pdeathsig", "KILL", qemu),
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
-        *("-accel", "tcg", "-machine", "pc", "-m", "128M"),
+        *("-accel", "tcg", "-machine", "pc", "-m", MEMORY),
         *("-kernel", str(kernel / f"boot/vmlinuz-{release}"), "-initrd", f"{folder}/initramfs"),
         *("-append", "console=ttyS0 quiet panic=-1 init_on_free=1"),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=shell,fd={shell}", "-serial", "chardev:shell"),
         *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
-        *(option for at, each in enumerate(interfaces) for option in _interface(at, each)),
+        *(option for at, each in enumerate(cards) for option in each.options(at)),
     ]
-
-
-def _interface(at: int, interface: Interface) -> tuple[str, ...]:
-    queues = f",queues={interface.queue_pairs}" if interface.queue_pairs > 1 else ""
-    tap = f"tap,id=net{at},ifname=tap{at},script=no,downscript=no,vnet_hdr=on{queues}"
-    card = f"virtio-net-pci,netdev=net{at},addr={3 + at},romfile=,{interface.properties}"
-    return ("-netdev", tap, "-device", card)
 
 
 def _receive(listener: socket.socket, path: Path) -> None:

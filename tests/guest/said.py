@@ -5,6 +5,7 @@
 # ethtool -l -x    queue pairs; indirection table and key
 # ethtool -n       hash types: of one family's flows, the ports if they are hashed, the addresses
 # ethtool -k       rx-gro-hw: for virtio-net, all receive offloads but the checksum
+# ethtool -Q       coalescing of a queue pair
 # sysfs            the features that were negotiated, bit 0 first
 #
 # The kernel adds VLAN 0 to the filter of each interface that goes up, and names it nowhere.
@@ -18,7 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vdpad.state.model import NetState
+from vdpad.state.model import CoalescingValues, NetState
 from vdpad.virtio.config import GuestOffload, HashType, offloads_of
 from vdpad.virtio.features import Feature
 
@@ -92,6 +93,21 @@ def in_state(state: NetState) -> Said:
         hash_types=hashes.hash_types if hashes else None,
         guest_offloads=state.guest_offloads,
     )
+
+
+def coalescing_said(guest: Guest, name: str, pair: int) -> dict[str, CoalescingValues]:
+    """When a queue pair sends interrupts, of "rx" and "tx"."""
+    told = guest.run(f"ethtool -Q {name} queue_mask {1 << pair:#x} --show-coalesce")
+
+    def value(what: str) -> int:
+        return int(_found(rf"^{what}: (\d+)$", told))
+
+    return {
+        each: CoalescingValues(
+            max_packets=value(f"{each}-frames"), max_usecs=value(f"{each}-usecs")
+        )
+        for each in ("rx", "tx")
+    }
 
 
 def _mac(text: str) -> bytes:
