@@ -264,6 +264,21 @@ async def test_where_descriptors_are_stuck_nothing_is_taken_until_they_are_not(
             assert await another
 
 
+async def test_another_user_s_descriptors_that_are_stuck_stop_no_connection(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 8)
+    with lingering(LINGERS) as fd:
+        before = time.monotonic()
+        CLOSER.close(60_001, [fd, *(os.memfd_create("behind it") for _ in range(7))])
+        CLOSER.flush()
+        assert CLOSER.are_too_many  # for a datagram
+        async with connected(listening.path) as connection:
+            assert await echoed(connection)
+        assert CLOSER.are_too_many
+        assert time.monotonic() - before < LINGERS
+
+
 # --- large messages ---
 
 

@@ -112,6 +112,38 @@ def test_past_a_bound_there_are_too_many_until_half_are_gone(
     assert not relieved
 
 
+def test_a_user_whose_descriptors_are_stuck_keeps_no_room_from_another(
+    stuck: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 8)
+    monkeypatch.setattr(descriptors, "_MAX_OF_ONE", 4)
+    closer = Closer()
+    closer.close(ALICE, [stuck, *(some() for _ in range(7))])
+    until(lambda: closer.by_user() == [(ALICE, 8)])
+    assert closer.are_too_many
+    assert closer.are_too_many_of(ALICE)
+    assert not closer.are_too_many_of(BOB)
+    closer.close(ALICE, [some() for _ in range(4)])
+    assert closer.are_too_many_of(BOB)
+
+
+async def test_a_user_is_relieved_of_his_own_while_another_s_are_stuck(
+    stuck: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 8)
+    monkeypatch.setattr(descriptors, "_MAX_OF_ONE", 4)
+    closer = Closer()
+    closer.close(ALICE, [stuck, some(), some(), some()])
+    waiting = asyncio.create_task(closer.relieved(BOB))
+    hers = asyncio.create_task(closer.relieved(ALICE))
+    await asyncio.sleep(0)
+    closer.close(BOB, [some() for _ in range(3)])
+    async with asyncio.timeout(GUARD):
+        await waiting
+    assert not hers.done()
+    hers.cancel()
+
+
 def test_whoever_waited_is_called_once_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "_MAX_WAITING", 4)
     closer, relieved = Closer(), []

@@ -5,8 +5,12 @@ sleeps for seconds, that of a file on FUSE until its server answers, and that of
 large memfd until its pages are freed. So foreign descriptors are closed on threads, each user's on
 his own (user_threads.py).
 
-What waits to be closed is bounded (`are_too_many`): past it a receiver reads no more until some are
-gone, since the kernel closes what a receiver has no room for within its own recvmsg(2).
+What waits to be closed is bounded: past it a receiver reads no more until some are gone, since the
+kernel closes what a receiver has no room for within its own recvmsg(2). A connection tells whose
+descriptors come before they are received, and so waits for its own user's (`are_too_many_of`), and
+for all users' only past half as much again. A datagram does not tell, and so waits for all users'
+(`are_too_many`): whoever sends descriptors that never close stops datagrams, and no connections but
+his own.
 
 Model: systemd closes what it is sent on a thread of its own (asynchronous_close).
 """
@@ -27,9 +31,12 @@ from vdpad.wire.user_threads import UserThreads
 # Linux net/core/scm.h, SCM_MAX_FD: more ride on no message.
 MAX_RECEIVED = 253
 
-# How many may wait to be closed, of all users. Stops stuck ones from taking all that a process may
-# have (LimitNOFILE= of the unit is 14336).
+# How many may wait to be closed, of all users; half as many again where they come over connections.
+# Stops stuck ones from taking all that a process may have (LimitNOFILE= of the unit is 14336).
 _MAX_WAITING = 4096
+
+# And of one user's before his connections wait. Stops him from making others' wait, datagrams too.
+_MAX_OF_ONE = 1024
 
 # How long descriptors wait for the thread, in seconds: while a guest is stopped none should wake.
 # So many go at once all the same.
@@ -71,7 +78,8 @@ class Closer:
         self._number_deferred = 0
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         """Where that moment was asked for."""
-        self._relieved: list[Callable[[], None]] = []
+        self._relieved: dict[int | None, list[Callable[[], None]]] = {}
+        """Who waits for room, by whose descriptors come; None where that is not told before."""
 
     def close(self, uid: int, fds: Sequence[int]) -> None:
         """Has some descriptors closed, some time after this.
@@ -111,16 +119,27 @@ class Closer:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether no more should be received now."""
+        """Whether no more should be received now where nobody can tell whose they will be."""
         return self.waiting >= _MAX_WAITING
 
-    def when_relieved(self, call: Callable[[], None]) -> None:
-        """Calls back once there is room again, on a thread of its own."""
+    def are_too_many_of(self, uid: int) -> bool:
+        """Whether no more of this user's should be received now."""
         with self._lock:
-            self._relieved.append(call)
+            of_one, of_all = self._waiting[uid], self._waiting.total()
+        return of_one >= _MAX_OF_ONE or 2 * of_all >= 3 * _MAX_WAITING
 
-    async def relieved(self) -> None:
-        """Returns once there is room again. Cancellation leaves nothing behind."""
+    def when_relieved(self, call: Callable[[], None], uid: int | None = None) -> None:
+        """Calls back once there is room again, on a thread of its own.
+
+        Args:
+            call: raises nothing.
+            uid: whose descriptors are to be received; None where that is not told before.
+        """
+        with self._lock:
+            self._relieved.setdefault(uid, []).append(call)
+
+    async def relieved(self, uid: int) -> None:
+        """Returns once there is room for this user's. Cancellation leaves nothing behind."""
         loop = asyncio.get_running_loop()
         there_is: asyncio.Future[None] = loop.create_future()
 
@@ -128,7 +147,7 @@ class Closer:
             if not there_is.done():
                 there_is.set_result(None)
 
-        self.when_relieved(partial(call_soon, loop, say))
+        self.when_relieved(partial(call_soon, loop, say), uid)
         await there_is
 
     # --- the threads ---
@@ -144,15 +163,21 @@ class Closer:
             self._closed(uid)
 
     def _closed(self, uid: int) -> None:
-        relieved: list[Callable[[], None]] = []
         with self._lock:
             self._waiting[uid] -= 1
             if not self._waiting[uid]:
                 del self._waiting[uid]
-            if self._relieved and self._waiting.total() < _MAX_WAITING // 2:
-                relieved, self._relieved = self._relieved, []
+            roomy = [each for each in self._relieved if self._has_room_again(each)]
+            relieved = [call for each in roomy for call in self._relieved.pop(each)]
         for call in relieved:
             call()
+
+    def _has_room_again(self, uid: int | None) -> bool:
+        """Whether so many are gone that it pays to receive more. The lock is held."""
+        of_all = self._waiting.total()
+        if uid is None:
+            return of_all < _MAX_WAITING // 2
+        return self._waiting[uid] < _MAX_OF_ONE // 2 and of_all < _MAX_WAITING
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -203,9 +203,9 @@ class Stream:
 
     async def _take(self, coming: "_Coming") -> bool:
         """Takes what there is, once there is room for the descriptors that ride on it."""
-        while CLOSER.are_too_many:
+        while CLOSER.are_too_many_of(self.credentials.uid):
             self._stuck()
-            await CLOSER.relieved()
+            await CLOSER.relieved(self.credentials.uid)
         return coming.take()
 
     async def _more(self, coming: "_Coming", ends: float) -> None:

@@ -45,6 +45,9 @@ _RESTS = 1.0
 # connecting from putting it off.
 _MAX_OF_THE_REST = 64
 
+# Under a number that no user has: whose connection it is, is known once it is accepted.
+_NOBODY = -1
+
 
 class Place:
     """Room for one large message: taken when it turns out to be one, left when it is not needed."""
@@ -152,7 +155,7 @@ class StreamEndpoint:
                 self._path.unlink(missing_ok=True)
             self._accept(_MAX_OF_THE_REST)
         # With what those have sent who were not let in.
-        CLOSER.close(-1, [self._socket.detach()])
+        CLOSER.close(_NOBODY, [self._socket.detach()])
         for stream in self._connections.values():
             with contextlib.suppress(OSError):
                 stream.end_receiving()
@@ -174,7 +177,7 @@ class StreamEndpoint:
     def _accept(self, most: int) -> None:
         assert self._socket is not None
         for _ in range(most):
-            if CLOSER.are_too_many:
+            if CLOSER.are_too_many_of(_NOBODY):
                 self._stuck()
                 self._rest()
                 return

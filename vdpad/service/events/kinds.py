@@ -128,7 +128,7 @@ class EntriesLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class DescriptorsStuck(Event):
-    """What was received with requests cannot be closed, and nothing is read meanwhile."""
+    """What came with requests cannot be closed, and datagrams or its users' connections wait."""
 
     NAME = "descriptors-stuck"
     MESSAGE_ID = "b9948598ce184a469eaba95748ee6d30"
@@ -142,8 +142,9 @@ class DescriptorsStuck(Event):
     def sentence(self) -> str:
         return (
             f"{self.descriptors} descriptors that came with requests cannot be closed (by uid: "
-            f"{', '.join(self.users)}); nothing is read until they are. See what these users send: "
-            "files of a server that does not answer, sockets that linger"
+            f"{', '.join(self.users)}); until they are, datagrams wait, or these users' "
+            "connections. See what these users send: files of a server that does not answer, "
+            "sockets that linger"
         )
 
 
