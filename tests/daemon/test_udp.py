@@ -49,7 +49,7 @@ from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.udp import UdpEndpoint
 from vdpad.service.envelope import OVERLOADED
-from vdpad.wire import admitted
+from vdpad.wire import admitted, descriptors
 from vdpad.wire.datagrams import Peer
 from vdpad.wire.sealing import Reason
 
@@ -91,6 +91,14 @@ async def test_info_tells_what_a_sealed_datagram_takes(remote: Remote, tmp_path:
 async def test_a_notification_is_carried_out_and_not_answered(remote: Remote) -> None:
     remote.send(request("prepare", migration="vm-1", state=vlans(1), target=software()))
     assert (await remote.result("status"))["total"] == 1
+
+
+async def test_descriptors_that_are_stuck_stop_no_other_host(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 0)
+    for _ in range(3):
+        assert (await remote.result("info"))["name"] == "vdpad"
 
 
 @pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0", "0.0.0.0:0", "some-host:0"])

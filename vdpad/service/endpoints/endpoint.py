@@ -186,7 +186,8 @@ class Endpoint:
             self._received.put_nowait((data, peer))
         except asyncio.QueueFull:
             self._refuse(peer)
-        if CLOSER.are_too_many:
+        # With a sealed one none come.
+        if CLOSER.are_too_many and not peer.sealed:
             self._pause()
 
     def _answer_or_refuse(self, data: bytes, peer: Peer) -> None:
