@@ -25,8 +25,9 @@ class StrictSchema(GenerateJsonSchema):
         return made
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
-        """With no keys but those of the pattern."""
-        return super().dict_schema(schema) | {"additionalProperties": False}
+        """With no keys but those of the pattern, where there is one."""
+        made = super().dict_schema(schema)
+        return made | {"additionalProperties": False} if "patternProperties" in made else made
 
 
 def schema() -> str:

@@ -79,3 +79,24 @@ def test_types_have_the_names_of_the_page(name: str) -> None:
 
 def test_the_interface_is_the_one_that_is_served() -> None:
     assert f"\ninterface {INTERFACE}\n" in description()
+
+
+def closed_objects(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        if part.get("additionalProperties") is False:
+            yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for below in part:
+            yield from closed_objects(below)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.json")), ids=lambda each: each.name)
+def test_no_object_is_published_that_may_only_be_empty(path: Path) -> None:
+    """But for those that say so by their model's name: nothing is in them."""
+    bare = [
+        each["title"]
+        for each in closed_objects(json.loads(path.read_text()))
+        if not each.get("properties") and not each.get("patternProperties")
+    ]
+    assert set(bare) <= {"Released", "ReleasedResult"}
