@@ -301,6 +301,27 @@ async def test_only_who_may_ask_for_the_status_may_watch(tmp_path: Path, path: P
             assert (await caller.reply())["error"] == "io.vdpad.Daemon.NotAllowed"
 
 
+@pytest.mark.parametrize(
+    "change", [{"access": {"status": {"users": [ME + 1]}}}, {"allowed_uids": [ME + 1]}]
+)
+async def test_a_watch_ends_when_who_reads_it_may_not_watch_any_more(
+    tmp_path: Path, path: Path, change: Json
+) -> None:
+    settings = {"socket": tmp_path / "vdpad.sock", "varlink": path}
+    service = Service(Settings.model_validate(settings))
+    await service.start()
+    try:
+        with VarlinkCaller(path) as caller, VarlinkCaller(path) as other:
+            await other.call("Prepare", **wish("vm-1", vlans(1)))
+            await caller.send(call("io.vdpad.Daemon.Watch", "more"))
+            assert await watched(caller, 1) == [("vm-1", "prepared")]
+            service.reload(lambda: Settings.model_validate({**settings, **change}))
+            reply = await caller.reply()
+            assert reply["error"] == "io.vdpad.Daemon.NotAllowed"
+    finally:
+        await service.stop()
+
+
 async def test_a_watch_ends_with_the_daemon_after_the_last_change(
     tmp_path: Path, path: Path
 ) -> None:

@@ -97,6 +97,7 @@ class Api:
     def use(self, settings: Settings) -> None:
         """Other settings from the next request on."""
         self._settings = settings
+        self._changes.ask_again()
 
     @property
     def answered(self) -> Counter[tuple[str, str]]:
@@ -117,7 +118,7 @@ class Api:
     async def watch(self, request: Request) -> AsyncGenerator[Any]:
         """Summaries of all operations in the states that are asked for, then of each that changes.
 
-        For who may call `status`. Ends when it is closed.
+        For who may call `status`, and for as long as he may. Ends when it is closed.
 
         Raises:
             Refusal: not-allowed, invalid-params; overloaded: there are no more, and why.
@@ -126,9 +127,9 @@ class Api:
             self._refuse_unless_allowed("status", request.peer)
             params = read_params(WatchParams, request)
             self._answering.done(WATCH)
-            reader = self._requester(request.peer)
-            with self._changes.watched(reader) as watch:
-                for each in begun_with(self._operations.newest_first(reader), params):
+            with self._changes.watched(partial(self._reader, request.peer)) as watch:
+                for each in begun_with(self._operations.newest_first(watch.reader), params):
+                    watch.refuse_if_revoked()
                     yield plain_summary(each)
                 async for each in watch.changes():
                     yield plain_summary(each)
@@ -255,6 +256,10 @@ class Api:
             requester=requester,
             owners=requester.owning(committer),
         )
+
+    def _reader(self, peer: Peer) -> Requester:
+        self._refuse_unless_allowed("status", peer)
+        return self._requester(peer)
 
     def _requester(self, peer: Peer) -> Requester:
         return Requester(peer.user, self._settings.is_operator(peer))
