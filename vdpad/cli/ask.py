@@ -36,8 +36,14 @@ def ask(arguments: argparse.Namespace) -> Any:
         async with client_of(arguments) as client:
             return await client.call(arguments.method, **params)
 
-    with waiting("waiting for the reply", arguments.timeout + params.get("deadline_ms", 0) / 1000):
-        return asyncio.run(call())
+    most_seconds = arguments.timeout + params.get("deadline_ms", 0) / 1000
+    try:
+        with waiting("waiting for the reply", most_seconds):
+            return asyncio.run(call())
+    except KeyboardInterrupt:
+        if "migration" in params:
+            tell("interrupted; `status` tells what came of the request")
+        raise
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vdpad.cli.arguments import Parser, file_name, path, refuse_stdin_twice, sec
 from vdpad.cli.ask import ask
 from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, USAGE, exit_code_of
 from vdpad.cli.failures import InvalidState
+from vdpad.cli.interrupts import ended_by_interrupts
 from vdpad.cli.terminal import NotGiven
 from vdpad.client import DEFAULT_TIMEOUT, Refused
 from vdpad.errors import VdpadError
@@ -28,7 +29,12 @@ _STATE_FILE = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and gives the exit code."""
+    """Runs one command and gives the exit code; an interrupt ends the process."""
+    with ended_by_interrupts():
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     terminal.set_up()
     try:
         arguments = _parsed(argv)

@@ -9,6 +9,7 @@ from functools import partial
 import vdpad
 from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, path
+from vdpad.cli.interrupts import ended_by_interrupts
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.daemon import run
 from vdpad.errors import VdpadError
@@ -49,6 +50,11 @@ _EXAMPLES = [
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 where it could not start."""
+    with ended_by_interrupts():
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     terminal.set_up()
     try:
         arguments = _parser().parse_args(argv)

@@ -21,6 +21,7 @@ from vdpad.backend.opening import SOFTWARE_KINDS, open_software, open_vhost_vdpa
 from vdpad.backend.process import run
 from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, path
+from vdpad.cli.interrupts import ended_by_interrupts
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.service import log
@@ -60,6 +61,11 @@ _EXAMPLES = [
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until the front end has gone, or SIGTERM or SIGINT; 1 where it could not start."""
+    with ended_by_interrupts():
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     terminal.set_up()
     try:
         parser = _parser()
