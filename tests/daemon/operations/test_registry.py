@@ -11,11 +11,12 @@ from tests.daemon.lending import held
 from tests.daemon.support import Caller, Json, is_error, is_report, serving, software, vlans
 from tests.daemon.targets.slow_target import SlowTarget
 from tests.support.users import ALICE, BOB, open_folder, users
+from vdpad.daemon.daemon import Service
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.records.directory import Records
-from vdpad.daemon.settings import Limits, Replay
+from vdpad.daemon.settings import Limits, Replay, Settings
 from vdpad.service.refusal import Refusal
 
 
@@ -23,6 +24,9 @@ from vdpad.service.refusal import Refusal
 def folder() -> Iterator[Path]:
     with open_folder() as made:
         yield made
+
+
+LARGE = vlans([0, 4095])
 
 
 def wish(migration: str, state: Json) -> Json:
@@ -59,7 +63,8 @@ async def test_where_none_is_prepared_none_is_named_to_be_cancelled(tmp_path: Pa
         with Caller(path) as caller:
             error = await caller.error("prepare", **wish("vm-2", vlans(1)))
             assert is_error(error, "overloaded")
-            assert error["message"].endswith("gives up what is prepared")
+            assert "1 operation is prepared or committing" in error["message"]
+            assert error["message"].endswith("can be cancelled: ask again when some have ended")
 
 
 async def test_what_is_being_prepared_counts() -> None:
@@ -110,10 +115,42 @@ async def test_records_of_what_has_not_ended_are_never_forgotten(tmp_path: Path)
     async with serving(tmp_path, limits={"operations_kept": 1}) as path:
         with Caller(path) as caller:
             await caller.result("prepare", **wish("vm-1", vlans(1)))
-            assert is_error(await caller.error("prepare", **wish("vm-2", vlans(1))), "overloaded")
+            error = await caller.error("prepare", **wish("vm-2", vlans(1)))
+            assert is_error(error, "overloaded", "migration")
+            assert error["data"]["migration"] == "vm-1"
             assert is_report(await caller.result("commit", migration="vm-1"), "restored")
             await caller.result("prepare", **wish("vm-2", vlans(1)))
             assert [each["migration"] for each in await caller.listed()] == ["vm-2"]
+
+
+async def test_by_memory_the_one_is_named_whose_end_makes_room(tmp_path: Path) -> None:
+    async with serving(tmp_path, limits={"memory_mib": 2}) as path:
+        with Caller(path) as caller:
+            await caller.result("prepare", **wish("small", vlans(1)))
+            assert await _prepared(caller, "large", LARGE) > 2
+            error = await caller.error("prepare", **wish("vm-1", vlans(1)))
+            assert error["data"]["migration"] == "large-0"
+            assert error["message"].endswith("large-0 is the first that is large enough")
+            await caller.result("cancel", migration="large-0")
+            await caller.result("prepare", **wish("vm-1", vlans(1)))
+
+
+@pytest.mark.parametrize("limit", ["operations_at_once", "operations_kept"])
+async def test_where_one_is_not_enough_none_is_named(tmp_path: Path, limit: str) -> None:
+    settings = {"socket": tmp_path / "vdpad.sock"}
+    service = Service(Settings.model_validate(settings))
+    await service.start()
+    try:
+        with Caller(settings["socket"]) as caller:
+            for number in range(4):
+                await caller.result("prepare", **wish(f"vm-{number}", vlans(1)))
+            service.reload(lambda: Settings.model_validate({**settings, "limits": {limit: 3}}))
+            error = await caller.error("prepare", **wish("vm-x", vlans(1)))
+            assert is_error(error, "overloaded")
+            assert limit in error["message"]
+            assert error["message"].endswith("; one of yours is not enough")
+    finally:
+        await service.stop()
 
 
 # --- shares ---
@@ -136,12 +173,21 @@ async def test_what_one_user_has_prepared_leaves_room_for_another(folder: Path) 
 
 
 async def test_what_one_user_s_take_of_memory_leaves_some_too(folder: Path) -> None:
-    large = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [[0, 4095]]}
     with users(ALICE, BOB) as made, ExitStack() as stack:
         async with serving(folder, socket_mode="0666", limits={"memory_mib": 2}) as path:
             alice, bob = (stack.enter_context(Caller(path, "", user)) for user in made)
-            assert await _prepared(alice, "a", large) > 2
+            assert await _prepared(alice, "a", LARGE) > 2
             assert (await bob.result("restore", **wish("b", vlans(1))))["outcome"] == "restored"
+
+
+async def test_where_only_others_have_any_none_is_named_and_an_operator_is(folder: Path) -> None:
+    with users(ALICE, BOB) as made, ExitStack() as stack:
+        async with serving(folder, socket_mode="0666", limits={"operations_kept": 2}) as path:
+            alice, bob = (stack.enter_context(Caller(path, "", user)) for user in made)
+            assert await _prepared(alice, "a") == 2
+            error = await bob.error("prepare", **wish("b", vlans(1)))
+            assert is_error(error, "overloaded")
+            assert "have an operator cancel what other users prepared" in error["message"]
 
 
 async def test_many_records_of_one_user_push_out_none_of_another(folder: Path) -> None:

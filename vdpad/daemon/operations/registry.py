@@ -8,10 +8,10 @@ ended the oldest of the user who has most goes first, with its record.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from vdpad.daemon.operations.no_room import no_room
 from vdpad.daemon.operations.operation import Operation
 from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.settings import Limits
-from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.users.shares import permits
 
 
@@ -76,50 +76,59 @@ class Registry:
         """
         unended = self._unended = [each for each in self._unended if not each.has_ended]
         mine = [each for each in unended if each.user == user]
+        others = [each for each in unended if each.user != user]
         coming = preparing.count(user)
-        self._check_share(
-            "operations_at_once",
-            "{} operations are prepared or committing",
-            mine,
-            len(mine) + coming,
-            len(unended) - len(mine) + len(preparing) - coming,
-        )
-        memory = sum(each.memory for each in mine)
-        all_memory = sum(each.memory for each in unended)
-        self._check_share(
-            "memory_mib",
-            "what is prepared or committing takes {} MiB",
-            mine,
-            memory >> 20,
-            (all_memory - memory) >> 20,
-        )
+        self._check_number(mine, coming, len(others) + len(preparing) - coming)
+        self._check_memory(mine, others)
         if not self.forget_ended(len(preparing) + 1):
-            raise Refusal(
-                Kind.OVERLOADED,
-                "all records are of operations that have not ended yet (limits.operations_kept)",
+            too_many = self._too_many(len(preparing) + 1)
+            raise no_room(
+                "all records are of operations that have not ended yet",
+                "operations_kept",
+                mine,
+                len(others),
+                lambda _: too_many == 1,
             )
 
-    def _check_share(
-        self, limit: str, what: str, mine: list[Operation], taken: int, others: int
-    ) -> None:
-        if not permits(getattr(self.limits, limit), taken, others):
-            beside = f", beside {others} of other users'" if others else ""
-            raise _has_too_much(what.format(taken) + beside, limit, mine)
+    def _check_number(self, mine: list[Operation], coming: int, others: int) -> None:
+        limit, taken = self.limits.operations_at_once, len(mine) + coming
+        if not permits(limit, taken, others):
+            are = "1 operation is" if taken == 1 else f"{taken} operations are"
+            raise no_room(
+                f"{are} prepared or committing{_beside(others)}",
+                "operations_at_once",
+                mine,
+                others,
+                lambda _: permits(limit, taken - 1, others),
+            )
+
+    def _check_memory(self, mine: list[Operation], of_others: list[Operation]) -> None:
+        limit, taken = self.limits.memory_mib, sum(each.memory for each in mine)
+        others = sum(each.memory for each in of_others) >> 20
+        if not permits(limit, taken >> 20, others):
+            raise no_room(
+                f"what is prepared or committing takes {taken >> 20} MiB{_beside(others)}",
+                "memory_mib",
+                mine,
+                others,
+                lambda each: permits(limit, (taken - each.memory) >> 20, others),
+            )
 
     def forget_ended(self, coming: int = 0) -> bool:
         """Forgets the oldest that have ended, until so many more may come; whether they may.
 
         First those of the user who has most.
         """
-        too_many = len(self._all) + coming - self.limits.operations_kept
-        while too_many > 0:
+        while self._too_many(coming) > 0:
             oldest = self._oldest_of_the_most()
             if oldest is None:
                 return False
             self._remove(oldest)
             self._forget(oldest.migration)
-            too_many -= 1
         return True
+
+    def _too_many(self, coming: int) -> int:
+        return len(self._all) + coming - self.limits.operations_kept
 
     def _oldest_of_the_most(self) -> Operation | None:
         for user, _ in self._of_user.most_common():
@@ -135,13 +144,5 @@ class Registry:
             del self._of_user[operation.user]
 
 
-def _has_too_much(what: str, limit: str, mine: list[Operation]) -> Refusal:
-    """By the oldest of the prepared ones, as a list that is cut shows the newest only."""
-    oldest = next((each.migration for each in mine if each.state is State.PREPARED), None)
-    told = (
-        f"{what}, which is the limit (limits.{limit}). `status` lists them, and `cancel` gives up "
-        "what is prepared"
-    )
-    if oldest is None:
-        return Refusal(Kind.OVERLOADED, told)
-    return Refusal(Kind.OVERLOADED, f"{told}; {oldest} was prepared first", migration=oldest)
+def _beside(others: int) -> str:
+    return f", beside {others} of other users'" if others else ""
