@@ -94,7 +94,7 @@ async def test_the_same_for_another_committer_is_a_conflict(folder: Path) -> Non
         error = await there.alice.error("prepare", **wish(committer=CAROL))
         assert is_error(error, "conflict", "digest")
         assert error["data"]["digest"] == digest
-        assert "committer" in error["message"]
+        assert f"another committer, uid {BOB}" in error["message"]
         assert is_error(await there.carol.error("commit", migration="vm-1"), "not-allowed")
 
 

@@ -37,7 +37,7 @@ from vdpad.daemon.events.requests import RequestRefused
 from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.events import announcing
-from vdpad.service.events.event import Event
+from vdpad.service.events.event import Event, fields_of
 from vdpad.service.events.kinds import FileNotWritten, InternalError, NotAllowed, SocketError
 
 
@@ -65,6 +65,15 @@ def wish(migration: str = "vm-7", state: Json = STATE, target: Json | None = Non
 
 
 # --- stages ---
+
+
+async def test_for_whom_it_was_prepared_is_told(tmp_path: Path) -> None:
+    async with telling(tmp_path) as (caller, told):
+        await caller.result("prepare", **wish("vm-7"), committer=0)
+        await caller.result("prepare", **wish("vm-8"))
+    named, unnamed = [each for each in told if isinstance(each, Prepared)]
+    assert fields_of(named)["committer"] == 0
+    assert "committer" not in fields_of(unnamed)
 
 
 async def test_a_restore_is_prepared_committing_and_restored(tmp_path: Path) -> None:

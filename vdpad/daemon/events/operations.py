@@ -39,6 +39,8 @@ class Prepared(OfOperation):
     doorbells: int
     prepare_us: int
     widened: tuple[str, ...]
+    committer: int | None = None
+    """The uid that may do with it what its preparer may; None where none was named."""
 
     def sentence(self) -> str:
         wider = "; ".join(("", *self.widened))

@@ -115,6 +115,7 @@ class Operations:
                 details.doorbells,
                 details.prepare_us,
                 details.widened,
+                details.owners.committer,
             )
         )
         return operation

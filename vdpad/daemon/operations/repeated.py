@@ -14,13 +14,16 @@ def owners_again(owners: Owners, wanted: RestoreRequest) -> Owners:
 def refuse_another(wanted: RestoreRequest, digest: str, owners: Owners, known: str) -> None:
     """Refuses a request for what is another user's, or was another wanted."""
     wanted.requester.check(owners)
-    what = "state or target" if known != digest else "committer"
-    if known != digest or wanted.owners.committer not in (None, owners.committer):
-        raise Refusal(
-            Kind.CONFLICT,
-            f"this migration is known with another {what}; give it another name",
-            digest=known,
-        )
+    if known != digest:
+        what = "another state or target"
+    elif wanted.owners.committer not in (None, owners.committer):
+        is_named = owners.committer is not None
+        what = f"another committer, uid {owners.committer}" if is_named else "no committer"
+    else:
+        return
+    raise Refusal(
+        Kind.CONFLICT, f"this migration is known with {what}; give it another name", digest=known
+    )
 
 
 def refuse_another_ring(operation: Operation, fds: list[int]) -> None:
