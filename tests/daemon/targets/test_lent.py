@@ -384,6 +384,20 @@ async def test_a_ring_that_stands_elsewhere_than_it_is_said_to_is_refused(
         assert lender.indices() == (0, 0)
 
 
+@pytest.mark.parametrize("method", ["check", "prepare"])
+async def test_a_ring_that_is_said_to_be_busy_is_refused_before_its_commit(
+    caller: Caller, method: str
+) -> None:
+    async with lending() as lender:
+        lender.target = lender.target_with(next_available=3, next_used=2)
+        params = wish(lender)
+        if method == "check":
+            del params["migration"]
+        error = await caller.error(method, **params)
+        assert is_error(error, "bad-lend", "reason")
+        assert "next_available 3 and next_used 2" in error["message"]
+
+
 @pytest.mark.parametrize(
     "said",
     [

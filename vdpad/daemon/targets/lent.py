@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from vdpad.daemon.targets.target_params import LentParams
+from vdpad.daemon.targets.target_params import LentParams, RingParams
 from vdpad.queues.control_queue import ControlQueue, Lent
 from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.restore.plan import Capabilities
@@ -103,6 +103,7 @@ def _geometry(params: LentParams) -> RingGeometry:
         if feature in params.features:
             raise BadLend(f"expected a ring without {feature.name}: {why}")
     ring = params.ring
+    _refuse_a_busy_ring(ring)
     geometry = RingGeometry(
         size=ring.size,
         memory=Region(ring.memory.iova, ring.memory.size),
@@ -118,3 +119,13 @@ def _geometry(params: LentParams) -> RingGeometry:
         raise BadLend(str(error)) from error
     used = Region(geometry.buffers.iova, min(geometry.buffers.size, _MAX_BUFFERS))
     return replace(geometry, buffers=used)
+
+
+def _refuse_a_busy_ring(ring: RingParams) -> None:
+    """An idle ring's indices are the same, wherever it stands."""
+    said = (ring.next_available, ring.next_used)
+    if None not in said and ring.next_available != ring.next_used:
+        raise BadLend(
+            f"expected an idle ring, got next_available {said[0]} and next_used {said[1]}; "
+            "lend it when all its chains have been used"
+        )

@@ -1,9 +1,9 @@
 """A target as a request names it: docs/api.md, "Target"."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, RootModel
+from pydantic import Field, PlainValidator, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 
 from vdpad.api.params import Params
@@ -81,6 +81,15 @@ class DescriptorPlaces(Params):
     memory: _Place
     kick: _Place
     call: _Place
+
+    @model_validator(mode="after")
+    def _refuse_one_place_twice(self) -> Self:
+        names = {place: name for name, place in reversed(list(self))}
+        for name, place in self:
+            if names[place] != name:
+                message = f"expected a place of its own, got {place}, which is {names[place]}'s"
+                raise invalid(((name,), "duplicate", message))
+        return self
 
 
 IN_ORDER = DescriptorPlaces(memory=0, kick=1, call=2)
