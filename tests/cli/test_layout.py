@@ -93,6 +93,48 @@ def test_no_rows(columns: pytest.MonkeyPatch) -> None:
     assert layout.fields([]) == ""
 
 
+UUID = "3f2b8c1e-77aa-4a4e-9c1d-0123456789ab"
+NAMED = [
+    (
+        "openstack-3f2b8c1e-77aa-4a4e-9c1d-0123456789ab",
+        "committing",
+        "vhost-vdpa vdpa0",
+        "17",
+        "1h",
+    ),
+    ("vm-7", "failed", "software sim0", "4", "2d"),
+]
+OF_NAMED = ("migration", "state", "target", "commands", "age")
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(120, []), (96, []), (90, []), (84, ["commands"]), (80, ["commands"])]
+)
+def test_names_stay_whole_and_columns_go_first(
+    width: int, left_out: list[str], columns: pytest.MonkeyPatch
+) -> None:
+    columns.setenv("COLUMNS", str(width))
+    text = layout.table_by_name(NAMED, *OF_NAMED, spare=("commands", "state"))
+    assert widest(text) <= width
+    assert text.splitlines()[0].split() == [each for each in OF_NAMED if each not in left_out]
+    assert {NAMED[0][0], "committing", "vdpa0", "1h"} <= set(text.split())
+
+
+def test_past_that_a_name_has_all_the_room_there_is(columns: pytest.MonkeyPatch) -> None:
+    columns.setenv("COLUMNS", "40")
+    text = layout.table_by_name(NAMED, *OF_NAMED, spare=("commands", "state"))
+    assert widest(text) <= 40
+    assert text.splitlines()[0].split() == ["migration", "target", "age"]
+    assert column(text, 0) == NAMED[0][0] + NAMED[1][0]
+
+
+def test_by_name_what_fits_is_left_as_it_is(columns: pytest.MonkeyPatch) -> None:
+    whole = layout.table(NAMED, *OF_NAMED)
+    assert layout.table_by_name(NAMED, *OF_NAMED, spare=("state",)) == whole
+    columns.setenv("COLUMNS", "10")
+    assert layout.table_by_name([], "a", "b", spare=("b",)).split()[:2] == ["a", "b"]
+
+
 @pytest.mark.parametrize("given", ["0", "", "-5", "wide", "²"])
 def test_columns_that_make_no_sense_do_not_count(given: str, columns: pytest.MonkeyPatch) -> None:
     columns.setenv("COLUMNS", given)

@@ -1,12 +1,13 @@
 """Text for people: tables, fields and sentences that keep to their terminal's width.
 
 A table that is too wide gives room where it has most: its widest columns are wrapped first, between
-words. Only where that is not enough are words broken, so that a name stays whole if it can.
+words. Only where that is not enough are words broken, so that a name stays whole if it can. A table
+of what is known by its name leaves out columns before it breaks any.
 """
 
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from tabulate import tabulate
@@ -27,7 +28,32 @@ def table(rows: Iterable[Sequence[Any]], *headings: str, to: TextIO | None = Non
         to: where it will be printed; None is standard output.
     """
     cells = [[str(each) for each in row] for row in rows]
-    widths = _widths(cells, headings, _width(to))
+    return _laid_out(cells, headings, _widths(cells, headings, _width(to)))
+
+
+def table_by_name(rows: Iterable[Sequence[Any]], *headings: str, spare: Sequence[str] = ()) -> str:
+    """The same for standard output, where words stay whole if they can.
+
+    Args:
+        rows: as many values each as there are headings.
+        headings: one for each column.
+        spare: those of the columns that are left out where there is no room, the first one first.
+    """
+    cells = [[str(each) for each in row] for row in rows]
+    width = _width(None)
+    for count in range(len(spare) + 1):
+        kept = [at for at, heading in enumerate(headings) if heading not in spare[:count]]
+        left = [[row[at] for at in kept] for row in cells]
+        named = [headings[at] for at in kept]
+        words = _measured(left, named, _longest_word)
+        if width is None or sum(words) <= _room(width, words):
+            break
+    return _laid_out(left, named, _widths(left, named, width))
+
+
+def _laid_out(
+    cells: Sequence[Sequence[str]], headings: Sequence[str], widths: list[int] | None
+) -> str:
     return tabulate(
         cells,
         headers=headings,
@@ -85,16 +111,27 @@ def _widths(
     cells: Sequence[Sequence[str]], headings: Sequence[str], width: int | None
 ) -> list[int] | None:
     """How wide each column may be; None where all fit as they are."""
-    columns = list(zip(*cells, strict=True)) if cells else [()] * len(headings)
-    whole = [max(map(len, column), default=0) for column in columns]
-    words = [max(map(_longest_word, column), default=0) for column in columns]
-    for at, heading in enumerate(headings):
-        whole[at] = max(whole[at], len(heading) + _BESIDE_HEADING)
-        words[at] = max(words[at], _longest_word(heading) + _BESIDE_HEADING)
-    if width is None or not columns:
+    whole = _measured(cells, headings, len)
+    words = _measured(cells, headings, _longest_word)
+    if width is None or not whole:
         return None
-    room = width - _GAP * (len(columns) - 1)
+    room = _room(width, whole)
     return None if sum(whole) <= room else _fitted(whole, words, room)
+
+
+def _measured(
+    cells: Sequence[Sequence[str]], headings: Sequence[str], of: Callable[[str], int]
+) -> list[int]:
+    """The most that each column's texts measure."""
+    columns = list(zip(*cells, strict=True)) if cells else [()] * len(headings)
+    measured = [max(map(of, column), default=0) for column in columns]
+    for at, heading in enumerate(headings):
+        measured[at] = max(measured[at], of(heading) + _BESIDE_HEADING)
+    return measured
+
+
+def _room(width: int, columns: Sequence[int]) -> int:
+    return width - _GAP * (len(columns) - 1)
 
 
 def _longest_word(text: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from vdpad.cli.layout import fields, sentence, table
+from vdpad.cli.layout import fields, sentence, table, table_by_name
 from vdpad.cli.terminal import printable
 
 Json = Mapping[str, Any]
@@ -123,7 +123,7 @@ def status(result: Json) -> str:
     """One operation, or a line for each and whether there are more."""
     if "operations" not in result:
         return operation(result)
-    listed = table(
+    listed = table_by_name(
         (
             (
                 each["migration"],
@@ -137,6 +137,7 @@ def status(result: Json) -> str:
             for each in result["operations"]
         ),
         *("migration", "state", "outcome", "target", "commands", "began", "age"),
+        spare=("commands", "began", "outcome"),
     )
     if not result["more"]:
         return listed
