@@ -159,7 +159,7 @@ def test_each_change_is_a_line(tmp_path: Path) -> None:
         said("--socket", each.socket, "prepare", "vm-1", state, "--software", "sim0")
         with watching(tmp_path / "io.vdpad") as watcher:
             assert line_of(watcher).split()[2:] == [
-                *("vm-1", "prepared", "software", "sim0", "1", "commands"),
+                *("vm-1", "prepared", "software", "sim0", "1", "command"),
             ]
             said("--socket", each.socket, "commit", "vm-1")
             assert line_of(watcher).split()[2:4] == ["vm-1", "committing"]

@@ -117,11 +117,26 @@ def test_info(vdpad: Path) -> None:
 
 def test_check_of_what_fits(vdpad: Path, state: str) -> None:
     text = said(vdpad, "check", state, "--software", "sim0")
-    assert f"takes this state: {STATE_COMMANDS} commands, at most 1 doorbells" in text
+    assert f"takes this state: {STATE_COMMANDS} commands, at most 1 doorbell." in text
     assert ["VLAN_ADD", "4"] in [line.split() for line in text.splitlines()]
     result = printed(vdpad, "check", state, "--software", "sim0")
     assert has_shape(result, CHECK)
     assert (result["compatible"], result["commands"]) == (True, STATE_COMMANDS)
+
+
+def test_check_of_what_needs_nothing_shows_no_table(vdpad: Path, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"version": 1, "features": []}')
+    text = said(vdpad, "check", str(tmp_path / "state.json"), "--software", "sim0")
+    assert text == "The device takes this state, which needs no command.\n"
+
+
+def test_one_is_no_plural(vdpad: Path, tmp_path: Path) -> None:
+    state = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [1]}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    text = said(vdpad, "check", str(tmp_path / "state.json"), "--software", "sim0")
+    assert "takes this state: 1 command, at most 1 doorbell.\n" in text
+    text = said(vdpad, "restore", "one", str(tmp_path / "state.json"), "--software", "sim0")
+    assert "1 of 1 command\n" in text
 
 
 def test_check_of_what_does_not_fit_is_exit_code_3(vdpad: Path, state: str) -> None:

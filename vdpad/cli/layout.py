@@ -78,6 +78,11 @@ def fields(pairs: Iterable[Sequence[Any]]) -> str:
     )
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something, by its word for one."""
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
 def sentence(text: str, indent: str = "  ") -> str:
     """A line for standard output, as several where it is too long; the others are indented."""
     width = _width(None)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from vdpad.cli.layout import fields, sentence, table, table_by_name
+from vdpad.cli.layout import counted, fields, sentence, table, table_by_name
 from vdpad.cli.terminal import printable
 
 Json = Mapping[str, Any]
@@ -67,7 +67,7 @@ def selftest(result: Json) -> str:
         (
             what,
             f"{result[key]['us']:.0f} µs",
-            f"{result[key]['doorbells']} doorbells",
+            counted(result[key]["doorbells"], "doorbell"),
         )
         for what, key in (("one by one", "alone"), ("as one batch", "batch"))
     )
@@ -87,10 +87,13 @@ def check(result: Json) -> str:
     """Whether a state fits, and what would be sent."""
     if not result["compatible"]:
         return f"The device cannot take this state.\n\n{problems(result['problems'])}"
+    if not result["commands"]:
+        nothing = sentence("The device takes this state, which needs no command.", indent="")
+        return nothing + _widened(result)
     steps = table(((step["command"], step["count"]) for step in result["plan"]), "command", "count")
     fits = sentence(
-        f"The device takes this state: {result['commands']} commands, "
-        f"at most {result['doorbells']} doorbells.",
+        f"The device takes this state: {counted(result['commands'], 'command')}, "
+        f"at most {counted(result['doorbells'], 'doorbell')}.",
         indent="",
     )
     return f"{fits}\n\n{steps}{_widened(result)}"
@@ -150,7 +153,7 @@ def change(summary: Json) -> str:
     at = summary["began"] if summary["state"] == "prepared" else summary["ended"]
     when = _time(at) if at else f"{datetime.now():{_TIME}}"
     told = [when, summary["migration"], summary["state"], summary["outcome"] or ""]
-    told += [_target(summary["target"]), f"{summary['commands']} commands"]
+    told += [_target(summary["target"]), counted(summary["commands"], "command")]
     return printable("  ".join(filter(None, told)))
 
 
@@ -161,7 +164,7 @@ def report(result: Json) -> str:
         [
             ("outcome", result["outcome"]),
             ("migration", result["migration"]),
-            ("applied", f"{result['applied']} of {result['commands']} commands"),
+            ("applied", f"{result['applied']} of {counted(result['commands'], 'command')}"),
             ("doorbells", result["doorbells"]),
             ("prepared in", _us(result["prepare_us"])),
             ("committed in", _committed_in(result)),

@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_options(status)
     status.set_defaults(run=listing.status)
     watch = _add(methods, "watch", lambda _: "", "what is under way, and each change as it comes")
-    watch.add_argument("--failed", action="store_true", help="those that fail, and no others")
+    watch.add_argument("--failed", action="store_true", help="those that failed, and no others")
     watch.set_defaults(run=_later("vdpad.cli.watch", "run"))
     _with_migration(_add(methods, "cancel", show.operation, "give up what was prepared"))
     release = _add(methods, "release", show.released, "close a device that the daemon keeps")

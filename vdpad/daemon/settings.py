@@ -12,7 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StrictInt,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -27,6 +26,9 @@ from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK, BadAddress, ho
 from vdpad.wire.datagrams import Peer
 
 MAX_DEADLINE_MS = 600_000
+
+MAX_UID = (1 << 32) - 2
+"""The highest that a user or group can have: Linux include/linux/uidgid.h, uid_valid."""
 
 _DEVICE = SoftwareConfig()
 """What a software device is like where the settings do not say."""
@@ -166,7 +168,8 @@ def _id_of(kind: str, look_up: Callable[[str], int]) -> Callable[[int | str], in
     return number
 
 
-_Id = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)] | Annotated[str, Field(strict=True)]
+_Number = Annotated[int, Field(strict=True, ge=0, le=MAX_UID)]
+_Id = _Number | Annotated[str, Field(strict=True)]
 _Uid = Annotated[_Id, AfterValidator(_id_of("user", lambda name: pwd.getpwnam(name).pw_uid))]
 _Gid = Annotated[_Id, AfterValidator(_id_of("group", lambda name: grp.getgrnam(name).gr_gid))]
 
@@ -205,7 +208,7 @@ class Settings(_Settings):
     socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0660"
     socket_group: str | None = None
     """Name of the group that both are given to; None leaves them the daemon's."""
-    allowed_uids: tuple[StrictInt, ...] | None = None
+    allowed_uids: tuple[_Number, ...] | None = None
     """Who may speak, by the kernel's word; None is everyone whom the socket's mode lets."""
     access: dict[Method, Access] = {}
     """By method; one that is not there is for all who may speak."""

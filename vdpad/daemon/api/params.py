@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from vdpad.api.params import NoParams, Params, envelopes, typed_params
 from vdpad.daemon.operations.transitions import State
-from vdpad.daemon.settings import MAX_DEADLINE_MS
+from vdpad.daemon.settings import MAX_DEADLINE_MS, MAX_UID
 from vdpad.daemon.targets.target_params import (
     IN_ORDER,
     DescriptorPlaces,
@@ -25,9 +25,6 @@ MAX_LISTED = 1000
 """Operations in one reply of `status`, at most."""
 
 Migration = Annotated[str, Field(pattern=f"^{NAME}$", max_length=128)]
-MAX_UID = (1 << 32) - 2
-"""The highest that a user can have: Linux include/linux/uidgid.h, uid_valid."""
-
 Deadline = Annotated[
     Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None,
     OrAbsent(),
