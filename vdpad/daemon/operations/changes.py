@@ -79,7 +79,7 @@ class Watch:
             Refusal: not-allowed.
         """
         if self._end is not None and self._is_revoked:
-            raise self._end
+            raise _as_told(self._end)
 
     async def changes(self) -> AsyncGenerator[Snapshot]:
         """Each, for as long as they are read.
@@ -91,9 +91,14 @@ class Watch:
             while self._waiting:
                 yield self._waiting.popleft()
             if self._end is not None:
-                raise self._end
+                raise _as_told(self._end)
             self._news.clear()
             await self._news.wait()
+
+
+def _as_told(end: Refusal) -> Refusal:
+    """Why there are no more, to be raised: an error of its own each time."""
+    return Refusal(end.kind, str(end))
 
 
 class Changes:
