@@ -23,8 +23,11 @@ def pytest_configure() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     """Marks what boots machines; side by side it goes first, since there the longest ones do."""
-    # readline, which pytest imports, sets it behind Python's back, and children would go by it.
-    os.unsetenv("COLUMNS")
+    # readline, which pytest imports, sets them behind Python's back, where children have them from;
+    # a worker of xdist's is such a child, so there Python knows them too.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+        os.unsetenv(name)
     for item in items:
         if room_of(item.path) in MACHINES:
             item.add_marker(pytest.mark.machine)
