@@ -1,12 +1,15 @@
 """The program: one process for one device, its front ends, and what outlives it."""
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
 import socket
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +25,16 @@ MAC = bytes.fromhex("525400aabbcc")
 COMMANDS = (MqPairsSet(2), RxPromisc(on=True), VlanAdd(7), VlanAdd(8), MacAddrSet(MAC))
 
 
-def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+def said(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """What the program does that does not get as far as to serve."""
     return subprocess.run(
-        [*PROGRAM, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
+        [*PROGRAM, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+        **more,
     )
 
 
@@ -135,6 +144,42 @@ async def test_a_front_end_that_lies_ends_its_connection_only(tmp_path: Path) ->
         async with process.vmm() as vmm:
             await vmm.start()
             assert (await process.ask("status"))["phase"] == "running"
+
+
+@pytest.mark.parametrize("spare", range(0, 30, 6))
+async def test_without_descriptors_a_front_end_is_refused_and_the_next_is_served(
+    tmp_path: Path, spare: int
+) -> None:
+    async with running(tmp_path, "--stay") as process:
+        pid = process.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        few = (descriptors(pid) + spare, before[1])
+        async with process.vmm() as vmm:
+            assert (await process.ask("status"))["phase"] == "connected"
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, few)
+            with contextlib.suppress(ConnectionError, AssertionError):
+                await vmm.start()
+        await until(lambda: _have_gone(process, 1))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        async with process.vmm() as vmm:
+            await vmm.start()
+            assert await vmm.loop(b"packet") == b"packet"
+
+
+@pytest.mark.parametrize("limit", [8, 10, 12, 14])
+async def test_without_descriptors_it_says_why_it_does_not_start(
+    tmp_path: Path, limit: int
+) -> None:
+    limits = (limit, limit)
+    places = ("--control", str(tmp_path / "c"), "--varlink", str(tmp_path / "v"))
+    kept = ("--socket-path", str(tmp_path / "s"), "--state-directory", str(tmp_path / "state"))
+    done = said(
+        *("--software", *places, *kept),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
+    )
+    assert done.returncode == 1
+    assert "could not start: Too many open files" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -1,12 +1,14 @@
 """Steps on threads: one at a time, also where whoever asked is gone."""
 
 import asyncio
+import errno
 import threading
 
 import pytest
 
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.steps import Steps
+from vdpad.vhost_user.faults import NoMeans
 
 
 async def test_a_step_gives_what_came_of_it() -> None:
@@ -23,6 +25,16 @@ async def test_what_a_step_raises_is_its_asker_s_alone() -> None:
     steps = Steps()
     with pytest.raises(BackEndError, match="no"):
         await steps.take(fail)
+    assert await steps.take(lambda: 7) == 7
+
+
+async def test_what_the_system_refuses_a_step_is_an_error_of_ours() -> None:
+    def refused() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    steps = Steps()
+    with pytest.raises(NoMeans, match="got Too many open files"):
+        await steps.take(refused)
     assert await steps.take(lambda: 7) == 7
 
 

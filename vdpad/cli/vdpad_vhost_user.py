@@ -22,7 +22,7 @@ from vdpad.backend.process import run
 from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, path
 from vdpad.cli.interrupts import ended_by_interrupts
-from vdpad.errors import VdpadError
+from vdpad.errors import VdpadError, why
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.service import log
 from vdpad.service.systemd.notify import take_inherited
@@ -81,6 +81,10 @@ def _run(argv: list[str] | None) -> int:
         asyncio.run(run(_options(arguments, inherited), _opener(arguments), front_ends))
     except VdpadError as error:
         terminal.tell(str(error), "vdpad-vhost-user")
+        return 1
+    except OSError as error:
+        # Once it serves, what the system refuses is a front end's refusal.
+        terminal.tell(f"could not start: {why(error)}", "vdpad-vhost-user")
         return 1
     return 0
 

@@ -5,11 +5,15 @@
 - `NotServed`: a message that is well formed, and cannot be served now. The front end is told where
   the protocol has a way to; else the connection is closed, since it would go on as if it were done.
 - `FrontEndGone`: nobody is there to be told anything.
+- `NoMeans`: it is the system that does not give what serving takes.
 
 Whatever else a device raises of its own is told to the front end as `NotServed` is.
 """
 
-from vdpad.errors import VdpadError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vdpad.errors import VdpadError, why
 
 
 class VhostUserError(VdpadError):
@@ -30,3 +34,25 @@ class NotServed(VhostUserError):
 
 class FrontEndGone(VhostUserError):
     """The front end has closed its end."""
+
+
+class NoMeans(VhostUserError):
+    """The system does not give what it takes to serve: descriptors, memory."""
+
+
+@contextmanager
+def means() -> Iterator[None]:
+    """Where the system refuses something, a front end is refused, and the process goes on.
+
+    Raises:
+        NoMeans: in place of an OSError that nobody has said in our words.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, VdpadError):
+            raise
+        raise NoMeans(
+            f"expected the system to give what it takes, got {why(error)}; raise the limit that "
+            "this names (LimitNOFILE= of a unit for files)"
+        ) from error

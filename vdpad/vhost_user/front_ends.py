@@ -19,7 +19,7 @@ from vdpad.errors import VdpadError, why
 from vdpad.vhost_user import messages
 from vdpad.vhost_user.channel import Channel, FrontEndMessage, hang_up
 from vdpad.vhost_user.device import VhostUserDevice
-from vdpad.vhost_user.faults import FrontEndGone, NotServed
+from vdpad.vhost_user.faults import FrontEndGone, NotServed, means
 from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
 from vdpad.vhost_user.requests import serve
 from vdpad.vhost_user.session import Session
@@ -83,11 +83,11 @@ class FrontEnds:
 
         Raises:
             BadConnection: no vhost-user can be spoken over it.
-            BadMessage, NotServed: the connection was closed for this reason.
+            BadMessage, NotServed, NoMeans: the connection was closed for this reason.
             VdpadError: the device could not be stopped as it should.
         """
         channel = Channel(connection)
-        with contextlib.closing(channel):
+        with means(), contextlib.closing(channel):
             self.session = session = Session(self._device, channel.front_end, channel.gone)
             self._on_session(session)
             try:
@@ -134,7 +134,8 @@ class FrontEnds:
 
     async def _reply(self, session: Session, message: FrontEndMessage) -> bytes | None:
         try:
-            reply = await serve(session, message)
+            with means():
+                reply = await serve(session, message)
         except VdpadError as error:
             self._on_refusal(request_name(message.request), error)
             return _refusal(session, message, error)

@@ -8,6 +8,9 @@ them. So a region that is there may be added again, and goes when it was removed
 """
 
 import asyncio
+
+# to_thread imports it at its first use, and then there may be no descriptor left to do so.
+import concurrent.futures.thread  # noqa: F401
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
