@@ -215,7 +215,6 @@ async def test_a_lie_that_cannot_be_told_closes_the_connection(lie: str) -> None
 
 
 UNASKED = {
-    page.GET_QUEUE_NUM: b"",
     page.GET_MAX_MEM_SLOTS: b"",
     page.GET_STATUS: b"",
     page.GET_INFLIGHT_FD: bytes(24),
@@ -231,6 +230,12 @@ async def test_what_has_a_reply_and_no_word_for_no_closes_the_connection(
     await served.front_end.send(request_number, UNASKED[request_number], flags=flags)
     assert await served.front_end.ended() == b""
     assert isinstance(await served.end(), NotServed)
+
+
+async def test_the_number_of_queues_is_told_to_whoever_was_offered_it(served: Served) -> None:
+    assert await served.front_end.number(page.GET_QUEUE_NUM) == 3
+    await served.front_end.negotiate(TAKEN, protocol=page.REPLY_ACK)
+    assert await served.front_end.number(page.GET_QUEUE_NUM) == 3
 
 
 async def test_what_has_a_word_for_no_says_it_also_where_it_was_not_agreed_upon(

@@ -102,7 +102,8 @@ SHAPES: Mapping[int, Shape] = {
     FrontEndRequest.SET_VRING_ERR: _EVENTFD,
     FrontEndRequest.GET_PROTOCOL_FEATURES: Shape(replies=True),
     FrontEndRequest.SET_PROTOCOL_FEATURES: Shape(sizes=_U64),
-    FrontEndRequest.GET_QUEUE_NUM: Shape(needs=ProtocolFeature.MQ, replies=True),
+    # MQ need be offered only: it "is present in queried protocol features".
+    FrontEndRequest.GET_QUEUE_NUM: Shape(replies=True),
     FrontEndRequest.SET_VRING_ENABLE: _VRING_STATE,
     FrontEndRequest.SEND_RARP: Shape(sizes=_U64, needs=ProtocolFeature.RARP),
     FrontEndRequest.NET_SET_MTU: Shape(sizes=_U64, needs=ProtocolFeature.NET_MTU),
