@@ -291,7 +291,13 @@ def test_its_capabilities_are_as_qemu_s_conventions_have_them() -> None:
         (["--software", "--name", "a/b"], 2, "argument --name"),
         (["--software", "--name", ".."], 2, "argument --name"),
         (["--software", "--fd", "3", "--socket-path", "x"], 2, "not allowed with"),
-        (["--software"], 1, "expected --socket-path, --fd or a socket of systemd's"),
+        (["--software"], 2, "expected --socket-path, --fd or a socket of systemd's"),
+        (["--software", "--fd", "9" * 20], 2, "--fd: expected a descriptor, 0 to 2147483647"),
+        (["--software", "--fd", "-1"], 2, "--fd: expected a descriptor, 0 to 2147483647"),
+        (["--software", "--allow-uid", "-1"], 2, "--allow-uid: expected a uid, 0 to 4294967294"),
+        (["--software", "--allow-uid", "99999999999"], 2, "--allow-uid: expected a uid"),
+        (["--vhost-vdpa", "", "--socket-path", "x"], 2, "argument --vhost-vdpa: expected"),
+        (["--vhost-vdpa", "/", "--socket-path", "x"], 2, "argument --vhost-vdpa: expected"),
         (["--software", "--fd", "99"], 1, "descriptor 99"),
         (["--software", "--socket-path", "/nowhere/x"], 1, "/nowhere/x: No such file"),
         (["--vhost-vdpa", "nonesuch", "--socket-path", "/tmp/x"], 1, "nonesuch"),
@@ -308,6 +314,16 @@ def test_what_cannot_be_is_said_in_a_line(
     if code == 1:
         assert len(done.stderr.splitlines()) == 1
         assert sorted(each.name for each in tmp_path.iterdir()) in ([], ["state"])
+
+
+def test_a_socket_that_is_neither_connected_nor_listens_is_refused(tmp_path: Path) -> None:
+    places = ("--control", str(tmp_path / "c"), "--varlink", str(tmp_path / "v"))
+    kept = ("--state-directory", str(tmp_path / "state"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as handed:
+        fd = handed.fileno()
+        done = said("--software", "--fd", str(fd), *places, *kept, pass_fds=[fd])
+    assert done.returncode == 1
+    assert f"descriptor {fd} (--fd), or a socket that listens, got one that is" in done.stderr
 
 
 async def test_the_same_over_varlink(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vdpad.errors import VdpadError, why
+from vdpad.errors import why
 from vdpad.service.endpoints.binding import CannotListen, bind, check_inherited, inode_of
 
 SOCKET = "vhost-user"
@@ -14,10 +14,6 @@ SOCKET = "vhost-user"
 
 # For who starts the back end: a VMM of the same user.
 _MODE = 0o600
-
-
-class NoFrontEnds(VdpadError):
-    """Nobody has said where front ends come from."""
 
 
 @contextmanager
@@ -52,7 +48,7 @@ def handed_over(fd: int) -> socket.socket:
     """What whoever has started this process hands over: a connection, or a socket that listens.
 
     Raises:
-        CannotListen: it is no Unix stream socket.
+        CannotListen: it is no Unix stream socket, or neither connected nor listening.
     """
     try:
         os.set_inheritable(fd, False)
@@ -65,12 +61,26 @@ def handed_over(fd: int) -> socket.socket:
         raise CannotListen(
             f"expected a Unix stream socket as descriptor {fd} (--fd), got {family} and {kind}"
         )
+    if not (listens(found) or _is_connected(found)):
+        found.close()
+        raise CannotListen(
+            f"expected a front end's connection as descriptor {fd} (--fd), or a socket that "
+            "listens, got one that is neither"
+        )
     return _non_blocking(found)
 
 
 def listens(endpoint: socket.socket) -> bool:
     """Whether front ends connect to it; else it is one's connection."""
     return bool(endpoint.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _is_connected(endpoint: socket.socket) -> bool:
+    try:
+        endpoint.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _non_blocking(endpoint: socket.socket) -> socket.socket:

@@ -11,6 +11,11 @@ from vdpad.cli.failures import Usage
 
 _STDIN = "-"
 
+# An int of C's. And (uid_t) -1 is nobody, setresuid(2).
+_MAX_DESCRIPTOR = (1 << 31) - 1
+_MAX_UID = (1 << 32) - 2
+_MAX_DIGITS = 10
+
 
 class Parser(argparse.ArgumentParser):
     """One whose help and complaints go where results and remarks go."""
@@ -33,6 +38,23 @@ def file_name(text: str) -> str:
 def path(text: str) -> Path:
     """Likewise, as a path: an empty one would be the current folder."""
     return Path(file_name(text))
+
+
+def descriptor(text: str) -> int:
+    """The number of an open file."""
+    return _whole_number(text, "a descriptor", _MAX_DESCRIPTOR)
+
+
+def uid(text: str) -> int:
+    """A user, by number."""
+    return _whole_number(text, "a uid", _MAX_UID)
+
+
+def _whole_number(text: str, what: str, most: int) -> int:
+    given = int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else -1
+    if not 0 <= given <= most:
+        raise argparse.ArgumentTypeError(f"expected {what}, 0 to {most}, got {text}")
+    return given
 
 
 def seconds(text: str) -> float:

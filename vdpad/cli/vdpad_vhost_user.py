@@ -16,11 +16,11 @@ from pathlib import Path
 import vdpad
 from vdpad.backend.back_end import BackEndOptions
 from vdpad.backend.control.sockets import CONTROL, VARLINK
-from vdpad.backend.front_end_socket import SOCKET, NoFrontEnds, bound, handed_over, inherited_socket
+from vdpad.backend.front_end_socket import SOCKET, bound, handed_over, inherited_socket
 from vdpad.backend.opening import SOFTWARE_KINDS, open_software, open_vhost_vdpa
 from vdpad.backend.process import run
 from vdpad.cli import help_text, terminal
-from vdpad.cli.arguments import Parser, path
+from vdpad.cli.arguments import Parser, descriptor, file_name, path, uid
 from vdpad.cli.interrupts import ended_by_interrupts
 from vdpad.errors import VdpadError, why
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -77,7 +77,7 @@ def _run(argv: list[str] | None) -> int:
         faulthandler.enable()
         log.configure(verbose=arguments.verbose)
         inherited = {each.name: each.fd for each in take_inherited(os.environ)}
-        front_ends = _front_ends(arguments, inherited)
+        front_ends = _front_ends(parser, arguments, inherited)
         asyncio.run(run(_options(arguments, inherited), _opener(arguments), front_ends))
     except VdpadError as error:
         terminal.tell(str(error), "vdpad-vhost-user")
@@ -93,10 +93,12 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     if arguments.vhost_vdpa is None and arguments.software is None:
         parser.error("one of the arguments --vhost-vdpa --software is required")
     if not _NAME.fullmatch(_name(arguments)):
-        parser.error(
-            "argument --name: expected 1 to 64 letters, digits, '.', '_' and '-', the first a "
-            f"letter or a digit, got {_name(arguments)!r}"
-        )
+        expected = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or a digit"
+        option, more = "--name", ""
+        if arguments.name is None:
+            option, more = "--vhost-vdpa", "; name the back end by --name"
+        got = _name(arguments)
+        parser.error(f"argument {option}: expected a name of {expected}, got {got!r}{more}")
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -140,24 +142,23 @@ def _opener(arguments: argparse.Namespace) -> Callable[[], ShadowedDevice]:
 
 
 def _front_ends(
-    arguments: argparse.Namespace, inherited: Mapping[str, int]
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, inherited: Mapping[str, int]
 ) -> AbstractContextManager[socket.socket]:
-    """Where front ends come from.
+    """Where front ends come from; where it is not said, the parser ends the process.
 
     Raises:
-        NoFrontEnds: it is not said.
         CannotListen: what was handed over is no such socket.
     """
     if SOCKET in inherited:
         return inherited_socket(inherited[SOCKET])
     if arguments.fd is not None:
         return handed_over(arguments.fd)
-    if arguments.socket_path is not None:
-        return bound(arguments.socket_path)
-    raise NoFrontEnds(
-        "expected --socket-path, --fd or a socket of systemd's, named "
-        f"{SOCKET}; front ends would not know where to connect"
-    )
+    if arguments.socket_path is None:
+        parser.error(
+            "expected --socket-path, --fd or a socket of systemd's, named "
+            f"{SOCKET}; front ends would not know where to connect"
+        )
+    return bound(arguments.socket_path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,7 +200,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_device(group: argparse._ArgumentGroup) -> None:
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
-        "--vhost-vdpa", metavar="NAME|PATH", help="a vDPA device, or the path of its node"
+        "--vhost-vdpa",
+        type=file_name,
+        metavar="NAME|PATH",
+        help="a vDPA device, or the path of its node",
     )
     kinds.add_argument(
         "--software",
@@ -222,7 +226,7 @@ def _add_front_ends(group: argparse._ArgumentGroup) -> None:
         "--socket-path", type=path, metavar="PATH", help="where the front end connects"
     )
     places.add_argument(
-        "--fd", type=int, metavar="N", help="its connection, or a socket that listens for it"
+        "--fd", type=descriptor, metavar="N", help="its connection, or a socket that listens for it"
     )
     group.add_argument(
         "--stay", action="store_true", help="wait for the next one when it has gone (default: end)"
@@ -242,7 +246,7 @@ def _add_control(group: argparse._ArgumentGroup) -> None:
         )
     group.add_argument(
         "--allow-uid",
-        type=int,
+        type=uid,
         action="append",
         default=[],
         metavar="UID",
