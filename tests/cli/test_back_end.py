@@ -9,6 +9,7 @@ import pytest
 
 from tests.backend.process import running
 from tests.cli.commands import refused, run, said
+from tests.support.daemon import daemon
 from vdpad.cli import back_end, show_back_end, vdpactl
 from vdpad.virtio.commands import ACK_OK, RxAllUni, VlanAdd
 
@@ -75,6 +76,21 @@ def test_what_is_needed_where_no_back_end_is_asked(arguments: list[str], what: s
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert what in done.stderr.decode()
+
+
+async def test_whose_socket_it_is_is_said(tmp_path: Path) -> None:
+    """And by which option to ask there."""
+    for name in ("daemon", "back-end"):
+        (tmp_path / name).mkdir()
+    with daemon(tmp_path / "daemon") as vdpad:
+        for method in ("info", "status"):
+            said = await asyncio.to_thread(refused, "--backend", str(vdpad.socket), method)
+            assert "expected a back end's socket, got a daemon's; ask it by --socket" in said
+    async with running(tmp_path / "back-end") as process:
+        said = await asyncio.to_thread(refused, "--socket", str(process.control), "info")
+        assert "expected a daemon's socket, got a back end's; ask it by --backend" in said
+        shown = await ask("--backend", str(process.control), "info")
+        assert "not seen, or no guest runs" in shown
 
 
 def test_one_that_is_not_there() -> None:

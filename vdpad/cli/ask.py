@@ -26,7 +26,7 @@ def ask(arguments: argparse.Namespace) -> Any:
     """The daemon's result.
 
     Raises:
-        Usage, InvalidState: a state or a target that cannot be used.
+        Usage, InvalidState: a state or a target that cannot be used; or a back end has answered.
         BadTransport, BadAddress, BadKeys: no way to ask.
         Refused, Unreachable, CannotSend: as the client raises them.
     """
@@ -39,11 +39,17 @@ def ask(arguments: argparse.Namespace) -> Any:
     most_seconds = arguments.timeout + params.get("deadline_ms", 0) / 1000
     try:
         with waiting("waiting for the reply", most_seconds):
-            return asyncio.run(call())
+            result = asyncio.run(call())
     except KeyboardInterrupt:
         if "migration" in params:
             tell("interrupted; `status` tells what came of the request")
         raise
+    # Of the methods here it is the one that a back end has too, with a result of its own.
+    if arguments.method == "info" and "targets" not in result:
+        raise Usage(
+            "expected a daemon's socket, got a back end's; ask it by --backend instead of --socket"
+        )
+    return result
 
 
 def _params(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -29,6 +29,9 @@ _SHOWN: Mapping[str, Callable[[Any], str]] = {
     "check": show.check,
 }
 
+# What tells a back end's result from a daemon's, which has methods of the same names.
+_OWN_FIELDS = {"info": "provides_control_queue", "status": "phase"}
+
 # How long one that does not answer keeps a list of all waiting, in seconds.
 _PATIENCE = 2.0
 
@@ -52,7 +55,7 @@ def _ask(arguments: argparse.Namespace) -> Any:
     """The back end's result.
 
     Raises:
-        Usage, InvalidState: a state that cannot be used.
+        Usage, InvalidState: a state that cannot be used, or a daemon has answered.
         Refused, Unreachable, CannotSend: as the client raises them.
     """
     params = state_params(arguments) if arguments.method == "check" else {}
@@ -62,7 +65,19 @@ def _ask(arguments: argparse.Namespace) -> Any:
             return await client.call(arguments.method, **params)
 
     with waiting("waiting for the reply", arguments.timeout):
-        return asyncio.run(call())
+        result = asyncio.run(call())
+    _check_whose(arguments, result)
+    return result
+
+
+def _check_whose(arguments: argparse.Namespace, result: Any) -> None:
+    """Refuses what a daemon has answered, by what a back end's results have alone."""
+    own = _OWN_FIELDS.get(arguments.method)
+    if own is not None and own not in result:
+        raise Usage(
+            f"--backend {arguments.backend}: expected a back end's socket, got a daemon's; ask it "
+            "by --socket"
+        )
 
 
 def socket_of(named: str) -> Path:

@@ -11,12 +11,12 @@ from vdpad.cli.show_state import settings
 
 def info(result: Json) -> str:
     """What it is."""
-    seen = "seen" if result["provides_control_queue"] else "not seen"
+    seen = "are seen" if result["provides_control_queue"] else "are not seen, or no guest runs"
     limits = fields((name, value) for name, value in result["limits"].items())
     return (
         f"{result['name']} of vdpad-vhost-user {result['version']}, API {result['api']}\n"
         f"{sentence('device: ' + result['device'])}\n"
-        f"{sentence(f'the guest’s commands are {seen}')}\n\n{limits}"
+        f"{sentence(f'the guest’s commands {seen}')}\n\n{limits}"
     )
 
 
