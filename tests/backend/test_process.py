@@ -128,8 +128,17 @@ async def _settled(process: BackEndProcess) -> int:
 async def test_sigterm_ends_it_in_the_middle(tmp_path: Path) -> None:
     async with running(tmp_path) as process, process.vmm() as vmm:
         await vmm.start()
+        async with process.vmm() as second:
+            assert await second.front_end.ended() == b""
         assert await asyncio.to_thread(process.stop) == 0
         assert [each["event"] for each in process.events("device-stopped")] == ["device-stopped"]
+        (turned_away,) = process.events("front-end-refused")
+        assert "another has the device" in turned_away["reason"]
+        left, ended = process.events("front-end-left", "back-end-ended")
+        assert (left["reason"], ended["event"]) == (
+            "the back end was told to end",
+            "back-end-ended",
+        )
         assert await vmm.front_end.ended() == b""
 
 

@@ -301,13 +301,16 @@ async def connect(path: Path) -> FrontEnd:
 
 async def test_a_second_front_end_is_turned_away(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    async with listening(path) as (front_ends, listener):
+    refusals = list[str]()
+    async with listening(path) as (_, listener):
+        front_ends = FrontEnds(RecordingDevice(), lambda what, _: refusals.append(what))
         serving = asyncio.create_task(front_ends.serve_next(listener))
         async with await connect(path) as first:
             await first.negotiate(TAKEN)
             for _ in range(3):
                 async with await connect(path) as second:
                     assert await second.ended() == b""
+            assert refusals == ["a second connection"] * 3
             assert await first.number(page.GET_QUEUE_NUM) == 3
             assert front_ends.session is not None
             assert front_ends.session.front_end.pid == os.getpid()

@@ -12,6 +12,7 @@ finds everything as the one before left it. Whatever ends it, the device is stop
 the guest had set stays in the state directory.
 """
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -119,6 +120,8 @@ class BackEnd:
         self.kept = KeptState(options.name, options.state_directory, self._found, announce)
         self._owner: int | None = None
         """The uid whose guest's the settings are."""
+        self._came = False
+        """Whether the front end that is waited for has come."""
 
     def listeners(self) -> Listeners:
         """What its device is to tell whom."""
@@ -161,15 +164,20 @@ class BackEnd:
 
     async def _serve(self, serving: Coroutine[Any, Any, None]) -> None:
         """Serves one, and tells how that ended."""
-        reason = ""
+        self._came, reason = False, ""
         try:
             await serving
         except VdpadError as error:
             reason = str(error)
+        except asyncio.CancelledError:
+            if self._came:
+                self._announce(FrontEndLeft(self._options.name, "the back end was told to end"))
+            raise
         self._announce(FrontEndLeft(self._options.name, reason))
 
     def _session_changed(self, session: Session | None) -> None:
         if session is not None:
+            self._came = True
             front_end = session.front_end
             self._announce(FrontEndCame(self._options.name, front_end.pid, front_end.uid))
             self._begin_with(front_end.uid)

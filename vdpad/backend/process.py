@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 
 from vdpad.backend.back_end import BackEnd, BackEndOptions, opened
+from vdpad.backend.process_events import BackEndEnded
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.service.events.announcing import Announcer, EventLog
 from vdpad.service.systemd import notify as systemd
@@ -33,14 +34,16 @@ async def run(
     notifier = systemd.take_notifier(os.environ)
     watchdog = systemd.take_watchdog(os.environ)
     ended = _signalled()
+    announce = Announcer(EventLog())
     async with contextlib.AsyncExitStack() as beside:
         if watchdog is not None:
             await beside.enter_async_context(_kept_alive(notifier, watchdog))
         endpoint = beside.enter_context(front_ends)
-        back_end = await beside.enter_async_context(opened(options, opener, Announcer(EventLog())))
+        back_end = await beside.enter_async_context(opened(options, opener, announce))
         beside.callback(notifier.stopping, "Stopping the device")
         notifier.ready(f"Waiting for a front end of {options.name}")
         await _serve(back_end, endpoint, ended)
+    announce(BackEndEnded(options.name))
 
 
 async def _serve(back_end: BackEnd, endpoint: socket.socket, ended: asyncio.Event) -> None:

@@ -110,3 +110,15 @@ class SettingsNotKept(Event):
 
     def sentence(self) -> str:
         return f"{self.device}: what the guest has set does not outlive this process: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class BackEndEnded(Event):
+    """The end of a back end that had started; its device was given back."""
+
+    NAME = "back-end-ended"
+    MESSAGE_ID = "2110043c1f894adeb04392c35eedb74d"
+    device: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: the back end has ended"

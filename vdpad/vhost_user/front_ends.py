@@ -103,6 +103,8 @@ class FrontEnds:
     async def _turn_away(self, listener: socket.socket) -> None:
         while True:
             hang_up(await self._accept(listener))
+            reason = NotServed("expected one front end at a time, another has the device")
+            self._on_refusal("a second connection", reason)
 
     async def _accept(self, listener: socket.socket) -> socket.socket:
         """The next connection. Cancellation leaves it to whoever accepts then."""
