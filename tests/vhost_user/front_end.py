@@ -143,7 +143,8 @@ class FrontEnd:
         """Sends anything."""
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"={len(fds)}i", *fds))]
         sent = self.socket.sendmsg([data], ancillary if fds else [])
-        await asyncio.get_running_loop().sock_sendall(self.socket, data[sent:])
+        if sent < len(data):
+            await asyncio.get_running_loop().sock_sendall(self.socket, data[sent:])
 
     async def receive(self) -> tuple[int, int, bytes]:
         """The next message: request, flags, payload."""
