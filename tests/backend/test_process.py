@@ -267,6 +267,12 @@ async def test_a_state_of_another_user_s_guest_is_not_given_back(tmp_path: Path)
         async with process.vmm() as vmm:
             await vmm.front_end.number(1)
             assert (await process.ask("capture"))["state"] is None
+            (dropped,) = process.events("settings-dropped")
+            assert (dropped["owner"], dropped["user"]) == (os.getuid() + 1, os.getuid())
+            # It goes on, by its queues, and is given nothing.
+            await vmm.start([0] * 8 + [1])
+            (started,) = process.events("device-started", "guest-restored")
+            assert (started["event"], started["goes_on"]) == ("device-started", True)
 
 
 def _change_owner(path: Path, uid: int) -> None:

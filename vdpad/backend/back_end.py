@@ -34,6 +34,7 @@ from vdpad.backend.process_events import (
     FrontEndCame,
     FrontEndLeft,
     FrontEndRefused,
+    SettingsDropped,
 )
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -185,7 +186,9 @@ class BackEnd:
 
     def _begin_with(self, uid: int) -> None:
         """What another user's guest has set is no business of this one's."""
-        if self._owner not in (None, uid):
+        if self._owner is not None and self._owner != uid:
+            if self.device.settings.are_known:
+                self._announce(SettingsDropped(self._options.name, self._owner, uid))
             self.device.settings.forget()
             self.kept.forget()
         self._owner = uid

@@ -287,7 +287,9 @@ class BackEndDevice:
             await running.put_address_back(self.offer.net.mac, self.name)
         else:
             self.report = report = await running.restore(state, self.name, self.offer.net)
-            self._listeners.announce(GuestRestored(self.name, report.commands, report.commit_us))
+            if report.commands:
+                done = GuestRestored(self.name, report.commands, report.commit_us)
+                self._listeners.announce(done)
         await running.serve(self._acknowledged, self._fail)
 
     async def _stop(self) -> Mapping[int, int]:

@@ -99,7 +99,7 @@ class SettingsRecalled(Event):
 
 @dataclass(frozen=True, slots=True)
 class SettingsNotKept(Event):
-    """What the guest sets will not be known after this process, or what was kept cannot be read."""
+    """What the guest sets will not be known after this process."""
 
     NAME = "settings-not-kept"
     MESSAGE_ID = "32fc8feab8f541fc88253644a6261858"
@@ -110,6 +110,39 @@ class SettingsNotKept(Event):
 
     def sentence(self) -> str:
         return f"{self.device}: what the guest has set does not outlive this process: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsUnreadable(Event):
+    """What an earlier process kept cannot be read; what the guest sets from now on is kept."""
+
+    NAME = "settings-unreadable"
+    MESSAGE_ID = "e7c0a6445a6a44b2889be074e42d0b75"
+    LEVEL = logging.ERROR
+    device: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: a guest that goes on lacks what it had set: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsDropped(Event):
+    """What a guest had set was forgotten, as the front end that came is another user's."""
+
+    NAME = "settings-dropped"
+    MESSAGE_ID = "f3cb3428c4074372af099613887d70f3"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    device: str
+    owner: int
+    user: int
+
+    def sentence(self) -> str:
+        return (
+            f"{self.device}: what the guest of uid {self.owner} had set was dropped, as the front "
+            f"end is uid {self.user}'s"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from vdpad.backend.kept.file import CHANGING, LOG_ROOM, Kept
 from vdpad.backend.kept.kept_state import KeptState
-from vdpad.backend.process_events import SettingsNotKept, SettingsRecalled
+from vdpad.backend.process_events import SettingsNotKept, SettingsRecalled, SettingsUnreadable
 from vdpad.service.events.event import Event
 from vdpad.state.found import Found
 from vdpad.state.recorder import Recorder
@@ -234,8 +234,9 @@ def test_what_cannot_be_read_is_told_and_set_aside(folder: Path, guest: Guest, k
     kept, events = recalled(folder)
     assert kept is None
     (event,) = events
-    assert isinstance(event, SettingsNotKept)
+    assert isinstance(event, SettingsUnreadable)
     assert str(path) in event.reason
+    assert "was set aside as guest.unreadable" in event.reason
     assert (folder / "guest.unreadable").read_bytes() == bad
     assert recalled(folder) == (None, [])
 
@@ -252,7 +253,18 @@ def test_what_is_no_file_hangs_nobody(folder: Path, kind: str) -> None:
         path.mkdir()
     kept, events = recalled(folder)
     assert kept is None
-    assert [type(each) for each in events] == [SettingsNotKept]
+    assert [type(each) for each in events] == [SettingsUnreadable]
+
+
+def test_what_cannot_be_set_aside_is_not_said_to_be(
+    folder: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.kept.close()
+    (folder / FILE).write_bytes(b"")
+    monkeypatch.setattr("os.rename", _no_space)
+    _, (event,) = recalled(folder)
+    assert isinstance(event, SettingsUnreadable)
+    assert "could not be set aside: No space left on device" in event.reason
 
 
 def test_where_there_is_no_room_nothing_stale_is_left(

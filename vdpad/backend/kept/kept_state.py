@@ -24,7 +24,7 @@ from vdpad.backend.kept.file import (
     decode_file,
     encode_file,
 )
-from vdpad.backend.process_events import SettingsNotKept, SettingsRecalled
+from vdpad.backend.process_events import SettingsNotKept, SettingsRecalled, SettingsUnreadable
 from vdpad.errors import why
 from vdpad.service.events.announcing import Announce
 from vdpad.service.own_directory import (
@@ -88,10 +88,8 @@ class KeptState:
         except FileNotFoundError:
             return None
         except (BadFile, NoFile, OSError) as error:
-            reason = f"{self._path / _NAME} was set aside, as it cannot be read: {why(error)}"
-            self._announce(SettingsNotKept(self._name, reason))
-            with contextlib.suppress(OSError):
-                os.rename(_NAME, _SET_ASIDE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            reason = f"{self._path / _NAME} cannot be read ({why(error)}), and {self._set_aside()}"
+            self._announce(SettingsUnreadable(self._name, reason))
             return None
         self._announce(SettingsRecalled(self._name, str(self._path)))
         return kept
@@ -129,6 +127,14 @@ class KeptState:
         """There is nothing to be kept any more."""
         self._close_log()
         self._remove()
+
+    def _set_aside(self) -> str:
+        """Keeps a file that cannot be read for people, and says what became of it."""
+        try:
+            os.rename(_NAME, _SET_ASIDE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except OSError as error:
+            return f"could not be set aside: {why(error)}"
+        return f"was set aside as {_SET_ASIDE}"
 
     def _lose(self, reason: str) -> None:
         self._remove()
