@@ -158,7 +158,8 @@ class BackEnd:
             return
         while True:
             await self._serve(self.front_ends.serve_next(endpoint))
-            if not self._options.stay:
+            # What the device says at the end of who is cancelled stands for the cancellation.
+            if not self._options.stay or _is_cancelled():
                 return
 
     # --- front ends ---
@@ -230,3 +231,8 @@ class BackEnd:
         if not self.device.settings.are_known:
             self.kept.forget()
         self.overview.changed()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
