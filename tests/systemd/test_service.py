@@ -160,7 +160,7 @@ def test_a_stop_ends_it_and_leaves_the_socket(service: Service) -> None:
     name = restore(service)
     service.systemctl("stop", "vdpad.service")
     assert (service.show("ActiveState"), service.show("Result")) == ("inactive", "success")
-    assert service.vm.output("ls", "/run/vdpad").split() == ["io.vdpad", "records", "vdpad.sock"]
+    assert _left(service) == ["io.vdpad", "records", "vdpad.sock"]
     # It is there again, and knows what was.
     assert service.daemon.result("status", migration=name)["state"] == "restored"
 
@@ -189,8 +189,14 @@ def test_a_stop_waits_for_the_commit_under_way(service: Service) -> None:
     assert service.show("Result") == "success"
 
 
+def _left(service: Service) -> list[str]:
+    """What is in the daemon's folder, but what the machine's back ends have there."""
+    there = service.vm.output("ls", "/run/vdpad").split()
+    return [each for each in there if each != "vhost-user"]
+
+
 def test_the_socket_s_end_takes_its_file(service: Service) -> None:
     service.systemctl("stop", "vdpad.socket", "vdpad.service")
-    assert service.vm.output("ls", "/run/vdpad").split() == ["records"]
+    assert _left(service) == ["records"]
     service.systemctl("start", "vdpad.socket")
     restore(service)

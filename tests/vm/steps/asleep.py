@@ -89,7 +89,11 @@ async def _asleep(path: Path) -> Json:
 
 def _sleeps_in_epoll(pid: int) -> bool:
     """Whether it is one thread, which waits there."""
-    calls = [each.read_text().split()[0] for each in Path(f"/proc/{pid}/task").glob("*/syscall")]
+    try:
+        tasks = Path(f"/proc/{pid}/task").glob("*/syscall")
+        calls = [each.read_text().split()[0] for each in tasks]
+    except FileNotFoundError:
+        return False  # a thread that has ended meanwhile
     return len(calls) == 1 and calls[0].isdecimal() and int(calls[0]) in EPOLL_WAIT
 
 
