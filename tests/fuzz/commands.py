@@ -2,7 +2,10 @@
 
 from contextlib import suppress
 
-from vdpad.virtio.commands import DecodeError, decode_command
+from vdpad.virtio.commands import DecodeError, MqHashConfig, MqRssConfig, decode_command
+
+# Linux sends a byte behind the key, which is read and not written.
+_PADDED = (MqHashConfig, MqRssConfig)
 
 
 def one(data: bytes) -> None:
@@ -11,7 +14,7 @@ def one(data: bytes) -> None:
         command = decode_command(data)
         encoded = command.encode()
         # Reserved words are read whatever they hold, and written as zeros.
-        assert len(encoded) == len(data)
+        assert len(data) - len(encoded) in ((0, 1) if isinstance(command, _PADDED) else (0,))
         assert encoded[:2] == data[:2]
         again = decode_command(encoded)
         assert again == command
