@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
 
-# What these tests need, and the tests: as many side by side as there are processors, or as ARGS=-nN says.
+# What these tests need, and the tests: one after the other, or as many side by side as -nN says.
 define run-tests
 	@needs=$$($(BIN)/python -m tests.rooms $(1)) && [ -z "$$needs" ] || $(MAKE) --no-print-directory $$needs
 	$(BIN)/python -m pytest -n0 $(1)
@@ -23,7 +23,7 @@ demo-backend: all ## a VMM on vdpad-vhost-user and its software device, and what
 	$(BIN)/python -m tests.backend.demo
 
 check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine, QEMU or testpmd
-	$(call run-tests,-m 'not machine and not fuzz' $(ARGS))
+	$(call run-tests,-n auto -m 'not machine and not fuzz' $(ARGS))
 
 test: all test-packages ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa; or what ARGS says
 	$(call run-tests,--durations=25 $(ARGS))
