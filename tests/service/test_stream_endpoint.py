@@ -7,13 +7,15 @@ import resource
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.descriptors import lingering, no_descriptor_left
+from tests.support.waiting import until as until_within
 from vdpad.service.endpoints import stream as stream_endpoint
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.service.endpoints.stream import Connection, StreamEndpoint
@@ -25,6 +27,7 @@ from vdpad.wire.streams import MAX_MESSAGE, SMALL
 
 # In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
 GUARD = 30.0
+until = partial(until_within, seconds=GUARD, every=0.001)
 
 # And how long a descriptor's closing takes that nobody must wait for.
 LINGERS = 20
@@ -79,14 +82,6 @@ async def echoed(connection: socket.socket, data: bytes = b"hello\0") -> bool:
     while not got.endswith(b"\0"):
         got += await said(connection)
     return got == data
-
-
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(GUARD):
-        while True:
-            if what():
-                return
-            await asyncio.sleep(0.001)
 
 
 # --- the socket ---

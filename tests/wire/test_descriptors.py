@@ -3,8 +3,8 @@
 import asyncio
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,20 +12,14 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.support.descriptors import lingering
 from tests.support.fuse import silent_file
+from tests.support.waiting import wait_until
 from vdpad.wire import descriptors, user_threads
 from vdpad.wire.descriptors import MAX_RECEIVED, RIGHTS_SIZE, Closer, received
 
 # In seconds: whatever takes longer hangs.
 GUARD = 10.0
 ALICE, BOB = 1000, 1001
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Returns once something holds."""
-    ends = time.monotonic() + GUARD
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.001)
+until = partial(wait_until, seconds=GUARD, every=0.001)
 
 
 def is_open(fd: int) -> bool:
