@@ -41,11 +41,6 @@ class GuestSettings:
         self._features = frozenset(features)
         self._recorder = Recorder(self._features)
 
-    def begin_with(self, state: NetState) -> None:
-        """The guest comes with this state."""
-        self._features = state.features
-        self._recorder = Recorder.of(state)
-
     @property
     def are_known(self) -> bool:
         """Whether anything is known of a guest."""
