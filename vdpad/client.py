@@ -116,21 +116,21 @@ class Client(Methods):
             Unreachable: it could not be asked, or is gone.
             CannotSend: it takes datagrams only.
         """
-        way = self._connect()
-        if not isinstance(way, OverConnection):
-            way.close()
+        transport = self._connect()
+        if not isinstance(transport, OverConnection):
+            transport.close()
             raise CannotSend(
                 f"{self._where} takes datagrams; watching goes over its other socket only"
             )
         params = {} if states is None else {"states": list(states)}
         try:
-            async with contextlib.aclosing(way.watch(params)) as changes:
+            async with contextlib.aclosing(transport.watch(params)) as changes:
                 async for each in changes:
                     yield each
         except (OSError, BadStream) as error:
             raise Unreachable(f"{self._where}: {why(error)}") from error
         finally:
-            way.close()
+            transport.close()
 
     @property
     def _where(self) -> Path:

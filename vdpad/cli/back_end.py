@@ -1,7 +1,7 @@
 """A back end of this host, asked instead of a daemon (`--backend NAME`); and which there are.
 
 Its name says where: over a connection in /run/vdpad/vhost-user/NAME/io.vdpad, as a capture may be
-longer than a datagram takes, and where nobody listens there by datagrams in …/NAME/control.
+longer than a datagram takes, and where that is missing by datagrams in …/NAME/control.
 """
 
 import argparse

@@ -27,7 +27,6 @@ BACK_END_INTERFACE = "io.vdpad.BackEnd"
 
 _MAX_PORT = 0xFFFF
 
-
 DEFAULT_PORT = 7117
 """The UDP port that vdpactl asks at between hosts, unless it is told another."""
 

@@ -42,7 +42,6 @@ MAX_DESCRIPTORS = 3
 _SEND_BUFFER = 64 * 1024 * 1024
 _SO_SNDBUFFORCE = 32
 
-
 ANOTHER_HOST = -1
 """Stands for all who have a key, where users are told apart by their uids."""
 

@@ -35,11 +35,7 @@ _MAX_OF_THE_REST = 1024
 # looks, and how many of one user's may wait: each is up to 200 KiB. Room is what readers make,
 # however slow.
 _REPLY_WAITS = 2.0
-
-
 _REPLY_LOOKS = 0.005
-
-
 _WAITING_REPLIES = 32
 
 
