@@ -39,13 +39,16 @@ class Testpmd:
         try:
             async with asyncio.timeout(GUARD):
                 while not (found := re.search(pattern, self._said, re.S)):
-                    assert not self._reading.done(), "it has ended"
+                    assert not self._reading.done(), await self._ended()
                     self._more.clear()
                     await self._more.wait()
         except TimeoutError as error:
             raise TimeoutError(f"expected {pattern!r}, it said {self._said!r}") from error
         self._said = self._said[found.end() :]
         return found[1]
+
+    async def _ended(self) -> str:
+        return f"it has ended ({await self._process.wait()}), it said {self._said!r}"
 
     async def quit(self) -> None:
         """Has it end as it should."""
