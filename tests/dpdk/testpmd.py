@@ -107,6 +107,8 @@ async def run_testpmd(
         stdin=PIPE,
         stdout=PIPE,
         stderr=STDOUT,
+        # DPDK writes to a back end that is gone without MSG_NOSIGNAL, and goes on if it may.
+        restore_signals=False,
         # Else two that run at once share a folder of the machine's.
         env={**os.environ, "RUNTIME_DIRECTORY": str(socket.parent)},
     )
