@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
-from vdpad.backend.offer import DeviceTerms
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.report import Report
+from vdpad.restore.terms import DeviceTerms
 from vdpad.state.found import Found
 from vdpad.state.recorder import Recorder
 from vdpad.virtio.features import Feature, FeatureSet
@@ -65,7 +65,7 @@ class ShownRecordingDevice(RecordingDevice):
     def terms(self, guest: FeatureSet) -> DeviceTerms:
         features = guest & self.features
         capabilities = Capabilities(features=features, largest_command=self.largest_command)
-        return DeviceTerms(capabilities, GEOMETRY, Feature.RING_EVENT_IDX in features)
+        return DeviceTerms(GEOMETRY, capabilities, Feature.RING_EVENT_IDX in features)
 
     def fold(self, command: bytes, ack: int = 0) -> None:
         """A command of the guest's, as the device has answered it."""

@@ -34,13 +34,14 @@ from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
-from vdpad.backend.offer import DeviceTerms, Offer
+from vdpad.backend.offer import Offer
 from vdpad.backend.running import Running
 from vdpad.backend.steps import Steps
 from vdpad.backend.watch import ConfigWatch
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
+from vdpad.restore.terms import Terms
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.commands import ACK_OK
@@ -160,7 +161,7 @@ class BackEndDevice:
         """Whether DEVICE_NEEDS_RESET stands in its status."""
         return bool(self.failure) and self._running is not None
 
-    def terms(self, guest: FeatureSet) -> DeviceTerms:
+    def terms(self, guest: FeatureSet) -> Terms:
         """What it would take of the state of a guest with these features."""
         return self.offer.terms(guest)
 

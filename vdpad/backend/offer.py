@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 from vdpad.backend.faults import CannotStart
 from vdpad.queues.vhost_vdpa.memory import control_geometry
-from vdpad.restore.plan import Capabilities
-from vdpad.restore.program import largest_command
+from vdpad.restore.terms import DeviceTerms
 from vdpad.virtio.config import NetConfig, cvq_index, pull_config
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
 
 HIDDEN: FeatureSet = frozenset(
     {
@@ -33,16 +31,6 @@ HIDDEN: FeatureSet = frozenset(
 # What a device is told for a guest that has no control queue: that its filter can be opened, and
 # its address be put back. CTRL_VLAN is not among them: without it no VLAN is filtered.
 _FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX, Feature.CTRL_MAC_ADDR})
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceTerms:
-    """What a plan and a program for the device go by."""
-
-    capabilities: Capabilities
-    geometry: RingGeometry
-    """Of the CVQ's ring, wherever it will lie."""
-    event_idx: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +82,8 @@ class Offer:
 
     def terms(self, guest: FeatureSet) -> DeviceTerms:
         """What a plan for a guest with these features goes by."""
-        features = guest & self.features
         geometry = control_geometry(self.largest_control_ring)
-        return DeviceTerms(
-            Capabilities.of(features, self.net, largest_command(geometry)),
-            geometry,
-            Feature.RING_EVENT_IDX in features,
-        )
+        return DeviceTerms.of(guest & self.features, self.net, geometry)
 
 
 def to_look_at(device: FeatureSet) -> FeatureSet:

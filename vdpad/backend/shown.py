@@ -5,8 +5,8 @@ Everything here may be asked at any time, waits for nothing and touches no devic
 
 from typing import Protocol
 
-from vdpad.backend.offer import DeviceTerms
 from vdpad.restore.report import Report
+from vdpad.restore.terms import Terms
 from vdpad.state.found import Found
 from vdpad.virtio.features import FeatureSet
 
@@ -69,7 +69,7 @@ class ShownDevice(Protocol):
     def settings(self) -> KnownSettings:
         """What the guest has set, also while the device is stopped."""
 
-    def terms(self, guest: FeatureSet) -> DeviceTerms:
+    def terms(self, guest: FeatureSet) -> Terms:
         """What the device would take of a guest's state.
 
         Args:

@@ -11,9 +11,10 @@ from vdpad.daemon.operations.operation import Operation, RestoreRequest
 from vdpad.daemon.operations.phases import Ready
 from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.owners import Owners
-from vdpad.daemon.targets.interface import Destination, Terms
+from vdpad.daemon.targets.interface import Destination
 from vdpad.restore.plan import DoesNotFit, Incompatible, Plan, plan
 from vdpad.restore.program import by_name, encode
+from vdpad.restore.terms import Terms
 from vdpad.state.model import NetState
 from vdpad.state.problems import summary
 

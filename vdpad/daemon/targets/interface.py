@@ -10,25 +10,8 @@ will never commit (`give_up`).
 from typing import Protocol
 
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.restore.plan import Capabilities
+from vdpad.restore.terms import Terms
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
-
-
-class Terms(Protocol):
-    """What a plan and a program go by."""
-
-    @property
-    def geometry(self) -> RingGeometry:
-        """A checked one."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the device takes."""
-
-    @property
-    def event_idx(self) -> bool:
-        """Whether RING_EVENT_IDX was negotiated."""
 
 
 class Destination(Terms, Protocol):

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.kept import KeptDevice
 from vdpad.daemon.targets.host import DeviceNode, find, one_device
-from vdpad.daemon.targets.interface import Destination, Terms
+from vdpad.daemon.targets.interface import Destination
 from vdpad.daemon.targets.target_params import VhostVdpaParams
 from vdpad.host.vdpa import VdpaConfig
 from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.errors import NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import control_geometry
-from vdpad.restore.plan import Capabilities, DoesNotFit, missing_features
-from vdpad.restore.program import largest_command
+from vdpad.restore.plan import DoesNotFit, missing_features
+from vdpad.restore.terms import DeviceTerms, Terms
 from vdpad.virtio.config import HashType, NetConfig
-from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
 
 # What netlink does not tell: the most that there is, so that only a prepare, which reads the
@@ -32,15 +32,6 @@ _NOT_TOLD = NetConfig(
 # Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is what
 # QEMU's has. It decides no more than how many doorbells a check foretells.
 _USUAL_RING = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """Implements Terms."""
-
-    geometry: RingGeometry
-    capabilities: Capabilities
-    event_idx: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +73,7 @@ class VhostVdpaTarget:
 def _terms(
     offered: FeatureSet, guest: FeatureSet, config: NetConfig, geometry: RingGeometry
 ) -> Terms:
-    features = to_negotiate(offered, guest)
-    capabilities = Capabilities.of(features, config, largest_command(geometry))
-    return _Terms(geometry, capabilities, Feature.RING_EVENT_IDX in features)
+    return DeviceTerms.of(to_negotiate(offered, guest), config, geometry)
 
 
 def _net_config(config: VdpaConfig) -> NetConfig:
