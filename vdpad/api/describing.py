@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,3 +158,10 @@ def _error(kind: Kind, data: Json) -> Json:
         "required": ["kind", *data.get("required", ())],
     }
     return {"code": CODES[kind], "message": kind.value, "data": with_kind}
+
+
+DESCRIBED_AS: Mapping[str, Callable[[MachineReadable], str]] = {
+    "openrpc": openrpc_document,
+    "varlink": varlink_description,
+}
+"""By what a schema is called where it is asked for."""

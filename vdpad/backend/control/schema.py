@@ -7,7 +7,7 @@ which the back end tells who asks it.
 
 import sys
 
-from vdpad.api.describing import MachineReadable, openrpc_document, varlink_description
+from vdpad.api.describing import DESCRIBED_AS, MachineReadable
 from vdpad.api.params import NoParams
 from vdpad.backend.control.methods import METHODS, WATCH
 from vdpad.backend.control.results import DATA
@@ -15,7 +15,7 @@ from vdpad.backend.control.varlink import INTERFACE, WatchedReply
 from vdpad.service.varlink.description import MethodShape
 from vdpad.service.varlink.interface import called
 
-_API = MachineReadable(
+API = MachineReadable(
     title="vdpad-vhost-user",
     does="Gives a vDPA device to a VMM, and tells what its guest has set, over Unix datagrams. "
     "docs/api.md is the contract.",
@@ -39,15 +39,5 @@ Where parameters are not in order the error is org.varlink.service.InvalidParame
 )
 
 
-def varlink() -> str:
-    """The interface's description."""
-    return varlink_description(_API)
-
-
-def openrpc() -> str:
-    """The document (spec.open-rpc.org); the `data` of an error is a schema of its `error.data`."""
-    return openrpc_document(_API)
-
-
 if __name__ == "__main__":
-    print({"openrpc": openrpc, "varlink": varlink}[sys.argv[1]](), end="")
+    print(DESCRIBED_AS[sys.argv[1]](API), end="")

@@ -6,7 +6,7 @@ one, and io.vdpad.Daemon.varlink beside this file the other, which the daemon te
 
 import sys
 
-from vdpad.api.describing import MachineReadable, openrpc_document, varlink_description
+from vdpad.api.describing import DESCRIBED_AS, MachineReadable
 from vdpad.daemon.api.api import WATCH
 from vdpad.daemon.api.methods import METHODS
 from vdpad.daemon.api.params import WatchParams
@@ -15,7 +15,7 @@ from vdpad.daemon.api.varlink import INTERFACE, REPLIES, WatchReply
 from vdpad.service.varlink.description import MethodShape
 from vdpad.service.varlink.interface import called
 
-_API = MachineReadable(
+API = MachineReadable(
     title="vdpad",
     does="Restores virtio-net control-virtqueue state on vDPA devices, over Unix datagrams. "
     "docs/api.md is the contract.",
@@ -41,15 +41,5 @@ parameter. Descriptors ride on the message (SCM_RIGHTS).\
 )
 
 
-def varlink() -> str:
-    """The interface's description."""
-    return varlink_description(_API)
-
-
-def openrpc() -> str:
-    """The document (spec.open-rpc.org); the `data` of an error is a schema of its `error.data`."""
-    return openrpc_document(_API)
-
-
 if __name__ == "__main__":
-    print({"openrpc": openrpc, "varlink": varlink}[sys.argv[1]](), end="")
+    print(DESCRIBED_AS[sys.argv[1]](API), end="")
