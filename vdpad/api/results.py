@@ -118,7 +118,7 @@ ReportResult = Annotated[
 
 
 class ProblemsData(Result):
-    """All that is wrong."""
+    """What goes with a refusal for its parameters: all that is wrong, each with its path."""
 
     problems: tuple[Problem, ...]
 

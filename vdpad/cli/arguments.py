@@ -46,7 +46,7 @@ def descriptor(text: str) -> int:
 
 
 def uid(text: str) -> int:
-    """A user, by number."""
+    """A user by number; names are the operator's to look up."""
     return _whole_number(text, "a uid", _MAX_UID)
 
 

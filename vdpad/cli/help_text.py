@@ -16,7 +16,7 @@ class WithSections(argparse.RawDescriptionHelpFormatter):
 
 
 def paragraph(text: str) -> str:
-    """Running text."""
+    """Running text, broken at the terminal's width."""
     return filled(text, _width(), "")
 
 

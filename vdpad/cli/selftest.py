@@ -114,7 +114,7 @@ class CommandOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """All that was found."""
+    """What a device did, command by command and in a batch, and what is to be said of it."""
 
     node: Path
     features: FeatureSet
@@ -130,7 +130,7 @@ class SelfTest:
     """What a restore takes no offence at."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """What `--json` prints."""
         return {
             "node": str(self.node),
             "features": FEATURES.names(sorted(self.features)),

@@ -45,7 +45,7 @@ _LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
 
 
 class Service:
-    """A running daemon."""
+    """A daemon from its start to its stop, put together from its rooms."""
 
     def __init__(
         self,

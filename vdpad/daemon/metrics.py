@@ -96,7 +96,7 @@ class Metrics:
         )
 
     def heard(self, event: Event) -> None:
-        """Counts an event."""
+        """Counts what is to be counted of an event; there may be nothing."""
         match event:
             case ReplayEnded():
                 self._count_replay(event)
@@ -124,7 +124,7 @@ def _histogram(registry: CollectorRegistry, name: str, documentation: str) -> Hi
 
 
 class _Looked(Collector):
-    """What is looked up."""
+    """Metrics that are not counted but looked up whenever somebody asks for them."""
 
     def __init__(self, version: str, sources: Sources) -> None:
         self._version = version

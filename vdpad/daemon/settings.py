@@ -184,7 +184,7 @@ class Access(_Settings):
     """Also whoever has a key, over UDP."""
 
     def permits(self, peer: Peer) -> bool:
-        """Whether this sender may."""
+        """Whether a sender is among those named here, by what the kernel or its seal says of it."""
         if peer.sealed:
             return self.other_hosts
         return peer.uid in self.users or peer.gid in self.groups
@@ -199,7 +199,7 @@ class Recording(_Settings):
 
 
 class Settings(_Settings):
-    """All settings."""
+    """What an operator decides, with what holds where nothing was said."""
 
     socket: Path = DEFAULT_SOCKET
     """Where datagrams are taken."""

@@ -63,7 +63,7 @@ class NetlinkStuck(VdpaError):
 
 
 class NetlinkRefused(VdpaError):
-    """The kernel said no."""
+    """The kernel answered a netlink request with an error."""
 
     def __init__(self, code: str, words: str) -> None:
         """Takes the error's name, such as "EPERM", and what the kernel said of it."""

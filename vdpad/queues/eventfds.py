@@ -140,7 +140,7 @@ class EventfdSender:
         self._blocks = False
 
     def __call__(self) -> None:
-        """Notifies once."""
+        """Notifies once; where the counter is full already, the other side has been told."""
         if self._blocks or not self._poll.poll(0):
             return
         try:

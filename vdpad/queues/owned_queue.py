@@ -31,7 +31,7 @@ class OwnedQueue:
         return self.ring.available_index
 
     def kick(self) -> None:
-        """Rings the doorbell."""
+        """Rings the doorbell, which is ours: it cannot block."""
         os.eventfd_write(self._kick, 1)
 
     async def called(self, seconds: float) -> None:

@@ -34,7 +34,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One replay's."""
+    """How far one replay has come, in memory that outlives the process where it is shared."""
 
     words: memoryview
     """Of format "Q", WORDS of them, all 0 at the start."""

@@ -79,7 +79,7 @@ class Answering:
             raise self._refusal(error, method, peer, event_of) from None
 
     def done(self, method: str) -> None:
-        """Counts what was done."""
+        """Counts a request that was answered with its result."""
         self._count(method, "ok")
 
     def refused(self, refusal: Refusal, method: object = None) -> None:

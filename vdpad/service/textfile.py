@@ -52,7 +52,7 @@ class Textfile:
         self._writer = asyncio.get_running_loop().create_task(self._write_on(), name="textfile")
 
     async def stop(self) -> None:
-        """Writes it once more."""
+        """Writes it a last time, with what has happened since."""
         self._stopping.set()
         if self._writer is not None:
             await self._writer

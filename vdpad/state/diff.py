@@ -39,7 +39,7 @@ class DifferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that differs."""
+    """A place where two states say different things."""
 
     path: str
     """Where in the states, dotted: "rss.indirection_table"."""

@@ -35,7 +35,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One virtio-net device."""
+    """What a source tells of one virtio-net device."""
 
     device: str
     """As the source names it, "0000:00:03.0"; empty where the format has no names."""

@@ -38,7 +38,7 @@ _WITHIN = {"devices": "devices", "prepare": "operation", "cancel": "operation"}
 
 
 class OverConnection:
-    """A connected stream socket."""
+    """Implements Transport over a connected stream socket, in Varlink."""
 
     def __init__(self, path: Path, interface: str = DAEMON_INTERFACE) -> None:
         """Connects.
@@ -60,7 +60,7 @@ class OverConnection:
         self._stream = Stream(connection, _PATIENCE)
 
     async def ask(self, method: str, params: Mapping[str, Any], fds: Sequence[int]) -> Any:
-        """See Transport."""
+        """As Transport has it. On cancellation the reply may still come: close the connection."""
         await self._call(method, _with_places(params, fds), fds)
         return _result(method, _parameters(await self._reply()))
 
@@ -74,7 +74,7 @@ class OverConnection:
                 return
 
     def close(self) -> None:
-        """Gives the socket up."""
+        """Closes the connection, which ends what was watched over it."""
         self._stream.close()
 
     async def _call(

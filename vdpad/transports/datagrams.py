@@ -49,7 +49,7 @@ class OverDatagrams:
         return result_of(await self._reply_to(request_id))
 
     def close(self) -> None:
-        """Gives the socket up."""
+        """Closes the socket. Nothing may be asked afterwards."""
         self._socket.close()
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:

@@ -17,4 +17,4 @@ class Transport(Protocol):
         """
 
     def close(self) -> None:
-        """Gives the socket up."""
+        """Closes the socket. Nothing may be asked afterwards."""

@@ -234,7 +234,7 @@ class MemoryRegion(NamedTuple):
 
 
 def pull_memory_region(payload: bytes) -> MemoryRegion:
-    """ADD_MEM_REG, REM_MEM_REG."""
+    """The payload of ADD_MEM_REG and REM_MEM_REG."""
     return MemoryRegion(*_REGION.unpack_from(payload, _PADDING.size))
 
 

@@ -476,7 +476,7 @@ class _Coalescing(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class CoalTxSet(_Coalescing):
-    """All transmit queues."""
+    """Interrupt moderation of all transmit queues; overwrites each queue's own."""
 
     NAME = "NOTF_COAL_TX_SET"
     CODE = (6, 0)
@@ -485,7 +485,7 @@ class CoalTxSet(_Coalescing):
 @final
 @dataclass(frozen=True, slots=True)
 class CoalRxSet(_Coalescing):
-    """All receive queues."""
+    """Interrupt moderation of all receive queues; overwrites each queue's own."""
 
     NAME = "NOTF_COAL_RX_SET"
     CODE = (6, 1)
@@ -517,7 +517,7 @@ class _QueueCoalescing(Command):
 @final
 @dataclass(frozen=True, slots=True)
 class CoalVqSet(_QueueCoalescing):
-    """Sets one queue."""
+    """Interrupt moderation of one queue, as of VQ_NOTF_COAL."""
 
     NAME = "NOTF_COAL_VQ_SET"
     CODE = (6, 2)

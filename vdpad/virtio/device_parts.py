@@ -83,7 +83,7 @@ _SHAPES: Mapping[int, _Shape] = {
 
 @dataclass(frozen=True, slots=True)
 class DevicePart:
-    """One part."""
+    """A part as its header has it, its value unread."""
 
     at: int
     """The byte at which its header begins."""

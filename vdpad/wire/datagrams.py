@@ -194,7 +194,7 @@ class AncillarySocket(socket.socket):
         return self.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def unread(self) -> int:
-        """How much is."""
+        """How much of `send_buffer` is unread."""
         fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, self._charged)
         return self._charged[0]
 

@@ -30,7 +30,7 @@ class NoCall(VdpadError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call."""
+    """A call as its message has it."""
 
     method: str
     """In full."""
@@ -55,7 +55,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallReply:
-    """A reply."""
+    """A reply as its message has it; an error is one too."""
 
     parameters: Json
     error: str | None = None

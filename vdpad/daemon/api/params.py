@@ -32,7 +32,7 @@ Deadline = Annotated[
 
 
 class CheckParams(Params):
-    """check."""
+    """What `check` takes."""
 
     state: NetState
     target: TargetParams
@@ -48,19 +48,19 @@ class StateAndTargetParams(Params):
 
 
 class PrepareParams(StateAndTargetParams):
-    """prepare."""
+    """What `prepare` takes."""
 
     committer: Annotated[Annotated[int, Field(ge=0, le=MAX_UID)] | None, OrAbsent()] = None
 
 
 class RestoreParams(StateAndTargetParams):
-    """restore."""
+    """What `restore` takes."""
 
     descriptors: DescriptorPlaces = IN_ORDER
 
 
 class CommitParams(Params):
-    """commit."""
+    """What `commit` takes."""
 
     migration: Migration
     deadline_ms: Deadline = None
@@ -68,7 +68,7 @@ class CommitParams(Params):
 
 
 class MigrationParams(Params):
-    """cancel."""
+    """What `cancel` takes."""
 
     migration: Migration
 
@@ -94,13 +94,13 @@ class StatusParams(Params):
 
 
 class WatchParams(Params):
-    """watch."""
+    """What `watch` takes."""
 
     states: States = None
 
 
 class ReleaseParams(Params):
-    """release."""
+    """What `release` takes."""
 
     device: DeviceName
 

@@ -77,7 +77,7 @@ def _of(snapshot: Snapshot) -> dict[str, Any]:
 
 
 class OperationResult(_OfOperation):
-    """A migration's restore, whole."""
+    """A migration's restore with its whole report."""
 
     report: ReportResult | None
 

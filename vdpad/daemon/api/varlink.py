@@ -29,19 +29,19 @@ ABOUT = About(vendor="vdpad", product="vdpad", version=vdpad.__version__, url="m
 
 
 class DevicesReply(Result):
-    """Devices."""
+    """What Devices replies: an object, as Varlink has no other replies."""
 
     devices: tuple[DeviceResult, ...]
 
 
 class OperationReply(Result):
-    """Prepare and Cancel."""
+    """What Prepare and Cancel reply."""
 
     operation: OperationResult
 
 
 class WatchReply(Result):
-    """Watch, each time."""
+    """What each reply of Watch holds."""
 
     operation: SummaryResult
 

@@ -31,7 +31,7 @@ class Device(Protocol):
 
     @property
     def features(self) -> FeatureSet:
-        """Those that were negotiated."""
+        """The features negotiated with the device."""
 
     @property
     def config(self) -> NetConfig:
@@ -39,7 +39,7 @@ class Device(Protocol):
 
     @property
     def geometry(self) -> RingGeometry:
-        """The CVQ's."""
+        """Where the CVQ's ring and buffers lie."""
 
     @property
     def event_idx(self) -> bool:

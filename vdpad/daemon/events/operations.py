@@ -21,7 +21,7 @@ class OfOperation(Event):
     """Its name; "" for a ring that was lent, whose device vdpad does not know."""
 
     def where(self) -> str:
-        """The target, for people."""
+        """The target as sentences name it: "vhost-vdpa vdpa0", "a lent ring"."""
         return f"{self.target} {self.device}" if self.device else f"a {self.target} ring"
 
 
@@ -112,7 +112,7 @@ class Restored(ReplayEnded):
 
 @dataclass(frozen=True, slots=True)
 class Rejected(ReplayEnded):
-    """The device refused commands."""
+    """A replay ended, and the device had refused commands of it."""
 
     NAME = "rejected"
     MESSAGE_ID = "6059d7614ca34837b10e8b30e07d6856"

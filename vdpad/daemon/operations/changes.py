@@ -102,7 +102,7 @@ def _as_told(end: Refusal) -> Refusal:
 
 
 class Changes:
-    """Tells those that watch."""
+    """Who watches, and tells them of operations that they may have to do with."""
 
     def __init__(self) -> None:
         self._watches: set[Watch] = set()

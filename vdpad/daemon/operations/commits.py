@@ -36,7 +36,7 @@ _FAILURES = {
 
 
 class Commits:
-    """Begins and ends them."""
+    """Begins commits and sees each to its end; docs/architecture.md has their way."""
 
     def __init__(
         self, timing: Replay, bookkeeping: Bookkeeping, running: RunningCommits, later: Announce

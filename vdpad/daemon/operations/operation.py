@@ -101,7 +101,7 @@ class Operation:
 
     @property
     def state(self) -> State:
-        """Where it stands."""
+        """Its state, as the API names it."""
         return self._state
 
     @property

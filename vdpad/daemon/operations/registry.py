@@ -45,7 +45,7 @@ class Registry:
         return self._all.get(migration)
 
     def newest_first(self) -> list[Operation]:
-        """All of them."""
+        """All operations; an operation that was renewed counts from then."""
         return list(reversed(self._all.values()))
 
     def by_state(self) -> dict[str, int]:

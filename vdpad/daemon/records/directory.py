@@ -57,7 +57,7 @@ class NoRecords(VdpadError):
 
 
 class Records:
-    """The directory."""
+    """The directory of records, one file for each migration, and the only one who writes there."""
 
     def __init__(self, directory: Path | None, announce: Announce = log_event) -> None:
         """Takes the directory, and makes it where it is missing.
@@ -163,11 +163,11 @@ class Records:
             self._announce(RecordLost(body.migration, why(error)))
 
     def forget(self, migration: str) -> None:
-        """Removes a record."""
+        """Removes the record of a migration, where there is one."""
         self._remove(_name(migration))
 
     def _body(self, details: Details, most_in_flight: int = 0) -> Body:
-        """The next record's."""
+        """What a record says beside its commands; each has a higher sequence than those before."""
         body = Body(sequence=self._next, most_in_flight=most_in_flight, **vars(details))
         self._next += 1
         return body

@@ -45,7 +45,7 @@ class LentTarget:
 
     @property
     def name(self) -> str:
-        """The lender knows it."""
+        """ "": only the lender knows which device the ring is of."""
         return ""
 
     @property
@@ -54,7 +54,7 @@ class LentTarget:
         return Feature.RING_EVENT_IDX in self.params.features
 
     async def look(self, guest: FeatureSet) -> "LentTarget":
-        """What the lender said."""
+        """The lender's word; nothing of the device can be looked at."""
         return self
 
     async def bring_up(self, guest: FeatureSet, migration: str) -> "LentTarget":
@@ -67,7 +67,7 @@ class LentTarget:
         return (*memory, self.geometry.descriptors - self.geometry.memory.iova)
 
     def open(self, fds: list[int]) -> ControlQueue:
-        """Maps what was lent."""
+        """Maps the ring and the buffers, from copies of the descriptors."""
         ring = self.params.ring
         return LentQueue(
             self.geometry,

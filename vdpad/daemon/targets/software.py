@@ -41,7 +41,7 @@ class SoftwareTarget:
         await self._device.stop()
 
     async def look(self, guest: FeatureSet) -> "SoftwareTarget":
-        """What was configured."""
+        """The device itself, whose settings are the daemon's."""
         return self
 
     async def bring_up(self, guest: FeatureSet, migration: str) -> "SoftwareTarget":

@@ -101,7 +101,7 @@ class AdoptedDevice:
         self._node.set_status(0)
 
     def close(self) -> None:
-        """Closes our copies."""
+        """Closes our descriptors; the device stays as it is while others have copies of them."""
         for fd in self._descriptors:
             os.close(fd)
 

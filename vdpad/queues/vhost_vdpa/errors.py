@@ -22,7 +22,7 @@ class NodeBusy(VhostVdpaError):
 
 
 class NotPermitted(VhostVdpaError):
-    """This process may not."""
+    """This process lacks the permission to open or own the device."""
 
 
 class Unsupported(VhostVdpaError):

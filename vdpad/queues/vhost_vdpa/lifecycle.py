@@ -27,7 +27,7 @@ _LOOK_AGAIN_SECONDS = 0.001
 
 
 class DevicePhase(Enum):
-    """Where a device is."""
+    """How far a device has been brought; FAILED until it is reset."""
 
     RESET = "reset"
     NEGOTIATED = "negotiated"
@@ -59,7 +59,7 @@ class Lifecycle:
 
     @property
     def phase(self) -> DevicePhase:
-        """Where the device is."""
+        """The phase that the steps taken so far have led to."""
         return self._phase
 
     @contextmanager
@@ -88,7 +88,7 @@ class Lifecycle:
             )
 
     def status(self) -> DeviceStatus:
-        """What the device says."""
+        """The status byte, which the device may change by itself (NEEDS_RESET)."""
         return DeviceStatus(self._node.get_status())
 
     def clear_status(self) -> None:

@@ -86,7 +86,7 @@ class Node:
         self._set(uapi.SET_STATUS, uapi.U8.pack(status), f"SET_STATUS {status:#x}")
 
     def get_features(self) -> FeatureSet:
-        """What the device offers."""
+        """What the device offers, whatever was negotiated."""
         return bits_of(self._get(uapi.GET_FEATURES, uapi.U64, "GET_FEATURES"))
 
     def set_features(self, features: FeatureSet) -> None:

@@ -181,7 +181,7 @@ class Endpoint:
             self._answer_or_refuse(*self._received.get_nowait())
 
     def _came(self, data: bytes, peer: Peer) -> None:
-        """A datagram was read."""
+        """Puts a datagram in the queue, or refuses it where that is full."""
         try:
             self._received.put_nowait((data, peer))
         except asyncio.QueueFull:

@@ -75,7 +75,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One client's."""
+    """A client's connection, and the place that it takes of those that there are."""
 
     stream: Stream
     place: Place

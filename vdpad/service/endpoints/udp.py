@@ -70,7 +70,7 @@ class SealedSocket(socket.socket):
 
 
 class UdpEndpoint(Endpoint):
-    """The UDP socket."""
+    """The UDP socket, for requests of other hosts that are sealed."""
 
     def __init__(
         self,

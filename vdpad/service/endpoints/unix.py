@@ -40,7 +40,7 @@ _WAITING_REPLIES = 32
 
 
 class UnixEndpoint(Endpoint):
-    """The Unix datagram socket."""
+    """The Unix datagram socket, which carries descriptors and tells who sends."""
 
     def __init__(
         self,

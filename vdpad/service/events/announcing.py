@@ -101,7 +101,7 @@ class Announcer:
         self._waiting.append((event, copy_context()))
 
     def flush(self) -> None:
-        """Tells all that waits."""
+        """Tells of all events that wait, in their order."""
         while self._waiting:
             event, context = self._waiting.popleft()
             context.run(self._tell, event)

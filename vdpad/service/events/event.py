@@ -37,7 +37,7 @@ class Event(ABC):
 
     @abstractmethod
     def sentence(self) -> str:
-        """It, for people."""
+        """What happened, as the journal's MESSAGE has it."""
 
 
 @cache

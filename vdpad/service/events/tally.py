@@ -32,7 +32,7 @@ class Tally(Generic[_Last]):
         self._next = 0.0
 
     def note(self, reason: str, last: _Last) -> None:
-        """One more."""
+        """Counts one, and tells of it at once unless something was told a moment ago."""
         self.counts[reason] += 1
         self._last = last
         now = time.monotonic()

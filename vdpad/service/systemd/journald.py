@@ -123,7 +123,7 @@ class Journald:
         return True
 
     def close(self) -> None:
-        """The end of it."""
+        """Closes the socket. Nothing may be logged afterwards."""
         self._socket.close()
 
     def msg(self, data: bytes) -> None:

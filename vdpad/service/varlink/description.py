@@ -24,7 +24,7 @@ _SCALARS = {"string": "string", "boolean": "bool", "integer": "int", "number": "
 
 @dataclass(frozen=True, slots=True)
 class MethodShape:
-    """A method."""
+    """A method as an interface describes it."""
 
     name: str
     does: str
