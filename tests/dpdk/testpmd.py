@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,14 +15,23 @@ RING_SIZE = 256
 PACKETS = 2048
 """How many packets it has buffers for."""
 
+# It may come amid the echo of a command.
+_EVENT = re.compile(r"\nPort \d+: link state change event\n")
+
 
 class Testpmd:
     """One that runs."""
 
     __test__ = False  # pytest takes it for a class of tests
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        """
+        Args:
+            process: its own; what it is told and what it says to that.
+            log: where its libraries write.
+        """
         self._process = process
+        self._log = log
         self._said = ""
         self._reading = asyncio.create_task(self._read())
         self._more = asyncio.Event()
@@ -48,7 +57,8 @@ class Testpmd:
         return found[1]
 
     async def _ended(self) -> str:
-        return f"it has ended ({await self._process.wait()}), it said {self._said!r}"
+        code, log = await self._process.wait(), self._log.read_text()
+        return f"it has ended ({code}), it said {self._said!r} and {log!r}"
 
     async def quit(self) -> None:
         """Has it end as it should."""
@@ -72,7 +82,7 @@ class Testpmd:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         while some := await self._process.stdout.read(4096):
-            self._said += some.decode()
+            self._said = _EVENT.sub("", self._said + some.decode())
             self._more.set()
         self._more.set()
 
@@ -90,29 +100,31 @@ async def run_testpmd(
         options: more of testpmd's.
     """
     virtual = f"net_virtio_user0,path={socket},queues={pairs},queue_size={RING_SIZE}{card}"
-    process = await asyncio.create_subprocess_exec(
-        *("setpriv", "--pdeathsig", "KILL", "stdbuf", "-o0", PROGRAM),
-        *("-l", "0-1", "--no-telemetry"),
-        *("--no-huge", "--no-pci", "-m", "64", "--single-file-segments", f"--vdev={virtual}"),
-        # Else `start` throws away what stands in the receive rings.
-        *(
-            "--",
-            "-i",
-            "--no-flush-rx",
-            f"--total-num-mbufs={PACKETS}",
-            f"--rxq={pairs}",
-            f"--txq={pairs}",
-        ),
-        *options,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=STDOUT,
-        # DPDK writes to a back end that is gone without MSG_NOSIGNAL, and goes on if it may.
-        restore_signals=False,
-        # Else two that run at once share a folder of the machine's.
-        env={**os.environ, "RUNTIME_DIRECTORY": str(socket.parent)},
-    )
-    running = Testpmd(process)
+    log = socket.with_name(f"{socket.name}-testpmd.log")
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *("setpriv", "--pdeathsig", "KILL", "stdbuf", "-o0", PROGRAM),
+            *("-l", "0-1", "--no-telemetry"),
+            *("--no-huge", "--no-pci", "-m", "64", "--single-file-segments", f"--vdev={virtual}"),
+            # Else `start` throws away what stands in the receive rings.
+            *(
+                "--",
+                "-i",
+                "--no-flush-rx",
+                f"--total-num-mbufs={PACKETS}",
+                f"--rxq={pairs}",
+                f"--txq={pairs}",
+            ),
+            *options,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=stderr,
+            # DPDK writes to a back end that is gone without MSG_NOSIGNAL, and goes on if it may.
+            restore_signals=False,
+            # Else two that run at once share a folder of the machine's.
+            env={**os.environ, "RUNTIME_DIRECTORY": str(socket.parent)},
+        )
+    running = Testpmd(process, log)
     try:
         yield running
     finally:
