@@ -34,8 +34,8 @@ from vdpad.wire import admitted, datagrams, keys, sealing, streams
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operating.md").read_text()
 
-# What a replay never sends: it only adds, asks nothing back, and states have no tunnels.
-_NEVER_SENT = {"VLAN_DEL", "ANNOUNCE_ACK", "NOTF_COAL_VQ_GET", "HASH_TUNNEL_SET"}
+# What a replay never sends: it only adds, and asks nothing back.
+_NEVER_SENT = {"VLAN_DEL", "ANNOUNCE_ACK", "NOTF_COAL_VQ_GET"}
 
 
 def rows(*headings: str) -> list[list[str]]:

@@ -24,6 +24,7 @@ from vdpad.virtio.commands import (
     CoalTxSet,
     CoalVqSet,
     GuestOffloadsSet,
+    HashTunnelSet,
     MacAddrSet,
     MacTableSet,
     MqHashConfig,
@@ -37,7 +38,7 @@ from vdpad.virtio.commands import (
     RxPromisc,
     VlanAdd,
 )
-from vdpad.virtio.config import HashType
+from vdpad.virtio.config import HashType, TunnelType
 from vdpad.virtio.features import FEATURES, PROVIDED_BY_VMM, TRANSPORT, Feature
 
 FEATURES_OF_SAMPLE = frozenset(map(FEATURES.bit, SAMPLE["features"]))
@@ -50,6 +51,7 @@ DEVICE = Capabilities(
     rss_max_key_size=40,
     rss_max_indirection_table_length=4,
     supported_hash_types=frozenset({HashType.IPv4, HashType.TCPv4}),
+    supported_tunnel_types=frozenset({TunnelType.VXLAN, TunnelType.GENEVE}),
 )
 
 
@@ -81,6 +83,7 @@ def test_a_whole_state_is_planned_in_the_order_that_devices_need() -> None:
         MacAddrSet(bytes.fromhex("525400123456")),
         MqPairsSet(4),
         MqRssConfig(frozenset({0, 1}), 0, (0, 1, 2, 3), 4, bytes.fromhex(KEY_HEX)),
+        HashTunnelSet(frozenset({4, 6})),
         GuestOffloadsSet(frozenset({1, 7})),
         CoalTxSet(64, 100),
         CoalRxSet(32, 50),
@@ -104,7 +107,7 @@ def test_a_hash_report_takes_the_place_of_rss() -> None:
     state = net_state(rss=..., features=features, hash_report={"hash_types": ["IPv4"], "key": "6d"})
     device = _device(features=DEVICE.features | {Feature.HASH_REPORT})
     names = [name for name, _ in _planned(state, device).counts()]
-    assert names[1:4] == ["MQ_VQ_PAIRS_SET", "MQ_HASH_CONFIG", "GUEST_OFFLOADS_SET"]
+    assert names[1:4] == ["MQ_VQ_PAIRS_SET", "MQ_HASH_CONFIG", "HASH_TUNNEL_SET"]
     assert MqHashConfig(frozenset({0}), b"\x6d") in _planned(state, device).commands
 
 
@@ -425,7 +428,25 @@ def test_every_reason_is_told_at_once() -> None:
         ("rss.indirection_table", "too-long"),
         ("rss.hash_types", "unsupported"),
         ("rss.key", "too-long"),
+        ("hash_tunnel.types", "unsupported"),
         ("coalescing.queues.8", "out-of-range"),
+    ]
+
+
+def test_tunnel_types_are_the_device_s_or_refused() -> None:
+    device = _device(supported_tunnel_types=frozenset({TunnelType.VXLAN}))
+    refused = plan(net_state(), device)
+    assert isinstance(refused, Incompatible)
+    [problem] = refused.problems
+    assert (problem.path, problem.code) == ("hash_tunnel.types", "unsupported")
+    assert problem.message.startswith("GENEVE; ")
+    assert _planned(net_state(hash_tunnel={"types": ["VXLAN"]}), device)
+    without = _device(
+        features=DEVICE.features - {Feature.HASH_TUNNEL}, supported_tunnel_types=frozenset()
+    )
+    assert _problems(net_state(), without) == [
+        ("features", "missing-feature"),
+        ("hash_tunnel", "missing-feature"),
     ]
 
 
@@ -511,6 +532,7 @@ CAPABILITIES = st.builds(
     rss_max_key_size=st.integers(0, 60),
     rss_max_indirection_table_length=st.integers(0, 256),
     supported_hash_types=st.frozensets(st.sampled_from(HashType)),
+    supported_tunnel_types=st.frozensets(st.sampled_from(TunnelType)),
 )
 
 
@@ -538,6 +560,7 @@ def test_a_device_that_has_all_takes_every_state(state: NetState) -> None:
         rss_max_key_size=255,
         rss_max_indirection_table_length=65535,
         supported_hash_types=frozenset(range(32)),
+        supported_tunnel_types=frozenset(range(32)),
     )
     assert isinstance(plan(state, device), Plan)
 

@@ -27,7 +27,7 @@ from vdpad.virtio.commands import (
     VlanAdd,
     decode_command,
 )
-from vdpad.virtio.config import HashType, cvq_index
+from vdpad.virtio.config import HashType, TunnelType, cvq_index
 from vdpad.virtio.features import FEATURES, Feature
 
 with_and_without_event_idx = pytest.mark.parametrize(
@@ -58,6 +58,7 @@ def _commands(features: Iterable[str], **parts: Any) -> tuple[Command, ...]:
         rss_max_key_size=40,
         rss_max_indirection_table_length=65535,
         supported_hash_types=frozenset(HashType),
+        supported_tunnel_types=frozenset(TunnelType),
     )
     made = plan(bare_state(features, **parts), device)
     assert isinstance(made, Plan), made

@@ -15,7 +15,7 @@ from vdpad.restore.plan import Capabilities, Plan, plan
 from vdpad.restore.program import largest_command
 from vdpad.restore.replay import Outcome
 from vdpad.state.model import NetState
-from vdpad.virtio.config import HashType, NetConfig
+from vdpad.virtio.config import HashType, NetConfig, TunnelType
 from vdpad.virtio.features import PROVIDED_BY_VMM, TRANSPORT, Feature
 
 _TABLE_SIZE = 64
@@ -41,6 +41,7 @@ def _devices(draw: st.DrawFn, state: NetState) -> SoftwareConfig:
             rss_max_key_size=MAX_KEY,
             rss_max_indirection_table_length=128,
             supported_hash_types=frozenset(HashType),
+            supported_tunnel_types=frozenset(TunnelType),
         ),
         ring_size=draw(st.sampled_from([2, 4, 8, 64, 256])),
         start_index=draw(st.integers(0, 65535)),
@@ -62,6 +63,7 @@ async def _restore(state: NetState, configured: SoftwareConfig) -> tuple[Plan, N
                 rss_max_key_size=configured.net.rss_max_key_size,
                 rss_max_indirection_table_length=configured.net.rss_max_indirection_table_length,
                 supported_hash_types=configured.net.supported_hash_types,
+                supported_tunnel_types=configured.net.supported_tunnel_types,
             ),
         )
         assert isinstance(made, Plan), made

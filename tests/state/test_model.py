@@ -185,7 +185,7 @@ def test_an_unknown_key_in_a_part_is_refused(part: str) -> None:
 
 
 def test_an_unknown_part_is_refused() -> None:
-    assert _problems(_sample_with(hash_tunnel=[])) == [("hash_tunnel", "unknown-key")]
+    assert _problems(_sample_with(rss_context=[])) == [("rss_context", "unknown-key")]
 
 
 @pytest.mark.parametrize("key", SAMPLE["rss"])
@@ -607,6 +607,7 @@ def test_faults_among_the_parts_are_told_all_at_once() -> None:
         ("mac", "not-unicast"),
         ("mac_table", "needs-feature"),
         ("vlans", "needs-feature"),
+        ("hash_tunnel", "needs-feature"),
         ("guest_offloads", "needs-feature"),
     }
 

@@ -252,13 +252,14 @@ def test_a_direction_overwrites_its_own_queues_only() -> None:
     assert list(_told(CoalRxSet(7, 8), *queues)["coalescing"]["queues"]) == ["0", "1", "2", "3"]
 
 
+def test_tunnel_types_stand_beside_what_is_hashed() -> None:
+    on, off = HashTunnelSet(frozenset({TunnelType.VXLAN})), HashTunnelSet(frozenset())
+    assert _told(on)["hash_tunnel"] == {"types": ["VXLAN"]}
+    assert _told(on, off)["hash_tunnel"] == {"types": []}
+    assert _told(on, MqPairsSet(2))["hash_tunnel"] == {"types": ["VXLAN"]}
+
+
 # --- what no state can say ---
-
-
-def test_tunnel_types_are_missing_as_long_as_there_are_any() -> None:
-    on = HashTunnelSet(frozenset({TunnelType.VXLAN}))
-    assert _missing(on, on) == ["hash_tunnel"]
-    assert _missing(on, HashTunnelSet(frozenset())) == []
 
 
 @pytest.mark.parametrize(

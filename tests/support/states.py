@@ -10,12 +10,13 @@ from vdpad.state.model import (
     Coalescing,
     CoalescingValues,
     HashReport,
+    HashTunnel,
     MacTable,
     NetState,
     Rss,
     RxModes,
 )
-from vdpad.virtio.config import GuestOffload, HashType
+from vdpad.virtio.config import GuestOffload, HashType, TunnelType
 from vdpad.virtio.features import Feature
 
 KEY_HEX = "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
@@ -36,6 +37,7 @@ SAMPLE: Mapping[str, Any] = {
         "CTRL_MAC_ADDR",
         "VQ_NOTF_COAL",
         "NOTF_COAL",
+        "HASH_TUNNEL",
         "RSS",
     ],
     "mac": "52:54:00:12:34:56",
@@ -62,6 +64,7 @@ SAMPLE: Mapping[str, Any] = {
         "max_tx_queues": 4,
         "key": KEY_HEX,
     },
+    "hash_tunnel": {"types": ["VXLAN", "GENEVE"]},
     "guest_offloads": ["GUEST_CSUM", "GUEST_TSO4"],
     "coalescing": {
         "rx": {"max_packets": 32, "max_usecs": 50},
@@ -178,6 +181,7 @@ def needed_features(parts: Mapping[str, Any]) -> set[int]:
             "vlans": Feature.CTRL_VLAN,
             "rss": Feature.RSS,
             "hash_report": Feature.HASH_REPORT,
+            "hash_tunnel": Feature.HASH_TUNNEL,
             "guest_offloads": Feature.CTRL_GUEST_OFFLOADS,
         }.items()
         if part in parts
@@ -225,6 +229,7 @@ def _parts(draw: st.DrawFn) -> dict[str, Any]:
     elif hashing == "hash_report":
         parts["hash_report"] = draw(_hash_reports())
     enabled = parts["rss"].max_tx_queues if "rss" in parts else pairs or 1
+    maybe("hash_tunnel", st.builds(HashTunnel, types=st.frozensets(st.sampled_from(TunnelType))))
     maybe("guest_offloads", _OFFLOADS)
     maybe("coalescing", _coalescings(enabled))
     return parts

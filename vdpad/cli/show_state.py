@@ -103,6 +103,8 @@ def _state(state: Json) -> Iterator[Row]:
     if "hash_report" in state:
         yield "hash report", ", ".join(state["hash_report"]["hash_types"]) or "no hash types"
         yield "hash key", state["hash_report"]["key"] or "none"
+    if "hash_tunnel" in state:
+        yield "hash tunnels", ", ".join(state["hash_tunnel"]["types"]) or "no tunnel types"
     if "guest_offloads" in state:
         yield "offloads", ", ".join(state["guest_offloads"]) or "none"
     if "coalescing" in state:

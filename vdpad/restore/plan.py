@@ -5,10 +5,11 @@ Pure. The order is the mechanism:
 1. MAC_ADDR_SET: mlx5 keys its VLAN rules on the address.
 2. MQ_VQ_PAIRS_SET: what follows names queues. Any class 4 command switches RSS off.
 3. MQ_RSS_CONFIG or MQ_HASH_CONFIG: the last class 4 command wins.
-4. GUEST_OFFLOADS_SET.
-5. Coalescing: a direction overwrites its queues, so queues come after.
-6. VLANs, then the MAC table.
-7. Receive modes: those that open the filter, then those that close it, promiscuous mode last, so
+4. HASH_TUNNEL_SET: which headers the hash of 3 is of.
+5. GUEST_OFFLOADS_SET.
+6. Coalescing: a direction overwrites its queues, so queues come after.
+7. VLANs, then the MAC table.
+8. Receive modes: those that open the filter, then those that close it, promiscuous mode last, so
    that nothing is shut out by a filter whose tables are not full yet.
 
 Values are sent even where they equal a reset default, since devices' defaults differ.
@@ -28,6 +29,7 @@ from vdpad.virtio.commands import (
     CoalVqSet,
     Command,
     GuestOffloadsSet,
+    HashTunnelSet,
     MacAddrSet,
     MacTableSet,
     MqHashConfig,
@@ -38,7 +40,7 @@ from vdpad.virtio.commands import (
     RxNoUni,
     VlanAdd,
 )
-from vdpad.virtio.config import HASH_TYPES, NetConfig
+from vdpad.virtio.config import HASH_TYPES, TUNNEL_TYPES, NetConfig
 from vdpad.virtio.features import (
     FEATURES,
     PROVIDED_BY_VMM,
@@ -66,6 +68,7 @@ class Capabilities:
     rss_max_key_size: int = 0
     rss_max_indirection_table_length: int = 0
     supported_hash_types: frozenset[int] = frozenset()
+    supported_tunnel_types: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, features: FeatureSet, config: NetConfig, largest_command: int) -> "Capabilities":
@@ -78,6 +81,7 @@ class Capabilities:
             rss_max_key_size=config.rss_max_key_size,
             rss_max_indirection_table_length=config.rss_max_indirection_table_length,
             supported_hash_types=config.supported_hash_types,
+            supported_tunnel_types=config.supported_tunnel_types,
         )
 
 
@@ -134,6 +138,7 @@ def _problems(state: NetState, device: Capabilities) -> Iterator[Problem]:
     yield from _queue_problems(state, device)
     yield from _rss_problems(state, device)
     yield from _hash_report_problems(state, device)
+    yield from _hash_tunnel_problems(state, device)
     yield from _coalescing_problems(state, device)
 
 
@@ -186,6 +191,19 @@ def _hash_report_problems(state: NetState, device: Capabilities) -> Iterator[Pro
     report = state.hash_report
     if report is not None and Feature.HASH_REPORT in device.features:
         yield from _hash_problems("hash_report", report.hash_types, report.key, device)
+
+
+def _hash_tunnel_problems(state: NetState, device: Capabilities) -> Iterator[Problem]:
+    if state.hash_tunnel is None or Feature.HASH_TUNNEL not in device.features:
+        return
+    unsupported = state.hash_tunnel.types - device.supported_tunnel_types
+    if unsupported:
+        names = TUNNEL_TYPES.sentence(unsupported)
+        yield Problem(
+            "hash_tunnel.types",
+            "unsupported",
+            f"{names}; the device does not hash over inner headers of these",
+        )
 
 
 def _hash_problems(
@@ -262,6 +280,8 @@ def _commands(state: NetState, rx: RxModes, features: FeatureSet) -> Iterator[Co
     if state.queue_pairs is not None and Feature.MQ in features:
         yield MqPairsSet(state.queue_pairs)
     yield from _hash_commands(state)
+    if state.hash_tunnel is not None:
+        yield HashTunnelSet(state.hash_tunnel.types)
     if state.guest_offloads is not None:
         yield GuestOffloadsSet(state.guest_offloads)
     yield from _coalescing_commands(state)

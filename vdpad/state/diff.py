@@ -15,6 +15,7 @@ from vdpad.state.model import (
     Coalescing,
     CoalescingValues,
     HashReport,
+    HashTunnel,
     MacTable,
     NetState,
     Rss,
@@ -22,7 +23,7 @@ from vdpad.state.model import (
 )
 from vdpad.virtio.bits import BitNames
 from vdpad.virtio.commands import format_mac
-from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES
+from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES
 from vdpad.virtio.features import FEATURES
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ def _differences(a: NetState, b: NetState) -> Differences:
     yield from _value("queue_pairs", a.queue_pairs, b.queue_pairs)
     yield from _part("rss", a.rss, b.rss, _rss)
     yield from _part("hash_report", a.hash_report, b.hash_report, _hash_report)
+    yield from _part("hash_tunnel", a.hash_tunnel, b.hash_tunnel, _hash_tunnel)
     yield from _part("guest_offloads", a.guest_offloads, b.guest_offloads, _offloads)
     yield from _part("coalescing", a.coalescing, b.coalescing, _coalescing)
 
@@ -121,6 +123,10 @@ def _rss(path: str, a: Rss, b: Rss) -> Differences:
 def _hash_report(path: str, a: HashReport, b: HashReport) -> Differences:
     yield from _names(f"{path}.hash_types", a.hash_types, b.hash_types, HASH_TYPES)
     yield from _row(f"{path}.key", a.key, b.key, "byte", "bytes", _hex)
+
+
+def _hash_tunnel(path: str, a: HashTunnel, b: HashTunnel) -> Differences:
+    yield from _names(f"{path}.types", a.types, b.types, TUNNEL_TYPES)
 
 
 def _offloads(path: str, a: frozenset[int], b: frozenset[int]) -> Differences:

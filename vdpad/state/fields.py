@@ -31,7 +31,7 @@ from vdpad.errors import VdpadError
 from vdpad.state.problems import InvalidPart, first_of, invalid
 from vdpad.virtio.bits import BitNames, UnknownName
 from vdpad.virtio.commands import format_mac
-from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES
+from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES
 from vdpad.virtio.features import FEATURES
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
@@ -278,6 +278,7 @@ Vlans = Annotated[
 ]
 FeatureNames = Annotated[frozenset[int], *_bits(FEATURES)]
 HashTypeNames = Annotated[frozenset[int], *_bits(HASH_TYPES)]
+TunnelTypeNames = Annotated[frozenset[int], *_bits(TUNNEL_TYPES)]
 OffloadNames = Annotated[frozenset[int], *_bits(GUEST_OFFLOADS)]
 
 U16 = Annotated[int, Field(ge=0, le=0xFFFF)]

@@ -27,6 +27,7 @@ from vdpad.state.fields import (
     MacAddresses,
     OffloadNames,
     OrAbsent,
+    TunnelTypeNames,
     Vlans,
     is_multicast,
 )
@@ -36,7 +37,16 @@ from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, MAX_QUEUE_PAIRS, offloads_of
 from vdpad.virtio.features import Feature
 
-__all__ = ["Coalescing", "CoalescingValues", "HashReport", "MacTable", "NetState", "Rss", "RxModes"]
+__all__ = [
+    "Coalescing",
+    "CoalescingValues",
+    "HashReport",
+    "HashTunnel",
+    "MacTable",
+    "NetState",
+    "Rss",
+    "RxModes",
+]
 
 QueuePairs = Annotated[int, Field(ge=1, le=MAX_QUEUE_PAIRS)]
 # Stops a map that is all wrong from making problems of each member.
@@ -131,6 +141,12 @@ class HashReport(Part):
             yield ("key",), "empty", f"expected a key to hash {names} with, got an empty one"
 
 
+class HashTunnel(Part):
+    """Of which encapsulations the inner headers are hashed ("Inner Header Hash")."""
+
+    types: TunnelTypeNames
+
+
 class CoalescingValues(Part):
     """When an interrupt is sent: after so many packets or so many microseconds; 0 is at once."""
 
@@ -161,6 +177,7 @@ class NetState(Part):
     queue_pairs: Annotated[QueuePairs | None, OrAbsent()] = None
     rss: Annotated[Rss | None, OrAbsent()] = None
     hash_report: Annotated[HashReport | None, OrAbsent()] = None
+    hash_tunnel: Annotated[HashTunnel | None, OrAbsent()] = None
     guest_offloads: Annotated[OffloadNames | None, OrAbsent()] = None
     coalescing: Annotated[Coalescing | None, OrAbsent()] = None
 
@@ -186,6 +203,8 @@ class NetState(Part):
             yield ("rss",), (Feature.RSS,)
         if self.hash_report is not None:
             yield ("hash_report",), (Feature.HASH_REPORT,)
+        if self.hash_tunnel is not None:
+            yield ("hash_tunnel",), (Feature.HASH_TUNNEL,)
         if self.guest_offloads is not None:
             yield ("guest_offloads",), (Feature.CTRL_GUEST_OFFLOADS,)
         if self.coalescing is not None:

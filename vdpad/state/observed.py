@@ -34,7 +34,6 @@ from vdpad.virtio.commands import (
     VlanDel,
     decode_command,
 )
-from vdpad.virtio.config import TUNNEL_TYPES
 from vdpad.virtio.features import Feature, FeatureSet
 
 Observed = dict[str, Any]
@@ -66,12 +65,9 @@ SETS: Mapping[type[Command], Mapping[str, Callable[[Any], Any]]] = {
     GuestOffloadsSet: {"guest_offloads": attrgetter("offloads")},
     CoalTxSet: {"coalescing.tx": _fields},
     CoalRxSet: {"coalescing.rx": _fields},
-    HashTunnelSet: {"hash_tunnel": attrgetter("tunnel_types")},
+    HashTunnelSet: {"hash_tunnel": lambda command: {"types": command.tunnel_types}},
 }
-"""The parts that a command tells as a whole, by their dotted paths, and their values.
-
-hash_tunnel is none that a state has.
-"""
+"""The parts that a command tells as a whole, by their dotted paths, and their values."""
 
 ADDS_TO: Mapping[type[Command], str] = {
     VlanAdd: "vlans",
@@ -116,11 +112,7 @@ def found_from(observed: Observed, lost: Iterable[Missing], features: FeatureSet
         features: the negotiated ones.
     """
     notes = [*_resolve_rss(observed), *_resolve_mac_table(observed)]
-    missing = [
-        *_resolve_pairs(observed, features),
-        *_resolve_vlans(observed),
-        *_resolve_tunnel(observed),
-    ]
+    missing = [*_resolve_pairs(observed, features), *_resolve_vlans(observed)]
     by_part = {each.part: each for each in (*missing, *lost)}
     return found_of(
         {"features": features, **observed},
@@ -147,14 +139,6 @@ def _resolve_mac_table(observed: Observed) -> tuple[str, ...]:
     lists = mac_lists(table["unicast"], table["multicast"])
     observed["mac_table"] = {**table, "unicast": lists.unicast, "multicast": lists.multicast}
     return lists.notes
-
-
-def _resolve_tunnel(observed: Observed) -> list[Missing]:
-    types = observed.pop("hash_tunnel", None)
-    if not types:
-        return []
-    names = TUNNEL_TYPES.sentence(types)
-    return [Missing("hash_tunnel", f"a state does not say that {names} hash over inner headers")]
 
 
 def _resolve_pairs(observed: Observed, features: FeatureSet) -> list[Missing]:

@@ -188,7 +188,7 @@ class Recorder:
             match name:
                 case "mac" | "queue_pairs" | "guest_offloads":
                     self._parts[name] = value
-                case "mac_table" | "rss" | "hash_report":
+                case "mac_table" | "rss" | "hash_report" | "hash_tunnel":
                     self._parts[name] = _present(value)
                 case "rx":
                     self._parts |= {f"rx.{mode}": on for mode, on in _present(value).items()}

@@ -37,7 +37,7 @@ from vdpad.virtio.commands import (
     VlanAdd,
     VlanDel,
 )
-from vdpad.virtio.config import GuestOffload, HashType, NetConfig
+from vdpad.virtio.config import GuestOffload, HashType, NetConfig, TunnelType
 from vdpad.virtio.features import Feature
 
 CONFIG = NetConfig(
@@ -46,6 +46,7 @@ CONFIG = NetConfig(
     rss_max_key_size=40,
     rss_max_indirection_table_length=128,
     supported_hash_types=frozenset({HashType.IPv4, HashType.TCPv4}),
+    supported_tunnel_types=frozenset({TunnelType.VXLAN}),
 )
 KEY = bytes(range(40))
 RSS = MqRssConfig(frozenset({HashType.IPv4}), 1, (0, 1, 2, 3), 4, KEY)
@@ -134,7 +135,7 @@ ONE_OF_EACH: list[Command] = [
     CoalTxSet(1, 1),
     CoalRxSet(1, 1),
     CoalVqSet(0, 1, 1),
-    HashTunnelSet(frozenset({1})),
+    HashTunnelSet(frozenset({TunnelType.VXLAN})),
     AnnounceAck(),
 ]
 

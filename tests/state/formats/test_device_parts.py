@@ -83,7 +83,13 @@ VECTORS = {
 
 one_vector = pytest.mark.parametrize("vector", VECTORS.values(), ids=list(VECTORS))
 
-UNTOLD = ["guest_offloads", "coalescing.rx", "coalescing.tx", "coalescing.queues"]
+UNTOLD = [
+    "hash_tunnel",
+    "guest_offloads",
+    "coalescing.rx",
+    "coalescing.tx",
+    "coalescing.queues",
+]
 
 
 def paths(missing: tuple[Missing, ...]) -> list[str]:
@@ -151,7 +157,7 @@ def test_the_state_of_the_api_s_page_has_these_bytes() -> None:
 
 def test_these_bytes_are_the_state_of_the_api_s_page() -> None:
     found = decode(SAMPLE)
-    assert found.state == net_state(guest_offloads=..., coalescing=...)
+    assert found.state == net_state(hash_tunnel=..., guest_offloads=..., coalescing=...)
     assert paths(found.missing) == UNTOLD
     assert (found.device, found.notes, found.about) == ("", (), ())
 
@@ -178,6 +184,7 @@ def test_these_bytes_are_the_state_of_the_api_s_page() -> None:
             "coalescing.queues",
         ),
         (["CTRL_GUEST_OFFLOADS"], {"guest_offloads": []}, "guest_offloads"),
+        (["HASH_TUNNEL"], {"hash_tunnel": {"types": []}}, "hash_tunnel"),
         (["CTRL_RX"], {"rx": {"alluni": False}}, "rx.alluni"),
         ([], {"queue_pairs": 1}, "queue_pairs"),
     ],
@@ -542,8 +549,10 @@ def test_a_plan_of_what_comes_back_does_what_a_plan_of_the_state_does(state: Net
         rss_max_key_size=255,
         rss_max_indirection_table_length=65536,
         supported_hash_types=frozenset(range(32)),
+        supported_tunnel_types=frozenset(range(32)),
     )
-    without = state.model_copy(update={"guest_offloads": None, "coalescing": None})
+    untold = ("hash_tunnel", "guest_offloads", "coalescing")
+    without = state.model_copy(update=dict.fromkeys(untold))
     there, back = plan(without, device), plan(found.state, device)
     assert isinstance(there, Plan)
     assert isinstance(back, Plan)

@@ -7,7 +7,7 @@ from vdpad.queues.control_queue import ControlQueue, Lent
 from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.program import check_room, largest_command
-from vdpad.virtio.config import NetConfig
+from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.split_ring import BadGeometry, Region, RingGeometry
 
@@ -38,7 +38,8 @@ class LentTarget:
             BadLend: the geometry makes no sense.
         """
         geometry = _geometry(params)
-        config = NetConfig(**dict(params.config))
+        # Of tunnels a lender says nothing, so that only the device refuses some.
+        config = NetConfig(**dict(params.config), supported_tunnel_types=frozenset(TunnelType))
         return cls(
             params, geometry, Capabilities.of(params.features, config, largest_command(geometry))
         )

@@ -13,7 +13,7 @@ from vdpad.restore.program import largest_command
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import FileNotWritten
 from vdpad.service.textfile import write_whole
-from vdpad.virtio.config import NetConfig
+from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
 
 
@@ -86,6 +86,7 @@ def _software_config(settings: Software) -> SoftwareConfig:
             rss_max_key_size=settings.rss_max_key_size,
             rss_max_indirection_table_length=settings.rss_max_indirection_table_length,
             supported_hash_types=settings.supported_hash_types,
+            supported_tunnel_types=frozenset(TunnelType),
         ),
         ring_size=settings.ring_size,
         start_index=settings.start_index,

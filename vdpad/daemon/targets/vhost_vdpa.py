@@ -16,7 +16,7 @@ from vdpad.queues.vhost_vdpa.errors import NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import control_geometry
 from vdpad.restore.plan import DoesNotFit, missing_features
 from vdpad.restore.terms import DeviceTerms, Terms
-from vdpad.virtio.config import HashType, NetConfig
+from vdpad.virtio.config import HashType, NetConfig, TunnelType
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
 
@@ -26,6 +26,7 @@ _NOT_TOLD = NetConfig(
     rss_max_key_size=0xFF,
     rss_max_indirection_table_length=0xFFFF,
     supported_hash_types=frozenset(HashType),
+    supported_tunnel_types=frozenset(TunnelType),
 )
 
 
@@ -82,4 +83,5 @@ def _net_config(config: VdpaConfig) -> NetConfig:
         rss_max_key_size=_NOT_TOLD.rss_max_key_size,
         rss_max_indirection_table_length=_NOT_TOLD.rss_max_indirection_table_length,
         supported_hash_types=_NOT_TOLD.supported_hash_types,
+        supported_tunnel_types=_NOT_TOLD.supported_tunnel_types,
     )

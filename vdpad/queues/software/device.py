@@ -30,6 +30,7 @@ from vdpad.virtio.config import (
     MIN_RSS_TABLE_LENGTH,
     HashType,
     NetConfig,
+    TunnelType,
 )
 from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
@@ -69,6 +70,7 @@ class SoftwareConfig:
             rss_max_key_size=MIN_RSS_KEY_SIZE,
             rss_max_indirection_table_length=MIN_RSS_TABLE_LENGTH,
             supported_hash_types=frozenset(HashType),
+            supported_tunnel_types=frozenset(TunnelType),
         )
     )
     ring_size: int = 64

@@ -30,6 +30,7 @@ from vdpad.virtio.config import (
     MIN_RSS_TABLE_LENGTH,
     HashType,
     NetConfig,
+    TunnelType,
     cvq_index,
     push_config,
 )
@@ -73,6 +74,7 @@ LOOP_CONFIG = NetConfig(
     rss_max_key_size=MIN_RSS_KEY_SIZE,
     rss_max_indirection_table_length=MIN_RSS_TABLE_LENGTH,
     supported_hash_types=frozenset(HashType),
+    supported_tunnel_types=frozenset(TunnelType),
 )
 """What its config space says."""
 

@@ -38,7 +38,7 @@ from vdpad.virtio.commands import (
     decode_command,
     format_mac,
 )
-from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, NetConfig, offloads_of
+from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES, NetConfig, offloads_of
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet, commanded
 
 _MAC_TABLE_SIZE = 64  # both halves together
@@ -131,6 +131,8 @@ class NetDevice:
             shown["queue_pairs"] = now.pairs
         if Feature.CTRL_GUEST_OFFLOADS in features:
             shown["guest_offloads"] = GUEST_OFFLOADS.names(now.offloads)
+        if Feature.HASH_TUNNEL in features:
+            shown["hash_tunnel"] = {"types": TUNNEL_TYPES.names(now.tunnel_types)}
         return shown | self._shown_hashing() | self._shown_coalescing()
 
     # --- shown ---
@@ -269,4 +271,6 @@ class NetDevice:
         self._now.queue_coalescing[command.queue] = (command.max_packets, command.max_usecs)
 
     def _hash_tunnel(self, command: HashTunnelSet) -> None:
+        if command.tunnel_types - self._config.supported_tunnel_types:
+            raise _Refused
         self._now.tunnel_types = command.tunnel_types

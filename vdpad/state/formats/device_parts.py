@@ -9,10 +9,10 @@ it takes each setting by itself: one that is not known, or that the guest's feat
 is left out and named, so that the rest is not lost. One that is not known but marked as optional is
 passed over: a device works the same without it.
 
-There is no part for guest offloads and coalescing, and no flag for a MAC table that overflowed.
-encode names them all. Without its flag a table would shut out what the source let through, so
-encode has the receive mode on that lets it through, as a plan of the state would. decode cannot
-tell a table that overflowed from one that did not.
+There is no part for tunnel types, guest offloads and coalescing, and no flag for a MAC table that
+overflowed. encode names them all. Without its flag a table would shut out what the source let
+through, so encode has the receive mode on that lets it through, as a plan of the state would.
+decode cannot tell a table that overflowed from one that did not.
 
 Sources: virtio 1.4, "Device parts order" (admin-cmds-device-parts.tex) and the network device's
 "Device parts" (device-types/net/description.tex).
@@ -46,6 +46,7 @@ _MAX_NAMED = 64
 
 # What a guest with these features may have set and no part tells.
 _UNTOLD = (
+    ("hash_tunnel", Feature.HASH_TUNNEL),
     ("guest_offloads", Feature.CTRL_GUEST_OFFLOADS),
     ("coalescing.rx", Feature.NOTF_COAL),
     ("coalescing.tx", Feature.NOTF_COAL),
@@ -126,7 +127,13 @@ def _unpermitted(path: str, command: type[Command], lacked: Feature) -> Missing:
 
 def _uncarried(state: NetState) -> Iterator[Missing]:
     coalescing = state.coalescing or Coalescing()
-    values = (state.guest_offloads, coalescing.rx, coalescing.tx, coalescing.queues or None)
+    values = (
+        state.hash_tunnel,
+        state.guest_offloads,
+        coalescing.rx,
+        coalescing.tx,
+        coalescing.queues or None,
+    )
     for (path, _), value in zip(_UNTOLD, values, strict=True):
         if value is not None:
             yield Missing(path, "device parts have no part for it")

@@ -144,6 +144,7 @@ def _untold(features: FeatureSet) -> Iterator[Missing]:
     for feature, part in (
         (Feature.RSS, "rss"),
         (Feature.HASH_REPORT, "hash_report"),
+        (Feature.HASH_TUNNEL, "hash_tunnel"),
         (Feature.CTRL_GUEST_OFFLOADS, "guest_offloads"),
     ):
         if feature in features:

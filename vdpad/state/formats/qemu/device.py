@@ -170,6 +170,7 @@ def _hashing(tail: NetTail, settable: FeatureSet) -> dict[str, Any]:
 
 def _missing(features: FeatureSet) -> Iterator[Missing]:
     for feature, parts in (
+        (Feature.HASH_TUNNEL, ("hash_tunnel",)),
         (Feature.NOTF_COAL, ("coalescing.rx", "coalescing.tx")),
         (Feature.VQ_NOTF_COAL, ("coalescing.queues",)),
     ):
