@@ -36,6 +36,7 @@ _PADDING = struct.Struct("=Q")
 _REGIONS = struct.Struct("=II")
 _CONFIG = struct.Struct("=III")
 _STATE_TRANSFER = struct.Struct("=II")
+_LOG_AREA = struct.Struct("=QQ")
 
 U64_SIZE = _U64.size
 VRING_STATE_SIZE = _VRING_STATE.size
@@ -43,7 +44,7 @@ VRING_ADDRESSES_SIZE = _VRING_ADDRESSES.size
 MEMORY_REGION_SIZE = _PADDING.size + _REGION.size
 CONFIG_HEADER_SIZE = _CONFIG.size
 STATE_TRANSFER_SIZE = _STATE_TRANSFER.size
-LOG_AREA_SIZE = 16
+LOG_AREA_SIZE = _LOG_AREA.size
 INFLIGHT_SIZES = (20, 24)
 """Without and with the padding that C puts behind its last two words."""
 
@@ -283,6 +284,25 @@ def pull_config(payload: bytes) -> ConfigSpace:
 def push_config(config: ConfigSpace) -> bytes:
     """The same as bytes."""
     return _CONFIG.pack(config.offset, len(config.data), config.flags) + config.data
+
+
+class LogArea(NamedTuple):
+    """Where the dirty log lies in the file that rides on the message."""
+
+    size: int
+    """Bytes."""
+    offset: int
+    """Of its first byte."""
+
+
+def pull_log_area(payload: bytes) -> LogArea:
+    """SET_LOG_BASE."""
+    return LogArea(*_LOG_AREA.unpack(payload))
+
+
+def push_log_area(area: LogArea) -> bytes:
+    """The same as bytes."""
+    return _LOG_AREA.pack(*area)
 
 
 class StateTransfer(NamedTuple):
