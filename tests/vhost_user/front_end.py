@@ -34,7 +34,11 @@ MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ = (1 << bit for bit in range(6)
 CONFIG, INFLIGHT_SHMFD, RESET, SLOTS, STATUS, DEVICE_STATE = (
     1 << bit for bit in (9, 12, 13, 15, 16, 19)
 )
-ALL_SERVED = MQ | REPLY_ACK | BACKEND_REQ | CONFIG | RESET | SLOTS | STATUS | DEVICE_STATE
+ALL_SERVED = (
+    MQ | LOG_SHMFD | REPLY_ACK | BACKEND_REQ | CONFIG | RESET | SLOTS | STATUS | DEVICE_STATE
+)
+LOG_ALL = 1 << 26
+"""VHOST_F_LOG_ALL, as a mask."""
 
 HEADER = struct.Struct("=III")
 GUARD = 10.0
@@ -51,9 +55,16 @@ def state(index: int, number: int) -> bytes:
     return struct.pack("=II", index, number)
 
 
-def addresses(index: int, descriptors: int, used: int, available: int, flags: int = 0) -> bytes:
+def addresses(
+    index: int, descriptors: int, used: int, available: int, flags: int = 0, log: int = 0
+) -> bytes:
     """A vring address description."""
-    return struct.pack("=IIQQQQ", index, flags, descriptors, used, available, 0)
+    return struct.pack("=IIQQQQ", index, flags, descriptors, used, available, log)
+
+
+def log_area(size: int, offset: int = 0) -> bytes:
+    """A log description."""
+    return struct.pack("=QQ", size, offset)
 
 
 def region(guest: int, size: int, user: int, offset: int) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from vdpad.errors import VdpadError
 from vdpad.vhost_user.device import Start
+from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.features import Feature, FeatureSet
 
@@ -52,6 +53,7 @@ class RecordingDevice:
         self.bases: dict[int, int] = {}
         """What a stop tells; a ring that is not in here stays where it began."""
         self.mapped: list[MappedRegion] = []
+        self.marks_in: DirtyLog | None = None
         self.state = b""
         self.waits_for_state = False
         """Whether it loads, and there is nothing to read and no end either."""
@@ -97,6 +99,10 @@ class RecordingDevice:
 
     async def set_call(self, index: int, call: int | None) -> None:
         await self._asked("set_call", f"{index}")
+
+    async def log(self, log: DirtyLog | None) -> None:
+        await self._asked("log", "on" if log is not None else "off")
+        self.marks_in = log
 
     async def stop(self) -> Mapping[int, int]:
         assert self.started is not None

@@ -191,7 +191,7 @@ LIES: dict[str, Step] = {
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_lie_is_told_and_nothing_comes_of_it(served: Served, lie: str) -> None:
     front_end = served.front_end
-    await front_end.negotiate(TAKEN)
+    await front_end.negotiate(TAKEN, protocol=ALL_SERVED & ~page.LOG_SHMFD)
     await front_end.share_memory()
     before = [*served.session.vrings], served.session.state, [*served.device.did]
     assert await LIES[lie](front_end) == 1
@@ -205,7 +205,7 @@ async def test_a_lie_is_told_and_nothing_comes_of_it(served: Served, lie: str) -
 async def test_a_lie_that_cannot_be_told_closes_the_connection(lie: str) -> None:
     async with serving(RecordingDevice()) as served:
         front_end = served.front_end
-        await front_end.negotiate(TAKEN, protocol=ALL_SERVED & ~page.REPLY_ACK)
+        await front_end.negotiate(TAKEN, protocol=ALL_SERVED & ~page.REPLY_ACK & ~page.LOG_SHMFD)
         await front_end.send(page.ADD_MEM_REG, _MEMORY, [front_end.memory.fd])
         with pytest.raises(ConnectionError):
             await LIES[lie](front_end)
@@ -318,7 +318,7 @@ async def test_a_second_front_end_is_turned_away(tmp_path: Path) -> None:
         assert front_ends.session is None
         serving = asyncio.create_task(front_ends.serve_next(listener))
         async with await connect(path) as third:
-            assert await third.number(page.GET_FEATURES) == TAKEN
+            assert await third.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
         await asyncio.wait_for(serving, GUARD)
 
 
@@ -337,7 +337,7 @@ async def test_one_that_comes_while_the_last_is_cleaned_up_after_waits(tmp_path:
             device.gate.set()
             await asyncio.wait_for(serving, GUARD)
             serving = asyncio.create_task(front_ends.serve_next(listener))
-            assert await second.number(page.GET_FEATURES) == TAKEN
+            assert await second.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
         await asyncio.wait_for(serving, GUARD)
 
 

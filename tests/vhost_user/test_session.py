@@ -49,7 +49,7 @@ async def running(served: Served) -> FrontEnd:
 
 async def test_what_is_offered(served: Served) -> None:
     served.device.can_move = False
-    assert await served.front_end.number(page.GET_FEATURES) == TAKEN
+    assert await served.front_end.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
     offered = await served.front_end.number(page.GET_PROTOCOL_FEATURES)
     assert offered == ALL_SERVED & ~page.DEVICE_STATE
 
@@ -62,12 +62,15 @@ async def test_features_that_no_session_can_serve_are_left_out(served: Served) -
 
 
 async def test_features_that_were_not_offered(served: Served) -> None:
-    await served.front_end.negotiate(TAKEN)
+    served_to_it = ALL_SERVED & ~page.LOG_SHMFD
+    await served.front_end.negotiate(TAKEN, served_to_it)
     for wrong in (1 << 26, 1 << Feature.ACCESS_PLATFORM, 1 << 63):
         assert await served.front_end.acked(page.SET_FEATURES, u64(TAKEN | wrong)) != 0
     assert served.session.features == FEATURES
     assert "LOG_ALL" in served.refusals[0] or "bit_26" in served.refusals[0]
-    assert await served.front_end.acked(page.SET_PROTOCOL_FEATURES, u64(ALL_SERVED | 2)) != 0
+    assert (
+        await served.front_end.acked(page.SET_PROTOCOL_FEATURES, u64(ALL_SERVED | page.RARP)) != 0
+    )
 
 
 async def test_the_queues_and_the_slots(served: Served) -> None:
@@ -316,7 +319,7 @@ async def test_addresses_are_told_again_but_not_others(served: Served) -> None:
     await front_end.done(page.SET_VRING_ADDR, page.addresses(0, at, at + 1024, at + 512))
     moved = page.addresses(0, at, at + 2048, at + 512)
     assert await front_end.acked(page.SET_VRING_ADDR, moved) != 0
-    logged = page.addresses(0, at, at + 1024, at + 512, flags=1)
+    logged = page.addresses(0, at, at + 1024, at + 512, flags=2)
     assert await front_end.acked(page.SET_VRING_ADDR, logged) != 0
     assert served.device.did == []
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
@@ -100,6 +101,17 @@ class VhostUserDevice(Protocol):
 
     async def set_call(self, index: int, call: int | None) -> None:
         """Calls by another descriptor from now on; the one before is closed afterwards."""
+
+    async def log(self, log: DirtyLog | None) -> None:
+        """Marks all that is written to the guest's memory in this log from now on, or no more.
+
+        It may come while the device runs and while it is stopped, and holds over stops and starts.
+        What was written before a stop is marked when `stop` returns or raises.
+
+        Args:
+            log: the session's, until another takes its place or none does; what was handed over to
+                the one before is marked there when this returns. Its bits cover all memory.
+        """
 
     async def stop(self) -> Mapping[int, int]:
         """Stops a device that runs, and lets go of memory's stretches and of all descriptors.

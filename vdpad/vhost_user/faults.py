@@ -4,6 +4,8 @@
   so the connection is closed.
 - `NotServed`: a message that is well formed, and cannot be served now. The front end is told where
   the protocol has a way to; else the connection is closed, since it would go on as if it were done.
+- `NotTold`: the same, of what front ends take for done whatever they are told. So the connection is
+  closed.
 - `FrontEndGone`: nobody is there to be told anything.
 - `NoMeans`: it is the system that does not give what serving takes.
 
@@ -30,6 +32,10 @@ class BadMessage(VhostUserError, ValueError):
 
 class NotServed(VhostUserError):
     """The front end asks for what cannot be, or cannot be now."""
+
+
+class NotTold(NotServed):
+    """The front end asks for what cannot be, and would go on as if it were."""
 
 
 class FrontEndGone(VhostUserError):

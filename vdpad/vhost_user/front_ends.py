@@ -19,11 +19,11 @@ from vdpad.errors import VdpadError, why
 from vdpad.vhost_user import messages
 from vdpad.vhost_user.channel import Channel, FrontEndMessage, hang_up
 from vdpad.vhost_user.device import VhostUserDevice
-from vdpad.vhost_user.faults import FrontEndGone, NotServed, means
+from vdpad.vhost_user.faults import FrontEndGone, NotServed, NotTold, means
 from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
 from vdpad.vhost_user.requests import serve
 from vdpad.vhost_user.session import Session
-from vdpad.vhost_user.shapes import SHAPES
+from vdpad.vhost_user.shapes import SHAPES, Shape
 from vdpad.wire.readiness import readable
 
 _DONE = 0
@@ -152,12 +152,13 @@ def _refusal(session: Session, message: FrontEndMessage, error: VdpadError) -> b
     Raises:
         NotServed: there is no way to.
     """
-    shape = SHAPES.get(message.request)
-    if shape is not None and shape.refusal is not None:
-        return shape.refusal(message.payload)
-    replies = shape is not None and shape.replies
-    if not replies and _acknowledges(session, message):
-        return push_u64(_NOT_DONE)
+    shape = SHAPES.get(message.request, Shape())
+    replies = shape.replies or shape.replies_with in session.protocol_features
+    if not isinstance(error, NotTold):
+        if replies and shape.refusal is not None:
+            return shape.refusal(message.payload)
+        if not replies and _acknowledges(session, message):
+            return push_u64(_NOT_DONE)
     raise NotServed(
         f"{request_name(message.request)} was not served, and the connection closed, as there is "
         f"no other way to say so: {error}"

@@ -83,6 +83,11 @@ class MemoryTable:
         """All regions, in the order in which they came; the table may be changed meanwhile."""
         return iter(list(self._mapped))
 
+    @property
+    def end(self) -> int:
+        """The first guest address behind all memory; 0 where there is none."""
+        return max((mapped.guest.end for mapped in self._mapped), default=0)
+
     def check(self, region: MemoryRegion) -> None:
         """Refuses a region that could not be added now, before anything is mapped.
 

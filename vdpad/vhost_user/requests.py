@@ -9,12 +9,13 @@ Source: QEMU's docs/interop/vhost-user.rst, "Front-end message types".
 from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import NamedTuple
 
-from vdpad.vhost_user import messages
+from vdpad.vhost_user import memory_logging, messages
 from vdpad.vhost_user.channel import FrontEndMessage
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.memory_table import MAX_REGIONS
 from vdpad.vhost_user.messages import (
     FrontEndRequest,
+    ProtocolFeature,
     VringState,
     push_u64,
     request_name,
@@ -52,15 +53,24 @@ async def serve(session: Session, message: FrontEndMessage) -> bytes | None:
 
 
 async def _get_features(session: Session, _message: FrontEndMessage) -> bytes:
-    return push_u64(mask_of(session.offered | {messages.PROTOCOL_FEATURES}))
+    ours = {messages.PROTOCOL_FEATURES}
+    if memory_logging.is_offered(session.protocol_features):
+        ours.add(messages.LOG_ALL)
+    return push_u64(mask_of(session.offered | ours))
 
 
 async def _set_features(session: Session, message: FrontEndMessage) -> None:
     wanted = bits_of(messages.pull_u64(message.payload))
+    logged = messages.LOG_ALL in wanted
+    if logged:
+        session.logging.check_wanted(
+            session.protocol_features, running=session.state is SessionState.RUNNING
+        )
     session.agree(
-        wanted - {messages.PROTOCOL_FEATURES},
+        wanted - {messages.PROTOCOL_FEATURES, messages.LOG_ALL},
         enables_rings=messages.PROTOCOL_FEATURES in wanted,
     )
+    await session.logging.want(logged)
 
 
 async def _get_protocol_features(session: Session, _message: FrontEndMessage) -> bytes:
@@ -139,6 +149,11 @@ async def _check_device_state(session: Session, _message: FrontEndMessage) -> by
 # --- memory ---
 
 
+async def _set_log_base(session: Session, message: FrontEndMessage) -> bytes:
+    await session.logging.set_base(message.payload, message.attached)
+    return push_u64(0)
+
+
 async def _get_max_mem_slots(_session: Session, _message: FrontEndMessage) -> bytes:
     return push_u64(MAX_REGIONS)
 
@@ -175,9 +190,10 @@ async def _set_vring_addr(session: Session, message: FrontEndMessage) -> None:
     addresses = messages.pull_vring_addresses(message.payload)
     index = addresses.vring
     session.vrings.check_index(index)
-    if addresses.flags:
+    if addresses.flags & ~_served_flags(session):
         raise NotServed(
-            f"ring {index}: expected no logging of writes, got flags {addresses.flags:#x}"
+            f"ring {index}: expected VRING_LOG at most, and with LOG_SHMFD, got flags "
+            f"{addresses.flags:#x}"
         )
     session.set_parts(index, addresses.descriptors, addresses.available, addresses.used)
 
@@ -200,6 +216,10 @@ async def _set_vring_enable(session: Session, message: FrontEndMessage) -> None:
     if number not in (0, 1):
         raise NotServed(f"ring {index}: expected 1 or 0 to enable it or not, got {number}")
     await session.enable(index, bool(number))
+
+
+def _served_flags(session: Session) -> int:
+    return messages.VRING_LOG if ProtocolFeature.LOG_SHMFD in session.protocol_features else 0
 
 
 def _vring_state(session: Session, message: FrontEndMessage) -> VringState:
@@ -239,6 +259,7 @@ _RULES: Mapping[int, _Rule] = {
     FrontEndRequest.SET_OWNER: _Rule(_do_nothing),
     FrontEndRequest.RESET_OWNER: _Rule(_do_nothing),
     FrontEndRequest.SET_MEM_TABLE: _Rule(_set_mem_table),
+    FrontEndRequest.SET_LOG_BASE: _Rule(_set_log_base),
     FrontEndRequest.SET_VRING_NUM: _Rule(_set_vring_num, _AGREED),
     FrontEndRequest.SET_VRING_ADDR: _Rule(_set_vring_addr, _SET_UP),
     FrontEndRequest.SET_VRING_BASE: _Rule(_set_vring_base, _AGREED),

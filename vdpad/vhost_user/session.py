@@ -23,8 +23,8 @@ While the device is stopped nothing is said to the front end of our own accord; 
 space changed meanwhile is told when it runs again.
 
 SET_FEATURES with the features that the driver has is no renegotiation, and touches no device that
-runs. Dirty memory is not logged here, so LOG_ALL is not offered and SET_LOG_BASE is refused; how a
-front end is told what is not served, front_ends.py says.
+runs; with LOG_ALL or without it, memory is logged or not (memory_logging.py). How a front end is
+told what is not served, front_ends.py says.
 
 Source: QEMU's docs/interop/vhost-user.rst; the order that front ends keep is QEMU's, DPDK's and
 crosvm's.
@@ -39,6 +39,7 @@ from vdpad.vhost_user.channel import Attached, FrontEnd
 from vdpad.vhost_user.device import Start, VhostUserDevice
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.guest_regions import GuestRegions
+from vdpad.vhost_user.memory_logging import MemoryLogging
 from vdpad.vhost_user.messages import MemoryRegion, ProtocolFeature
 from vdpad.vhost_user.transfer import Gone, Transfer
 from vdpad.vhost_user.vrings import GuestVrings
@@ -49,6 +50,7 @@ from vdpad.virtio.split_ring import Region
 SERVED = frozenset(
     {
         ProtocolFeature.MQ,
+        ProtocolFeature.LOG_SHMFD,
         ProtocolFeature.REPLY_ACK,
         ProtocolFeature.BACKEND_REQ,
         ProtocolFeature.CONFIG,
@@ -60,8 +62,8 @@ SERVED = frozenset(
 )
 """The protocol features of a session; DEVICE_STATE where the device can move."""
 
-# Dirty memory is not logged, nor are addresses translated by an IOMMU of the front end's; and
-# bit 30 is the protocol's own. GET_FEATURES has 64 bits.
+# Bits 26 and 30 are the protocol's own, and addresses are not translated by an IOMMU of the front
+# end's. GET_FEATURES has 64 bits.
 _LEFT_OUT: FeatureSet = frozenset(
     {messages.LOG_ALL, messages.PROTOCOL_FEATURES, Feature.ACCESS_PLATFORM}
 )
@@ -111,6 +113,8 @@ class Session:
         self._enables_rings = True
         """Whether rings are enabled by messages: PROTOCOL_FEATURES was taken."""
         self._regions = GuestRegions(device)
+        self.logging = MemoryLogging(device, self._regions.table)
+        """Of what is written to the guest's memory."""
         self._running: frozenset[int] = frozenset()
         """The rings that the device runs with."""
         self._back_channel: BackChannel | None = None
@@ -126,6 +130,7 @@ class Session:
         async with AsyncExitStack() as stack:
             stack.callback(self.vrings.close)
             stack.push_async_callback(self._regions.release)
+            stack.push_async_callback(self.logging.end)
             stack.push_async_callback(self._stop)
             stack.push_async_callback(self.transfer.close)
             if self._back_channel is not None:
@@ -192,6 +197,7 @@ class Session:
     async def reset(self) -> None:
         """RESET_DEVICE. What the front end itself has given stays: memory and descriptors."""
         await self._stop()
+        await self.logging.end()
         await self.device.reset()
         self.vrings.reset()
         self.status = 0
@@ -271,6 +277,7 @@ class Session:
 
     async def add_memory(self, region: MemoryRegion, attached: Attached) -> None:
         """ADD_MEM_REG."""
+        self.logging.check_covered(region.guest_address + region.size)
         await self._regions.add(region, attached)
 
     async def remove_memory(self, region: MemoryRegion) -> None:
@@ -279,6 +286,8 @@ class Session:
 
     async def replace_memory(self, regions: list[MemoryRegion], attached: Attached) -> None:
         """SET_MEM_TABLE."""
+        for region in regions:
+            self.logging.check_covered(region.guest_address + region.size)
         await self._regions.replace(regions, attached, self._in_use())
 
     def _in_use(self) -> list[Region]:

@@ -38,6 +38,8 @@ class Shape:
     """Without it, it is not served."""
     replies: bool = False
     """Whether it has a reply of its own, NEED_REPLY or not."""
+    replies_with: ProtocolFeature | None = None
+    """It has one for who has acknowledged this."""
     refusal: Callable[[bytes], bytes] | None = None
     """That reply where it is not served; None where the protocol has no word for it."""
 
@@ -92,6 +94,8 @@ SHAPES: Mapping[int, Shape] = {
         sizes=(messages.U64_SIZE, messages.LOG_AREA_SIZE),
         descriptors=_at_most_one,
         needs=ProtocolFeature.LOG_SHMFD,
+        replies_with=ProtocolFeature.LOG_SHMFD,
+        refusal=_failed,
     ),
     FrontEndRequest.SET_VRING_NUM: _VRING_STATE,
     FrontEndRequest.SET_VRING_ADDR: Shape(sizes=(messages.VRING_ADDRESSES_SIZE,)),

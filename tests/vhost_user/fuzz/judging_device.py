@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tests.vhost_user.recording_device import RecordingDevice
 from vdpad.errors import VdpadError
 from vdpad.vhost_user.device import GuestVring, Start
+from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.split_ring import Region
@@ -61,6 +62,13 @@ class JudgingDevice(RecordingDevice):
         assert index in self._vrings
         assert call is None or os.fstat(call)
         await super().set_call(index, call)
+
+    async def log(self, log: DirtyLog | None) -> None:
+        if log is not None:
+            for mapped in self.mapped:
+                assert mapped.guest.end <= log.end
+            log.mark(0, log.end)
+        await super().log(log)
 
     async def stop(self) -> Mapping[int, int]:
         for vring in self._vrings.values():
