@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
+from vdpad.backend.marking import Logged
 from vdpad.restore.plan import Capabilities
 from vdpad.restore.report import Report
 from vdpad.restore.terms import DeviceTerms
@@ -56,6 +57,7 @@ class ShownRecordingDevice(RecordingDevice):
         self.shadows = False
         self.report: Report | None = None
         self.settings = Settings()
+        self.logged: Logged | None = None
         self.largest_command = 4096
 
     @property

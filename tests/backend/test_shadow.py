@@ -245,6 +245,7 @@ async def shadowing(
         Forwarder(queue, queue.geometry),
         lambda command, answer: recorder.fold(command, answer[0]),
         failures.append,
+        lambda written: None,
     )
     shadow.begin()
     try:

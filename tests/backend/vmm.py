@@ -149,6 +149,20 @@ class Vmm:
         """Every ring."""
         await self.front_end.enable(*range(len(self.guest.queues)))
 
+    async def log(self, fd: int) -> None:
+        """Begins to log, as QEMU does, in a file that covers all memory."""
+        area = protocol.log_area(os.fstat(fd).st_size)
+        assert await self.front_end.number(protocol.SET_LOG_BASE, area, [fd]) == 0
+        await self._set_features(protocol.LOG_ALL)
+
+    async def log_no_more(self) -> None:
+        """Ends that."""
+        await self._set_features(0)
+
+    async def _set_features(self, more: int) -> None:
+        features = mask_of(self.features) | protocol.NOT_A_FLAG_OF_OURS
+        await self.front_end.done(protocol.SET_FEATURES, u64(features | more))
+
     async def stop(self) -> list[int]:
         """Asks for all bases."""
         return [await self.front_end.base(queue.index) for queue in self.guest.queues]

@@ -130,6 +130,7 @@ class BackEnd:
             announce=self._announce,
             config_changed=self._config_changed,
             settings_changed=self._changed,
+            logging_changed=self._changed,
             began=self._began,
             acknowledged=self.kept.note,
             started=self._started,

@@ -30,10 +30,11 @@ from functools import partial
 from typing import Self
 
 from vdpad.backend.driving import as_rings_stand, bring_up, check_descriptors, look
-from vdpad.backend.events import DeviceFailed, GuestRestored
+from vdpad.backend.events import DeviceFailed, GuestRestored, LoggingBegan, LoggingEnded
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
+from vdpad.backend.marking import Logged, Marking
 from vdpad.backend.offer import Offer
 from vdpad.backend.running import Running
 from vdpad.backend.steps import Steps
@@ -43,6 +44,7 @@ from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.restore.terms import Terms
 from vdpad.vhost_user.device import Start
+from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
@@ -110,6 +112,7 @@ class BackEndDevice:
         self._listeners = listeners
         self._steps = steps
         self._running: Running | None = None
+        self._marking = Marking(steps)
         self._watch = ConfigWatch(self._device_changed)
 
     async def close(self) -> None:
@@ -161,6 +164,11 @@ class BackEndDevice:
         """Whether DEVICE_NEEDS_RESET stands in its status."""
         return bool(self.failure) and self._running is not None
 
+    @property
+    def logged(self) -> Logged | None:
+        """How the guest's memory is logged, if it is."""
+        return self._marking.logged
+
     def terms(self, guest: FeatureSet) -> Terms:
         """What it would take of the state of a guest with these features."""
         return self.offer.terms(guest)
@@ -198,10 +206,22 @@ class BackEndDevice:
     async def add_memory(self, mapped: MappedRegion) -> None:
         """Maps a region for the device, which may take seconds."""
         await self._steps.take(partial(self._device.map, mapped.guest, mapped.view))
+        self._marking.add(mapped.guest)
 
     async def remove_memory(self, mapped: MappedRegion) -> None:
         """Takes a region from the device."""
         await self._steps.take(partial(self._device.unmap, mapped.guest))
+        self._marking.remove(mapped.guest)
+
+    async def log(self, log: DirtyLog | None) -> None:
+        """Marks what is written to the guest's memory, or no more."""
+        before = self.logged
+        self._marking.set_log(log)
+        if before is None and log is not None:
+            self._listeners.announce(LoggingBegan(self.name, "everything"))
+        elif before is not None and log is None:
+            self._listeners.announce(LoggingEnded(self.name, before.way, before.pages))
+        self._listeners.logging_changed()
 
     # --- moving ---
 
@@ -236,7 +256,7 @@ class BackEndDevice:
         try:
             step = partial(bring_up, self._device, self.offer, start, self._watch.call)
             features = await self._steps.take(step)
-            self._running = Running(self._device, self._steps, start, features)
+            self._running = Running(self._device, self._steps, start, features, self._marking.wrote)
             await self._serve(self._running)
             self._listeners.started(start)
         except BaseException:
@@ -295,10 +315,13 @@ class BackEndDevice:
 
     async def _stop(self) -> Mapping[int, int]:
         running, self._running = self._running, None
-        if running is not None:
-            return await running.stop()
-        await self._steps.take(self._device.reset)
-        return {}
+        try:
+            if running is not None:
+                return await running.stop()
+            await self._steps.take(self._device.reset)
+            return {}
+        finally:
+            await self._marking.stopped()
 
     @property
     def _up(self) -> Running:

@@ -36,3 +36,35 @@ class GuestRestored(Event):
             f"{self.device} has all that its guest had set, by {self.commands} commands in "
             f"{self.duration_us} µs"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingBegan(Event):
+    """The front end tracks which of the guest's memory is written, as for a migration."""
+
+    NAME = "logging-began"
+    MESSAGE_ID = "fe0f94ea398149f2afb2b8a61baf1a8d"
+    CLIENTS_CHOICE = True
+    device: str
+    way: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: the guest's memory is logged from now on ({self.way})"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingEnded(Event):
+    """The front end tracks the guest's memory no more."""
+
+    NAME = "logging-ended"
+    MESSAGE_ID = "8d2211e80d7041328e20ef3cc9074373"
+    CLIENTS_CHOICE = True
+    device: str
+    way: str
+    pages: int
+
+    def sentence(self) -> str:
+        return (
+            f"{self.device}: the guest's memory is logged no more; {self.pages} pages were marked "
+            f"({self.way})"
+        )

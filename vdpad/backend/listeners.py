@@ -17,6 +17,8 @@ class Listeners:
     """The config space or NEEDS_RESET is not what it was: for the front end."""
     settings_changed: Callable[[], None] = lambda: None
     """The guest has set something, or begins anew; its command is returned to it afterwards."""
+    logging_changed: Callable[[], None] = lambda: None
+    """The guest's memory is logged, or no more."""
     began: Callable[[Start], None] = lambda start: None
     """A guest begins anew or goes on, the settings are its own, and the device starts next."""
     acknowledged: Callable[[bytes], None] = lambda command: None

@@ -15,6 +15,7 @@ from vdpad.backend.control.results import (
     CaptureResult,
     CommandsResult,
     FrontEndResult,
+    LoggingResult,
     MissingResult,
     QueueResult,
     RingResult,
@@ -58,6 +59,7 @@ class Overview:
         counts = device.settings.counts
         front_end = None if session is None else session.front_end
         features = () if session is None else session.features
+        logged = device.logged
         return BackEndStatusResult(
             phase=self.phase,
             device=device.device_name,
@@ -67,7 +69,7 @@ class Overview:
             commands=CommandsResult(
                 forwarded=counts.forwarded, acked=counts.acked, refused=counts.refused
             ),
-            logging=None,
+            logging=logged and LoggingResult(way=logged.way, pages=logged.pages),
             report=device.report,
             reason=device.failure or None,
         )

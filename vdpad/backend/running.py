@@ -12,6 +12,7 @@ from vdpad.backend.driving import control_vring, suspended_at, used_index
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.kept_queue import KeptQueue
+from vdpad.backend.marking import Wrote
 from vdpad.backend.restoring import restore, send
 from vdpad.backend.shadow import Shadow
 from vdpad.backend.steps import Steps
@@ -31,7 +32,12 @@ class Running:
     """One start of a device."""
 
     def __init__(
-        self, device: ShadowedDevice, steps: Steps, start: Start, features: FeatureSet
+        self,
+        device: ShadowedDevice,
+        steps: Steps,
+        start: Start,
+        features: FeatureSet,
+        wrote: Wrote,
     ) -> None:
         """
         Args:
@@ -39,8 +45,10 @@ class Running:
             steps: the device's.
             start: what the front end has set up; its descriptors stay the session's.
             features: those negotiated with the device.
+            wrote: called with what this process writes to the guest's memory.
         """
         self.start = start
+        self._wrote = wrote
         self._device = device
         self._steps = steps
         self._features = features
@@ -104,7 +112,13 @@ class Running:
             await self._kept.open_wide()
         else:
             self._shadow = Shadow(
-                start.memory, self._control, start.features, forwarder, acknowledged, failed
+                start.memory,
+                self._control,
+                start.features,
+                forwarder,
+                acknowledged,
+                failed,
+                self._wrote,
             )
         for vring in start.vrings:
             if vring.is_enabled and vring is not self._control:

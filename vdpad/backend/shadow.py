@@ -18,15 +18,17 @@ once, and the guest's ring is left as it is until the device is reset.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from vdpad.backend.forwarder import Forwarder
+from vdpad.backend.marking import Wrote
 from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import EventfdSender, Waiter, kicks_that_do_not_block
 from vdpad.vhost_user.device import GuestVring
 from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.split_ring import Region
 
 # Class and command (virtio 1.4, 5.1.6.5).
 _LEAST = 2
@@ -54,6 +56,7 @@ class Shadow:
         forwarder: Forwarder,
         acknowledged: Acknowledged,
         failed: Callable[[VdpadError], None],
+        wrote: Wrote,
     ) -> None:
         """
         Args:
@@ -63,6 +66,7 @@ class Shadow:
             forwarder: to the device.
             acknowledged: called with each command.
             failed: called once, where it serves no more.
+            wrote: called with each place in the guest's memory, once it was written.
 
         Raises:
             BadGeometry: the ring cannot be where it is said to be.
@@ -77,6 +81,8 @@ class Shadow:
         self._forwarder = forwarder
         self._acknowledged = acknowledged
         self._failed = failed
+        self._wrote = wrote
+        self._used = vring.addresses.parts()["used"]
         self._kicked = None if vring.kick is None else Waiter(vring.kick, paced=False)
         self._task: asyncio.Task[None] | None = None
         self._serving = False
@@ -114,6 +120,7 @@ class Shadow:
                 self._kicked.close()
             base = self._ring.next_used
             self._ring.release()
+            self._wrote(self._used)
         return base
 
     async def _run(self) -> None:
@@ -137,8 +144,11 @@ class Shadow:
             if time.perf_counter_ns() < look_until:
                 # Others have their turn, also where a guest always has another one.
                 await asyncio.sleep(0)
-            elif self._ring.idle():
-                await self._kick()
+            else:
+                is_idle = self._ring.idle()
+                self._wrote(self._used)
+                if is_idle:
+                    await self._kick()
 
     async def _serve_one(self, chain: Chain) -> None:
         if len(chain.readable) < _LEAST:
@@ -150,6 +160,9 @@ class Shadow:
         self._acknowledged(chain.readable, answer)
         self._ring.answer(chain, answer)
         self._ring.put(chain.head, len(answer))
+        for part in _written(chain, len(answer)):
+            self._wrote(part)
+        self._wrote(self._used)
         if self._ring.wants_interrupt() and self._call is not None:
             with kicks_that_do_not_block():
                 self._call()
@@ -159,3 +172,11 @@ class Shadow:
             await asyncio.sleep(_POLL)
         else:
             await self._kicked.wait(_IDLE)
+
+
+def _written(chain: Chain, length: int) -> Iterator[Region]:
+    """Where an answer of so many bytes went."""
+    for buffer in chain.writable:
+        size = min(buffer.size, length)
+        yield Region(buffer.iova, size)
+        length -= size

@@ -5,6 +5,7 @@ Everything here may be asked at any time, waits for nothing and touches no devic
 
 from typing import Protocol
 
+from vdpad.backend.marking import Logged
 from vdpad.restore.report import Report
 from vdpad.restore.terms import Terms
 from vdpad.state.found import Found
@@ -64,6 +65,10 @@ class ShownDevice(Protocol):
     @property
     def report(self) -> Report | None:
         """Of the last start that went on, if a state was restored then."""
+
+    @property
+    def logged(self) -> Logged | None:
+        """How the guest's memory is logged, if the front end tracks it."""
 
     @property
     def settings(self) -> KnownSettings:

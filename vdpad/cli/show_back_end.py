@@ -44,6 +44,8 @@ def _about(result: Json) -> Iterator[tuple[str, str]]:
     yield "front end", _front_end(result)
     yield "features", ", ".join(result["features"]) or "none"
     yield "commands", _commands(result)
+    if result["logging"] is not None:
+        yield "logging", _logging(result["logging"])
 
 
 def _front_end(result: Json) -> str:
@@ -54,6 +56,10 @@ def _front_end(result: Json) -> str:
 def _commands(result: Json) -> str:
     counts = result["commands"]
     return f"{counts['forwarded']}, of them {counts['refused']} refused"
+
+
+def _logging(logging: Json) -> str:
+    return f"{logging['way']}, {logging['pages']} pages marked so far"
 
 
 def capture(result: Json) -> str:

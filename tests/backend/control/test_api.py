@@ -11,6 +11,7 @@ from tests.backend.shown_device import GUEST
 from tests.support.varlink import VarlinkCaller
 from tests.vhost_user.front_end import FrontEnd
 from vdpad.backend.control.sockets import CONTROL, VARLINK
+from vdpad.backend.marking import Logged
 from vdpad.client import Client, Refused
 from vdpad.service.events.kinds import NotAllowed
 from vdpad.virtio.commands import RxAllUni, VlanAdd
@@ -69,6 +70,9 @@ async def test_status_goes_through_the_phases(controlled: Controlled) -> None:
         assert status["commands"] == {"forwarded": 2, "acked": 1, "refused": 1}
         assert status["queues"][2]["base"] == 2
         assert (status["logging"], status["report"]) == (None, None)
+        controlled.device.logged = Logged("everything", 32)
+        status = await ask(controlled, "status")
+        assert status["logging"] == {"way": "everything", "pages": 32}
     assert (await ask(controlled, "status"))["phase"] == "waiting"
 
 

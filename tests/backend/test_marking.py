@@ -1,0 +1,132 @@
+"""What is marked while a front end logs, on the software device: all of it at the stop."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.backend.vmm import OK, BackEnd, Heard, back_end, vmm
+from tests.support.guest import Guest
+from tests.support.waiting import until
+from tests.vhost_user.log_file import log_file, pages_in
+from vdpad.backend.events import LoggingBegan, LoggingEnded
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.virtio.commands import MacAddrSet, VlanAdd
+
+
+def all_pages(guest: Guest) -> set[int]:
+    """All pages of the guest's memory."""
+    return {
+        page
+        for region in guest.regions
+        for page in range(region.start >> 12, (region.start + region.size) >> 12)
+    }
+
+
+def used_ring(guest: Guest, index: int) -> set[int]:
+    """The pages of a queue's used ring."""
+    driver = guest.queues[index].driver
+    end = driver.used + 4 + 8 * driver.size + 2
+    return {*range(driver.used >> 12, ((end - 1) >> 12) + 1)}
+
+
+@pytest.fixture
+def log() -> Iterator[int]:
+    """Of all of the guest's memory."""
+    with log_file(1 << 31 >> 15) as fd:
+        yield fd
+
+
+async def test_everything_is_marked_at_the_stop(on: BackEnd, heard: Heard, log: int) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        assert await machine.loop(b"before") == b"before"
+        await machine.log(log)
+        assert await machine.loop(b"packet") == b"packet"
+        assert pages_in(log) == set()
+        await machine.stop()
+        pages = all_pages(machine.guest)
+        assert pages_in(log) == pages
+        logged = on.device.logged
+        assert logged is not None
+        assert logged.way == "everything"
+        assert logged.pages >= len(pages)
+        await machine.log_no_more()
+        assert on.device.logged is None
+    assert heard.events == [
+        LoggingBegan("nic0", "everything"),
+        LoggingEnded("nic0", "everything", logged.pages),
+    ]
+
+
+async def test_what_this_process_writes_is_marked_at_once(on: BackEnd, log: int) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        await machine.log(log)
+        control = machine.guest.queues[-1]
+        request = control.driver.submit([VlanAdd(6).encode()], [1], control.way)
+        control.publish()
+        assert await machine.answers([request]) == [OK]
+        # Where the ack stands, and the used ring.
+        used = used_ring(machine.guest, control.index)
+        marked = pages_in(log)
+        assert used <= marked
+        assert 1 <= len(marked - used) <= 1
+        assert marked <= all_pages(machine.guest)
+
+
+async def test_a_front_end_that_goes(on: BackEnd, log: int) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        await machine.log(log)
+        pages = all_pages(machine.guest)
+        machine.front_end.close()
+        await until(lambda: on.device.logged is None)
+        assert pages_in(log) == pages
+    assert not on.device.is_running
+
+
+async def test_a_guest_that_is_paused_during_a_migration(on: BackEnd, log: int) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        await machine.log(log)
+        await machine.pause()
+        assert pages_in(log) == all_pages(machine.guest)
+        assert await machine.loop(b"again") == b"again"
+        with log_file(1 << 31 >> 15) as other:
+            await machine.log(other)
+            await machine.stop()
+            assert pages_in(other) == all_pages(machine.guest)
+            logged = on.device.logged
+            assert logged is not None
+            assert logged.pages >= 2 * len(all_pages(machine.guest))
+
+
+async def test_nothing_is_marked_once_it_has_ended(on: BackEnd, log: int) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        await machine.log(log)
+        await machine.log_no_more()
+        assert await machine.command(MacAddrSet(bytes(5) + b"\2").encode()) == OK
+        await machine.stop()
+        assert pages_in(log) == set()
+
+
+async def test_a_device_that_does_not_stop_well_has_its_memory_marked(log: int) -> None:
+    class Broken(LoopDevice):
+        broken = False
+
+        def reset(self) -> None:
+            super().reset()
+            if self.broken:
+                raise OSError(5, "it does not")
+
+    device = Broken()
+    async with back_end(device) as on, vmm(on) as machine:
+        await machine.start()
+        await machine.log(log)
+        device.broken = True
+        with pytest.raises(ConnectionError):
+            await machine.stop()
+        device.broken = False
+        assert pages_in(log) == all_pages(machine.guest)
