@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import mmap
-import os
-import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from tests.backend.vmm import BUFFER, HEADER, BackEnd, settings
 from tests.backend.vmm import back_end as backed
-from tests.support.split_driver import Memory, SplitDriver, Way
+from tests.support.split_driver import Way
 from tests.support.waiting import until
 from vdpad.backend.device import Status
 from vdpad.queues.software.loop_device import LOOP_CONFIG, LoopDevice
@@ -47,8 +42,7 @@ from vdpad.virtio.config import GuestOffload, HashType
 from vdpad.virtio.features import Feature
 
 from .device import sensible
-from .layout import BUFFERS, MIB, Ring
-from .process import open_guest_memory
+from .guest_driver import GuestDriver, guest_memory, serving
 from .versions import TRIXIE_BACKPORTS
 from .vhost_user import Machine, all_queues, machine
 
@@ -111,46 +105,9 @@ RSS = {
     "max_tx_queues": 2,
 }
 
-RING_SIZE = 128
 QUEUE_INTERRUPT = 1
 HASHED_HEADER = 20
 """Bytes before a packet with HASH_REPORT (virtio 1.4, 5.1.6)."""
-
-
-class GuestDriver:
-    """The guest's driver of one queue, in the machine's memory."""
-
-    def __init__(self, qemu: Machine, memory: Memory, index: int, *, event_idx: bool) -> None:
-        self.driver = SplitDriver(
-            memory, Random(index), size=RING_SIZE, event_idx=event_idx, index=0
-        )
-        self._qemu = qemu
-        self._index = index
-        self._doorbell = 0
-
-    async def set_up(self) -> None:
-        driver = self.driver
-        ring = Ring(driver.size, driver.descriptors, driver.available, driver.used)
-        self._doorbell = await self._qemu.device.set_up_queue(self._index, ring)
-
-    async def publish(self) -> None:
-        """Makes all that was submitted available."""
-        self.driver.ask_for_interrupt(1)
-        if self.driver.publish():
-            await self._qemu.qtest.writew(self._doorbell, self._index)
-
-    async def commands(self, encoded: Iterable[bytes], way: Way = Way.DIRECT) -> list[bytes]:
-        """Sends commands, as many at once as the ring takes; the answers, in their order."""
-        left, answers = list(encoded), []
-        while left:
-            batch = []
-            while left and self.driver.free >= 2:
-                batch.append(self.driver.submit([left.pop(0)], [1], way))
-            await self.publish()
-            await until(lambda: self.driver.returned == len(batch), every=0.0005)  # noqa: B023
-            found = {id(request): data for request, _, data in self.driver.collect()}
-            answers += [found[id(request)] for request in batch]
-        return answers
 
 
 @dataclass(frozen=True)
@@ -222,35 +179,6 @@ async def driven(
             await until(lambda: on.device.status is Status.RUNNING)
             yield Driven(on, device, qemu, queues, taken)
     assert on.refusals == []
-
-
-@asynccontextmanager
-async def serving(on: BackEnd, path: Path) -> AsyncIterator[None]:
-    """The back end listens at this path, for one front end."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        listener.setblocking(False)
-        session = asyncio.create_task(on.front_ends.serve_next(listener))
-        try:
-            yield
-            await session
-        finally:
-            session.cancel()
-            await asyncio.wait([session])
-
-
-@asynccontextmanager
-async def guest_memory(qemu: Machine) -> AsyncIterator[Memory]:
-    """A part of the machine's memory that nobody uses."""
-    fd = open_guest_memory(qemu.process.pid)
-    try:
-        with mmap.mmap(fd, MIB, offset=BUFFERS) as mapping:
-            memory = Memory((), ())
-            memory.regions = {BUFFERS: cast(bytearray, mapping)}
-            yield memory
-    finally:
-        os.close(fd)
 
 
 # --- every command ---

@@ -11,6 +11,7 @@ import pytest
 from tests.vhost_user.back_end import GUARD, BackEnd, back_end
 from tests.vhost_user.recording_device import CONFIG, RecordingDevice
 from vdpad.vhost_user.device import Start
+from vdpad.vhost_user.messages import LOG_ALL
 from vdpad.virtio.features import Feature
 from vdpad.virtio.split_ring import RingAddresses
 
@@ -55,6 +56,7 @@ async def live(qemu: Machine, served: BackEnd, number: int) -> None:
     """Start, stop and go on, reset, and start anew."""
     device = served.device
     features = await qemu.drive(number)
+    assert LOG_ALL not in features
     start = await served.start(1)
     check_rings(start, number, {})
     assert start.is_fresh

@@ -80,11 +80,18 @@ def write_firmware(path: Path) -> None:
 
 @asynccontextmanager
 async def machine(
-    program: str, card: tuple[str, ...], back_end: Path, reconnect: str = ""
+    program: str,
+    card: tuple[str, ...],
+    back_end: Path,
+    reconnect: str = "",
+    *,
+    kind: str = "pc",
+    more: tuple[str, ...] = (),
 ) -> AsyncIterator[Machine]:
     """Run a machine for the time of the context.
 
-    `back_end` is the socket of the back end, which listens; `reconnect` is the chardev's property.
+    `back_end` is the socket of the back end, which listens; `reconnect` is the chardev's property;
+    `kind` is the machine's; `more` are other options.
     """
     firmware = back_end.with_suffix(".firmware")
     write_firmware(firmware)
@@ -93,11 +100,12 @@ async def machine(
         return [
             *("setpriv", "--pdeathsig", "KILL", program),
             *("-no-user-config", "-nodefaults", "-display", "none", "-accel", "tcg"),
-            *("-machine", "pc,memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
+            *("-machine", f"{kind},memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
             *("-object", f"memory-backend-memfd,id=memory,size={MEMORY_SIZE},share=on"),
             *("-bios", str(firmware)),
             *("-chardev", f"socket,id=back-end,path={back_end}{reconnect}"),
             *card,
+            *more,
             *("-chardev", f"socket,id=qtest,fd={qtest}", "-qtest", "chardev:qtest"),
             *("-qtest-log", "/dev/null"),
             *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
