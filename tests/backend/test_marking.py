@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backend.vmm import OK, BackEnd, Heard, back_end, vmm
+from tests.backend.vmm import OK, BackEnd, Heard, back_end, settings, vmm
 from tests.support.guest import Guest
 from tests.support.waiting import until
 from tests.vhost_user.log_file import log_file, pages_in
@@ -130,3 +130,33 @@ async def test_a_device_that_does_not_stop_well_has_its_memory_marked(log: int) 
             await machine.stop()
         device.broken = False
         assert pages_in(log) == all_pages(machine.guest)
+
+
+@pytest.mark.parametrize("step", range(5))
+async def test_a_front_end_that_breaks_off_and_the_next_goes_on(
+    on: BackEnd, log: int, step: int
+) -> None:
+    """At each message of a migration: its guest loses nothing, and the next is logged as well."""
+    guest = Guest(9, event_idx=True)
+    async with vmm(on, guest=guest) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        assert await machine.loop(b"packet") == b"packet"
+        steps = (
+            lambda: machine.log(log),
+            lambda: machine.log(log),
+            lambda: machine.front_end.base(0),
+            machine.stop,
+        )
+        for each in steps[:step]:
+            await each()
+    assert on.device.logged is None
+    assert not on.device.is_running
+    async with vmm(on, guest=guest) as machine:
+        await machine.start([1, 1, 0, 0, 0, 0, 0, 0, 1])
+        assert settings(on)["vlans"] == [5]
+        assert await machine.loop(b"again") == b"again"
+        await machine.log(log)
+        await machine.stop()
+        assert pages_in(log) == all_pages(guest)
+    guest.close()
