@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, Protocol
 from tests.qemu import process
 from tests.qemu.qmp import Qmp
 from tests.qemu.versions import SYSTEM, Version
+from tests.support.waiting import wait_until
 from tests.vm import machine as vm
 
 from .initramfs import BUSYBOX, PROGRAMS, initramfs, program
@@ -119,7 +120,6 @@ class Guest:
         self._qmp = qmp
         self._runner = runner
         self._folder = folder
-        self._await_boot()
 
     def run(self, *commands: str) -> str:
         """What these commands for its shell print, one after the other, each of a single line.
@@ -138,7 +138,7 @@ class Guest:
         """Resets the machine, and returns when it has booted anew."""
         self.qmp("set-action", reboot="reset")  # in spite of -no-reboot
         self.qmp("system_reset")
-        self._await_boot()
+        self.await_boot()
 
     @contextmanager
     def stream(self, *capabilities: str) -> Iterator[BinaryIO]:
@@ -178,6 +178,33 @@ class Guest:
                 received = asyncio.to_thread(_receive, listener, path)
                 await asyncio.gather(received, self._qmp.migrate_to_socket(address))
 
+    def move_to(self, other: Guest, **parameters: int) -> dict[str, Any]:
+        """Moves the guest, which runs on, to a machine that awaits one.
+
+        Args:
+            other: a machine of `awaited`; the guest is there afterwards, and here no more.
+            parameters: of the migration.
+
+        Returns what QEMU tells of it: "downtime" is in ms. Raises QmpError where it fails,
+        TimeoutError where it takes longer than STREAM_SECONDS.
+        """
+        address = f"unix:{other._folder / 'listener'}"
+        other.qmp("migrate-incoming", uri=address)
+        if parameters:
+            self.qmp("migrate-set-parameters", **parameters)
+        self._runner.run(self._migrate(address))
+        wait_until(lambda: other.qmp("query-status")["running"], said=other.printed)
+        moved: dict[str, Any] = self.qmp("query-migrate")
+        return moved
+
+    async def _migrate(self, address: str) -> None:
+        async with asyncio.timeout(STREAM_SECONDS):
+            await self._qmp.migrate(address)
+
+    def printed(self) -> str:
+        """What its console, and QEMU, have said."""
+        return (self._folder / "console").read_text(errors="replace")
+
     def _switch(self, capabilities: Sequence[str], on: bool) -> None:
         states = [{"capability": each, "state": on} for each in capabilities]
         self.qmp("migrate-set-capabilities", capabilities=states)
@@ -186,7 +213,8 @@ class Guest:
         """What QEMU answers; an underscore in a key is a hyphen. Raises QmpError for an error."""
         return self._runner.run(self._qmp.execute(command, **arguments))
 
-    def _await_boot(self) -> None:
+    def await_boot(self) -> None:
+        """Returns when it has booted."""
         self._socket.settimeout(BOOT_SECONDS)
         self._reply()
         self._socket.settimeout(REPLY_SECONDS)
@@ -196,24 +224,41 @@ class Guest:
             code, length = map(int, self._shell.readline().split())
             return code, self._shell.read(length).decode()
         except (OSError, ValueError) as error:
-            said = (self._folder / "console").read_text(errors="replace")
-            raise Gone(f"{error!r}; its console: {said[-CONSOLE_SHOWN:]}") from error
+            raise Gone(f"{error!r}; its console: {self.printed()[-CONSOLE_SHOWN:]}") from error
 
 
 @contextmanager
-def booted(cards: Sequence[Card] = INTERFACES, *, qemu: Version = SYSTEM) -> Iterator[Guest]:
+def booted(
+    cards: Sequence[Card] = INTERFACES, *, qemu: Version = SYSTEM, kind: str = "pc"
+) -> Iterator[Guest]:
     """A guest for the time of the context.
 
     Args:
         cards: its network devices.
         qemu: that runs it.
+        kind: of the machine.
     """
+    with _machine(cards, qemu, kind) as guest:
+        guest.await_boot()
+        yield guest
+
+
+@contextmanager
+def awaited(cards: Sequence[Card], *, qemu: Version, kind: str) -> Iterator[Guest]:
+    """A machine to which a guest can move, for the time of the context; as of `booted`."""
+    with _machine(cards, qemu, kind, "-incoming", "defer") as guest:
+        yield guest
+
+
+@contextmanager
+def _machine(cards: Sequence[Card], qemu: Version, kind: str, *more: str) -> Iterator[Guest]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vdpad-guest-")))
         shell, its_shell = _socket_pair(stack)
         qmp, its_qmp = _socket_pair(stack)
         inherited = (its_shell.fileno(), its_qmp.fileno())
-        _start(stack, _command(folder, cards, qemu.program, *inherited), inherited, folder)
+        command = [*_command(folder, cards, qemu.program, kind, *inherited), *more]
+        _start(stack, command, inherited, folder)
         # With a copy of its ends here, QEMU's death would never end the streams.
         its_shell.close()
         its_qmp.close()
@@ -238,6 +283,7 @@ def _command(
     folder: Path,
     cards: Sequence[Card],
     qemu: str,
+    kind: str,
     shell: int,
     qmp: int,
 ) -> list[str]:
@@ -249,7 +295,7 @@ def _command(
         *process.namespace(),
         *("setpriv", "--pdeathsig", "KILL", qemu),
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
-        *("-accel", "tcg", "-machine", "pc", "-m", MEMORY),
+        *("-accel", "tcg", "-machine", kind, "-m", MEMORY),
         *("-kernel", str(kernel / f"boot/vmlinuz-{release}"), "-initrd", f"{folder}/initramfs"),
         *("-append", "console=ttyS0 quiet panic=-1 init_on_free=1"),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),

@@ -253,6 +253,26 @@ async def test_a_migration_that_is_cancelled(tmp_path: Path, way: tuple[Version,
         assert [type(each) for each in here.heard.events] == [LoggingBegan, LoggingEnded]
 
 
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "no-destination"])
+async def test_a_guest_that_stood_still_goes_on_at_its_source(
+    tmp_path: Path, way: tuple[Version, Version], cancelled: bool
+) -> None:
+    async with pair(*way, tmp_path) as (here, there, traffic):
+        await begin(here, there, traffic)
+        await here.until_migration_is("pre-switchover")
+        await until(lambda: here.on.device.status is Status.STOPPED)
+        await traffic.stop()
+        if cancelled:
+            await here.qemu.qmp.execute("migrate_cancel")
+        else:
+            await there.qemu.qmp.execute("quit")
+            await here.qemu.qmp.execute("migrate-continue", state="pre-switchover")
+        await until(lambda: here.on.device.status is Status.RUNNING)
+        await until(lambda: here.on.device.logged is None)
+        traffic.go_on(here)
+        await traffic.more(100)
+
+
 async def test_pages_that_are_not_marked_are_missed_where_they_are_looked_for(
     tmp_path: Path, way: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
