@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.descriptors import lingering
 from tests.vhost_user import front_end as page
 from tests.vhost_user.front_end import GUARD, HEADER, NEED_REPLY, VERSION, FrontEnd
 from vdpad.vhost_user.channel import Channel
 from vdpad.vhost_user.faults import BadConnection, BadMessage, FrontEndGone
 from vdpad.vhost_user.messages import Header
-from vdpad.wire.descriptors import MAX_RECEIVED
+from vdpad.wire import descriptors
+from vdpad.wire.descriptors import CLOSER, MAX_RECEIVED
 
 KICK = HEADER.pack(page.SET_VRING_KICK, VERSION, 8) + page.u64(1)
 FEATURES = HEADER.pack(page.SET_FEATURES, VERSION | NEED_REPLY, 8) + page.u64(1 << 32)
@@ -125,6 +127,26 @@ async def test_descriptors_behind_the_first_byte(ends: Ends, at: int) -> None:
     await ends.front_end.send_bytes(KICK[at:], [ends.front_end.eventfd()])
     with pytest.raises(BadMessage, match="on a message's first byte"):
         await receiving
+
+
+@pytest.mark.parametrize(("uid", "is_served"), [(60_001, True), (os.getuid(), False)])
+async def test_descriptors_that_are_stuck_end_only_their_own_user_s_connection(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, uid: int, is_served: bool
+) -> None:
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 8)
+    monkeypatch.setattr(descriptors, "_MAX_OF_ONE", 8)
+    with lingering(seconds=60) as fd:
+        CLOSER.close(uid, [fd, *(os.memfd_create("behind it") for _ in range(7))])
+        CLOSER.flush()
+        assert CLOSER.are_too_many  # for a datagram
+        await ends.front_end.send_bytes(KICK, [ends.front_end.eventfd()])
+        if is_served:
+            message = await ends.channel.receive()
+            assert message is not None
+            message.attached.close()
+        else:
+            with pytest.raises(BadMessage, match="too many whose closing sleeps"):
+                await ends.channel.receive()
 
 
 async def test_more_descriptors_than_this_process_may_have(ends: Ends) -> None:

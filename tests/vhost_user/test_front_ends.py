@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.descriptors import lingering, open_descriptors
+from tests.support.users import ALICE, open_folder, users
 from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import Served, mappings, serving
 from tests.vhost_user.front_end import (
@@ -28,6 +29,7 @@ from vdpad.vhost_user import front_ends as front_ends_module
 from vdpad.vhost_user.faults import BadConnection, BadMessage, NotServed
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.virtio.bits import mask_of
+from vdpad.wire import descriptors
 from vdpad.wire.descriptors import CLOSER
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -358,6 +360,44 @@ async def test_what_nobody_received_is_closed_on_a_thread(tmp_path: Path, which:
                 # Had the loop closed it, it would be closed by now.
                 assert CLOSER.waiting
             await asyncio.wait([serving])
+
+
+async def test_who_is_turned_away_is_closed_as_his_own_and_not_past_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(front_ends_module, "_RESTS", 0.001)
+    monkeypatch.setattr(descriptors, "_MAX_WAITING", 2)
+    refusals = list[str]()
+    with open_folder() as folder, users(ALICE) as [alice], lingering(seconds=60) as fd:
+        path = folder / "socket"
+        async with listening(path) as (_, listener):
+            path.chmod(0o666)
+            front_ends = FrontEnds(RecordingDevice(), lambda _, why: refusals.append(str(why)))
+            serving = asyncio.create_task(front_ends.serve_next(listener))
+            async with await connect(path) as first:
+                await first.negotiate(TAKEN)
+                hers = [alice.do(_connection, path)]
+                alice.do(socket.send_fds, hers[0], [b"x"], [fd])
+                os.close(fd)
+                async with asyncio.timeout(GUARD):
+                    while not any("closing sleeps" in each for each in refusals):
+                        hers.append(alice.do(_connection, path))
+                        await asyncio.sleep(0.001)
+                        CLOSER.flush()
+                [(uid, waiting)] = CLOSER.by_user()
+                assert uid == ALICE
+                assert waiting < len(hers)
+                assert await first.number(page.GET_QUEUE_NUM) == 3
+            for each in hers:
+                each.close()
+            serving.cancel()
+            await asyncio.wait([serving])
+
+
+def _connection(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(str(path))
+    return connection
 
 
 async def test_nobody_is_accepted_while_there_are_no_descriptors(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -104,6 +105,22 @@ def test_past_a_bound_there_are_too_many_until_half_are_gone(
     closer.close(ALICE, [some()])
     assert closer.are_too_many
     assert not relieved
+
+
+def test_of_a_process_that_may_have_few_a_third_may_wait(stuck: int) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, limits[1]))
+    try:
+        closer = Closer()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    closer.close(ALICE, [stuck, *(some() for _ in range(49))])
+    assert closer.are_too_many_of(ALICE)
+    assert not closer.are_too_many
+    closer.close(BOB, [some() for _ in range(10)])
+    until(lambda: closer.by_user() == [(ALICE, 50)])
+    closer.close(ALICE, [some() for _ in range(150)])
+    assert closer.are_too_many
 
 
 def test_a_user_whose_descriptors_are_stuck_keeps_no_room_from_another(

@@ -221,13 +221,13 @@ class Channel:
                 "expected room for a message's descriptors, got more than this process may have "
                 "open (RLIMIT_NOFILE)"
             )
-        if CLOSER.are_too_many:
+        if fds and CLOSER.are_too_many_of(self.front_end.uid):
             raise BadMessage(
                 "expected descriptors that can be closed, got too many whose closing sleeps"
             )
 
 
-def hang_up(connection: socket.socket, uid: int = _NOBODY) -> None:
+def hang_up(connection: socket.socket, uid: int) -> None:
     """Ends a connection: at once for the other side, some time after for us.
 
     Descriptors that it sent and nobody received are closed with it, on the thread as all are.
@@ -244,8 +244,17 @@ def _front_end(connection: socket.socket) -> FrontEnd:
         raise BadConnection(f"expected a stream socket of AF_UNIX, got {kind[0]!r}, {kind[1]!r}")
     try:
         connection.getpeername()
-        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return who_connected(connection)
     except OSError as error:
         raise BadConnection(f"expected a connected socket, got {error.strerror}") from error
+
+
+def who_connected(connection: socket.socket) -> FrontEnd:
+    """Who is at the other end of a stream socket of AF_UNIX.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, _ = _UCRED.unpack(found)
     return FrontEnd(pid, uid)

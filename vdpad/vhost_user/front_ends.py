@@ -1,8 +1,8 @@
 """Front ends and the order of their messages: one at a time, each message answered before the next.
 
-How it works. While a front end is served, others are accepted and closed at once: one that waited
-in the kernel's queue would take its device for hung. One that comes when the last is gone, but not
-cleaned up after, waits until it is.
+How it works. While a front end is served, others are accepted and closed at once, each on its
+user's thread: one that waited in the kernel's queue would take its device for hung. One that comes
+when the last is gone, but not cleaned up after, waits until it is.
 
 What is not served is told by the reply that the request has of its own, or by a number that is not
 zero where the front end asked for one (REPLY_ACK). Where there is no way to say it the connection
@@ -17,13 +17,14 @@ from collections.abc import Callable
 
 from vdpad.errors import VdpadError, why
 from vdpad.vhost_user import messages
-from vdpad.vhost_user.channel import Channel, FrontEndMessage, hang_up
+from vdpad.vhost_user.channel import Channel, FrontEndMessage, hang_up, who_connected
 from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.faults import FrontEndGone, NotServed, NotTold, means
 from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
 from vdpad.vhost_user.requests import serve
 from vdpad.vhost_user.session import Session
 from vdpad.vhost_user.shapes import SHAPES, Shape
+from vdpad.wire.descriptors import CLOSER
 from vdpad.wire.readiness import readable
 
 _DONE = 0
@@ -37,6 +38,9 @@ OnSession = Callable[[Session | None], None]
 
 # How long nobody is accepted where there are no descriptors, in seconds.
 _RESTS = 1.0
+
+# Under a number that no user has: whose connection it is, is known once it is accepted.
+_NOBODY = -1
 
 
 class FrontEnds:
@@ -102,7 +106,8 @@ class FrontEnds:
 
     async def _turn_away(self, listener: socket.socket) -> None:
         while True:
-            hang_up(await self._accept(listener))
+            another = await self._accept(listener)
+            hang_up(another, who_connected(another).uid)
             reason = NotServed("expected one front end at a time, another has the device")
             self._on_refusal("a second connection", reason)
 
@@ -110,18 +115,24 @@ class FrontEnds:
         """The next connection. Cancellation leaves it to whoever accepts then."""
         while True:
             await readable(listener)
+            if CLOSER.are_too_many_of(_NOBODY):
+                await self._rest(
+                    "descriptors that can be closed, got too many whose closing sleeps"
+                )
+                continue
             try:
                 connection, _ = listener.accept()
             except BlockingIOError:
                 continue
             except OSError as error:
                 # No descriptors, no memory: nothing ends the listening.
-                self._on_refusal(
-                    "a connection", NotServed(f"expected room for it, got {why(error)}")
-                )
-                await asyncio.sleep(_RESTS)
+                await self._rest(f"room for it, got {why(error)}")
             else:
                 return connection
+
+    async def _rest(self, expected: str) -> None:
+        self._on_refusal("a connection", NotServed(f"expected {expected}"))
+        await asyncio.sleep(_RESTS)
 
     async def _converse(self, channel: Channel, session: Session) -> None:
         with contextlib.suppress(FrontEndGone):

@@ -19,6 +19,7 @@ import array
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import threading
 import weakref
@@ -32,11 +33,15 @@ from vdpad.wire.user_threads import UserThreads
 MAX_RECEIVED = 253
 
 # How many may wait to be closed, of all users; half as many again where they come over connections.
-# Stops stuck ones from taking all that a process may have (LimitNOFILE= of the unit is 14336).
+# Stops stuck ones from taking all that a process may have (LimitNOFILE= of the units is 14336). Of
+# a process that may have few they are a third: what there is no room for, the kernel closes within
+# our recvmsg(2).
 _MAX_WAITING = 4096
+_PART = 3
 
 # And of one user's before his connections wait. Stops him from making others' wait, datagrams too.
 _MAX_OF_ONE = 1024
+_PART_OF_ONE = 4
 
 # How long descriptors wait for the thread, in seconds: while a guest is stopped none should wake.
 # So many go at once all the same.
@@ -70,6 +75,7 @@ class Closer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._room = _room()
         self._waiting: Counter[int] = Counter()
         """Descriptors handed to threads and not closed yet, by user."""
         self._threads = UserThreads("close")
@@ -120,13 +126,13 @@ class Closer:
     @property
     def are_too_many(self) -> bool:
         """Whether no more should be received now where nobody can tell whose they will be."""
-        return self.waiting >= _MAX_WAITING
+        return self.waiting >= self._most
 
     def are_too_many_of(self, uid: int) -> bool:
         """Whether no more of this user's should be received now."""
         with self._lock:
             of_one, of_all = self._waiting[uid], self._waiting.total()
-        return of_one >= _MAX_OF_ONE or 2 * of_all >= 3 * _MAX_WAITING
+        return of_one >= self._most_of_one or 2 * of_all >= 3 * self._most
 
     def when_relieved(self, call: Callable[[], None], uid: int | None = None) -> None:
         """Calls back once there is room again, on a thread of its own.
@@ -176,8 +182,22 @@ class Closer:
         """Whether so many are gone that it pays to receive more. The lock is held."""
         of_all = self._waiting.total()
         if uid is None:
-            return of_all < _MAX_WAITING // 2
-        return self._waiting[uid] < _MAX_OF_ONE // 2 and of_all < _MAX_WAITING
+            return of_all < self._most // 2
+        return self._waiting[uid] < self._most_of_one // 2 and of_all < self._most
+
+    @property
+    def _most(self) -> int:
+        return min(_MAX_WAITING, self._room)
+
+    @property
+    def _most_of_one(self) -> int:
+        return min(_MAX_OF_ONE, self._room // _PART_OF_ONE)
+
+
+def _room() -> int:
+    """How many of the descriptors that this process may have may be in the threads' hands."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_WAITING if most == resource.RLIM_INFINITY else most // _PART
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
