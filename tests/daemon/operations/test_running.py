@@ -52,3 +52,19 @@ async def test_a_commit_that_does_not_end_holds_nobody_up(
     async with asyncio.timeout(GUARD):
         await running.until_idle()
     assert running.owner("sim0") == "vm-1"
+
+
+async def test_nor_those_who_come_when_it_has_had_its_moment(
+    running: RunningCommits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdpad.daemon.operations.running._MAX_COURTESY", 0.01)
+    running.add("sim0", "vm-1")
+    assert running.is_waited_for
+    await running.until_idle()
+    assert not running.is_waited_for
+    coming = running.until_idle()
+    # It does not suspend at all.
+    with pytest.raises(StopIteration):
+        coming.send(None)
+    running.add("sim1", "vm-2")
+    assert running.is_waited_for

@@ -7,7 +7,7 @@ import pytest
 
 from tests.daemon.lending import held
 from tests.daemon.support import Caller, serving, software, vlans
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
 
 SMALL = 4096
@@ -44,7 +44,10 @@ async def test_all_are_made_small_each_time(tmp_path: Path) -> None:
             assert await caller.listed() == status
 
 
-async def test_it_waits_for_commits_that_run(tmp_path: Path) -> None:
+async def test_it_waits_for_commits_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdpad.daemon.operations.running._MAX_COURTESY", GUARD)
     folder = tmp_path / "operations"
     async with serving(tmp_path, records={"directory": folder}) as path:
         async with held(path):
@@ -53,6 +56,14 @@ async def test_it_waits_for_commits_that_run(tmp_path: Path) -> None:
                 await asyncio.sleep(10 * SOON)
                 assert large(folder) == 1
         await until(lambda: large(folder) == 0)
+
+
+async def test_a_commit_that_does_not_end_keeps_no_record_large(tmp_path: Path) -> None:
+    folder = tmp_path / "operations"
+    async with serving(tmp_path, records={"directory": folder}) as path, held(path):
+        with Caller(path) as caller:
+            await restore(caller, "a")
+            await until(lambda: large(folder) == 0)
 
 
 async def test_one_timer_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
     operations ──begin, ended, write, forget──▶ Bookkeeping ──▶ Records (records/)
         ▲─────────────────recall─────────────────────┘
 
-What can wait waits until no commit runs. That it was restored, or cancelled, stands in a record's
-mark at once, by a store into memory; the record is made small some time after.
+What can wait gives way to commits (running.py). That it was restored, or cancelled, stands in a
+record's mark at once, by a store into memory; the record is made small some time after.
 """
 
 import asyncio
@@ -137,11 +137,11 @@ class Bookkeeping:
         self._settling = loop.call_later(seconds, self._settle_in_peace)
 
     def _settle_in_peace(self) -> None:
-        """One a turn of the loop, while no commit runs."""
+        """One a turn of the loop, while no commit is waited for."""
         self._settling = None
         if not self._unsettled:
             return
-        if self._running:
+        if self._running.is_waited_for:
             self._settle_in(_SETTLES_AFTER)
         else:
             self._settle_one()
