@@ -265,3 +265,18 @@ def test_what_clients_bring_about_at_will_does_not_fill_the_journal(
     heard(refused)
     heard(refused)
     assert [each.get("suppressed") for each in logged[101:]] == [900, None]
+
+
+def test_nor_does_one_user_hide_by_them_what_another_does(logged: list[dict[str, Any]]) -> None:
+    times = [0.0]
+    heard = EventLog(_clock(times))
+    refused = RequestRefused(method="prepare", error="busy", reason="it is")
+    for uid, count in ((1000, 1000), (1001, 1)):
+        before = CALLER.set(uid)
+        for _ in range(count):
+            heard(refused)
+        CALLER.reset(before)
+    heard(kinds.ConnectionCut(1, 1000, "again"))
+    heard(kinds.ConnectionCut(2, 1002, "another's"))
+    assert [each["uid"] for each in logged[:101]] == [1000] * 100 + [1001]
+    assert [each["reason"] for each in logged[101:]] == ["another's"]

@@ -17,13 +17,18 @@ from contextvars import Context, copy_context
 import structlog
 
 from vdpad.service.events.event import CALLER, Event, fields_of
+from vdpad.service.users.shares import Shares
 
 Announce = Callable[[Event], None]
 
-# Events that clients bring about at will: so many in so many seconds are logged. journald drops
-# what comes faster than 10 000 in 30 s (RateLimitBurst=), and so would drop how commits end.
+# Events that clients bring about at will: so many of one user's who is alone in so many seconds are
+# logged, and half as many of others'. journald drops what comes faster than 10 000 in 30 s
+# (RateLimitBurst=), and so would drop how commits end.
 _MAX_AT_WILL = 100
 _WINDOW = 10.0
+
+# Under a number that no user has: who brought it about is not known, or asks from another host.
+_NOBODY = -1
 
 # When what can wait is told, in seconds: after a commit that goes well, and its reply.
 _SOON = 0.02
@@ -51,19 +56,22 @@ def _log(event: Event, **more: object) -> None:
 
 
 class EventLog:
-    """Logs events, and of those that clients bring about at will no more than so many."""
+    """Logs events, and of those that clients bring about at will no more than so many.
+
+    Each user has a share of these, so that none hides what another does by doing much.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._window_ends = clock()
-        self._left = 0
+        self._logged = Shares(_MAX_AT_WILL)
         self._suppressed = 0
 
     def __call__(self, event: Event) -> None:
         """Logs it, or counts it for the next that is logged."""
         if not event.CLIENTS_CHOICE:
             _log(event)
-        elif not self._has_room():
+        elif not self._has_room(event):
             self._suppressed += 1
         elif self._suppressed:
             suppressed, self._suppressed = self._suppressed, 0
@@ -71,13 +79,14 @@ class EventLog:
         else:
             _log(event)
 
-    def _has_room(self) -> bool:
+    def _has_room(self, event: Event) -> bool:
         now = self._clock()
         if now >= self._window_ends:
             self._window_ends = now + _WINDOW
-            self._left = _MAX_AT_WILL
-        self._left -= 1
-        return self._left >= 0
+            self._logged = Shares(_MAX_AT_WILL)
+        caller = CALLER.get()
+        user = event.by if caller is None else caller
+        return self._logged.take(_NOBODY if user is None else user)
 
 
 class Announcer:

@@ -35,6 +35,11 @@ class Event(ABC):
     CLIENTS_CHOICE: ClassVar[bool] = False
     """Whether clients can bring it about at will, so that it must not fill the journal."""
 
+    @property
+    def by(self) -> int | None:
+        """The uid that brought it about by no request of its own; None where that is not known."""
+        return None
+
     @abstractmethod
     def sentence(self) -> str:
         """What happened, as the journal's MESSAGE has it."""

@@ -46,6 +46,10 @@ class ConnectionCut(Event):
     user: int
     reason: str
 
+    @property
+    def by(self) -> int:
+        return self.user
+
     def sentence(self) -> str:
         return f"the connection of process {self.pid} (uid {self.user}) was cut: {self.reason}"
 
