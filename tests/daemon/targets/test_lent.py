@@ -341,6 +341,31 @@ async def test_a_ring_of_another_kind_is_refused(caller: Caller, feature: str) -
             assert is_error(error, "bad-lend", "reason")
 
 
+@pytest.mark.parametrize(("there", "is_taken"), [(512 * 1024, True), (512 * 1024 - 4096, False)])
+async def test_of_large_buffers_512_kib_are_used(
+    caller: Caller, there: int, is_taken: bool
+) -> None:
+    async with lending(start=False) as lender:
+        begin = lender.offset(lender.ring["buffers"]["iova"])
+        begin += -begin % 4096
+        iova = lender.ring["memory"]["iova"]
+        target = lender.target_with(
+            memory={"iova": iova, "size": 4 << 20},
+            buffers={"iova": iova + begin, "size": 2 << 20},
+        )
+        with ExitStack() as stack:
+            memory = own_memory(stack, begin + there)
+            os.ftruncate(memory, 4 << 20)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            asked = {**wish(lender, deadline_ms=1), "target": target}
+            error = await caller.error("restore", [memory, *lender.fds[1:]], **asked)
+    if is_taken:
+        assert is_error(error, "timeout", "report")
+    else:
+        assert is_error(error, "bad-lend", "reason")
+        assert f"a hole at offset {begin + there:#x}" in error["message"]
+
+
 async def test_a_command_that_the_buffers_do_not_take_is_incompatible(caller: Caller) -> None:
     async with lending() as lender:
         target = lender.target_with(buffers={**lender.ring["buffers"], "size": 32})
