@@ -1,59 +1,34 @@
 # Two network namespaces and a veth pair
 #
-# Each namespace is held by a process that waits for the end of its standard input; `nsenter` starts
-# others in it. Without root the first one has a user namespace too, in which the second one is
-# made, so that a link may have an end in each. Everything goes when the holders go.
+# The second namespace is made in the first one's user namespace, where that has one of its own, so
+# that a link may have an end in each.
 """Two hosts on this machine: start, run something on one, end."""
 
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tests.support.namespaces import Namespace, namespace
+
 SOURCE_ADDRESS = "10.71.0.1"
 DESTINATION_ADDRESS = "10.71.0.2"
 DESTINATION_ADDRESS_V6 = "fd71::2"
-
-_SECONDS = 10.0
 
 # 20 % lost, the rest delayed so that many overtake others, some of them twice.
 _NETEM = ("delay", "5ms", "5ms", "loss", "20%", "duplicate", "10%", "reorder", "25%", "50%")
 
 
 @dataclass(frozen=True)
-class Host:
-    """A network namespace, by the process that holds it."""
-
-    pid: int
-
-    def command(self, *arguments: str) -> list[str]:
-        """The command line that runs something on this host."""
-        user = [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
-        return ["nsenter", "-t", str(self.pid), *user, "-n", "--", *arguments]
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """What a command on this host came to."""
-        return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-
-    def must(self, *arguments: str) -> None:
-        """Runs a command that has to do its work."""
-        done = self.run(*arguments)
-        assert done.returncode == 0, (arguments, done.stderr)
-
-
-@dataclass(frozen=True)
 class Hosts:
     """The two, which reach each other at the addresses above."""
 
-    source: Host
-    destination: Host
+    source: Namespace
+    destination: Namespace
 
     def netem(self) -> bool:
         """Makes the network between them a bad one, if this kernel can (sch_netem)."""
@@ -82,9 +57,8 @@ def why_unavailable() -> str | None:
 def two_hosts() -> Iterator[Hosts]:
     """Both, linked, for the time of the context."""
     with ExitStack() as stack:
-        unshare = ["unshare", "-n" if os.geteuid() == 0 else "-rn"]
-        source = stack.enter_context(_held(unshare))
-        destination = stack.enter_context(_held(source.command("unshare", "-n")))
+        source = stack.enter_context(namespace())
+        destination = stack.enter_context(namespace(*source.command("unshare", "-n")))
         source.must(
             *("ip", "link", "add", "name", "src0", "type", "veth"),
             *("peer", "name", "dst0", "netns", str(destination.pid)),
@@ -94,22 +68,8 @@ def two_hosts() -> Iterator[Hosts]:
         yield Hosts(source, destination)
 
 
-def _set_up(host: Host, link: str, address: str, address_v6: str) -> None:
+def _set_up(host: Namespace, link: str, address: str, address_v6: str) -> None:
     host.must("ip", "address", "add", address, "dev", link)
     host.must("ip", "address", "add", address_v6, "dev", link, "nodad")
     for each in ("lo", link):
         host.must("ip", "link", "set", each, "up")
-
-
-@contextmanager
-def _held(enter: list[str]) -> Iterator[Host]:
-    """A namespace made by this command, until the end of the context."""
-    command = [*enter, "setpriv", "--pdeathsig", "KILL", "sh", "-c", "echo $$; exec cat"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        try:
-            line = holder.stdout.readline()
-            assert line, f"{' '.join(enter)}: it ended at once"
-            yield Host(int(line))
-        finally:
-            holder.kill()
