@@ -29,11 +29,9 @@ from tests.vhost_user.front_end import (
 from vdpad.backend.device import Status
 from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.software.net import NetDevice
 from vdpad.queues.vhost_vdpa.errors import Unsupported
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import pull_config
-from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 
 
@@ -231,9 +229,9 @@ class Slow(LoopDevice):
         self.gate = threading.Event()
         self.gate.set()
 
-    def _serve_commands(self, ring: DeviceRing, net: NetDevice) -> bool:
+    def _serve(self) -> bool:
         self.gate.wait()
-        return super()._serve_commands(ring, net)
+        return super()._serve()
 
 
 async def test_a_stop_waits_for_the_command_that_the_device_has() -> None:

@@ -13,7 +13,8 @@ from tests.vhost_user.fuzz.bench import Bench
 from tests.vhost_user.fuzz.mutations import mutated
 from tests.vhost_user.fuzz.script import HangUp, Message, Script, Shrink, Step, record
 from vdpad.backend.device import BackEndDevice, Status
-from vdpad.queues.software.loop_device import LOOP_CONFIG, LoopDevice
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_offer import PACKET_CONFIG
 
 _SESSIONS = 400
 _SEED = 14
@@ -33,7 +34,7 @@ class CountingDevice(LoopDevice):
 @asynccontextmanager
 async def opened(queues: int) -> AsyncIterator[tuple[BackEndDevice, CountingDevice]]:
     """A back end's device with so many queues, and what is behind it."""
-    device = CountingDevice(replace(LOOP_CONFIG, max_virtqueue_pairs=queues // 2))
+    device = CountingDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=queues // 2))
     back_end = await BackEndDevice.open(device, "nic0", Heard().listeners())
     try:
         assert back_end.queues == queues

@@ -18,7 +18,8 @@ from tests.vhost_user.front_end import (
 from vdpad.backend.device import Status
 from vdpad.backend.faults import SharedAddressSpace
 from vdpad.queues.shadowed_device import Vring
-from vdpad.queues.software.loop_device import LOOP_FEATURES, LoopDevice
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_offer import PACKET_FEATURES
 from vdpad.queues.vhost_vdpa.errors import NoControlQueue, Unsupported
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.commands import VlanAdd
@@ -87,7 +88,7 @@ async def test_a_ring_that_was_used_on_a_device_that_begins_at_0() -> None:
 
 async def test_a_device_without_a_control_queue_is_refused() -> None:
     with no_descriptor_left(), pytest.raises(NoControlQueue):
-        async with back_end(LoopDevice(features=LOOP_FEATURES - {Feature.CTRL_VQ})):
+        async with back_end(LoopDevice(features=PACKET_FEATURES - {Feature.CTRL_VQ})):
             pass
 
 

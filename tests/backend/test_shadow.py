@@ -17,7 +17,7 @@ from vdpad.backend.device import Status
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.shadow import Shadow
 from vdpad.errors import VdpadError
-from vdpad.queues.software.loop_device import LOOP_FEATURES
+from vdpad.queues.software.packet_offer import PACKET_FEATURES
 from vdpad.state.recorder import Recorder
 from vdpad.vhost_user.device import GuestVring
 from vdpad.virtio.commands import (
@@ -51,7 +51,7 @@ OK = bytes((ACK_OK,))
 KEY = bytes(range(40))
 MACS = tuple(bytes((2, 0, 0, 0, 0, n)) for n in range(1, 9))
 GROUPS = tuple(bytes((1, 0, 0x5E, 0, 0, n)) for n in range(3))
-EVERYTHING: FeatureSet = LOOP_FEATURES - {
+EVERYTHING: FeatureSet = PACKET_FEATURES - {
     Feature.ACCESS_PLATFORM,
     Feature.ORDER_PLATFORM,
     Feature.MRG_RXBUF,

@@ -12,7 +12,7 @@ from tests.availability import skip_or_fail
 from tests.qemu.states import multicast_macs, unicast_macs
 from tests.qemu.versions import TRIXIE, TRIXIE_BACKPORTS, Version
 from tests.qemu.versions import why_unavailable as why_no_version
-from vdpad.queues.software.loop_device import LOOP_CONFIG
+from vdpad.queues.software.packet_offer import PACKET_CONFIG
 from vdpad.state.model import NetState
 from vdpad.virtio.features import Feature
 
@@ -73,7 +73,7 @@ def begun_anew(on: OnBackEnd) -> NetState:
     """The state of a guest whose driver has just begun."""
     state, told = on.state(), said_of(on.guest, "eth0")
     assert in_state(state) == untouched(told)
-    assert told.mac == LOOP_CONFIG.mac
+    assert told.mac == PACKET_CONFIG.mac
     assert state.coalescing is None
     assert {each["base"] for each in on.asked("capture")["rings"]} == {0}
     assert on.process.events("device-started")[-1]["goes_on"] is False

@@ -15,7 +15,8 @@ from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Way
 from tests.support.waiting import until
 from vdpad.backend.device import Status
-from vdpad.queues.software.loop_device import LOOP_CONFIG, LoopDevice
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_offer import PACKET_CONFIG
 from vdpad.virtio.commands import (
     AnnounceAck,
     CoalRxSet,
@@ -161,7 +162,7 @@ async def driven(
     program: str, folder: Path, *, pairs: int, without: Iterable[int] = ()
 ) -> AsyncIterator[Driven]:
     """A back end on a software device of so many pairs, whose guest takes all but some features."""
-    device = LoopDevice(replace(LOOP_CONFIG, max_virtqueue_pairs=pairs))
+    device = LoopDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=pairs))
     socket_path = folder / "back-end"
     async with backed(device) as on, serving(on, socket_path):
         card = all_queues(2 * pairs + 1)

@@ -1,7 +1,7 @@
 """The interface of a vDPA device whose data queues are a guest's and whose CVQ is its owner's.
 
 It stands before the kernel's node (vhost_vdpa/shadowed_node.py) and a device of our own
-(software/loop_device.py). What a device is brought through, each step by a method:
+(software/packet_device.py). What a device is brought through, each step by a method:
 
     negotiate → set_vring of each data queue → start → enable of each data queue
                                                 ↑ the CVQ works from here on

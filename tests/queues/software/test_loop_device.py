@@ -1,62 +1,38 @@
-"""The software device with data queues, with the tests' own driver on them."""
+"""The software device that loops, with the tests' own driver on it."""
 
 import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
 
 import pytest
 
+from tests.queues.software.driven import (
+    BUFFER,
+    HEADER,
+    RECEIVE,
+    TRANSMIT,
+    mapped,
+    received,
+    running,
+    some,
+    vring,
+)
 from tests.support.descriptors import no_descriptor_left
-from tests.support.guest import Guest, GuestQueue
+from tests.support.guest import Guest
 from tests.support.split_driver import Way
 from tests.support.waiting import wait_until
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import Vring
-from vdpad.queues.software.loop_device import LOOP_FEATURES, LoopDevice
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_offer import PACKET_FEATURES
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, replay
 from vdpad.virtio.commands import MqPairsSet, VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.device_status import DeviceStatus
-from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import Region, RingAddresses
-
-RECEIVE, TRANSMIT = 0, 1
-HEADER = bytes(12)
-BUFFER = 2048
-
-
-@contextmanager
-def mapped(device: LoopDevice, guest: Guest) -> Iterator[None]:
-    """The guest's memory, with the device."""
-    views = [(Region(each.start, each.size), memoryview(each.mapping)) for each in guest.regions]
-    for region, view in views:
-        device.map(region, view)
-    try:
-        yield
-    finally:
-        device.reset()
-        for region, view in views:
-            device.unmap(region)
-            view.release()
-
-
-def vring(queue: GuestQueue, base: int = 0) -> Vring:
-    driver = queue.driver
-    parts = (driver.descriptors, driver.available, driver.used)
-    return Vring(RingAddresses(driver.size, *parts), base, queue.kick, queue.call)
-
-
-def bring_up(device: LoopDevice, guest: Guest, features: FeatureSet, base: int = 0) -> None:
-    device.negotiate(features)
-    for queue in guest.queues:
-        device.set_vring(queue.index, vring(queue, base))
-    device.start()
-    for queue in guest.queues:
-        device.enable(queue.index)
-        os.eventfd_write(queue.kick, 1)
+from vdpad.virtio.features import Feature
+from vdpad.virtio.split_ring import Region
 
 
 @pytest.fixture
@@ -65,29 +41,6 @@ def device() -> Iterator[LoopDevice]:
         device = LoopDevice()
         yield device
         device.close()
-
-
-@contextmanager
-def looping(
-    device: LoopDevice, guest: Guest, left_out: FeatureSet = frozenset(), base: int = 0
-) -> Iterator[None]:
-    """A guest on a device that runs."""
-    try:
-        with mapped(device, guest):
-            bring_up(device, guest, LOOP_FEATURES - left_out, base)
-            yield
-    finally:
-        guest.close()
-
-
-def received(guest: Guest, receive: int = RECEIVE) -> list[bytes]:
-    """Packets that came, and their buffers are offered again."""
-    queue = guest.queues[receive]
-    packets = []
-    for _, length, data in queue.collect():
-        packets.append(data[:length])
-        queue.send([], [BUFFER])
-    return packets
 
 
 def pump(guest: Guest, packets: list[bytes], pair: int = 0) -> list[bytes]:
@@ -107,18 +60,6 @@ def pump(guest: Guest, packets: list[bytes], pair: int = 0) -> list[bytes]:
     return got
 
 
-def some(guest: Guest, number: int = 1) -> list[bytes]:
-    """The next packets, so many."""
-    got: list[bytes] = []
-
-    def have_come() -> bool:
-        got.extend(received(guest))
-        return len(got) >= number
-
-    wait_until(have_come)
-    return got
-
-
 HASH = frozenset({Feature.HASH_REPORT})
 PLAIN = frozenset({Feature.MRG_RXBUF, Feature.HASH_REPORT})
 
@@ -130,7 +71,7 @@ def test_packets_come_back_in_their_order(device: LoopDevice, event_idx: bool, w
     left_out = PLAIN | (frozenset() if event_idx else {Feature.RING_EVENT_IDX})
     random = Random(1)
     packets = [random.randbytes(random.randrange(60, 1500)) for _ in range(400)]
-    with looping(device, guest, left_out, base=65530):
+    with running(device, guest, left_out, base=65530):
         for _ in range(4):
             guest.queues[RECEIVE].send([], [BUFFER])
         got = pump(guest, packets)
@@ -141,7 +82,7 @@ def test_packets_come_back_in_their_order(device: LoopDevice, event_idx: bool, w
 
 def test_the_header_is_longer_where_hashes_are_reported(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, frozenset({Feature.MRG_RXBUF})):
+    with running(device, guest, frozenset({Feature.MRG_RXBUF})):
         guest.queues[RECEIVE].send([], [BUFFER])
         guest.queues[TRANSMIT].send([bytes(20), b"packet"], [])
         got = some(guest)
@@ -150,7 +91,7 @@ def test_the_header_is_longer_where_hashes_are_reported(device: LoopDevice) -> N
 
 def test_a_packet_may_take_several_buffers_that_come_together(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, HASH):
+    with running(device, guest, HASH):
         queue = guest.queues[RECEIVE]
         for size in (100, 200, 300):
             queue.send([], [size])
@@ -164,7 +105,7 @@ def test_a_packet_may_take_several_buffers_that_come_together(device: LoopDevice
 
 def test_a_packet_waits_for_buffers_and_is_not_lost(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         for n in range(5):
             guest.queues[TRANSMIT].send([HEADER, b"packet %d" % n], [])
         guest.queues[RECEIVE].send([], [BUFFER])
@@ -174,7 +115,7 @@ def test_a_packet_waits_for_buffers_and_is_not_lost(device: LoopDevice) -> None:
 
 def test_a_packet_that_no_buffer_takes_is_dropped(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         guest.queues[RECEIVE].send([], [64])
         guest.queues[TRANSMIT].send([HEADER, bytes(64)], [])
         guest.queues[TRANSMIT].send([HEADER, b"short"], [])
@@ -185,7 +126,7 @@ def test_a_packet_that_no_buffer_takes_is_dropped(device: LoopDevice) -> None:
 
 def test_pairs_do_not_mix(device: LoopDevice) -> None:
     guest = Guest(4)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         for pair in range(2):
             guest.queues[2 * pair].send([], [BUFFER])
         for pair in range(2):
@@ -195,7 +136,7 @@ def test_pairs_do_not_mix(device: LoopDevice) -> None:
 
 def test_a_driver_is_called_when_it_asks_for_it(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         guest.queues[RECEIVE].send([], [BUFFER])
         guest.queues[TRANSMIT].send([HEADER, b"packet"], [])
         wait_until(guest.queues[RECEIVE].calls)
@@ -204,7 +145,7 @@ def test_a_driver_is_called_when_it_asks_for_it(device: LoopDevice) -> None:
 
 def test_it_goes_on_where_it_was_suspended(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         guest.queues[RECEIVE].send([], [BUFFER])
         guest.queues[RECEIVE].send([], [BUFFER])
         pump(guest, [b"packet"] * 7)
@@ -212,7 +153,7 @@ def test_it_goes_on_where_it_was_suspended(device: LoopDevice) -> None:
         bases = [device.base(queue) for queue in (RECEIVE, TRANSMIT)]
         assert bases == [7, 7]
         device.reset()
-        device.negotiate(LOOP_FEATURES - PLAIN)
+        device.negotiate(PACKET_FEATURES - PLAIN)
         for queue, base in zip(guest.queues, bases, strict=True):
             device.set_vring(queue.index, vring(queue, base))
         device.start()
@@ -224,7 +165,7 @@ def test_it_goes_on_where_it_was_suspended(device: LoopDevice) -> None:
 
 def test_nothing_is_served_while_it_is_suspended(device: LoopDevice) -> None:
     guest = Guest(2)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         device.suspend()
         guest.queues[RECEIVE].send([], [BUFFER])
         guest.queues[TRANSMIT].send([HEADER, b"packet"], [])
@@ -238,7 +179,7 @@ def test_a_queue_that_is_not_enabled_is_left_alone(device: LoopDevice) -> None:
     guest = Guest(2)
     try:
         with mapped(device, guest):
-            device.negotiate(LOOP_FEATURES - PLAIN)
+            device.negotiate(PACKET_FEATURES - PLAIN)
             for queue in guest.queues:
                 device.set_vring(queue.index, vring(queue))
             device.start()
@@ -258,7 +199,7 @@ def test_a_ring_without_a_doorbell_is_looked_at(device: LoopDevice) -> None:
     guest = Guest(2)
     try:
         with mapped(device, guest):
-            device.negotiate(LOOP_FEATURES - PLAIN)
+            device.negotiate(PACKET_FEATURES - PLAIN)
             for queue in guest.queues:
                 unheard = vring(queue)
                 device.set_vring(queue.index, Vring(unheard.ring))
@@ -275,7 +216,7 @@ def test_a_ring_that_makes_no_sense_breaks_it_and_it_says_so(device: LoopDevice)
     guest = Guest(2)
     changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     device.set_config_call(changed)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         assert DeviceStatus.NEEDS_RESET not in device.status()
         guest.queues[TRANSMIT].send([b"too short"], [])
         wait_until(lambda: DeviceStatus.NEEDS_RESET in device.status())
@@ -289,7 +230,7 @@ def test_an_interrupt_that_nobody_takes_does_not_keep_it_from_being_reset(
     device: LoopDevice,
 ) -> None:
     guest = Guest(2)
-    with looping(device, guest, PLAIN):
+    with running(device, guest, PLAIN):
         for queue in guest.queues:
             os.eventfd_write(queue.call, (1 << 64) - 2)
         guest.queues[RECEIVE].send([], [BUFFER])
@@ -298,7 +239,7 @@ def test_an_interrupt_that_nobody_takes_does_not_keep_it_from_being_reset(
 
 
 async def test_commands_come_by_a_ring_of_its_own(device: LoopDevice) -> None:
-    device.negotiate(LOOP_FEATURES)
+    device.negotiate(PACKET_FEATURES)
     assert device.control_queue_index == 2 * pull_config(device.config()).max_virtqueue_pairs
     device.start()
     queue = device.control_queue()
@@ -319,7 +260,7 @@ def test_what_it_cannot_do_it_refuses(device: LoopDevice, where: str) -> None:
     try:
         ring = vring(guest.queues[0])
         if where != "not-negotiated":
-            device.negotiate(LOOP_FEATURES)
+            device.negotiate(PACKET_FEATURES)
         with mapped(device, guest) if where != "no-memory" else no_descriptor_left():
             if where == "twice":
                 device.set_vring(0, ring)
@@ -331,12 +272,12 @@ def test_what_it_cannot_do_it_refuses(device: LoopDevice, where: str) -> None:
 
 def test_features_that_it_does_not_offer(device: LoopDevice) -> None:
     with pytest.raises(VdpadError, match="RING_PACKED"):
-        device.negotiate(LOOP_FEATURES | {Feature.RING_PACKED})
+        device.negotiate(PACKET_FEATURES | {Feature.RING_PACKED})
 
 
 def test_memory_under_a_ring_stays_until_the_reset(device: LoopDevice) -> None:
     guest = Guest(1, regions=1)
-    with looping(device, guest):
+    with running(device, guest):
         (region,) = guest.regions
         with pytest.raises(VdpadError, match="no ring there"):
             device.unmap(Region(region.start, region.size))
