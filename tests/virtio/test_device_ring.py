@@ -35,8 +35,8 @@ def test_chains_are_taken_in_the_order_in_which_they_were_offered(start_index: i
     board.offer(4, 0)
     ack = BUFFERS + 31
     assert board.ring.take() == [
-        Chain(4, b"first", (Region(ack + 128, 1),)),
-        Chain(0, b"second", (Region(ack, 1),)),
+        Chain(4, b"first", (Region(ack + 128, 1),), 2),
+        Chain(0, b"second", (Region(ack, 1),), 2),
     ]
     assert board.ring.take() == []
 
@@ -51,14 +51,14 @@ def test_a_command_may_lie_in_several_buffers() -> None:
     board.describe(3, Descriptor(BUFFERS + 200, 1, WRITE))
     board.offer(0)
     writable = (Region(BUFFERS + 100, 9), Region(BUFFERS + 200, 1))
-    assert board.ring.take() == [Chain(0, b"one two ", writable)]
+    assert board.ring.take() == [Chain(0, b"one two ", writable, 4)]
 
 
 def test_a_chain_may_have_nothing_to_read() -> None:
     board = Board()
     board.describe(2, Descriptor(BUFFERS, 1, WRITE))
     board.offer(2)
-    assert board.ring.take() == [Chain(2, b"", (Region(BUFFERS, 1),))]
+    assert board.ring.take() == [Chain(2, b"", (Region(BUFFERS, 1),), 1)]
 
 
 def test_what_was_taken_is_a_copy() -> None:
@@ -96,7 +96,8 @@ def test_an_indirect_table_stands_for_its_chain(behind_a_buffer: bool, writable:
     board.describe(2, Descriptor(TABLE, 4 * 16, INDIRECT | writable, 0xFFFF))
     head, readable = (5, b"one two 3") if behind_a_buffer else (2, b"two 3")
     board.offer(head)
-    assert board.ring.take() == [Chain(head, readable, (Region(BUFFERS + 50, 7),))]
+    buffers = (Region(BUFFERS + 50, 7),)
+    assert board.ring.take() == [Chain(head, readable, buffers, 2 if behind_a_buffer else 1)]
 
 
 def test_an_indirect_table_may_be_longer_than_a_small_ring() -> None:

@@ -52,6 +52,9 @@ _LEAST_MOST_INDIRECT = 1024
 _Descriptor = tuple[int, int, int, int]
 """Address, length, flags, next."""
 
+_Buffer = tuple[int, int, int, int]
+"""Address, length, flags, and how many of the ring's descriptors the chain has taken up to it."""
+
 
 class BadChain(VdpadError):
     """A driver's chain that no device can serve."""
@@ -67,6 +70,8 @@ class Chain(NamedTuple):
     writable: tuple[Region, ...]
     """The device-writable buffers. Of a command at least a byte: the ack, and behind it what some
     commands answer (virtio 1.4, 5.1.6.5)."""
+    descriptors: int
+    """How many of the ring's it takes: at least one, whatever stands in an indirect table."""
 
     @property
     def room(self) -> int:
@@ -246,7 +251,8 @@ class DeviceRing:
         readable: list[bytes] = []
         writable: list[Region] = []
         room = MAX_READABLE
-        for address, length, flags, _ in self._walk(head):
+        descriptors = 0
+        for address, length, flags, descriptors in self._walk(head):  # noqa: B007
             if not length:
                 raise BadChain(f"expected at least a byte, got a buffer of 0 bytes at {address:#x}")
             if flags & DESC_F_WRITE:
@@ -265,15 +271,16 @@ class DeviceRing:
             readable.append(self._memory.read(address, length))
         if self._answered and not writable:
             raise BadChain("expected a byte for an ack, got no device-writable byte")
-        return Chain(head, b"".join(readable), tuple(writable))
+        return Chain(head, b"".join(readable), tuple(writable), descriptors)
 
-    def _walk(self, head: int) -> Iterator[_Descriptor]:
+    def _walk(self, head: int) -> Iterator[_Buffer]:
         """The descriptors of a chain's buffers, an indirect table's in place of what names it."""
         table: memoryview | bytes = self._descriptors
-        count, at, seen = self._size, head, 0
+        count, at, seen, taken = self._size, head, 0, 0
         while at < count:
             descriptor = DESCRIPTOR.unpack_from(table, at * DESCRIPTOR.size)
-            _, _, flags, at = descriptor
+            address, length, flags, at = descriptor
+            taken += table is self._descriptors
             if flags & DESC_F_INDIRECT:
                 if table is not self._descriptors:
                     raise BadChain(
@@ -282,7 +289,7 @@ class DeviceRing:
                 table = self._indirect_table(descriptor)
                 count, at, seen = len(table) // DESCRIPTOR.size, 0, 0
                 continue
-            yield descriptor
+            yield address, length, flags, taken
             if not flags & DESC_F_NEXT:
                 return
             seen += 1

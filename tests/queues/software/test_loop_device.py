@@ -124,6 +124,31 @@ def test_a_packet_that_no_buffer_takes_is_dropped(device: LoopDevice) -> None:
         assert len(guest.queues[TRANSMIT].collect()) == 2
 
 
+@pytest.mark.parametrize("way", [Way.DIRECT, Way.INDIRECT], ids=["direct", "indirect"])
+def test_a_packet_that_no_buffers_of_a_full_ring_take_is_dropped(
+    device: LoopDevice, way: Way
+) -> None:
+    """A chain of three descriptors takes as many of the ring's, one in an indirect table takes one.
+
+    Five such chains leave one descriptor of the sixteen, in which none like them can be.
+    """
+    guest = Guest(2, way=way)
+    with running(device, guest, HASH):
+        receive, transmit = guest.queues
+        chains = {Way.DIRECT: 5, Way.INDIRECT: 16}[way]
+        for _ in range(chains - 1):
+            receive.send([], [10, 10, 10])
+        transmit.send([HEADER, bytes(30 * chains)], [])
+        transmit.send([HEADER, b"short"], [])
+        # One more could do; and a step comes behind a round of the step before it.
+        assert [device.base(queue) for queue in (TRANSMIT, TRANSMIT)] == [0, 0]
+        assert device.dropped == 0
+        receive.send([], [10, 10, 10])
+        assert [each[12:] for each in some(guest)] == [b"short"]
+        assert (device.packets, device.dropped) == (1, 1)
+        wait_until(lambda: transmit.returned == 2)
+
+
 def test_pairs_do_not_mix(device: LoopDevice) -> None:
     guest = Guest(4)
     with running(device, guest, PLAIN):

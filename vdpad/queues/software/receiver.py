@@ -5,7 +5,8 @@ which the driver sees together. Where the driver has made too few available, the
 more of them could do, and is dropped if not:
 
 - without MRG_RXBUF, where the first buffer is too small;
-- with it, where all that the ring can hold come to too little.
+- with it, where all there are come to too little and the ring has no descriptors left for another
+  one, by the smallest that is in it.
 
 An empty ring says nothing of what will come, so everything waits for it.
 
@@ -46,7 +47,7 @@ class Receiver:
             self._write(packet, buffers)
             self.packets += 1
             return True
-        if not buffers or (self._merges and len(buffers) < self._queue.size):
+        if not buffers or (self._merges and self._has_room()):
             return False
         self.dropped += 1
         return True
@@ -75,6 +76,11 @@ class Receiver:
         before = len(self._queue.taken)
         self._queue.look()
         return len(self._queue.taken) > before
+
+    def _has_room(self) -> bool:
+        """Whether the ring could have one chain more beside those in flight."""
+        lengths = [chain.descriptors for chain in self._queue.taken]
+        return sum(lengths) + min(lengths) <= self._queue.size
 
     def _write(self, packet: bytes, buffers: list[Chain]) -> None:
         left = self._header.before(packet, len(buffers))
