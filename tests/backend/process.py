@@ -8,15 +8,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from tests.backend.vmm import PLAIN, Vmm
 from tests.support.daemon import ROOT
 from tests.support.guest import Guest
+from tests.support.namespaces import Namespace, bridged_taps
 from tests.support.waiting import GUARD, wait_until
 from tests.vhost_user.front_end import FrontEnd
+from vdpad.backend.control.varlink import INTERFACE
 from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
@@ -27,21 +29,38 @@ class BackEndProcess:
     """One, in a folder with its sockets, its state and its log."""
 
     def __init__(
-        self, folder: Path, *options: str, front_ends: tuple[str, ...] = (), **more: Any
+        self,
+        folder: Path,
+        *options: str,
+        software: str = "loop",
+        within: Namespace | None = None,
+        front_ends: tuple[str, ...] = (),
+        **more: Any,
     ) -> None:
-        """Starts it; `ready` tells when it listens."""
+        """Starts it; `ready` tells when it listens.
+
+        Args:
+            folder: with its sockets, its state and its log.
+            options: more of its own.
+            software: the kind of its device.
+            within: the network namespace that it runs in.
+            front_ends: where they come from, if not by its socket in the folder.
+            more: for Popen.
+        """
         self.folder = folder
         self.front_end = folder / "front-end"
         self.control = folder / "control"
         self.varlink = folder / "io.vdpad"
         self.state = folder / "state"
         self._log = folder / "log"
+        self._within = within
         where = front_ends or ("--socket-path", str(self.front_end))
         places = ("--control", str(self.control), "--varlink", str(self.varlink))
         kept = ("--state-directory", str(self.state), "--name", "net0")
+        command = [*PROGRAM, f"--software={software}", *where, *places, *kept, *options]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*PROGRAM, "--software", *where, *places, *kept, *options],
+                command if within is None else within.command(*command),
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 cwd=ROOT,
@@ -87,8 +106,12 @@ class BackEndProcess:
             raise
 
     async def ask(self, method: str, **params: Any) -> Any:
-        """By datagram."""
-        async with Client(self.control) as client:
+        """By datagram; over a connection where it runs in another network namespace.
+
+        Who asks by datagram has a name of the kernel's choice, in his own namespace only.
+        """
+        path = self.control if self._within is None else self.varlink
+        async with Client(path, interface=INTERFACE) as client:
             return await client.call(method, **params)
 
     @asynccontextmanager
@@ -112,9 +135,9 @@ def new_guest() -> Guest:
 
 
 @asynccontextmanager
-async def running(folder: Path, *options: str) -> AsyncIterator[BackEndProcess]:
-    """A back end that listens, and is told to end at the end."""
-    process = BackEndProcess(folder, *options)
+async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[BackEndProcess]:
+    """A back end that listens, and is told to end at the end; all as of BackEndProcess."""
+    process = BackEndProcess(folder, *options, **more)
     try:
         yield await asyncio.to_thread(process.ready)
     finally:
@@ -124,3 +147,19 @@ async def running(folder: Path, *options: str) -> AsyncIterator[BackEndProcess]:
 def descriptors(pid: int) -> int:
     """How many it has."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@asynccontextmanager
+async def joined(folder: Path, *options: str) -> AsyncIterator[tuple[BackEndProcess, ...]]:
+    """Two back ends whose guests have a network in common, and nobody else in it.
+
+    Each is on a TAP interface of a network namespace, and a bridge joins the two.
+    """
+    with bridged_taps("tap0", "tap1") as within:
+        async with AsyncExitStack() as stack:
+            both = []
+            for name in ("tap0", "tap1"):
+                (folder / name).mkdir()
+                started = running(folder / name, *options, software=f"tap:{name}", within=within)
+                both.append(await stack.enter_async_context(started))
+            yield tuple(both)

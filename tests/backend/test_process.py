@@ -302,7 +302,10 @@ def test_its_capabilities_are_as_qemu_s_conventions_have_them() -> None:
     ("arguments", "code", "what"),
     [
         (["--socket-path", "/nowhere/x"], 2, "--vhost-vdpa --software is required"),
-        (["--software=tap", "--socket-path", "x"], 2, "invalid choice"),
+        (["--software=tap", "--socket-path", "x"], 2, "expected loop, or tap: and the name of"),
+        (["--software=tap:", "--socket-path", "x"], 2, "expected loop, or tap: and the name of"),
+        (["--software=tap:a/b", "--socket-path", "x"], 2, "expected loop, or tap: and the name"),
+        (["--software=tap:~a", "--socket-path", "x"], 2, "argument --software: expected a name"),
         (["--software", "--name", "a/b"], 2, "argument --name"),
         (["--software", "--name", ".."], 2, "argument --name"),
         (["--software", "--fd", "3", "--socket-path", "x"], 2, "not allowed with"),

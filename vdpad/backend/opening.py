@@ -5,26 +5,40 @@ from pathlib import Path
 from vdpad.backend.faults import BackEndError
 from vdpad.host import sysfs
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.queues.software import tap
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.tap_device import TapDevice
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
 
-SOFTWARE_KINDS = ("loop",)
-"""What a software device may do with a guest's packets: loop them back."""
+LOOP = "loop"
+TAP = "tap:"
+"""What a software device may do with a guest's packets: loop them back, or pass them through a TAP
+interface, whose name stands behind this."""
 
 
 class NoVhostVdpaDevice(BackEndError):
     """There is no device of this name that vhost_vdpa drives."""
 
 
+def is_software(kind: str) -> bool:
+    """Whether there is such a kind of software device; a TAP interface need not be there yet."""
+    return kind == LOOP or (kind.startswith(TAP) and tap.is_name(kind.removeprefix(TAP)))
+
+
 def open_software(kind: str) -> ShadowedDevice:
     """A software device of its own.
 
     Args:
-        kind: one of SOFTWARE_KINDS.
+        kind: LOOP, or TAP and the interface's name.
+
+    Raises:
+        TapError: the interface cannot be used.
     """
-    assert kind in SOFTWARE_KINDS
-    return LoopDevice()
+    assert is_software(kind)
+    if kind == LOOP:
+        return LoopDevice()
+    return TapDevice(tap.Tap.attach(kind.removeprefix(TAP)))
 
 
 def open_vhost_vdpa(named: str) -> ShadowedDevice:

@@ -17,7 +17,7 @@ import vdpad
 from vdpad.backend.back_end import BackEndOptions
 from vdpad.backend.control.sockets import CONTROL, VARLINK
 from vdpad.backend.front_end_socket import SOCKET, bound, handed_over, inherited_socket
-from vdpad.backend.opening import SOFTWARE_KINDS, open_software, open_vhost_vdpa
+from vdpad.backend.opening import LOOP, TAP, is_software, open_software, open_vhost_vdpa
 from vdpad.backend.process import run
 from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, descriptor, file_name, path, uid
@@ -49,6 +49,11 @@ _EXAMPLES = [
     (
         "try it, as any user, on a software device that loops packets:",
         "vdpad-vhost-user --software --socket-path /tmp/net0 --control /tmp/net0.control "
+        "--varlink /tmp/net0.varlink --state-directory /dev/shm/net0",
+    ),
+    (
+        "the same on a TAP interface of this user's (ip tuntap add dev tap0 mode tap user USER):",
+        "vdpad-vhost-user --software=tap:tap0 --socket-path /tmp/net0 --control /tmp/net0.control "
         "--varlink /tmp/net0.varlink --state-directory /dev/shm/net0",
     ),
     (
@@ -96,7 +101,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         expected = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or a digit"
         option, more = "--name", ""
         if arguments.name is None:
-            option, more = "--vhost-vdpa", "; name the back end by --name"
+            option = "--software" if arguments.vhost_vdpa is None else "--vhost-vdpa"
+            more = "; name the back end by --name"
         got = _name(arguments)
         parser.error(f"argument {option}: expected a name of {expected}, got {got!r}{more}")
 
@@ -105,7 +111,10 @@ def _name(arguments: argparse.Namespace) -> str:
     """The back end's name; the device's where none is given."""
     if arguments.name is not None:
         return str(arguments.name)
-    return "software" if arguments.vhost_vdpa is None else Path(arguments.vhost_vdpa).name
+    if arguments.vhost_vdpa is not None:
+        return Path(arguments.vhost_vdpa).name
+    kind = str(arguments.software)
+    return kind.removeprefix(TAP) if kind.startswith(TAP) else "software"
 
 
 def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> BackEndOptions:
@@ -197,6 +206,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _software(text: str) -> str:
+    if not is_software(text):
+        raise argparse.ArgumentTypeError(
+            f"expected {LOOP}, or {TAP} and the name of an interface, got {text!r}"
+        )
+    return text
+
+
 def _add_device(group: argparse._ArgumentGroup) -> None:
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
@@ -208,9 +225,11 @@ def _add_device(group: argparse._ArgumentGroup) -> None:
     kinds.add_argument(
         "--software",
         nargs="?",
-        const=SOFTWARE_KINDS[0],
-        choices=SOFTWARE_KINDS,
-        help="a software device, which loops each packet back to its queue pair",
+        const=LOOP,
+        type=_software,
+        metavar=f"{LOOP}|{TAP}IFNAME",
+        help="a software device, which loops each packet back to its queue pair (the default), or "
+        "passes packets through a TAP interface",
     )
     group.add_argument(
         "--shared-address-space",

@@ -8,6 +8,9 @@ serve.
 Each look for doorbells lets Python's other threads run, which a thread that computes does only
 every 5 ms; so one round of serving is to be short.
 
+It may *listen* to other files too, which it leaves unread: whoever serves reads them, or listens no
+more, or else the thread would not sleep.
+
 Doorbells and interrupts are eventfds that somebody else shares and may fill or drain. Reading is
 done by RWF_NOWAIT. A write that sleeps holds up nobody but its own device; and a step that waits
 for that has the counter drained, so that the device can be taken away from whoever does it.
@@ -68,7 +71,7 @@ class Interrupt:
 
 
 class Worker:
-    """The thread. `watch` and `unwatch` are for steps, and for what serves."""
+    """The thread. `watch`, `listen` and their ends are for steps, and for what serves."""
 
     def __init__(self, serve: Callable[[], bool], unblock: Callable[[], None], name: str) -> None:
         """Begins at once.
@@ -85,6 +88,7 @@ class Worker:
         self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)
         self._polled = 0
+        self._listened: set[int] = set()
         self._ended = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -128,6 +132,22 @@ class Worker:
         else:
             self._epoll.unregister(doorbell)
 
+    def listen(self, fd: int) -> None:
+        """Serves while there is something to read, or the other end is gone. May be called again.
+
+        Args:
+            fd: stays the caller's, who ends it before he closes it.
+        """
+        if fd not in self._listened:
+            self._epoll.register(fd, select.EPOLLIN)
+            self._listened.add(fd)
+
+    def unlisten(self, fd: int) -> None:
+        """Ends that. May be called again."""
+        if fd in self._listened:
+            self._epoll.unregister(fd)
+            self._listened.remove(fd)
+
     def _end(self) -> None:
         self._ended = True
 
@@ -136,7 +156,8 @@ class Worker:
         while not self._ended:
             seconds = 0 if more else _POLL if self._polled else None
             for fd, _ in self._epoll.poll(seconds):
-                drain(fd)
+                if fd not in self._listened:
+                    drain(fd)
             while self._steps and not self._ended:
                 self._steps.popleft()()
             more = not self._ended and self._serve()
