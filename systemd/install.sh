@@ -50,7 +50,8 @@ for each in vdpad.service vdpad.socket vdpad-varlink.socket \
     vdpad-vhost-user@.service vdpad-vhost-user@.socket; do
     place "systemd/$each" 644 "$root/lib/systemd/system/$each"
 done
-for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules vdpad-metrics.conf; do
+for each in vhost-vdpa.conf udp.conf 90-vdpad-vhost-vdpa.rules vdpad-metrics.conf \
+    vdpad-vhost-user-tap.conf; do
     place "systemd/optional/$each" 644 "$DESTDIR$lib/systemd/$each"
 done
 place systemd/sysusers.conf 644 "$root/lib/sysusers.d/vdpad.conf"

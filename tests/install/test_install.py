@@ -56,6 +56,7 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/lib/vdpad/systemd/udp.conf",
         "usr/lib/vdpad/systemd/90-vdpad-vhost-vdpa.rules",
         "usr/lib/vdpad/systemd/vdpad-metrics.conf",
+        "usr/lib/vdpad/systemd/vdpad-vhost-user-tap.conf",
         "usr/lib/systemd/catalog/vdpad.catalog",
         "usr/share/man/man1/vdpactl.1",
         "usr/share/man/man5/vdpad.toml.5",

@@ -55,23 +55,32 @@ def test_the_exposure_is_small(units: Path) -> None:
     assert float(exposure[1]) <= MAX_EXPOSURE
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Path:
-    """The units of a back end in a folder, as those of one device."""
-    for kind in ("service", "socket"):
+BACK_END = "vdpad-vhost-user@nic0"
+KINDS = ("service", "socket")
+
+
+@pytest.fixture(params=[None, "vdpad-vhost-user-tap"], ids=["vdpa", "tap"])
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The units of a back end in a folder, as those of one device, with a drop-in or none."""
+    for kind in KINDS:
         text = (UNITS / f"vdpad-vhost-user@.{kind}").read_text()
         text = text.replace("/usr/bin/vdpad-vhost-user", "/bin/true")
-        (tmp_path / f"vdpad-vhost-user@vdpa0.{kind}").write_text(text)
+        (tmp_path / f"{BACK_END}.{kind}").write_text(text)
+    if request.param is not None:
+        (tmp_path / f"{BACK_END}.service.d").mkdir()
+        text = (UNITS / "optional" / f"{request.param}.conf").read_text()
+        text = text.replace("/usr/bin/vdpad-vhost-user", "/bin/true")
+        (tmp_path / f"{BACK_END}.service.d" / "drop-in.conf").write_text(text)
     return tmp_path
 
 
 def test_systemd_finds_nothing_wrong_with_a_back_end_s(instance: Path) -> None:
-    done = analyze("verify", "--man=no", *sorted(instance.iterdir()))
+    done = analyze("verify", "--man=no", *(instance / f"{BACK_END}.{it}" for it in KINDS))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_exposure_of_a_back_end_is_small(instance: Path) -> None:
-    unit = "vdpad-vhost-user@vdpa0.service"
+    unit = f"{BACK_END}.service"
     done = analyze("security", "--offline=true", instance / unit)
     exposure = re.search(rf"Overall exposure level for {unit}: ([0-9.]+)", done.stdout)
     assert exposure is not None, done.stdout + done.stderr
@@ -89,6 +98,7 @@ def test_a_drop_in_takes_back_no_more_than_it_says() -> None:
         "udp": {
             *("LoadCredential", "PrivateNetwork", "RestrictAddressFamilies", "IPAddressAllow"),
         },
+        "vdpad-vhost-user-tap": {"ExecStart", "DeviceAllow", "LimitMEMLOCK"},
     }.items():
         text = (UNITS / "optional" / f"{name}.conf").read_text()
         assert set(re.findall(r"^(\w+)=", text, re.M)) == keys
