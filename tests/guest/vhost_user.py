@@ -66,7 +66,7 @@ class OnBackEnd:
 
     def asked(self, command: str) -> dict[str, Any]:
         """What vdpactl tells of the back end."""
-        told = said("--backend", self.process.control, command, "--json")
+        told = said("--backend", self.process.varlink, command, "--json")
         result: dict[str, Any] = json.loads(told)
         return result
 
@@ -104,7 +104,7 @@ class OnBackEnd:
 
 @contextmanager
 def on_back_end(
-    folder: Path, card: Callable[[Path], AllQueues | DataQueues], qemu: Version
+    folder: Path, card: Callable[[Path], AllQueues | DataQueues], qemu: Version, **more: Any
 ) -> Iterator[OnBackEnd]:
     """A guest with one card, on a back end with a software device, for the time of the context.
 
@@ -112,9 +112,10 @@ def on_back_end(
         folder: of the back end's sockets and state.
         card: by the socket of its back end.
         qemu: that runs it.
+        more: of the back end, as of BackEndProcess.
     """
     with ExitStack() as stack:
-        process = started(folder)
+        process = started(folder, **more)
         stack.callback(process.stop)
         guest = stack.enter_context(booted([card(process.front_end)], qemu=qemu))
         on = OnBackEnd(guest, process)
@@ -122,6 +123,6 @@ def on_back_end(
         yield on
 
 
-def started(folder: Path) -> BackEndProcess:
+def started(folder: Path, **more: Any) -> BackEndProcess:
     """A back end that listens, and stays for the next front end."""
-    return BackEndProcess(folder, "--stay").ready()
+    return BackEndProcess(folder, "--stay", **more).ready()
