@@ -175,6 +175,20 @@ def test_guest_offloads() -> None:
     assert _told(GuestOffloadsSet(frozenset())) == {"guest_offloads": []}
 
 
+def test_guest_hdrlen_is_no_offload_though_linux_6_12_sets_it_as_one() -> None:
+    """Its bytes of `ethtool -K eth0 rx-gro-hw off`, on a device that offers GUEST_HDRLEN."""
+    as_sent = "05000200000000000008"
+    assert _told(as_sent) == {"guest_offloads": ["GUEST_CSUM"]}
+    recorder = Recorder(ALL - {Feature.GUEST_HDRLEN})
+    recorder.fold(bytes.fromhex(as_sent), 0)
+    found = recorder.found()
+    assert found.state is not None
+    assert found.state.guest_offloads is None
+    assert [(each.part, "bit_59" in each.why) for each in found.missing] == [
+        ("guest_offloads", True)
+    ]
+
+
 @pytest.mark.parametrize("command", [AnnounceAck(), CoalVqGet(0, 1, 1), "0300ff", "060300000000"])
 @pytest.mark.parametrize("statistics", ["08", "0800", "080201"])
 def test_what_carries_no_state_leaves_no_trace(command: Command | str, statistics: str) -> None:

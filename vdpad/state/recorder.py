@@ -45,6 +45,7 @@ from vdpad.state.found import Found, Missing
 from vdpad.state.model import Coalescing, NetState
 from vdpad.state.observed import (
     ADDS_TO,
+    NO_OFFLOADS,
     SETS,
     Observed,
     carries_no_state,
@@ -214,7 +215,8 @@ class Recorder:
         if lacked is not None:
             return f"{lacked.name} is not negotiated"
         if isinstance(command, GuestOffloadsSet):
-            beyond = command.offloads - offloads_of(self._features)
+            permitted = offloads_of(self._features) | NO_OFFLOADS & self._features
+            beyond = command.offloads - permitted
             if beyond:
                 return f"of its offloads {GUEST_OFFLOADS.sentence(beyond)} are not negotiated"
         return ""
