@@ -14,9 +14,11 @@ from tests.backend.vmm import (
     BackEnd,
     Heard,
     back_end,
+    breaks_with_a_command,
     settings,
     until_failed,
     vmm,
+    waits_for_ever,
 )
 from tests.support.guest import Guest, shared_region
 from tests.support.waiting import until
@@ -247,6 +249,29 @@ async def test_a_stop_waits_for_the_command_that_the_device_has() -> None:
         assert (await stopping)[-1] == 1
         assert machine.control.returned == 1
         assert settings(on)["vlans"] == [5]
+
+
+@pytest.mark.parametrize("is_stopping", [False, True], ids=["runs", "stops"])
+async def test_a_device_that_breaks_with_a_command_holds_nobody(
+    monkeypatch: pytest.MonkeyPatch, is_stopping: bool
+) -> None:
+    device = Slow()
+    waits_for_ever(monkeypatch)
+    breaks_with_a_command(monkeypatch)
+    async with back_end(device) as on, vmm(on) as machine:
+        await machine.start()
+        device.gate.clear()
+        machine.control.send([VlanAdd(5).encode()], [1])
+        stopping = asyncio.create_task(machine.stop()) if is_stopping else None
+        if is_stopping:
+            await until(lambda: on.device.status is Status.STOPPED)
+        device.gate.set()
+        if stopping is None:
+            await until_failed(on)
+            stopping = asyncio.create_task(machine.stop())
+        assert (await stopping)[-1] == 0
+        assert machine.control.returned == 0
+        assert settings(on).get("vlans") is None
 
 
 async def test_a_front_end_that_goes_leaves_a_device_that_was_reset(on: BackEnd) -> None:

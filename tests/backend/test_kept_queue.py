@@ -1,8 +1,12 @@
 """A VMM that keeps the control queue to itself: queue pairs are heard, the filter is open."""
 
-from tests.backend.vmm import PLAIN, back_end, vmm
+import pytest
+
+from tests.backend.vmm import PLAIN, back_end, breaks_with_a_command, vmm, waits_for_ever
 from tests.vhost_user.front_end import (
     SET_STATUS,
+    SET_VRING_ENABLE,
+    state,
     u64,
 )
 from vdpad.backend.device import Status
@@ -50,3 +54,16 @@ async def test_a_device_that_refuses_to_be_opened_wide_does_not_start() -> None:
         assert await machine.front_end.acked(SET_STATUS, u64(0xF)) != 0
         assert "RX_PROMISC" in on.refusals[-1]
         assert on.device.status is Status.STOPPED
+
+
+async def test_a_device_that_breaks_with_a_command_does_not_hold_the_vmm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits_for_ever(monkeypatch)
+    async with back_end() as on, vmm(on, queues=8, features=KEPT) as machine:
+        await machine.set_up()
+        await machine.front_end.enable(0, 1, 2)
+        assert await machine.front_end.acked(SET_STATUS, u64(0xF)) == 0
+        breaks_with_a_command(monkeypatch)
+        assert await machine.front_end.acked(SET_VRING_ENABLE, state(3, 1)) != 0
+        assert "says that it needs a reset" in on.refusals[-1]

@@ -5,22 +5,29 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
+
+import pytest
 
 from tests.support.guest import Guest, GuestQueue
 from tests.support.split_driver import Request
 from tests.support.waiting import GUARD, until
 from tests.vhost_user import front_end as protocol
 from tests.vhost_user.front_end import FrontEnd, state, u64
+from vdpad.backend import running
 from vdpad.backend.device import BackEndDevice, Status
+from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.listeners import Listeners
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.net import NetDevice
 from vdpad.service.events.event import Event
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
+from vdpad.virtio.device_ring import BadChain
 from vdpad.virtio.features import Feature, FeatureSet
 
 USER = 0x7F12_0000_0000
@@ -260,3 +267,17 @@ def settings(on: BackEnd) -> Any:
 
 async def until_failed(on: BackEnd) -> None:
     await until(lambda: on.device.status is Status.FAILED)
+
+
+def waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back ends that start from now on wait for an answer longer than any test may."""
+    monkeypatch.setattr(running, "Forwarder", partial(Forwarder, patience=3600.0))
+
+
+def breaks_with_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on software devices break while a command is out, as where a data ring does it."""
+
+    def breaks(_: NetDevice, command: bytes) -> int:
+        raise BadChain(f"as where a data ring breaks the device amid {command.hex()}")
+
+    monkeypatch.setattr(NetDevice, "command", breaks)

@@ -112,6 +112,8 @@ class BackEndDevice:
         self._listeners = listeners
         self._steps = steps
         self._running: Running | None = None
+        self._last: Running | None = None
+        """The same, and also while it stops and afterwards."""
         self._marking = Marking(steps)
         self._watch = ConfigWatch(self._device_changed)
 
@@ -256,8 +258,9 @@ class BackEndDevice:
         try:
             step = partial(bring_up, self._device, self.offer, start, self._watch.call)
             features = await self._steps.take(step)
-            self._running = Running(self._device, self._steps, start, features, self._marking.wrote)
-            await self._serve(self._running)
+            running = Running(self._device, self._steps, start, features, self._marking.wrote)
+            self._running = self._last = running
+            await self._serve(running)
             self._listeners.started(start)
         except BaseException:
             await self._stop()
@@ -338,7 +341,10 @@ class BackEndDevice:
             self._fail(error)
             return
         if DeviceStatus.NEEDS_RESET in status:
-            self._fail(BackEndError("the device itself says that it needs a reset"))
+            broken = BackEndError("the device itself says that it needs a reset")
+            if self._last is not None:
+                self._last.give_up(str(broken))
+            self._fail(broken)
         else:
             self._listeners.config_changed()
 

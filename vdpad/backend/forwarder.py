@@ -7,7 +7,7 @@ behind it the command.
 
 Waiting is a short look at the used ring, then the interrupt, which is asked for only then. What the
 device does that no device may, or nothing for seconds, ends the forwarding: the buffers are its own
-until it is reset.
+until it is reset. So does who hears otherwise that the device has failed.
 """
 
 import asyncio
@@ -31,6 +31,10 @@ PATIENCE = 10.0
 # How long to look at the ring before sleeping: the event loop is kept from others meanwhile.
 _LOOK_NS = 50_000
 
+# How often it is looked meanwhile whether the device was given up, in seconds. An answer wakes at
+# once; a wait that can be broken off at once costs each command a seventh of its time.
+_LOOK_AGAIN = 0.1
+
 # Room for an answer. The longest there are, statistics of all queues, have some bytes a queue.
 _MAX_ANSWERED = 1 << 16
 
@@ -53,6 +57,7 @@ class Forwarder:
         self._ring = queue.ring
         self._index = queue.next_index
         self._patience = patience
+        self._given_up = ""
         self._look_ns = _LOOK_NS if queue.worth_polling else 0
         room = geometry.buffers
         self._most_answered = min(_MAX_ANSWERED, room.size // 2)
@@ -76,6 +81,8 @@ class Forwarder:
         Raises:
             NotAnswered: nothing may be forwarded any more. So it is after a cancellation.
         """
+        if self._given_up:
+            raise NotAnswered(self._given_up)
         if len(command) > self.largest:
             return bytes((ACK_ERR,))
         room = min(room, self._most_answered)
@@ -83,6 +90,13 @@ class Forwarder:
         if not self._has_come(self._look_ns):
             await self._sleep()
         return self._answer(room)
+
+    def give_up(self, why: str) -> None:
+        """Has `forward` raise NotAnswered for this reason from now on, and soon where it waits.
+
+        For who knows that the device will not answer.
+        """
+        self._given_up = why
 
     def _publish(self, command: bytes, room: int) -> None:
         ring, index = self._ring, self._index
@@ -112,15 +126,17 @@ class Forwarder:
 
     async def _sleep(self) -> None:
         self._ring.ask_for_interrupt(self._index + 1)
-        give_up = asyncio.get_running_loop().time() + self._patience
+        deadline = asyncio.get_running_loop().time() + self._patience
         while not self._has_come(0):
-            left = give_up - asyncio.get_running_loop().time()
+            left = deadline - asyncio.get_running_loop().time()
+            if self._given_up:
+                raise NotAnswered(self._given_up)
             if left <= 0:
                 raise NotAnswered(
                     f"expected an answer to a command within {self._patience:g} s, the device gave "
                     "none; reset it"
                 )
-            await self._queue.called(left)
+            await self._queue.called(min(left, _LOOK_AGAIN))
 
     def _answer(self, room: int) -> bytes:
         ring, index = self._ring, self._index

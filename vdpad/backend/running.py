@@ -53,6 +53,7 @@ class Running:
         self._steps = steps
         self._features = features
         self._queue = device.control_queue()
+        self._forwarder: Forwarder | None = None
         self._control = control_vring(start, device.control_queue_index)
         self._shadow: Shadow | None = None
         self._kept: KeptQueue | None = None
@@ -105,7 +106,7 @@ class Running:
         Raises:
             VdpadError: it cannot be.
         """
-        forwarder = Forwarder(self._queue, self._device.control_geometry)
+        forwarder = self._forwarder = Forwarder(self._queue, self._device.control_geometry)
         start = self.start
         if self._control is None:
             self._kept = KeptQueue(forwarder, self._features)
@@ -160,6 +161,11 @@ class Running:
             # The step has the descriptor, which is closed afterwards.
             step = partial(self._device.set_call, index, call)
             await to_its_end(self._steps.take(step))
+
+    def give_up(self, why: str) -> None:
+        """Waits for no command that the device has; also while it stops. May be called again."""
+        if self._forwarder is not None:
+            self._forwarder.give_up(why)
 
     async def stop(self) -> dict[int, int]:
         """Ends all of it and resets the device, whatever goes wrong.
