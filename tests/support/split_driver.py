@@ -137,6 +137,8 @@ class SplitDriver:
     ) -> None:
         self.memory = memory
         self.size = size
+        self.base = index
+        """Where the ring began."""
         self._random = random
         self._event_idx = event_idx
         self._room = Room(memory, random)

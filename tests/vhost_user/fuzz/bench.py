@@ -56,7 +56,7 @@ class Bench:
             Exception: whatever is no error of the room's, and what judges say.
         """
         self._refusals.clear()
-        async with _nothing_left():
+        async with nothing_left():
             player = Player(self._front_ends)
             try:
                 async with asyncio.timeout(GUARD):
@@ -94,7 +94,8 @@ def _error(task: asyncio.Task[None], script: Script) -> VdpadError | None:
 
 
 @asynccontextmanager
-async def _nothing_left() -> AsyncIterator[None]:
+async def nothing_left() -> AsyncIterator[None]:
+    """Fails where a block leaves a descriptor, a mapping or a task, or an error that none took."""
     loop = asyncio.get_running_loop()
     said: list[str] = []
     loop.set_exception_handler(lambda _, context: said.append(repr(context)))

@@ -1,0 +1,130 @@
+"""Where hostile guests are served, and what must hold, whatever they did.
+
+Each session ends within reason, by an error of ours if by any. No task, descriptor or mapping is
+left, the device is stopped, and its thread is there: every so often an honest guest finds it so.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from random import Random
+from typing import Self
+
+from tests.backend.fuzz.guest import (
+    QUEUES,
+    HostileGuest,
+    enable_all,
+    features_of,
+    guest_of,
+    set_up,
+    set_up_rings,
+)
+from tests.backend.vmm import OK, PLAIN, BackEnd, Vmm, back_end, vmm
+from tests.support.guest import Guest
+from tests.support.waiting import GUARD
+from tests.vhost_user.fuzz.bench import nothing_left
+from vdpad.backend.device import Status
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_offer import PACKET_CONFIG
+from vdpad.virtio.commands import VlanAdd
+from vdpad.virtio.device_status import DeviceStatus
+
+_MAX_STEPS = 24
+_HONEST_EVERY = 10
+
+
+class Fault(AssertionError):
+    """A session did what no session may."""
+
+
+async def play(to: Vmm, random: Random) -> HostileGuest:
+    """A guest begins, and does this and that.
+
+    Raises:
+        ConnectionError: the back end has closed the connection.
+    """
+    await set_up(to)
+    base = to.guest.queues[0].driver.base
+    await set_up_rings(to, [base] * len(to.guest.queues))
+    assert await enable_all(to) == 0
+    hostile = HostileGuest(to, random)
+    for _ in range(random.randint(1, _MAX_STEPS)):
+        await hostile.step()
+        if random.random() < 0.3:
+            await asyncio.sleep(0)
+    return hostile
+
+
+class RingFuzzer:
+    """Sessions of one seed, by number; what chance decides in one is the same each time."""
+
+    def __init__(self, on: BackEnd, device: LoopDevice, seed: int) -> None:
+        self._on = on
+        self._device = device
+        self._seed = seed
+        self.broken = 0
+        """How many guests have broken their device or their CVQ."""
+
+    @classmethod
+    @asynccontextmanager
+    async def begin(cls, seed: int) -> AsyncIterator[Self]:
+        """Serves sessions until the end of the context."""
+        thrown: list[str] = []
+        hook, threading.excepthook = threading.excepthook, lambda args: thrown.append(repr(args))
+        try:
+            device = LoopDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=1))
+            async with back_end(device) as on:
+                assert on.device.queues == QUEUES
+                yield cls(on, device, seed)
+        finally:
+            threading.excepthook = hook
+        assert thrown == []
+
+    async def hold(self, number: int) -> None:
+        """One session, and an honest one after every tenth.
+
+        Raises:
+            Fault: one of them did what no session may.
+        """
+        try:
+            async with nothing_left():
+                await self._hold(Random(f"{self._seed} {number}"))
+                if number % _HONEST_EVERY == 0:
+                    await self._check_honest()
+        except Exception as error:
+            raise Fault(f"session {number} of seed {self._seed}") from error
+
+    async def _hold(self, random: Random) -> None:
+        features = features_of(random)
+        guest = guest_of(random, features)
+        try:
+            async with asyncio.timeout(GUARD), vmm(self._on, features=features, guest=guest) as to:
+                # The back end has had enough.
+                with contextlib.suppress(ConnectionError):
+                    await self._play(to, random)
+        finally:
+            guest.close()
+        assert self._on.device.status is not Status.RUNNING
+        assert self._device.status() == DeviceStatus(0)
+
+    async def _play(self, to: Vmm, random: Random) -> None:
+        await play(to, random)
+        # Others have looked by then, and the end comes in the midst of it or not.
+        await asyncio.sleep(random.choice((0, 0, 0.001)))
+        self.broken += self._on.device.status is Status.FAILED
+        if random.random() < 0.5:
+            await to.stop()
+
+    async def _check_honest(self) -> None:
+        guest = Guest(QUEUES)
+        try:
+            async with vmm(self._on, features=PLAIN, guest=guest) as to:
+                await to.start()
+                assert await to.command(VlanAdd(7).encode()) == OK
+                assert await to.loop(b"packet") == b"packet"
+                assert await to.stop() == [1, 1, 1]
+        finally:
+            guest.close()
