@@ -15,7 +15,7 @@ from typing import Any, Self
 from tests.backend.vmm import PLAIN, Vmm
 from tests.support.daemon import ROOT
 from tests.support.guest import Guest
-from tests.support.namespaces import Namespace, bridged_taps
+from tests.support.namespaces import Namespace, bridged_taps, wait_until_up
 from tests.support.waiting import GUARD, wait_until
 from tests.vhost_user.front_end import FrontEnd
 from vdpad.backend.control.varlink import INTERFACE
@@ -162,4 +162,5 @@ async def joined(folder: Path, *options: str) -> AsyncIterator[tuple[BackEndProc
                 (folder / name).mkdir()
                 started = running(folder / name, *options, software=f"tap:{name}", within=within)
                 both.append(await stack.enter_async_context(started))
+            await asyncio.to_thread(wait_until_up, within, "tap0", "tap1", "br0")
             yield tuple(both)

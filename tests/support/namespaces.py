@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.support.waiting import wait_until
+
 _SECONDS = 10.0
 
 UNSHARE = ("unshare", "-n" if os.geteuid() == 0 else "-rn")
@@ -100,6 +102,19 @@ def bridged_taps(*names: str) -> Iterator[Namespace]:
             made.must("ip", "link", "set", name, "master", "br0")
         _set_up(made, "br0")
         yield made
+
+
+def wait_until_up(within: Namespace, *names: str) -> None:
+    """Returns once these interfaces take frames, and their bridge does where they are its ports.
+
+    The kernel sees to that some time after somebody has attached to them.
+    """
+    wait_until(lambda: all(_is_up(within, name) for name in names), every=0.02)
+
+
+def _is_up(within: Namespace, name: str) -> bool:
+    told = within.run("ip", "-details", "-oneline", "link", "show", name).stdout
+    return " state UP " in told and ("bridge_slave" not in told or " state forwarding " in told)
 
 
 def _set_up(made: Namespace, name: str) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.support.daemon import ROOT
-from tests.support.namespaces import Namespace
+from tests.support.namespaces import Namespace, wait_until_up
 from vdpad.queues.software.tap import Tap
 
 _ALL_PROTOCOLS = 0x0003  # ETH_P_ALL
@@ -50,12 +50,13 @@ class HostEnd:
 
 @contextmanager
 def tap_ends(within: Namespace, name: str) -> Iterator[tuple[Tap, HostEnd]]:
-    """The interface's ends; the first is to be closed by whoever takes it."""
+    """The interface's ends, which is up; the first is to be closed by whoever takes it."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         command = within.command(sys.executable, "-m", "tests.support.tap_ends", name)
         subprocess.run(command, stdin=theirs.fileno(), cwd=ROOT, check=True)
         _, (tap, packets), _, _ = socket.recv_fds(ours, 1, 2)
+    wait_until_up(within, name)
     with socket.socket(fileno=packets) as host:
         host.setblocking(False)
         yield Tap(tap, name), HostEnd(host)

@@ -22,7 +22,7 @@ from tests.queues.software.driven import (
 )
 from tests.support.descriptors import no_descriptor_left
 from tests.support.guest import Guest
-from tests.support.namespaces import Namespace, namespace, taps, why_no_taps
+from tests.support.namespaces import Namespace, namespace, taps, wait_until_up, why_no_taps
 from tests.support.tap_ends import HostEnd, tap_ends
 from tests.support.waiting import wait_until
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
@@ -233,6 +233,7 @@ def test_what_is_sent_while_the_host_s_end_is_down_is_dropped(link: Link) -> Non
         assert len(guest.queues[TRANSMIT].collect()) == 1
         link.check_asleep()
         link.within.must("ip", "link", "set", "tap0", "up")
+        wait_until_up(link.within, "tap0")
         assert sent(link, guest, [frame(2)]) == [frame(2)]
         offer(guest, BUFFER)
         link.host.send(frame(3))
@@ -328,9 +329,8 @@ def test_one_that_is_not_there_is_made_by_who_may() -> None:
 
 def test_what_cannot_be_attached_to_is_told() -> None:
     skip_or_fail(why_no_taps())
-    with taps("tap1", multi_queue=True) as within, namespace() as other:
+    with taps("tap1", multi_queue=True) as within, taps("tap1") as other:
         assert "without multi_queue" in attached(within, "tap1")
-        other.must("ip", "tuntap", "add", "dev", "tap1", "mode", "tap")
         with tap_ends(other, "tap1") as (tap, _):
             assert "another process has it" in attached(other, "tap1")
             tap.close()

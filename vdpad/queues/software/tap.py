@@ -121,7 +121,7 @@ _ADVICE: Mapping[int, str] = {
         "make it for this user (`ip tuntap add dev NAME mode tap user USER`), and let this service "
         "have the node (DeviceAllow=/dev/net/tun rw)"
     ),
-    errno.EBUSY: "another process has it, or it is no TAP interface",
+    errno.EBUSY: "another process has it; only one can",
     errno.EINVAL: "it must be a TAP interface, and one without multi_queue",
 }
 
