@@ -95,6 +95,7 @@ async def back_end(
     heard: Heard | None = None,
     *,
     shared_address_space: bool = False,
+    follows_filter: bool = False,
 ) -> AsyncIterator[BackEnd]:
     """A back end on a software device, or on the one that is given."""
     heard = heard or Heard()
@@ -103,6 +104,7 @@ async def back_end(
         "nic0",
         heard.listeners(),
         shared_address_space=shared_address_space,
+        follows_filter=follows_filter,
     )
     heard.back_end = BackEnd(opened)
     try:

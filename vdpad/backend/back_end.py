@@ -24,6 +24,7 @@ from typing import Any
 from vdpad.backend.control.api import ControlApi
 from vdpad.backend.control.sockets import ControlSockets
 from vdpad.backend.device import BackEndDevice
+from vdpad.backend.following.follower import Follower
 from vdpad.backend.front_end_socket import listens
 from vdpad.backend.kept.kept_state import KeptState
 from vdpad.backend.listeners import Listeners
@@ -63,6 +64,10 @@ class BackEndOptions:
     shared_address_space: bool = False
     stay: bool = False
     """For the next front end."""
+    monitor: Path | None = None
+    """The socket of a QMP monitor, by which the filter is followed."""
+    card: str | None = None
+    """Which card of QEMU's; None for the only one."""
     inherited: Mapping[str, int] = field(default_factory=dict)
     """Sockets that a service manager has bound, by name."""
 
@@ -90,9 +95,12 @@ async def opened(
             options.name,
             back_end.listeners(),
             shared_address_space=options.shared_address_space,
+            follows_filter=options.monitor is not None,
         )
         closing.push_async_callback(device.close)
         back_end.attend(device)
+        if back_end.follower is not None:
+            await closing.enter_async_context(_running(back_end.follower))
         api = ControlApi(
             options.name,
             device,
@@ -113,6 +121,8 @@ class BackEnd:
     device: BackEndDevice
     front_ends: FrontEnds
     overview: Overview
+    follower: Follower | None = None
+    """Of the guest's filter, where a monitor tells it."""
 
     def __init__(self, options: BackEndOptions, announce: Announcer) -> None:
         """Without a device, until `attend`."""
@@ -141,7 +151,16 @@ class BackEnd:
         """Takes a device that was just opened, and gives it what an earlier process kept."""
         self.device = device
         self.front_ends = FrontEnds(device, self._refused, self._session_changed)
-        self.overview = Overview(device, lambda: self.front_ends.session)
+        if self._options.monitor is not None:
+            self.follower = Follower(
+                self._options.name,
+                self._options.monitor,
+                self._options.card,
+                device,
+                self._announce,
+            )
+        with_filter = (lambda found: found) if self.follower is None else self.follower.found
+        self.overview = Overview(device, lambda: self.front_ends.session, with_filter)
         kept = self.kept.recall()
         if kept is not None:
             device.settings.recall(kept.recorder, kept.features)
@@ -210,10 +229,14 @@ class BackEnd:
     def _started(self, start: Start) -> None:
         queues, goes_on = len(start.vrings), not start.is_fresh
         self._announce(DeviceStarted(self._options.name, queues, goes_on))
+        if self.follower is not None:
+            self.follower.started()
         self._changed()
 
     def _stopped(self, bases: Mapping[int, int]) -> None:
         self._announce(DeviceStopped(self._options.name))
+        if self.follower is not None:
+            self.follower.stopped()
         self._keep(bases or self.overview.bases)
 
     def _keep(self, bases: Mapping[int, int]) -> None:
@@ -232,6 +255,17 @@ class BackEnd:
         if not self.device.settings.are_known:
             self.kept.forget()
         self.overview.changed()
+
+
+@asynccontextmanager
+async def _running(follower: Follower) -> AsyncIterator[None]:
+    """A follower that follows, for the time of the context."""
+    task = asyncio.create_task(follower.run(), name="follower")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _is_cancelled() -> bool:

@@ -33,6 +33,7 @@ from vdpad.backend.driving import as_rings_stand, bring_up, check_descriptors, l
 from vdpad.backend.events import DeviceFailed, GuestRestored, LoggingBegan, LoggingEnded
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.kept_queue import KeptQueue
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.marking import Logged, Marking
 from vdpad.backend.offer import Offer
@@ -70,6 +71,7 @@ class BackEndDevice:
         listeners: Listeners,
         *,
         shared_address_space: bool = False,
+        follows_filter: bool = False,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -78,13 +80,19 @@ class BackEndDevice:
             name: of the back end.
             listeners: who is told of what.
             shared_address_space: the guest may reach the CVQ's ring.
+            follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
 
         Raises:
             VdpadError: it is no device for a guest.
         """
         steps = Steps()
         try:
-            step = partial(look, device, shared_address_space=shared_address_space)
+            step = partial(
+                look,
+                device,
+                shared_address_space=shared_address_space,
+                follows_filter=follows_filter,
+            )
             offer = await steps.take(step)
         except BaseException:
             await steps.take(device.close)
@@ -145,6 +153,16 @@ class BackEndDevice:
     def shadows(self) -> bool:
         """Whether the guest's commands are seen: it runs, and its VMM hands the CVQ over."""
         return self._running is not None and self._running.has_control_queue
+
+    @property
+    def kept_queue(self) -> KeptQueue | None:
+        """The device's CVQ, where it runs, has not failed, and its VMM keeps the guest's."""
+        return None if self._running is None or self.failure else self._running.kept_queue
+
+    @property
+    def queue_pairs(self) -> int:
+        """That the guest uses, also while it is stopped, where its VMM keeps its CVQ."""
+        return self.settings.queue_pairs
 
     @property
     def features(self) -> FeatureSet:
@@ -314,7 +332,7 @@ class BackEndDevice:
             if report.commands:
                 done = GuestRestored(self.name, report.commands, report.commit_us)
                 self._listeners.announce(done)
-        await running.serve(self._acknowledged, self._fail)
+        await running.serve(self._acknowledged, self._paired, self._fail)
 
     async def _stop(self) -> Mapping[int, int]:
         running, self._running = self._running, None
@@ -353,6 +371,9 @@ class BackEndDevice:
         if answer[0] == ACK_OK:
             self._listeners.acknowledged(command)
         self._listeners.settings_changed()
+
+    def _paired(self, pairs: int) -> None:
+        self.settings.queue_pairs = pairs
 
     def _fail(self, error: VdpadError) -> None:
         if self._running is None or self.failure:

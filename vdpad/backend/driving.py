@@ -20,12 +20,15 @@ _INDEX_AT = 2  # of the used ring's index, behind its flags
 _INDEX_SIZE = 2
 
 
-def look(device: ShadowedDevice, *, shared_address_space: bool) -> Offer:
+def look(
+    device: ShadowedDevice, *, shared_address_space: bool, follows_filter: bool = False
+) -> Offer:
     """What a device is, by bringing it as far as its features. It is reset afterwards.
 
     Args:
         device: one that was reset.
         shared_address_space: the guest may reach the CVQ's ring.
+        follows_filter: as of the offer.
 
     Raises:
         SharedAddressSpace: it could, and may not.
@@ -40,6 +43,7 @@ def look(device: ShadowedDevice, *, shared_address_space: bool) -> Offer:
         device.config(),
         shared_address_space,
         device.largest_ring(device.control_queue_index),
+        follows_filter,
     )
     device.reset()
     return offer

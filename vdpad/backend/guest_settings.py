@@ -33,6 +33,8 @@ class GuestSettings:
     def __init__(self) -> None:
         """Of a guest that nothing is known of."""
         self.counts = CommandCounts()
+        self.queue_pairs = 1
+        """That a guest uses whose VMM keeps its commands; each start tells them anew."""
         self._recorder: Recorder | None = None
         self._features: FeatureSet = frozenset()
 

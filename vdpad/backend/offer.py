@@ -8,6 +8,7 @@ of the guest's memory, of which the guest knows nothing: the device is told, the
 from dataclasses import dataclass
 
 from vdpad.backend.faults import CannotStart
+from vdpad.backend.following.filter import FOLLOWED
 from vdpad.queues.vhost_vdpa.memory import control_geometry
 from vdpad.restore.terms import DeviceTerms
 from vdpad.virtio.config import NetConfig, cvq_index, pull_config
@@ -29,7 +30,8 @@ HIDDEN: FeatureSet = frozenset(
 """What no guest is offered, whatever the device has."""
 
 # What a device is told for a guest that has no control queue: that its filter can be opened, and
-# its address be put back. CTRL_VLAN is not among them: without it no VLAN is filtered.
+# its address be put back. CTRL_VLAN is not among them: without it no VLAN is filtered. Where the
+# filter is followed, all of it can be told.
 _FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX, Feature.CTRL_MAC_ADDR})
 
 
@@ -45,6 +47,8 @@ class Offer:
     """The guest may reach the CVQ's ring."""
     largest_control_ring: int
     """How many entries the CVQ's ring may have."""
+    follows_filter: bool = False
+    """The VMM's monitor tells the filter of a guest that has no control queue."""
 
     @property
     def features(self) -> FeatureSet:
@@ -77,8 +81,10 @@ class Offer:
                 "expected VERSION_1 and features that are offered, got beside them "
                 f"{FEATURES.sentence(guest - self.features)}"
             )
-        ours = self.device & _FOR_OURSELVES if Feature.CTRL_VQ not in guest else frozenset()
-        return guest | ours | {Feature.ACCESS_PLATFORM}
+        ours = FOLLOWED if self.follows_filter else _FOR_OURSELVES
+        if Feature.CTRL_VQ in guest:
+            ours = frozenset()
+        return guest | self.device & ours | {Feature.ACCESS_PLATFORM}
 
     def terms(self, guest: FeatureSet) -> DeviceTerms:
         """What a plan for a guest with these features goes by."""

@@ -29,14 +29,21 @@ from vdpad.virtio.features import FEATURES
 class Overview:
     """Tells of one back end."""
 
-    def __init__(self, device: ShownDevice, session: Callable[[], Session | None]) -> None:
+    def __init__(
+        self,
+        device: ShownDevice,
+        session: Callable[[], Session | None],
+        with_filter: Callable[[Found | None], Found | None] = lambda found: found,
+    ) -> None:
         """
         Args:
             device: the back end's.
             session: of the front end that is served, if one is.
+            with_filter: adds to what a guest's commands tell what its VMM tells.
         """
         self._device = device
         self._session = session
+        self._with_filter = with_filter
         self.bases: Mapping[int, int] = {}
         """Where each queue began, or where it was left, by index."""
         self._watches: set[asyncio.Event] = set()
@@ -76,7 +83,7 @@ class Overview:
 
     def capture(self) -> CaptureResult:
         """What the guest has set so far."""
-        found = self._device.settings.found()
+        found = self._with_filter(self._device.settings.found())
         return CaptureResult(
             state=None if found is None else found.state,
             missing=() if found is None else _missing(found),

@@ -146,6 +146,37 @@ class SettingsDropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FilterFollowed(Event):
+    """The device lets in what its guest's filter lets in, by the monitor of the VMM."""
+
+    NAME = "filter-followed"
+    MESSAGE_ID = "08b2351dc80c4c3ca13a92b8739b9d47"
+    CLIENTS_CHOICE = True
+    device: str
+    card: str
+    """As QEMU names it."""
+    monitor: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: the device has the filter of {self.card}, as {self.monitor} tells"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterUnknown(Event):
+    """The device lets in everything, as the filter of its guest is not known."""
+
+    NAME = "filter-unknown"
+    MESSAGE_ID = "0560ba9d8c92479ca0cef57e78633791"
+    LEVEL = logging.WARNING
+    CLIENTS_CHOICE = True
+    device: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: the device is open wide, whatever its guest's filter: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class BackEndEnded(Event):
     """The end of a back end that had started; its device was given back."""
 

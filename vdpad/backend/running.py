@@ -11,7 +11,7 @@ from functools import partial
 from vdpad.backend.driving import control_vring, suspended_at, used_index
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.forwarder import Forwarder
-from vdpad.backend.kept_queue import KeptQueue
+from vdpad.backend.kept_queue import KeptQueue, opening
 from vdpad.backend.marking import Wrote
 from vdpad.backend.restoring import restore, send
 from vdpad.backend.shadow import Shadow
@@ -56,7 +56,8 @@ class Running:
         self._forwarder: Forwarder | None = None
         self._control = control_vring(start, device.control_queue_index)
         self._shadow: Shadow | None = None
-        self._kept: KeptQueue | None = None
+        self.kept_queue: KeptQueue | None = None
+        """The device's CVQ, where the VMM keeps the guest's and it serves."""
         self._enabled: set[int] = set()
         self._wanted: set[int] = set()
         """Those that the front end has enabled and not disabled since."""
@@ -95,22 +96,27 @@ class Running:
             await send([command], self._queue, self._device.control_geometry, name=name)
 
     async def serve(
-        self, acknowledged: Callable[[bytes, bytes], None], failed: Callable[[VdpadError], None]
+        self,
+        acknowledged: Callable[[bytes, bytes], None],
+        paired: Callable[[int], None],
+        failed: Callable[[VdpadError], None],
     ) -> None:
         """Lets the packets go, and then the guest's commands.
 
         Args:
             acknowledged: is given each command and its answer, before the guest is.
+            paired: is given how many queue pairs a guest uses whose commands the VMM keeps.
             failed: called once, where commands are served no more.
 
         Raises:
             VdpadError: it cannot be.
         """
-        forwarder = self._forwarder = Forwarder(self._queue, self._device.control_geometry)
-        start = self.start
+        start, geometry = self.start, self._device.control_geometry
         if self._control is None:
-            self._kept = KeptQueue(forwarder, self._features)
-            await self._kept.open_wide()
+            await send(opening(self._features), self._queue, geometry, name=self._device.name)
+        forwarder = self._forwarder = Forwarder(self._queue, geometry)
+        if self._control is None:
+            self.kept_queue = KeptQueue(forwarder, self._features, paired, failed)
         else:
             self._shadow = Shadow(
                 start.memory,
@@ -124,8 +130,8 @@ class Running:
         for vring in start.vrings:
             if vring.is_enabled and vring is not self._control:
                 await self._enable(vring)
-        if self._kept is not None:
-            await self._kept.set_enabled(self._wanted)
+        if self.kept_queue is not None:
+            await self.kept_queue.set_enabled(self._wanted)
         if self._shadow is not None and self._control is not None and self._control.is_enabled:
             self._shadow.begin()
 
@@ -144,8 +150,8 @@ class Running:
             await self._enable(vring)
         else:
             self._wanted.discard(index)
-        if self._kept is not None:
-            await self._kept.set_enabled(self._wanted)
+        if self.kept_queue is not None:
+            await self.kept_queue.set_enabled(self._wanted)
 
     async def set_call(self, index: int, call: int | None) -> None:
         """Calls by another descriptor from now on.
@@ -177,6 +183,8 @@ class Running:
         data = [each for each in self.start.vrings if each is not self._control]
         try:
             try:
+                if self.kept_queue is not None:
+                    await self.kept_queue.stop()
                 if self._shadow is not None and self._control is not None:
                     bases[self._control.index] = await self._shadow.stop()
             finally:

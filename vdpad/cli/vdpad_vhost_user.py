@@ -97,6 +97,8 @@ def _run(argv: list[str] | None) -> int:
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     if arguments.vhost_vdpa is None and arguments.software is None:
         parser.error("one of the arguments --vhost-vdpa --software is required")
+    if arguments.nic is not None and arguments.qmp is None:
+        parser.error("argument --nic: expected --qmp beside it, whose monitor knows the card")
     if not _NAME.fullmatch(_name(arguments)):
         expected = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or a digit"
         option, more = "--name", ""
@@ -132,6 +134,8 @@ def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> Bac
         allowed=frozenset(arguments.allow_uid),
         shared_address_space=arguments.shared_address_space,
         stay=arguments.stay,
+        monitor=arguments.qmp,
+        card=arguments.nic,
         inherited=inherited,
     )
 
@@ -249,6 +253,18 @@ def _add_front_ends(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--stay", action="store_true", help="wait for the next one when it has gone (default: end)"
+    )
+    group.add_argument(
+        "--qmp",
+        type=path,
+        metavar="PATH",
+        help="a QMP monitor of a QEMU that keeps the control queue: the device has the filter that "
+        "its guest has, as the monitor tells (default: it is open wide)",
+    )
+    group.add_argument(
+        "--nic",
+        metavar="ID",
+        help="which card of that QEMU, by its id or its netdev's (default: the only one)",
     )
 
 
