@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +35,7 @@ class BackEndProcess:
         software: str = "loop",
         within: Namespace | None = None,
         front_ends: tuple[str, ...] = (),
+        program: Sequence[str] = PROGRAM,
         **more: Any,
     ) -> None:
         """Starts it; `ready` tells when it listens.
@@ -45,6 +46,7 @@ class BackEndProcess:
             software: the kind of its device.
             within: the network namespace that it runs in.
             front_ends: where they come from, if not by its socket in the folder.
+            program: that is the back end.
             more: for Popen.
         """
         self.folder = folder
@@ -57,7 +59,7 @@ class BackEndProcess:
         where = front_ends or ("--socket-path", str(self.front_end))
         places = ("--control", str(self.control), "--varlink", str(self.varlink))
         kept = ("--state-directory", str(self.state), "--name", "net0")
-        command = [*PROGRAM, f"--software={software}", *where, *places, *kept, *options]
+        command = [*program, f"--software={software}", *where, *places, *kept, *options]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command if within is None else within.command(*command),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.backend.process import BackEndProcess
+from tests.backend.process import PROGRAM, BackEndProcess
 from tests.cli.commands import said
 from tests.qemu.versions import Version
 from tests.support.waiting import wait_until
@@ -46,15 +46,21 @@ class DataQueues:
     """Two queue pairs of the back end's; QEMU keeps the control queue, and comes back."""
 
     socket: Path
+    monitor: Path | None = None
+    """Where QEMU tells a back end what it keeps."""
 
     def options(self, at: int) -> tuple[str, ...]:
         """QEMU's, for the `at`-th."""
         return (
             *_SHARED,
             *("-chardev", f"socket,id=back-end{at},path={self.socket},reconnect-ms=100"),
+            *self._monitor(),
             *("-netdev", f"vhost-user,id=net{at},chardev=back-end{at},queues=2"),
             *("-device", f"virtio-net-pci,netdev=net{at},addr={slot(at)},romfile=,mq=on"),
         )
+
+    def _monitor(self) -> tuple[str, ...]:
+        return () if self.monitor is None else ("-qmp", f"unix:{self.monitor},server=on,wait=off")
 
 
 @dataclass
@@ -104,7 +110,11 @@ class OnBackEnd:
 
 @contextmanager
 def on_back_end(
-    folder: Path, card: Callable[[Path], AllQueues | DataQueues], qemu: Version, **more: Any
+    folder: Path,
+    card: Callable[[Path], AllQueues | DataQueues],
+    qemu: Version,
+    *options: str,
+    **more: Any,
 ) -> Iterator[OnBackEnd]:
     """A guest with one card, on a back end with a software device, for the time of the context.
 
@@ -112,10 +122,10 @@ def on_back_end(
         folder: of the back end's sockets and state.
         card: by the socket of its back end.
         qemu: that runs it.
-        more: of the back end, as of BackEndProcess.
+        options, more: of the back end, as of BackEndProcess.
     """
     with ExitStack() as stack:
-        process = started(folder, **more)
+        process = started(folder, *options, **more)
         stack.callback(process.stop)
         guest = stack.enter_context(booted([card(process.front_end)], qemu=qemu))
         on = OnBackEnd(guest, process)
@@ -123,6 +133,6 @@ def on_back_end(
         yield on
 
 
-def started(folder: Path, **more: Any) -> BackEndProcess:
+def started(folder: Path, *options: str, **more: Any) -> BackEndProcess:
     """A back end that listens, and stays for the next front end."""
-    return BackEndProcess(folder, "--stay", **more).ready()
+    return BackEndProcess(folder, "--stay", *options, **more).ready()
