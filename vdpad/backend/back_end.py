@@ -39,7 +39,9 @@ from vdpad.backend.process_events import (
 )
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.service import log
 from vdpad.service.events.announcing import Announcer
+from vdpad.service.textfile import Textfile
 from vdpad.service.threads import on_a_thread
 from vdpad.state.found import Found
 from vdpad.vhost_user.device import Start
@@ -49,6 +51,9 @@ from vdpad.vhost_user.session import Session
 # Of the control sockets: for this user and root, or for whoever may ask, as each request is held
 # against the uids.
 _OWN_MODE, _OTHERS_MODE = 0o600, 0o666
+
+# In seconds, as the daemon's by default.
+_TEXTFILE_INTERVAL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class BackEndOptions:
     """The socket of a QMP monitor, by which the filter is followed."""
     card: str | None = None
     """Which card of QEMU's; None for the only one."""
+    textfile: Path | None = None
+    """Where metrics are written; None for none."""
     inherited: Mapping[str, int] = field(default_factory=dict)
     """Sockets that a service manager has bound, by name."""
 
@@ -112,7 +119,37 @@ async def opened(
         closing.push_async_callback(sockets.close)
         mode = _OTHERS_MODE if options.allowed else _OWN_MODE
         await sockets.listen(options.control, options.inherited, mode)
+        if options.textfile is not None:
+            textfile = _textfile(back_end, api, sockets, options.textfile)
+            closing.push_async_callback(textfile.stop)
+            textfile.start()
         yield back_end
+
+
+def _textfile(
+    back_end: "BackEnd", api: ControlApi, sockets: ControlSockets, path: Path
+) -> Textfile:
+    # Here, since it takes 55 ms that nobody else should wait for.
+    from vdpad.backend.metrics import BackEndMetrics, BackEndSources
+
+    announce, follower = back_end.announce, back_end.follower
+    sources = BackEndSources(
+        phase=lambda: back_end.overview.phase,
+        commands=lambda: back_end.device.settings.counts,
+        follows=None if follower is None else lambda: follower.follows,
+        requests=lambda: api.answered,
+        datagrams_refused=lambda: sockets.datagrams_refused,
+        replies_dropped=lambda: sockets.replies_dropped,
+        journal_dropped=log.dropped,
+        listener_failures=lambda: announce.failures,
+    )
+    counted = BackEndMetrics(back_end.name, sources)
+    announce.listeners.append(counted.heard)
+    return Textfile(path, _TEXTFILE_INTERVAL, counted.render, _at_once, announce)
+
+
+async def _at_once() -> None:
+    """What is urgent, a guest's command, is never more than a millisecond of waiting."""
 
 
 class BackEnd:
@@ -126,8 +163,10 @@ class BackEnd:
 
     def __init__(self, options: BackEndOptions, announce: Announcer) -> None:
         """Without a device, until `attend`."""
+        self.name = options.name
+        self.announce = announce
+        """Told of what an operator wants to know."""
         self._options = options
-        self._announce = announce
         self.kept = KeptState(options.name, options.state_directory, self._found, announce)
         self._owner: int | None = None
         """The uid whose guest's the settings are."""
@@ -137,7 +176,7 @@ class BackEnd:
     def listeners(self) -> Listeners:
         """What its device is to tell whom."""
         return Listeners(
-            announce=self._announce,
+            announce=self.announce,
             config_changed=self._config_changed,
             settings_changed=self._changed,
             logging_changed=self._changed,
@@ -157,7 +196,7 @@ class BackEnd:
                 self._options.monitor,
                 self._options.card,
                 device,
-                self._announce,
+                self.announce,
             )
         with_filter = (lambda found: found) if self.follower is None else self.follower.found
         self.overview = Overview(device, lambda: self.front_ends.session, with_filter)
@@ -193,15 +232,15 @@ class BackEnd:
             reason = str(error)
         except asyncio.CancelledError:
             if self._came:
-                self._announce(FrontEndLeft(self._options.name, "the back end was told to end"))
+                self.announce(FrontEndLeft(self._options.name, "the back end was told to end"))
             raise
-        self._announce(FrontEndLeft(self._options.name, reason))
+        self.announce(FrontEndLeft(self._options.name, reason))
 
     def _session_changed(self, session: Session | None) -> None:
         if session is not None:
             self._came = True
             front_end = session.front_end
-            self._announce(FrontEndCame(self._options.name, front_end.pid, front_end.uid))
+            self.announce(FrontEndCame(self._options.name, front_end.pid, front_end.uid))
             self._begin_with(front_end.uid)
         self._changed()
 
@@ -209,13 +248,13 @@ class BackEnd:
         """What another user's guest has set is no business of this one's."""
         if self._owner is not None and self._owner != uid:
             if self.device.settings.are_known:
-                self._announce(SettingsDropped(self._options.name, self._owner, uid))
+                self.announce(SettingsDropped(self._options.name, self._owner, uid))
             self.device.settings.forget()
             self.kept.forget()
         self._owner = uid
 
     def _refused(self, request: str, error: VdpadError) -> None:
-        self._announce(FrontEndRefused(self._options.name, request, str(error)))
+        self.announce(FrontEndRefused(self._options.name, request, str(error)))
 
     # --- what the device tells ---
 
@@ -228,13 +267,13 @@ class BackEnd:
 
     def _started(self, start: Start) -> None:
         queues, goes_on = len(start.vrings), not start.is_fresh
-        self._announce(DeviceStarted(self._options.name, queues, goes_on))
+        self.announce(DeviceStarted(self._options.name, queues, goes_on))
         if self.follower is not None:
             self.follower.started()
         self._changed()
 
     def _stopped(self, bases: Mapping[int, int]) -> None:
-        self._announce(DeviceStopped(self._options.name))
+        self.announce(DeviceStopped(self._options.name))
         if self.follower is not None:
             self.follower.stopped()
         self._keep(bases or self.overview.bases)

@@ -40,6 +40,16 @@ def path(text: str) -> Path:
     return Path(file_name(text))
 
 
+def textfile(text: str) -> Path:
+    """Likewise, of metrics."""
+    file = path(text)
+    if file.suffix != ".prom":
+        raise argparse.ArgumentTypeError(
+            f"expected a path that ends in .prom, as node_exporter reads no other, got {text}"
+        )
+    return file
+
+
 def descriptor(text: str) -> int:
     """The number of an open file."""
     return _whole_number(text, "a descriptor", _MAX_DESCRIPTOR)

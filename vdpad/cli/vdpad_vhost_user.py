@@ -20,7 +20,7 @@ from vdpad.backend.front_end_socket import SOCKET, bound, handed_over, inherited
 from vdpad.backend.opening import LOOP, TAP, is_software, open_software, open_vhost_vdpa
 from vdpad.backend.process import run
 from vdpad.cli import help_text, terminal
-from vdpad.cli.arguments import Parser, descriptor, file_name, path, uid
+from vdpad.cli.arguments import Parser, descriptor, file_name, path, textfile, uid
 from vdpad.cli.interrupts import ended_by_interrupts
 from vdpad.errors import VdpadError, why
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -136,6 +136,7 @@ def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> Bac
         stay=arguments.stay,
         monitor=arguments.qmp,
         card=arguments.nic,
+        textfile=arguments.metrics,
         inherited=inherited,
     )
 
@@ -292,6 +293,13 @@ def _add_control(group: argparse._ArgumentGroup) -> None:
         type=path,
         metavar="DIR",
         help=f"where what the guest has set is kept, on tmpfs (default: {BACK_ENDS}/NAME/{_STATE})",
+    )
+    group.add_argument(
+        "--metrics",
+        type=textfile,
+        metavar="PATH",
+        help="where to write metrics every 15 s, for node_exporter's textfile collector: a path "
+        "that ends in .prom (default: nowhere)",
     )
 
 

@@ -1,8 +1,6 @@
 """Metrics for Prometheus: a listener to events, and counts that are looked up when they are read.
 
-Only this module knows prometheus_client, whose import takes 55 ms: daemon.py imports it where
-metrics are configured, and nobody else. The registry is our own, so nothing of the process's or
-Python's is in it: node_exporter refuses a textfile that repeats its own metrics.
+daemon.py imports it where metrics are configured, and nobody else (service/metrics.py says why).
 
 Every label has few values, all of them ours: kinds of targets, outcomes, commands, methods, errors.
 A migration's or device's name is never one.
@@ -13,18 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from vdpad.daemon.events.operations import Ended, Prepared, ReplayEnded
 from vdpad.daemon.targets.target_params import KINDS
+from vdpad.service import metrics
 from vdpad.service.events.event import Event
 
 # In seconds. A batch that fits the ring takes some 50 µs on the software device, one of a real
@@ -62,9 +55,7 @@ class Metrics:
     """All metrics of a daemon."""
 
     def __init__(self, version: str, sources: Sources) -> None:
-        # Timestamps that would double the number of series. The library knows no other way.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
+        self._registry = registry = metrics.registry()
         registry.register(_Looked(version, sources))
         self._ended = Counter(
             "vdpad_operations",
@@ -113,7 +104,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return metrics.rendered(self._registry)
 
 
 def _histogram(registry: CollectorRegistry, name: str, documentation: str) -> Histogram:
@@ -137,64 +128,48 @@ class _Looked(Collector):
     def collect(self) -> Iterator[Metric]:
         """All of them as they are now."""
         now = self._sources
-        build = GaugeMetricFamily(
-            "vdpad_build_info", "1, with vdpad's version.", labels=("version",)
+        yield metrics.gauges(
+            "vdpad_build_info", "1, with vdpad's version.", ("version",), [((self._version,), 1)]
         )
-        build.add_metric((self._version,), 1)
-        yield build
-        yield _gauges(
+        yield metrics.gauges(
             "vdpad_operations_recorded",
             "Operations that `status` knows, by state.",
-            "state",
-            now.operations(),
+            ("state",),
+            metrics.by_one(now.operations()),
         )
-        yield GaugeMetricFamily(
-            "vdpad_kept_devices", "vhost-vdpa devices that vdpad keeps.", now.kept_devices()
+        yield metrics.gauges(
+            "vdpad_kept_devices",
+            "vhost-vdpa devices that vdpad keeps.",
+            (),
+            [((), now.kept_devices())],
         )
-        yield _counters(
+        yield metrics.counters(
             "vdpad_requests",
             "Requests answered, by method and result: ok, or the error's kind.",
             ("method", "result"),
             now.requests().items(),
         )
-        yield _counters(
+        yield metrics.counters(
             "vdpad_datagrams_refused",
             "Datagrams that were refused before they became requests.",
             ("endpoint", "reason"),
             now.datagrams_refused().items(),
         )
-        yield _counters(
+        yield metrics.counters(
             "vdpad_replies_dropped",
             "Replies that could not be sent: the client was gone, or did not read.",
             ("endpoint",),
-            (((endpoint,), count) for endpoint, count in now.replies_dropped().items()),
+            metrics.by_one(now.replies_dropped()),
         )
-        yield CounterMetricFamily(
+        yield metrics.counters(
             "vdpad_journal_dropped",
             "Log entries that did not get through.",
-            now.journal_dropped(),
+            (),
+            [((), now.journal_dropped())],
         )
-        yield CounterMetricFamily(
+        yield metrics.counters(
             "vdpad_listener_failures",
             "Faults of vdpad's own in its log or metrics.",
-            now.listener_failures(),
+            (),
+            [((), now.listener_failures())],
         )
-
-
-def _gauges(name: str, documentation: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily(name, documentation, labels=(label,))
-    for value, number in values.items():
-        family.add_metric((value,), number)
-    return family
-
-
-def _counters(
-    name: str,
-    documentation: str,
-    labels: tuple[str, ...],
-    values: Iterable[tuple[tuple[str, ...], int]],
-) -> Metric:
-    family = CounterMetricFamily(name, documentation, labels=labels)
-    for each, number in values:
-        family.add_metric(each, number)
-    return family

@@ -64,6 +64,11 @@ class ControlApi:
         }
         self._answering = Answering((*METHODS, WATCH), _refusal_of, announce)
 
+    @property
+    def answered(self) -> Mapping[tuple[str, str], int]:
+        """Requests by method and how they were answered: "ok", or the error's kind."""
+        return self._answering.counts
+
     async def call(self, request: Request) -> Any:
         """The result of a request; see Served."""
         with self._answering.refusing(request, _event_of(request)):

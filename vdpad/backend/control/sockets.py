@@ -30,6 +30,16 @@ class ControlSockets:
         varlink = Varlink(ABOUT, interface(api), api.refused)
         self._streams = StreamEndpoint(varlink.converse, varlink.overloaded(), announce)
 
+    @property
+    def datagrams_refused(self) -> int:
+        """How many found no room in the queue."""
+        return self._datagrams.datagrams_refused
+
+    @property
+    def replies_dropped(self) -> int:
+        """How many datagrams nobody took."""
+        return self._datagrams.replies_dropped
+
     async def listen(
         self, paths: Mapping[str, Path], inherited: Mapping[str, int], mode: int
     ) -> None:
