@@ -124,7 +124,10 @@ FIRMWARE = frozenset({Feature.VERSION_1, Feature.MAC, Feature.STATUS})
 """What a guest takes that has no control queue."""
 
 
-@pytest.mark.parametrize(("features", "queues"), [(PLAIN, 9), (FIRMWARE, 2)])
+@pytest.mark.parametrize(
+    ("features", "queues"),
+    [(PLAIN, 9), (FIRMWARE, 2), (PLAIN - {Feature.CTRL_MAC_ADDR}, 9)],
+)
 async def test_the_next_guest_has_the_device_s_own_address(
     features: FeatureSet, queues: int
 ) -> None:

@@ -30,8 +30,8 @@ HIDDEN: FeatureSet = frozenset(
 """What no guest is offered, whatever the device has."""
 
 # What a device is told for a guest that has no control queue: that its filter can be opened, and
-# its address be put back. CTRL_VLAN is not among them: without it no VLAN is filtered. Where the
-# filter is followed, all of it can be told.
+# its address be put back, as for any guest. CTRL_VLAN is not among them: without it no VLAN is
+# filtered. Where the filter is followed, all of it can be told.
 _FOR_OURSELVES: FeatureSet = frozenset({Feature.CTRL_VQ, Feature.CTRL_RX, Feature.CTRL_MAC_ADDR})
 
 
@@ -83,7 +83,7 @@ class Offer:
             )
         ours = FOLLOWED if self.follows_filter else _FOR_OURSELVES
         if Feature.CTRL_VQ in guest:
-            ours = frozenset()
+            ours = frozenset({Feature.CTRL_MAC_ADDR})
         return guest | self.device & ours | {Feature.ACCESS_PLATFORM}
 
     def terms(self, guest: FeatureSet) -> DeviceTerms:
