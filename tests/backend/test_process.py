@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 from functools import partial
@@ -140,6 +141,14 @@ async def test_sigterm_ends_it_in_the_middle(tmp_path: Path) -> None:
             "back-end-ended",
         )
         assert await vmm.front_end.ended() == b""
+
+
+async def test_sighup_takes_no_guest_s_device(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as machine:
+        await machine.start()
+        process.process.send_signal(signal.SIGHUP)
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        assert (await process.ask("status"))["phase"] == "running"
 
 
 async def test_a_front_end_that_lies_ends_its_connection_only(tmp_path: Path) -> None:
@@ -309,6 +318,17 @@ def test_its_capabilities_are_as_qemu_s_conventions_have_them() -> None:
         (["--software", "--name", "a/b"], 2, "argument --name"),
         (["--software", "--name", ".."], 2, "argument --name"),
         (["--software", "--fd", "3", "--socket-path", "x"], 2, "not allowed with"),
+        (
+            ["--software", "--shared-address-space", "--socket-path", "x"],
+            2,
+            "--shared-address-space: not allowed with argument --software",
+        ),
+        (
+            ["--software", "--socket-path", "x", "--qmp", "./x"],
+            2,
+            "another path than --socket-path",
+        ),
+        (["--software", "--socket-path", "x", "--nic", "y"], 2, "--nic: expected --qmp beside it"),
         (["--software"], 2, "expected --socket-path, --fd or a socket of systemd's"),
         (["--software", "--fd", "9" * 20], 2, "--fd: expected a descriptor, 0 to 2147483647"),
         (["--software", "--fd", "-1"], 2, "--fd: expected a descriptor, 0 to 2147483647"),

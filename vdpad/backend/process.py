@@ -34,6 +34,8 @@ async def run(
     notifier = systemd.take_notifier(os.environ)
     watchdog = systemd.take_watchdog(os.environ)
     ended = _signalled()
+    # A daemon's way to read its settings again. There are none here, and a guest has the device.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     announce = Announcer(EventLog())
     async with contextlib.AsyncExitStack() as beside:
         if watchdog is not None:

@@ -97,6 +97,12 @@ def _run(argv: list[str] | None) -> int:
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     if arguments.vhost_vdpa is None and arguments.software is None:
         parser.error("one of the arguments --vhost-vdpa --software is required")
+    if arguments.software is not None and arguments.shared_address_space:
+        parser.error(
+            "argument --shared-address-space: not allowed with argument --software, whose control "
+            "queue has an address space of its own"
+        )
+    _check_places(parser, arguments)
     if arguments.nic is not None and arguments.qmp is None:
         parser.error("argument --nic: expected --qmp beside it, whose monitor knows the card")
     if not _NAME.fullmatch(_name(arguments)):
@@ -107,6 +113,18 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
             more = "; name the back end by --name"
         got = _name(arguments)
         parser.error(f"argument {option}: expected a name of {expected}, got {got!r}{more}")
+
+
+def _check_places(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Each socket and file has a place of its own."""
+    options: dict[Path, str] = {}
+    for name in ("socket_path", "control", "varlink", "state_directory", "qmp", "metrics"):
+        place, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
+        if place is None:
+            continue
+        other = options.setdefault(place.absolute(), option)
+        if other != option:
+            parser.error(f"argument {option}: expected another path than {other}'s, got {place}")
 
 
 def _name(arguments: argparse.Namespace) -> str:
