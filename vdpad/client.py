@@ -20,11 +20,19 @@ from vdpad.methods import DEFAULT_TIMEOUT, CannotSend, Methods, Refused, Unreach
 from vdpad.transports.connection import OverConnection
 from vdpad.transports.datagrams import OverDatagrams
 from vdpad.transports.transport import Transport
-from vdpad.wire.addresses import DAEMON_INTERFACE, DEFAULT_SOCKET, DEFAULT_VARLINK
+from vdpad.wire.addresses import (
+    BACK_END_INTERFACE,
+    DAEMON_INTERFACE,
+    DEFAULT_SOCKET,
+    DEFAULT_VARLINK,
+)
 from vdpad.wire.streams import BadStream
 from vdpad.wire.unreachable import why_no_daemon
 
 __all__ = ["DEFAULT_TIMEOUT", "CannotSend", "Client", "Refused", "Unreachable"]
+
+# What should listen.
+_DAEMON, _BACK_END = "vdpad", "vdpad-vhost-user"
 
 
 class Client(Methods):
@@ -162,7 +170,8 @@ class Client(Methods):
                 return OverDatagrams(DEFAULT_SOCKET)
             return _transport_to(self._path, self._interface)
         except (OSError, ValueError) as error:
-            raise Unreachable(why_no_daemon(self._where, error)) from error
+            program = _BACK_END if self._interface == BACK_END_INTERFACE else _DAEMON
+            raise Unreachable(why_no_daemon(self._where, error, program)) from error
 
 
 def _transport_to(path: Path, interface: str) -> Transport:

@@ -27,6 +27,15 @@ def test_nobody_is_told_to_join_root_s_group() -> None:
     assert "SocketGroup= and SocketMode=" in told
 
 
+def test_a_back_end_is_another_program() -> None:
+    told = why_no_daemon(_Socket("/run/x"), DENIED, "vdpad-vhost-user")
+    assert "vdpad.socket" not in told
+    assert told.endswith("--allow-uid says who else may ask")
+    gone = FileNotFoundError(errno.ENOENT, "No such file")
+    told = why_no_daemon(Path("/none"), gone, "vdpad-vhost-user")
+    assert told == "/none: No such file; is vdpad-vhost-user running?"
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

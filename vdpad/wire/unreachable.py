@@ -8,13 +8,20 @@ from pathlib import Path
 from vdpad.errors import why
 
 
-def why_no_daemon(path: Path, error: Exception) -> str:
-    """Why nobody could be asked at a daemon's socket."""
+def why_no_daemon(path: Path, error: Exception, program: str = "vdpad") -> str:
+    """Why nobody could be asked at a socket.
+
+    Args:
+        path: of the socket.
+        error: with which it could not be had.
+        program: that should listen there.
+    """
     if not isinstance(error, OSError) or error.errno is None:
         return f"{path}: {why(error)}"
     if not isinstance(error, PermissionError):
-        return f"{path}: {why(error)}; is vdpad running?"
-    return f"{path}: {why(error)}; {who_may_use(path)}{_how_to_let_in(path)}"
+        return f"{path}: {why(error)}; is {program} running?"
+    how = _how_to_let_in(path) if program == "vdpad" else ": --allow-uid says who else may ask"
+    return f"{path}: {why(error)}; {who_may_use(path)}{how}"
 
 
 def who_may_use(path: Path) -> str:
