@@ -76,11 +76,12 @@ def back_ends(result: Sequence[Json]) -> str:
     """A line for each."""
     if not result:
         return "This host has no back ends."
-    return table((_line(each) for each in result), "name", "phase", "device", "front end")
+    return table((_line(each) for each in result), "name", "phase", "device", "front end", "why")
 
 
 def _line(each: Json) -> tuple[Any, ...]:
     found = each["status"]
     if found is None:
-        return each["name"], "unreachable", each["why"], ""
-    return each["name"], found["phase"], found["device"], _front_end(found)
+        return each["name"], "unreachable", "", "", each["why"]
+    why = found.get("reason", "")
+    return each["name"], found["phase"], found["device"], _front_end(found), why
