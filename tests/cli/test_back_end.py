@@ -9,6 +9,7 @@ import pytest
 
 from tests.backend.process import running
 from tests.cli.commands import refused, run, said
+from tests.daemon.support import STATE
 from tests.support.daemon import daemon
 from vdpad.cli import back_end, show_back_end, vdpactl
 from vdpad.virtio.commands import ACK_OK, RxAllUni, VlanAdd
@@ -82,12 +83,19 @@ async def test_whose_socket_it_is_is_said(tmp_path: Path) -> None:
     """And by which option to ask there."""
     for name in ("daemon", "back-end"):
         (tmp_path / name).mkdir()
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps(STATE))
     with daemon(tmp_path / "daemon") as vdpad:
-        for method in ("info", "status"):
-            said = await asyncio.to_thread(refused, "--backend", str(vdpad.socket), method)
+        for method in (["info"], ["status"], ["capture"], ["check", str(state)]):
+            said = await asyncio.to_thread(refused, "--backend", str(vdpad.socket), *method)
             assert "expected a back end's socket, got a daemon's; ask it by --socket" in said
     async with running(tmp_path / "back-end") as process:
-        said = await asyncio.to_thread(refused, "--socket", str(process.control), "info")
+        check = ["check", str(state), "--software", "sim0"]
+        for socket in (process.control, process.varlink):
+            for method in (["info"], ["status"], ["devices"], check, ["cancel", "vm-1"]):
+                said = await asyncio.to_thread(refused, "--socket", str(socket), *method)
+                assert "expected a daemon's socket, got a back end's; ask it by" in said
+        said = await asyncio.to_thread(refused, "--socket", str(process.varlink), "watch")
         assert "expected a daemon's socket, got a back end's; ask it by --backend" in said
         shown = await ask("--backend", str(process.control), "info")
         assert "not seen, or no guest runs" in shown

@@ -12,8 +12,10 @@ from vdpad.cli.failures import InvalidState, Usage
 from vdpad.cli.progress import waiting
 from vdpad.cli.terminal import tell
 from vdpad.cli.transport import client_of
+from vdpad.cli.whose import NOT_A_DAEMON, if_not_of
 from vdpad.errors import why
 from vdpad.wire import strict_json
+from vdpad.wire.addresses import BACK_END_INTERFACE
 from vdpad.wire.strict_json import Most
 
 # Far more than any target has. Stops a file without an end from filling memory, and one of many
@@ -38,7 +40,10 @@ def ask(arguments: argparse.Namespace) -> Any:
 
     most_seconds = arguments.timeout + params.get("deadline_ms", 0) / 1000
     try:
-        with waiting("waiting for the reply", most_seconds):
+        with (
+            if_not_of(arguments.socket, BACK_END_INTERFACE, NOT_A_DAEMON),
+            waiting("waiting for the reply", most_seconds),
+        ):
             result = asyncio.run(call())
     except KeyboardInterrupt:
         if "migration" in params:
@@ -46,9 +51,7 @@ def ask(arguments: argparse.Namespace) -> Any:
         raise
     # Of the methods here it is the one that a back end has too, with a result of its own.
     if arguments.method == "info" and "targets" not in result:
-        raise Usage(
-            "expected a daemon's socket, got a back end's; ask it by --backend instead of --socket"
-        )
+        raise Usage(NOT_A_DAEMON)
     return result
 
 

@@ -14,12 +14,14 @@ from vdpad.cli import show, show_back_end
 from vdpad.cli.ask import state_params
 from vdpad.cli.failures import Usage
 from vdpad.cli.progress import waiting
+from vdpad.cli.whose import if_not_of
 from vdpad.client import Client, Refused, Unreachable
 from vdpad.wire.addresses import (
     BACK_END_CONTROL,
     BACK_END_INTERFACE,
     BACK_END_VARLINK,
     BACK_ENDS,
+    DAEMON_INTERFACE,
 )
 
 _SHOWN: Mapping[str, Callable[[Any], str]] = {
@@ -64,20 +66,19 @@ def _ask(arguments: argparse.Namespace) -> Any:
         async with _client(socket_of(arguments.backend), arguments.timeout) as client:
             return await client.call(arguments.method, **params)
 
-    with waiting("waiting for the reply", arguments.timeout):
+    advice = (
+        f"--backend {arguments.backend}: expected a back end's socket, got a daemon's; ask it by "
+        "--socket"
+    )
+    with (
+        if_not_of(socket_of(arguments.backend), DAEMON_INTERFACE, advice),
+        waiting("waiting for the reply", arguments.timeout),
+    ):
         result = asyncio.run(call())
-    _check_whose(arguments, result)
-    return result
-
-
-def _check_whose(arguments: argparse.Namespace, result: Any) -> None:
-    """Refuses what a daemon has answered, by what a back end's results have alone."""
     own = _OWN_FIELDS.get(arguments.method)
     if own is not None and own not in result:
-        raise Usage(
-            f"--backend {arguments.backend}: expected a back end's socket, got a daemon's; ask it "
-            "by --socket"
-        )
+        raise Usage(advice)
+    return result
 
 
 def socket_of(named: str) -> Path:

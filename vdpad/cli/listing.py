@@ -9,7 +9,9 @@ from typing import Any
 from vdpad.cli.failures import Usage
 from vdpad.cli.progress import waiting
 from vdpad.cli.transport import client_of
+from vdpad.cli.whose import NOT_A_DAEMON, if_not_of
 from vdpad.methods import Methods
+from vdpad.wire.addresses import BACK_END_INTERFACE
 
 # How many a reply tells at most, and vdpactl where it is not said: docs/api.md.
 _PAGE = 1000
@@ -58,7 +60,10 @@ def status(arguments: argparse.Namespace) -> Any:
             states = ["failed"] if arguments.failed else None
             return await _listed(client, states, arguments.since, arguments.limit or _SHOWN)
 
-    with waiting("waiting for the reply", arguments.timeout):
+    with (
+        if_not_of(arguments.socket, BACK_END_INTERFACE, NOT_A_DAEMON),
+        waiting("waiting for the reply", arguments.timeout),
+    ):
         return asyncio.run(ask())
 
 

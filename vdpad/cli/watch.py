@@ -8,7 +8,9 @@ import json
 from vdpad.cli import show
 from vdpad.cli.terminal import give
 from vdpad.cli.transport import client_of
+from vdpad.cli.whose import NOT_A_DAEMON, if_not_of
 from vdpad.client import CannotSend, Client
+from vdpad.wire.addresses import BACK_END_INTERFACE
 
 _UNDER_WAY = ("prepared", "committing")
 
@@ -24,7 +26,10 @@ def run(arguments: argparse.Namespace) -> None:
     client = client_of(arguments)
     if not isinstance(client, Client):
         raise CannotSend("watching goes over a connection on the daemon's host, and not over UDP")
-    with contextlib.suppress(KeyboardInterrupt):
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        if_not_of(arguments.socket, BACK_END_INTERFACE, NOT_A_DAEMON),
+    ):
         asyncio.run(_watch(client, failed=arguments.failed, as_json=arguments.json))
 
 
