@@ -12,7 +12,8 @@ from typing import Any
 from unittest import mock
 
 from vdpad.cli import vdpad_vhost_user
-from vdpad.queues.software.loop_device import LoopDevice, LoopRefused
+from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.service.textfile import write_whole
 
 
@@ -23,7 +24,7 @@ def main() -> int:
     def tell(number: int, frame: FrameType | None) -> None:
         try:
             settings: Any = device.net.settings()
-        except LoopRefused:
+        except PacketDeviceRefused:
             settings = None
         write_whole(path, json.dumps(settings).encode())
 

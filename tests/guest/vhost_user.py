@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.backend.process import PROGRAM, BackEndProcess
+from tests.backend.process import BackEndProcess
 from tests.cli.commands import said
 from tests.qemu.versions import Version
 from tests.support.waiting import wait_until

@@ -14,8 +14,8 @@ from vdpad.backend.following.filter import (
     HeldFilter,
     filter_of,
 )
-from vdpad.queues.software.loop_device import LOOP_CONFIG, LOOP_FEATURES
 from vdpad.queues.software.net import NetDevice
+from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
 from vdpad.state.formats.rx_filter import rx_filters
 from vdpad.state.found import FormatError
 from vdpad.virtio.commands import ACK_OK
@@ -126,7 +126,7 @@ def cards(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(st.lists(cards(), min_size=1, max_size=4))
 def test_a_device_has_the_last_filter_whatever_came_before(told: list[dict[str, Any]]) -> None:
-    device, held = NetDevice(LOOP_FEATURES, LOOP_CONFIG), HeldFilter()
+    device, held = NetDevice(PACKET_FEATURES, PACKET_CONFIG), HeldFilter()
     for wanted in (WIDE, *(shown(**each) for each in told)):
         for command in held.commands_to(wanted):
             assert device.command(command.encode()) == ACK_OK
