@@ -19,6 +19,7 @@ _FORMATS = {
     "native": "a state in JSON",
     "qemu-stream": "a QEMU migration stream",
     "device-parts": "virtio device parts",
+    "device-state": "a back end's device state",
 }
 
 Row = tuple[str, str]

@@ -1,12 +1,18 @@
-"""The JSON Schema of a state, for those who make one elsewhere: `python -m vdpad.state.schema`."""
+"""The JSON Schemas of a state and of a device state, for those who make or read one elsewhere.
+
+`python -m vdpad.state.schema netstate` and `… devicestate` print them.
+"""
 
 import json
+import sys
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import core_schema
 
+from vdpad.state.formats.device_state import DeviceState
 from vdpad.state.model import NetState
+from vdpad.state.strict_model import StrictModel
 
 
 class StrictSchema(GenerateJsonSchema):
@@ -30,15 +36,24 @@ class StrictSchema(GenerateJsonSchema):
         return made | {"additionalProperties": False} if "patternProperties" in made else made
 
 
-def schema() -> str:
-    """The schema as text; docs/netstate.schema.json holds it."""
+def netstate() -> str:
+    """A state's schema as text; docs/netstate.schema.json holds it."""
+    return _schema(NetState, "netstate")
+
+
+def devicestate() -> str:
+    """A device state's; docs/devicestate.schema.json holds it."""
+    return _schema(DeviceState, "devicestate")
+
+
+def _schema(model: type[StrictModel], name: str) -> str:
     made = {
         "$schema": StrictSchema.schema_dialect,
-        "$id": "urn:vdpad:netstate:1",
-        **NetState.model_json_schema(schema_generator=StrictSchema),
+        "$id": f"urn:vdpad:{name}:1",
+        **model.model_json_schema(schema_generator=StrictSchema),
     }
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    print(schema(), end="")
+    print({"netstate": netstate, "devicestate": devicestate}[sys.argv[1]](), end="")

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from vdpad.errors import VdpadError
 from vdpad.state.fields import U16
 from vdpad.state.formats import native
+from vdpad.state.formats.device_state import MissingPart
 from vdpad.state.found import Missing
 from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
@@ -53,19 +54,13 @@ class BadFile(VdpadError):
     """A file that is none of a back end's, or not all of one."""
 
 
-class MissingPart(StrictModel):
-    """A part that the state does not tell."""
-
-    part: Annotated[str, Field(max_length=200)]
-    why: Annotated[str, Field(max_length=4096)]
-
-
 class KeptBody(StrictModel):
     """What stands in the file beside the log."""
 
     version: Literal[1] = 1
-    uid: Annotated[int, Field(ge=0, lt=1 << 32)]
-    """The front end's: what one user's guest has set is no business of another's."""
+    uid: Annotated[int, Field(ge=0, lt=1 << 32)] | None
+    """The front end's: what one user's guest has set is no business of another's. None where it
+    came for the next one."""
     state: NetState
     """Its features are those that the guest's driver negotiated."""
     missing: tuple[MissingPart, ...] = ()
@@ -81,7 +76,7 @@ class Kept:
     """With all that the guest had set."""
     features: FeatureSet
     """Those that its driver negotiated."""
-    uid: int
+    uid: int | None
     bases: Mapping[int, int]
 
 
@@ -120,7 +115,7 @@ class Log:
 
 
 def encode_file(
-    state: NetState, missing: Iterable[Missing], uid: int, bases: Mapping[int, int]
+    state: NetState, missing: Iterable[Missing], uid: int | None, bases: Mapping[int, int]
 ) -> bytes:
     """A file's bytes, with nothing in its log."""
     body = {

@@ -24,7 +24,7 @@ MAX_SIZE = 4 * 1024 * 1024
 Stops a file or a pipe without an end from filling memory."""
 
 # Two tables of 65536 entries, and all the rest; and coalescing for 10000 queues.
-_MOST = Most(values=(1 << 17) + (1 << 13), containers=1 << 14, names=1 << 15)
+MOST = Most(values=(1 << 17) + (1 << 13), containers=1 << 14, names=1 << 15)
 
 _WIDTH = 100
 _INDENT = "  "
@@ -51,7 +51,7 @@ def decode(data: bytes) -> Found:
 
 def _check_json(data: bytes) -> None:
     try:
-        value = strict_json.loads(data, _MOST)
+        value = strict_json.loads(data, MOST)
     except strict_json.NotJson as error:
         raise FormatError(str(error)) from error
     if not isinstance(value, dict):

@@ -5,6 +5,7 @@ format tries another's bytes. What is not ours but well known is told by name, w
 """
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +14,17 @@ from typing import BinaryIO
 from vdpad.state.formats import native, peek
 from vdpad.state.found import FormatError, Found
 
-__all__ = ["DEVICE_PARTS", "NATIVE", "QEMU_STREAM", "Reading", "read"]
+__all__ = ["DEVICE_PARTS", "DEVICE_STATE", "NATIVE", "QEMU_STREAM", "Reading", "read"]
 
 NATIVE = "native"
 QEMU_STREAM = "qemu-stream"
 DEVICE_PARTS = "device-parts"
+DEVICE_STATE = "device-state"
 
 _QEMU_MAGIC = b"QEVM"
 _JSON_SPACE = b" \t\r\n"
+# A back end's device state, of whatever version; a state has no such member.
+_DEVICE_STATE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"format"[ \t\r\n]*:')
 
 # virtio 1.4, 2.12.1: struct virtio_dev_part_hdr, {le16 part_type, u8 flags, u8 reserved} and more.
 _PART = struct.Struct("<HBB")
@@ -50,7 +54,10 @@ _MARKED = {
 _HEAD = _LIBVIRT_HEAD.size
 _SHOWN = 16
 
-_KNOWN = "a state in JSON, a QEMU migration stream (which begins with QEVM), or virtio device parts"
+_KNOWN = (
+    "a state or a back end's device state in JSON, a QEMU migration stream (which begins with "
+    "QEVM), or virtio device parts"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Reading:
     """What a file or a pipe holds."""
 
     format: str
-    """NATIVE, QEMU_STREAM or DEVICE_PARTS."""
+    """NATIVE, QEMU_STREAM, DEVICE_PARTS or DEVICE_STATE."""
     devices: tuple[Found, ...]
     """One but for QEMU streams, which hold as many virtio-net devices as their machine has."""
     about: tuple[tuple[str, str], ...] = ()
@@ -88,14 +95,20 @@ def _reader_of(head: bytes) -> Callable[[BinaryIO], Reading]:
         return _sparse_image
     # Space alone may go on as JSON: its own reader says what is wrong.
     if head and head.lstrip(_JSON_SPACE)[:1] in (b"{", b""):
-        return _native
+        return _json
     if _is_part(head):
         return _device_parts
     raise FormatError(_what_else(head))
 
 
-def _native(stream: BinaryIO) -> Reading:
-    return Reading(NATIVE, (native.decode(stream.read(native.MAX_SIZE + 1)),))
+def _json(stream: BinaryIO) -> Reading:
+    data = stream.read(native.MAX_SIZE + 1)
+    if not _DEVICE_STATE.match(data):
+        return Reading(NATIVE, (native.decode(data),))
+    from vdpad.state.formats import device_state
+
+    data += stream.read(device_state.MAX_SIZE + 1 - len(data))
+    return Reading(DEVICE_STATE, (device_state.found_in(data),))
 
 
 def _device_parts(stream: BinaryIO) -> Reading:
