@@ -1,5 +1,6 @@
 """A device for tests that can be shown, and that is told what its guest's commands were."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
@@ -38,6 +39,7 @@ class Settings:
 
     counts: Counts = field(default_factory=Counts)
     recorder: Recorder | None = None
+    bases: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def are_known(self) -> bool:

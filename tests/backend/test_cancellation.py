@@ -45,8 +45,7 @@ async def test_cancelled_while_memory_comes_or_goes(slow: str) -> None:
     ours, theirs = socket.socketpair()
     async with back_end(device) as on, FrontEnd(theirs) as front_end:
         session = asyncio.create_task(on.front_ends.serve(ours))
-        protocol = page.ALL_SERVED & ~page.DEVICE_STATE
-        await front_end.negotiate(mask_of(PLAIN) | page.NOT_A_FLAG_OF_OURS, protocol)
+        await front_end.negotiate(mask_of(PLAIN) | page.NOT_A_FLAG_OF_OURS)
         memory = page.single(page.Memory.GUEST, page.Memory.SIZE, page.Memory.USER, 0)
         if slow == "unmap":
             await front_end.share_memory()

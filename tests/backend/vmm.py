@@ -4,9 +4,9 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -32,6 +32,9 @@ from vdpad.virtio.features import Feature, FeatureSet
 
 USER = 0x7F12_0000_0000
 """How far the front end's addresses are from the guest's."""
+
+# QEMU's docs/interop/vhost-user.rst, SET_DEVICE_STATE_FD: the directions.
+_SAVE, _LOAD = 0, 1
 
 HEADER = bytes(12)
 OK, ERR = bytes((ACK_OK,)), bytes((ACK_ERR,))
@@ -96,6 +99,7 @@ async def back_end(
     *,
     shared_address_space: bool = False,
     follows_filter: bool = False,
+    rehearses: bool = True,
 ) -> AsyncIterator[BackEnd]:
     """A back end on a software device, or on the one that is given."""
     heard = heard or Heard()
@@ -105,6 +109,7 @@ async def back_end(
         heard.listeners(),
         shared_address_space=shared_address_space,
         follows_filter=follows_filter,
+        rehearses=rehearses,
     )
     heard.back_end = BackEnd(opened)
     try:
@@ -131,7 +136,7 @@ class Vmm:
     async def set_up(self, bases: Sequence[int] | None = None) -> None:
         """Everything up to the rings; all are stopped."""
         features = mask_of(self.features) | protocol.NOT_A_FLAG_OF_OURS
-        await self.front_end.negotiate(features, protocol.ALL_SERVED & ~protocol.DEVICE_STATE)
+        await self.front_end.negotiate(features)
         for region in self.guest.regions:
             shared = protocol.single(region.start, region.size, USER + region.start, 0)
             await self.front_end.done(protocol.ADD_MEM_REG, shared, [region.fd])
@@ -182,6 +187,35 @@ class Vmm:
         await self.set_up_rings(bases)
         await self.enable_all()
         return bases
+
+    # --- what a front end does of a guest that moves ---
+
+    async def save(self) -> bytes:
+        """The device's state; the device is stopped."""
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as file:
+            told = await self._transfer(_SAVE, writer)
+            os.close(writer)
+            assert told == protocol.NO_FD
+            data = await asyncio.to_thread(file.read)
+        assert await self.front_end.number(protocol.CHECK_DEVICE_STATE) == 0
+        return data
+
+    async def load(self, data: bytes) -> int:
+        """Gives the device a state, and returns what CHECK_DEVICE_STATE says."""
+        reader, writer = os.pipe()
+        assert await self._transfer(_LOAD, reader) == protocol.NO_FD
+        os.close(reader)
+        with os.fdopen(writer, "wb", buffering=0) as file:
+            await asyncio.to_thread(_written, file, data)
+        return await self.front_end.number(protocol.CHECK_DEVICE_STATE)
+
+    async def _transfer(self, direction: int, fd: int) -> int:
+        return await self.front_end.number(protocol.SET_DEVICE_STATE_FD, state(direction, 0), [fd])
+
+    async def agree(self) -> None:
+        """The protocol features alone, as a destination does before a state comes."""
+        await self.front_end.send(protocol.SET_PROTOCOL_FEATURES, u64(protocol.ALL_SERVED))
 
     # --- what a guest does ---
 
@@ -248,6 +282,14 @@ async def vmm(
             await asyncio.gather(task, return_exceptions=True)
         if guest is None:
             own.close()
+
+
+def _written(file: BinaryIO, data: bytes) -> None:
+    """Writes all, or as much as somebody reads."""
+    with suppress(BrokenPipeError):
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
 
 
 def called(queue: GuestQueue) -> bool:

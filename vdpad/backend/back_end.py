@@ -75,6 +75,8 @@ class BackEndOptions:
     """Which card of QEMU's; None for the only one."""
     textfile: Path | None = None
     """Where metrics are written; None for none."""
+    rehearses: bool = True
+    """Whether a state that comes in by a VMM's stream is tried on the device."""
     inherited: Mapping[str, int] = field(default_factory=dict)
     """Sockets that a service manager has bound, by name."""
 
@@ -103,6 +105,7 @@ async def opened(
             back_end.listeners(),
             shared_address_space=options.shared_address_space,
             follows_filter=options.monitor is not None,
+            rehearses=options.rehearses,
         )
         closing.push_async_callback(device.close)
         back_end.attend(device)
@@ -180,6 +183,7 @@ class BackEnd:
             config_changed=self._config_changed,
             settings_changed=self._changed,
             logging_changed=self._changed,
+            loaded=self._keep,
             began=self._began,
             acknowledged=self.kept.note,
             started=self._started,
@@ -202,8 +206,7 @@ class BackEnd:
         self.overview = Overview(device, lambda: self.front_ends.session, with_filter)
         kept = self.kept.recall()
         if kept is not None:
-            device.settings.recall(kept.recorder, kept.features)
-            self.overview.bases = kept.bases
+            device.settings.recall(kept.recorder, kept.features, kept.bases)
             self._owner = kept.uid
 
     async def serve(self, endpoint: socket.socket) -> None:
@@ -261,9 +264,8 @@ class BackEnd:
     def _found(self) -> Found | None:
         return self.device.settings.found()
 
-    def _began(self, start: Start) -> None:
-        bases = {vring.index: vring.base for vring in start.vrings}
-        self._keep(bases)
+    def _began(self, _start: Start) -> None:
+        self._keep()
 
     def _started(self, start: Start) -> None:
         queues, goes_on = len(start.vrings), not start.is_fresh
@@ -272,16 +274,14 @@ class BackEnd:
             self.follower.started()
         self._changed()
 
-    def _stopped(self, bases: Mapping[int, int]) -> None:
+    def _stopped(self) -> None:
         self.announce(DeviceStopped(self._options.name))
         if self.follower is not None:
             self.follower.stopped()
-        self._keep(bases or self.overview.bases)
+        self._keep()
 
-    def _keep(self, bases: Mapping[int, int]) -> None:
-        assert self._owner is not None
-        self.overview.bases = bases
-        self.kept.begin(self._owner, bases)
+    def _keep(self) -> None:
+        self.kept.begin(self._owner, self.device.settings.bases)
         self._changed()
 
     def _config_changed(self) -> None:

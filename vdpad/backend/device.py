@@ -19,6 +19,10 @@ Stop. The shadow comes first, as it finishes a command. Then the device is suspe
 its queues stand; where it cannot, the guest's used rings say it after the reset, which is true of
 devices that work in order. What the guest has set stays, for a start that goes on.
 
+A guest that moves (moving/): what it has set goes out and comes in while the device is stopped.
+Whether a start goes on then, and where its rings begin, is the front end's to say, and the guest's
+own rings': both know of a reset that has come since, and a state that came for the guest does not.
+
 The guest's memory is mapped when it comes and until it goes, over all starts.
 
 Steps of the device are taken on threads (steps.py); all else is the event loop's.
@@ -36,6 +40,7 @@ from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.kept_queue import KeptQueue
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.marking import Logged, Marking
+from vdpad.backend.moving.moving import Moving
 from vdpad.backend.offer import Offer
 from vdpad.backend.running import Running
 from vdpad.backend.steps import Steps
@@ -50,6 +55,7 @@ from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FeatureSet
+from vdpad.virtio.split_ring import Region
 
 
 class Status(StrEnum):
@@ -72,6 +78,7 @@ class BackEndDevice:
         *,
         shared_address_space: bool = False,
         follows_filter: bool = False,
+        rehearses: bool = True,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -81,6 +88,7 @@ class BackEndDevice:
             listeners: who is told of what.
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
+            rehearses: whether a state that comes in by a stream is tried.
 
         Raises:
             VdpadError: it is no device for a guest.
@@ -97,7 +105,7 @@ class BackEndDevice:
         except BaseException:
             await steps.take(device.close)
             raise
-        return cls(device, name, listeners, steps, offer)
+        return cls(device, name, listeners, steps, offer, rehearses=rehearses)
 
     def __init__(
         self,
@@ -106,6 +114,8 @@ class BackEndDevice:
         listeners: Listeners,
         steps: Steps,
         offer: Offer,
+        *,
+        rehearses: bool,
     ) -> None:
         """For `open`, which has looked at the device."""
         self.name = name
@@ -113,7 +123,7 @@ class BackEndDevice:
         self.settings = GuestSettings()
         """What the guest has set."""
         self.report: Report | None = None
-        """Of the last start that went on."""
+        """Of the last start that went on, or of a state that was tried since."""
         self.failure = ""
         """Why it failed, until the next start."""
         self._device = device
@@ -123,7 +133,20 @@ class BackEndDevice:
         self._last: Running | None = None
         """The same, and also while it stops and afterwards."""
         self._marking = Marking(steps)
+        self._memory: set[Region] = set()
         self._watch = ConfigWatch(self._device_changed)
+        self.moving = Moving(
+            device,
+            steps,
+            offer,
+            self.settings,
+            name,
+            listeners,
+            rehearses=rehearses,
+            runs=lambda: self.is_running,
+            behind_memory=lambda: max((each.end for each in self._memory), default=0),
+            reported=self._reported,
+        )
 
     async def close(self) -> None:
         """Gives the device back. It is stopped."""
@@ -176,8 +199,8 @@ class BackEndDevice:
 
     @property
     def can_move(self) -> bool:
-        """Its state does not travel with the front end's."""
-        return False
+        """Its state travels with the front end's."""
+        return True
 
     @property
     def needs_reset(self) -> bool:
@@ -227,9 +250,11 @@ class BackEndDevice:
         """Maps a region for the device, which may take seconds."""
         await self._steps.take(partial(self._device.map, mapped.guest, mapped.view))
         self._marking.add(mapped.guest)
+        self._memory.add(mapped.guest)
 
     async def remove_memory(self, mapped: MappedRegion) -> None:
         """Takes a region from the device."""
+        self._memory.discard(mapped.guest)
         await self._steps.take(partial(self._device.unmap, mapped.guest))
         self._marking.remove(mapped.guest)
 
@@ -246,18 +271,12 @@ class BackEndDevice:
     # --- moving ---
 
     async def save(self, fd: int) -> None:
-        """
-        Raises:
-            BackEndError: always, as nobody may ask a device that does not move.
-        """
-        raise BackEndError("expected no state to be asked for, a front end asks; capture it")
+        """Writes what the guest has set; Moving.save."""
+        await self.moving.save(fd)
 
     async def load(self, fd: int) -> None:
-        """
-        Raises:
-            BackEndError: always, as nobody may give one to a device that does not move.
-        """
-        raise BackEndError("expected no state to be given, a front end gives one")
+        """Reads what a guest had set elsewhere; Moving.load."""
+        await self.moving.load(fd)
 
     # --- from start to stop ---
 
@@ -268,7 +287,10 @@ class BackEndDevice:
             VdpadError: it does not; the device was reset.
         """
         check_descriptors(start)
-        start = as_rings_stand(start)
+        async with self.moving.turn:
+            await self._start(as_rings_stand(start))
+
+    async def _start(self, start: Start) -> None:
         self._begin_settings(start)
         self._listeners.began(start)
         self.failure = ""
@@ -306,7 +328,8 @@ class BackEndDevice:
         try:
             bases = await self._stop()
         finally:
-            self._listeners.stopped(bases)
+            self.settings.bases = bases or self.settings.bases
+            self._listeners.stopped()
         return bases
 
     async def reset(self) -> None:
@@ -321,6 +344,7 @@ class BackEndDevice:
             self._listeners.settings_changed()
         else:
             self.settings.go_on(start.features)
+        self.settings.bases = {each.index: each.base for each in start.vrings}
 
     async def _serve(self, running: Running) -> None:
         goes_on = running.has_control_queue and not running.start.is_fresh
@@ -343,6 +367,10 @@ class BackEndDevice:
             return {}
         finally:
             await self._marking.stopped()
+
+    def _reported(self, report: Report) -> None:
+        self.report = report
+        self._listeners.settings_changed()
 
     @property
     def _up(self) -> Running:

@@ -58,6 +58,15 @@ def _check_isolation(device: ShadowedDevice, *, allowed: bool) -> None:
         )
 
 
+def negotiate(device: ShadowedDevice, offer: Offer, guest: FeatureSet) -> FeatureSet:
+    """From a reset to FEATURES_OK, for a guest with these features; as `bring_up`."""
+    features = offer.for_device(guest)
+    device.negotiate(features)
+    # Which queue is the CVQ, and so what it shares, goes by the features.
+    _check_isolation(device, allowed=offer.may_share_address_space)
+    return features
+
+
 def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: int) -> FeatureSet:
     """From a reset to DRIVER_OK with the CVQ alone.
 
@@ -73,11 +82,8 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
     Raises:
         VdpadError: it cannot be with these rings. The device is to be reset.
     """
-    features = offer.for_device(start.features)
-    device.negotiate(features)
+    features = negotiate(device, offer, start.features)
     device.set_config_call(config_call)
-    # Which queue is the CVQ, and so what it shares, goes by the features.
-    _check_isolation(device, allowed=offer.may_share_address_space)
     shadowed = control_vring(start, device.control_queue_index)
     for vring in start.vrings:
         if vring is shadowed:

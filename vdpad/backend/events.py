@@ -68,3 +68,37 @@ class LoggingEnded(Event):
             f"{self.device}: the guest's memory is logged no more; {self.pages} pages were marked "
             f"({self.way})"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StateSaved(Event):
+    """What a guest has set went out by its VMM's stream."""
+
+    NAME = "state-saved"
+    MESSAGE_ID = "986998d2b1594f9c9284563a0eff1add"
+    CLIENTS_CHOICE = True
+    device: str
+    bytes: int
+
+    def sentence(self) -> str:
+        return f"{self.device}: what its guest had set went to its VMM's stream, {self.bytes} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class StateLoaded(Event):
+    """What a guest had set elsewhere came in, and is given to the device when the guest goes on."""
+
+    NAME = "state-loaded"
+    MESSAGE_ID = "4bb836c2d07043a6a01d1943f6267144"
+    CLIENTS_CHOICE = True
+    device: str
+    rehearsed: bool
+    commands: int
+    duration_us: int
+    """From the rehearsal's first step to the device's reset; 0 where there was none."""
+
+    def sentence(self) -> str:
+        tried = "it was not tried"
+        if self.rehearsed:
+            tried = f"the device took {self.commands} commands in a trial of {self.duration_us} µs"
+        return f"{self.device}: what a guest had set elsewhere has come; {tried}"

@@ -1,6 +1,8 @@
 """What keeps a device from serving a guest. The front end is told, and an operator."""
 
 from vdpad.errors import VdpadError
+from vdpad.restore.report import Report
+from vdpad.state.problems import Problem
 
 
 class BackEndError(VdpadError):
@@ -17,6 +19,23 @@ class CannotStart(BackEndError):
 
 class NotRestored(CannotStart):
     """The device does not take what the guest had set before."""
+
+    def __init__(
+        self, why: str, *, problems: tuple[Problem, ...] = (), report: Report | None = None
+    ) -> None:
+        """
+        Args:
+            why: a sentence for people.
+            problems: what of the state it cannot take; then nothing was tried.
+            report: what became of the commands; None where none were sent.
+        """
+        super().__init__(why)
+        self.problems = problems
+        self.report = report
+
+
+class DeviceRuns(BackEndError):
+    """A guest has the device, and what was asked for would take it away."""
 
 
 class NotAnswered(BackEndError):

@@ -1,9 +1,10 @@
 """What a guest has set, as its commands and the device's acks tell it; kept while the device stops.
 
 It begins with each fresh start of the guest's driver, or with a state that came from elsewhere.
+A guest that goes on goes on with it. One that begins anew has set nothing, whatever came for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from vdpad.backend.faults import NotRestored
@@ -35,11 +36,16 @@ class GuestSettings:
         self.counts = CommandCounts()
         self.queue_pairs = 1
         """That a guest uses whose VMM keeps its commands; each start tells them anew."""
+        self.bases: Mapping[int, int] = {}
+        """Where each of the guest's queues began, or where it was left, by index."""
+        self._lost = ""
+        """Why the state that came for the guest was not taken."""
         self._recorder: Recorder | None = None
         self._features: FeatureSet = frozenset()
 
     def begin(self, features: Iterable[int]) -> None:
         """The guest's driver begins anew, with these features."""
+        self.forget()
         self._features = frozenset(features)
         self._recorder = Recorder(self._features)
 
@@ -48,13 +54,16 @@ class GuestSettings:
         """Whether anything is known of a guest."""
         return self._recorder is not None
 
-    def recall(self, recorder: Recorder, features: FeatureSet) -> None:
-        """The guest is one that an earlier process had.
+    def recall(self, recorder: Recorder, features: FeatureSet, bases: Mapping[int, int]) -> None:
+        """The guest is one that an earlier process had, or another back end.
 
         Args:
             recorder: with all that it had set; this object's from now on.
             features: those that it set it with.
+            bases: where its queues stood.
         """
+        self.forget()
+        self.bases = bases
         self._features = features
         self._recorder = recorder
 
@@ -62,8 +71,14 @@ class GuestSettings:
         """The guest's driver goes on, as it was, with these features.
 
         Raises:
-            NotRestored: with other ones than it has set things with.
+            NotRestored: with other ones than it has set things with; or nobody knows what it has
+                set, as the state that came for it was not taken.
         """
+        if self._lost:
+            raise NotRestored(
+                "expected a guest whose settings are known, the state that came for it was not "
+                f"taken ({self._lost}); load one that the device takes, or reset the guest's device"
+            )
         if self._recorder is None:
             self.begin(features)
         other = {*self._features} ^ {*features}
@@ -77,6 +92,13 @@ class GuestSettings:
         """Nothing is known any more."""
         self._recorder = None
         self._features = frozenset()
+        self.bases = {}
+        self._lost = ""
+
+    def lose(self, why: str) -> None:
+        """Nothing is known of the guest that comes next, if it goes on: its state was not taken."""
+        self.forget()
+        self._lost = why
 
     def acknowledged(self, command: bytes, answer: bytes) -> None:
         """The device has answered a command of the guest's."""

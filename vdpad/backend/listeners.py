@@ -1,6 +1,6 @@
 """Who is told of what a device does. The device knows none of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vdpad.service.events.announcing import Announce
@@ -19,11 +19,13 @@ class Listeners:
     """The guest has set something, or begins anew; its command is returned to it afterwards."""
     logging_changed: Callable[[], None] = lambda: None
     """The guest's memory is logged, or no more."""
+    loaded: Callable[[], None] = lambda: None
+    """What a guest had set elsewhere is among the settings now."""
     began: Callable[[Start], None] = lambda start: None
     """A guest begins anew or goes on, the settings are its own, and the device starts next."""
     acknowledged: Callable[[bytes], None] = lambda command: None
     """The device has acknowledged a command, as the settings tell; the guest hears of it next."""
     started: Callable[[Start], None] = lambda start: None
     """The device runs."""
-    stopped: Callable[[Mapping[int, int]], None] = lambda bases: None
-    """The device was stopped, and left its rings there, as far as it could be told."""
+    stopped: Callable[[], None] = lambda: None
+    """The device was stopped, and the settings tell where it left its rings."""

@@ -1,12 +1,11 @@
 """What a back end is just now: its front end, its device and its guest, put together.
 
-Three know parts of it: the session what the front end has set up, the device what has become of it,
-and the back end itself where the queues stood when no session knows any more. Nothing is kept here
-but that and who watches.
+Two know parts of it: the session what the front end has set up, the device what has become of it
+and of its guest. Nothing is kept here but who watches.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from vdpad.backend.control.results import (
@@ -44,8 +43,6 @@ class Overview:
         self._device = device
         self._session = session
         self._with_filter = with_filter
-        self.bases: Mapping[int, int] = {}
-        """Where each queue began, or where it was left, by index."""
         self._watches: set[asyncio.Event] = set()
 
     @property
@@ -83,12 +80,13 @@ class Overview:
 
     def capture(self) -> CaptureResult:
         """What the guest has set so far."""
-        found = self._with_filter(self._device.settings.found())
+        settings = self._device.settings
+        found = self._with_filter(settings.found())
         return CaptureResult(
             state=None if found is None else found.state,
             missing=() if found is None else _missing(found),
             rings=tuple(
-                RingResult(queue=queue, base=base) for queue, base in sorted(self.bases.items())
+                RingResult(queue=queue, base=base) for queue, base in sorted(settings.bases.items())
             ),
             running=self._device.is_running,
         )

@@ -11,7 +11,7 @@ from vdpad.restore.program import encode, largest_command
 from vdpad.restore.replay import Outcome, replay
 from vdpad.restore.report import Report, report
 from vdpad.state.model import NetState
-from vdpad.state.problems import summary
+from vdpad.state.problems import Problem, summary
 from vdpad.virtio.commands import Command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
@@ -48,7 +48,7 @@ async def restore(
     began = time.perf_counter_ns()
     planned = plan(state, Capabilities.of(features, config, largest_command(geometry)))
     if isinstance(planned, Incompatible):
-        raise NotRestored(f"the device cannot take it: {summary(planned.problems)}")
+        raise cannot_take(planned.problems)
     return await send(
         planned.commands, queue, geometry, name=name, widened=planned.widened, began=began
     )
@@ -78,8 +78,13 @@ async def send(
     replayed = await replay(program, queue, deadline=deadline, poll_ns=_POLL_NS)
     done = report(name, program.commands, replayed, widened=widened, prepare_us=prepare_us)
     if done.outcome is not Outcome.RESTORED:
-        raise NotRestored(_why(done, replayed.fault))
+        raise NotRestored(_why(done, replayed.fault), report=done)
     return done
+
+
+def cannot_take(problems: tuple[Problem, ...]) -> NotRestored:
+    """What is raised for a state that does not fit the device."""
+    return NotRestored(f"the device cannot take it: {summary(problems)}", problems=problems)
 
 
 def _why(done: Report, fault: str) -> str:

@@ -3,6 +3,7 @@
 Everything here may be asked at any time, waits for nothing and touches no device.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from vdpad.backend.marking import Logged
@@ -39,6 +40,10 @@ class KnownSettings(Protocol):
     def are_known(self) -> bool:
         """Whether anything is known of a guest."""
 
+    @property
+    def bases(self) -> Mapping[int, int]:
+        """Where each of its queues began, or where it was left, by index."""
+
     def found(self) -> Found | None:
         """The state and what is missing from it; None where no guest is known."""
 
@@ -64,7 +69,7 @@ class ShownDevice(Protocol):
 
     @property
     def report(self) -> Report | None:
-        """Of the last start that went on, if a state was restored then."""
+        """Of the last start that went on, if a state was restored then, or of one tried since."""
 
     @property
     def logged(self) -> Logged | None:

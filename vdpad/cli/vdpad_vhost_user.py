@@ -155,6 +155,7 @@ def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> Bac
         monitor=arguments.qmp,
         card=arguments.nic,
         textfile=arguments.metrics,
+        rehearses=arguments.rehearsal,
         inherited=inherited,
     )
 
@@ -284,6 +285,13 @@ def _add_front_ends(group: argparse._ArgumentGroup) -> None:
         "--nic",
         metavar="ID",
         help="which card of that QEMU, by its id or its netdev's (default: the only one)",
+    )
+    group.add_argument(
+        "--no-rehearsal",
+        dest="rehearsal",
+        action="store_false",
+        help="take the state of a guest that a VMM moves here without a trial on the device, which "
+        "costs the guest a start's time (default: try it, and refuse one that is not taken)",
     )
 
 

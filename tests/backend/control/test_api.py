@@ -89,7 +89,7 @@ async def test_capture_is_what_the_guest_has_set(controlled: Controlled) -> None
     controlled.device.fold(VlanAdd(7).encode())
     # CTRL_RX_EXTRA is not negotiated, so no state can say it.
     controlled.device.fold(RxAllUni(on=True).encode())
-    controlled.overview.bases = {1: 5, 0: 4}
+    controlled.device.settings.bases = {1: 5, 0: 4}
     captured = await ask(controlled, "capture")
     assert captured["state"] == {
         "version": 1,

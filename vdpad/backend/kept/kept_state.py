@@ -64,7 +64,7 @@ class KeptState:
         self._found = found
         self._announce = announce
         self._log: Log | None = None
-        self._uid = 0
+        self._uid: int | None = None
         self._bases: Mapping[int, int] = {}
         try:
             self._directory: int | None = take_directory(directory, "state")
@@ -94,11 +94,11 @@ class KeptState:
         self._announce(SettingsRecalled(self._name, str(self._path)))
         return kept
 
-    def begin(self, uid: int, bases: Mapping[int, int]) -> None:
+    def begin(self, uid: int | None, bases: Mapping[int, int]) -> None:
         """Writes down what the guest has set, and keeps what it sets from now on.
 
         Args:
-            uid: the front end's.
+            uid: the front end's; None where it is the next one's, whoever that is.
             bases: where queues stand, by index.
         """
         self._close_log()

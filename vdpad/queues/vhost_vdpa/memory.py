@@ -17,8 +17,8 @@ from vdpad.virtio.split_ring import Region, RingGeometry, align_up, lay_out, rin
 
 _PAGE = mmap.PAGESIZE
 
-# A ring this large takes any batch with one or two doorbells (docs/benchmarks.md).
-_LARGEST_RING = 256
+LARGEST_RING = 256
+"""A ring this large takes any batch with one or two doorbells (docs/benchmarks.md)."""
 
 # Room for two banks with the largest RSS table that there is (131 KiB), which the ring's halves
 # would otherwise not both take.
@@ -53,7 +53,7 @@ def control_geometry(largest: int, iova: int = _PAGE) -> RingGeometry:
         largest: how many entries the device takes.
         iova: where they begin, on a page.
     """
-    size = min(largest, _LARGEST_RING)
+    size = min(largest, LARGEST_RING)
     return lay_out(size, Region(iova, _control_bytes(size)))
 
 
@@ -63,7 +63,7 @@ def topmost_control_geometry(largest: int, reachable: Region) -> RingGeometry:
     Raises:
         NoMemory: it does not fit into what is reachable.
     """
-    iova = reachable.end // _PAGE * _PAGE - _control_bytes(min(largest, _LARGEST_RING))
+    iova = reachable.end // _PAGE * _PAGE - _control_bytes(min(largest, LARGEST_RING))
     if iova < reachable.iova:
         raise NoMemory(
             f"expected room for the CVQ's ring in the device addresses {reachable}, got too little"
@@ -86,7 +86,7 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
     begin = at = control.memory.end
     rings = []
     for most in data:
-        size = min(most, _LARGEST_RING)
+        size = min(most, LARGEST_RING)
         memory = Region(at, align_up(ring_bytes(size), _PAGE))
         rings.append(lay_out(size, memory))
         at = memory.end
@@ -94,6 +94,11 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
     if at > reachable.end:
         raise NoMemory(f"expected {layout.size} bytes of device addresses, got {reachable}")
     return layout
+
+
+def ring_room(iova: int) -> Region:
+    """Room for the largest ring alone, from a page on: whole pages."""
+    return Region(iova, align_up(ring_bytes(LARGEST_RING), _PAGE))
 
 
 def _control_bytes(size: int) -> int:

@@ -1,0 +1,139 @@
+"""A descriptor of another's, read or written to its end, whatever it is.
+
+Whoever sent it chooses what it is: a pipe as a rule, but a file on FUSE, a terminal or a socket is
+taken as well. Its flags are shared with whoever else has it, so none of ours would keep a call on
+it from sleeping. So each is worked off on a thread, by a copy of the descriptor that is the
+thread's own, and the event loop waits for no more than the thread's word.
+
+A thread asks poll(2) before each step, for the descriptor and for an eventfd that calls it off: so
+one that nobody waits for any more ends at once, unless somebody has taken between the two what
+poll(2) had seen. Such threads may sleep on. There are few at most, and then no more transfers.
+"""
+
+import asyncio
+import os
+import select
+from collections.abc import Callable
+from typing import TypeVar
+
+from vdpad.backend.faults import BackEndError
+from vdpad.errors import why
+from vdpad.service.threads import on_a_thread
+
+T = TypeVar("T")
+
+# As much as a pipe takes or gives at once, where poll(2) says that it does: PIPE_BUF.
+_STEP = 4096
+_READ = 1 << 16
+
+# Stops descriptors that never let go of their threads from taking all that a process may have.
+_MOST_ASLEEP = 8
+
+
+class BadTransfer(BackEndError):
+    """A state that does not come or go to its end."""
+
+
+class _CalledOff(BackEndError):
+    """Nobody waits for it any more."""
+
+
+class ForeignFiles:
+    """Those of one device, one after the other."""
+
+    def __init__(self) -> None:
+        """None is under way."""
+        self.asleep = 0
+        """Threads that nobody waits for, and that have not ended."""
+
+    async def read(self, fd: int, most: int) -> bytes:
+        """Reads up to the end. On cancellation nothing uses the descriptor any more.
+
+        Args:
+            fd: it stays the caller's.
+            most: how many bytes are read at most; one more says that there are too many.
+
+        Raises:
+            BadTransfer: it cannot be read.
+        """
+        return await self._work_off(fd, lambda own, wait: _read(own, wait, most))
+
+    async def write(self, fd: int, data: bytes) -> None:
+        """Writes all of it; as of `read`.
+
+        Raises:
+            BadTransfer: it cannot be written.
+        """
+        await self._work_off(fd, lambda own, wait: _write(own, wait, data))
+
+    async def _work_off(self, fd: int, work: Callable[[int, Callable[[int], None]], T]) -> T:
+        if self.asleep >= _MOST_ASLEEP:
+            raise BadTransfer(
+                f"expected at most {_MOST_ASLEEP} earlier descriptors that nobody reads or writes, "
+                "got as many; close them"
+            )
+        call_off = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            own = os.dup(fd)
+        except BaseException:
+            os.close(call_off)
+            raise
+        thread = on_a_thread(lambda: _on_thread(own, call_off, work), "device state")
+        try:
+            return await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            os.eventfd_write(call_off, 1)
+            self.asleep += 1
+            thread.add_done_callback(self._woke)
+            raise
+        finally:
+            thread.add_done_callback(lambda _: os.close(call_off))
+
+    def _woke(self, thread: "asyncio.Future[T]") -> None:
+        self.asleep -= 1
+        # Nobody else looks at what became of it.
+        thread.exception()
+
+
+def _on_thread(own: int, call_off: int, work: Callable[[int, Callable[[int], None]], T]) -> T:
+    try:
+        return work(own, lambda event: _wait(own, event, call_off))
+    except OSError as error:
+        raise BadTransfer(f"expected a descriptor to move a state by, got {why(error)}") from error
+    finally:
+        # Before anybody hears of the end: its reader waits for the last copy to be closed.
+        os.close(own)
+
+
+def _wait(fd: int, event: int, call_off: int) -> None:
+    """Returns when the descriptor is ready, or in an error that the next call on it tells."""
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.register(call_off, select.POLLIN)
+    ready = [each for each, _ in poll.poll()]
+    if call_off in ready:
+        raise _CalledOff("nobody waits for the state any more")
+
+
+def _read(fd: int, wait: Callable[[int], None], most: int) -> bytes:
+    whole = bytearray()
+    while len(whole) <= most:
+        wait(select.POLLIN)
+        try:
+            some = os.read(fd, min(_READ, most + 1 - len(whole)))
+        except BlockingIOError:
+            continue
+        if not some:
+            break
+        whole += some
+    return bytes(whole)
+
+
+def _write(fd: int, wait: Callable[[int], None], data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        wait(select.POLLOUT)
+        try:
+            left = left[os.write(fd, left[:_STEP]) :]
+        except BlockingIOError:
+            continue
