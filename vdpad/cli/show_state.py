@@ -20,6 +20,7 @@ _FORMATS = {
     "qemu-stream": "a QEMU migration stream",
     "device-parts": "virtio device parts",
     "device-state": "a back end's device state",
+    "capture": "what a back end has captured",
 }
 
 Row = tuple[str, str]

@@ -49,6 +49,9 @@ class Found:
     specification has it, as sentences."""
     about: tuple[tuple[str, str], ...] = ()
     """What people want to know and no state holds: ("link", "up")."""
+    rings: tuple[tuple[int, int], ...] = ()
+    """Where its virtqueues stood, each index with the available index that the device takes next,
+    as far as the format tells."""
 
 
 def found_of(

@@ -16,11 +16,13 @@ from vdpad.state.formats import native
 from vdpad.state.formats.device_state import (
     MAX_SIZE,
     StateWriter,
+    bases_of,
     decode,
     encode,
     found_in,
+    missing_of,
 )
-from vdpad.state.formats.recognise import DEVICE_STATE, read
+from vdpad.state.formats.recognise import CAPTURE, DEVICE_STATE, read
 from vdpad.state.found import FormatError, Missing
 from vdpad.state.model import NetState
 
@@ -55,9 +57,9 @@ def test_one_that_was_written_by_hand_is_read_as_it_is_written() -> None:
     document = decode(_with())
     assert document.state is not None
     assert native.plain(document.state) == SAMPLE
-    assert document.lacks == (LOST,)
-    assert document.bases == {0: 7, 8: 65535}
-    written = encode(WRITER, document.state, document.lacks, document.bases)
+    assert missing_of(document.missing) == (LOST,)
+    assert bases_of(document.rings) == {0: 7, 8: 65535}
+    written = encode(WRITER, document.state, (LOST,), {8: 65535, 0: 7})
     assert json.loads(written) == BY_HAND
 
 
@@ -72,8 +74,8 @@ def test_what_is_written_comes_back_and_is_as_the_schema_has_it(
     written = encode(WRITER, state, missing, bases)
     assert faults(json.loads(written), BODY, SCHEMA) == []
     document = decode(written)
-    assert (document.state, document.bases) == (state, bases)
-    assert document.lacks == tuple(missing)
+    assert (document.state, bases_of(document.rings)) == (state, bases)
+    assert missing_of(document.missing) == tuple(missing)
 
 
 def test_people_are_told_all_of_it() -> None:
@@ -87,6 +89,25 @@ def test_people_are_told_all_of_it() -> None:
     assert read(io.BytesIO(_with())).format == DEVICE_STATE
 
 
+def test_a_capture_is_read_as_it_was_answered() -> None:
+    """docs/api.md, "The back end's control socket"."""
+    captured = {key: BY_HAND[key] for key in ("state", "missing", "rings")} | {"running": True}
+    reading = read(io.BytesIO(json.dumps(captured, indent=2).encode()))
+    assert reading.format == CAPTURE
+    (found,) = reading.devices
+    assert found.state is not None
+    assert native.plain(found.state) == SAMPLE
+    assert found.missing == (LOST,)
+    assert found.rings == ((0, 7), (8, 65535))
+    nothing: dict[str, Any] = {"state": None, "missing": [], "rings": [], "running": False}
+    (found,) = read(io.BytesIO(json.dumps(nothing).encode())).devices
+    assert [each.code for each in found.problems] == ["absent"]
+    (found,) = read(io.BytesIO(b'{"state": 1, "more": 2}')).devices
+    assert {each.path for each in found.problems} >= {"state", "more", "missing"}
+    with pytest.raises(FormatError, match="UTF-8 JSON"):
+        read(io.BytesIO(b'{"state": '))
+
+
 def test_one_without_a_guest_has_no_state() -> None:
     found = found_in(_without("state", "missing", "rings"))
     assert found.state is None
@@ -98,7 +119,7 @@ def test_one_without_a_guest_has_no_state() -> None:
     ("data", "why"),
     [
         (b"", "UTF-8 JSON"),
-        (b"[]", "whose format is"),
+        (b"[]", "a JSON object, got list"),
         (_with(format="another"), "whose format is"),
         (_without("format"), "whose format is"),
         (_with(version=2), "version 1, got version 2, which a later vdpad wrote; update vdpad"),

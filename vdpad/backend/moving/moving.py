@@ -33,7 +33,7 @@ from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.state.formats import device_state
-from vdpad.state.formats.device_state import StateWriter
+from vdpad.state.formats.device_state import StateWriter, bases_of, missing_of
 from vdpad.state.found import Missing
 from vdpad.state.model import NetState
 from vdpad.state.recorder import Recorder
@@ -122,7 +122,8 @@ class Moving:
         try:
             data = await self._files.read(fd, device_state.MAX_SIZE)
             document = device_state.decode(data)
-            moved = MovedState(document.state, document.lacks, document.bases)
+            missing, bases = missing_of(document.missing), bases_of(document.rings)
+            moved = MovedState(document.state, missing, bases)
             await self.take(moved, tried=self._rehearses)
         except VdpadError as error:
             if not self._runs():

@@ -13,9 +13,9 @@ parts may be what a guest cannot do without.
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError
 
 from vdpad.state.fields import U16, OrAbsent
 from vdpad.state.formats import native
@@ -38,6 +38,9 @@ _MAX_MISSING = 512
 
 # Of all that is no state. Stops a file or a pipe without an end from filling memory.
 _ROOM = 1 << 18
+
+# As far as "format" is looked for, space before it included.
+_BEGINNING = 64
 
 MAX_SIZE = native.MAX_SIZE + _ROOM
 """In bytes."""
@@ -64,6 +67,24 @@ class RingBase(StrictModel):
     """The available index that the device takes next."""
 
 
+def _each_once(rings: tuple[RingBase, ...]) -> tuple[RingBase, ...]:
+    seen: set[int] = set()
+    for at, each in enumerate(rings):
+        if each.queue in seen:
+            raise invalid(((at, "queue"), "duplicate", f"queue {each.queue} is there before"))
+        seen.add(each.queue)
+    return rings
+
+
+RingBases = Annotated[
+    tuple[RingBase, ...], Field(max_length=_MAX_RINGS), AfterValidator(_each_once)
+]
+"""Of some queues, each once."""
+
+MissingParts = Annotated[tuple[MissingPart, ...], Field(max_length=_MAX_MISSING)]
+"""As many as a recorder names."""
+
+
 class StateWriter(StrictModel):
     """Who wrote it, for people: nothing goes by this."""
 
@@ -83,30 +104,29 @@ class DeviceState(StrictModel):
     writer: StateWriter
     state: Annotated[NetState | None, OrAbsent()] = None
     """Absent where no guest is known. Its features are those that the guest's driver negotiated."""
-    missing: Annotated[tuple[MissingPart, ...], Field(max_length=_MAX_MISSING)] = ()
+    missing: MissingParts = ()
     """What the guest has set, or may have, and the state does not tell."""
-    rings: Annotated[tuple[RingBase, ...], Field(max_length=_MAX_RINGS)] = ()
+    rings: RingBases = ()
     """Where its queues stood, as far as was known."""
 
-    @model_validator(mode="after")
-    def _check_rings(self) -> Self:
-        seen: set[int] = set()
-        for at, each in enumerate(self.rings):
-            if each.queue in seen:
-                where = ("rings", at, "queue")
-                raise invalid((where, "duplicate", f"queue {each.queue} is there before"))
-            seen.add(each.queue)
-        return self
 
-    @property
-    def bases(self) -> Mapping[int, int]:
-        """The same as `rings`, by queue."""
-        return {each.queue: each.base for each in self.rings}
+class Captured(StrictModel):
+    """What a back end answers to `capture` (docs/api.md)."""
 
-    @property
-    def lacks(self) -> tuple[Missing, ...]:
-        """The same as `missing`, as formats have it."""
-        return tuple(Missing(each.part, each.why) for each in self.missing)
+    state: NetState | None
+    missing: MissingParts
+    rings: RingBases
+    running: bool
+
+
+def bases_of(rings: Iterable[RingBase]) -> dict[int, int]:
+    """Where queues stood, by index."""
+    return {each.queue: each.base for each in rings}
+
+
+def missing_of(parts: Iterable[MissingPart]) -> tuple[Missing, ...]:
+    """Missing parts as formats have them."""
+    return tuple(Missing(each.part, each.why) for each in parts)
 
 
 def encode(
@@ -140,10 +160,13 @@ def decode(data: bytes) -> DeviceState:
     Raises:
         FormatError: it is none, of another version, or not as the model has it.
     """
-    document = _read(data)
-    if isinstance(document, DeviceState):
-        return document
-    raise FormatError(f"expected a device state, got one that is wrong: {summary(document)}")
+    _check_version(_json(data))
+    try:
+        return DeviceState.model_validate_json(data)
+    except ValidationError as error:
+        raise FormatError(
+            f"expected a device state, got one that is wrong: {summary(problems_of(error))}"
+        ) from error
 
 
 def found_in(data: bytes) -> Found:
@@ -152,43 +175,76 @@ def found_in(data: bytes) -> Found:
     Raises:
         FormatError: it is no document, or one of another version.
     """
-    document = _read(data)
-    if not isinstance(document, DeviceState):
-        return Found("", None, tuple(document))
-    if document.state is None:
-        absent = Problem("state", "absent", "the back end that wrote it knew of no guest")
-        return Found("", None, (absent,), document.lacks, about=about(document))
-    notes = unmet_requirements(document.state.features)
-    return Found("", document.state, (), document.lacks, notes, about(document))
+    _check_version(_json(data))
+    try:
+        document = DeviceState.model_validate_json(data)
+    except ValidationError as error:
+        return Found("", None, tuple(problems_of(error)))
+    return _found(document, about(document))
+
+
+def found_in_capture(data: bytes) -> Found:
+    """What a capture tells of a device, or what is wrong with its state.
+
+    Raises:
+        FormatError: it is no JSON object.
+    """
+    _json(data)
+    try:
+        captured = Captured.model_validate_json(data)
+    except ValidationError as error:
+        return Found("", None, tuple(problems_of(error)))
+    guest = "running" if captured.running else "stopped"
+    return _found(captured, (("guest", guest), ("rings", _rings(captured.rings))))
 
 
 def about(document: DeviceState) -> tuple[tuple[str, str], ...]:
     """What people want to know of a document beside its state."""
     writer = document.writer
     told = f"vdpad-vhost-user {writer.vdpad}, back end {writer.back_end}, device {writer.device}"
-    rings = ", ".join(f"{queue} at {base}" for queue, base in document.bases.items())
-    return (("written by", told), ("rings", rings or "not told"))
+    return (("written by", told), ("rings", _rings(document.rings)))
 
 
-def _read(data: bytes) -> DeviceState | list[Problem]:
+def begins_one(data: bytes) -> bool:
+    """Whether bytes begin as a document does, of whatever version."""
+    return FORMAT.encode() in data[:_BEGINNING]
+
+
+def _rings(rings: Iterable[RingBase]) -> str:
+    return ", ".join(f"{each.queue} at {each.base}" for each in rings) or "not told"
+
+
+def _found(told: DeviceState | Captured, about: tuple[tuple[str, str], ...]) -> Found:
+    state, missing = told.state, missing_of(told.missing)
+    absent = Problem("state", "absent", "the back end knew of no guest, or no state can say it")
+    return Found(
+        "",
+        state,
+        problems=(absent,) if state is None else (),
+        missing=missing,
+        notes=() if state is None else unmet_requirements(state.features),
+        about=about,
+        rings=tuple(bases_of(told.rings).items()),
+    )
+
+
+def _json(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_SIZE:
         raise FormatError(f"expected a device state of at most {MAX_SIZE} bytes, got more")
-    _check_json(data)
-    try:
-        return DeviceState.model_validate_json(data)
-    except ValidationError as error:
-        return problems_of(error)
-
-
-def _check_json(data: bytes) -> None:
-    """Refuses what is no document of this version."""
     try:
         value = strict_json.loads(data, _MOST)
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise FormatError(f"expected a JSON object whose format is {FORMAT!r}, got another")
+        if not isinstance(value, dict):
+            raise FormatError(f"expected a JSON object, got {type(value).__name__}")
         refuse_many_names(value, value.get("state"))
     except (strict_json.NotJson, TooManyNames) as error:
         raise FormatError(str(error)) from error
+    return value
+
+
+def _check_version(value: dict[str, Any]) -> None:
+    """Refuses what is no document of this version."""
+    if value.get("format") != FORMAT:
+        raise FormatError(f"expected a JSON object whose format is {FORMAT!r}, got another")
     version = value.get("version")
     if type(version) is int and version > VERSION:
         raise FormatError(

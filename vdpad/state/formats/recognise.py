@@ -14,17 +14,19 @@ from typing import BinaryIO
 from vdpad.state.formats import native, peek
 from vdpad.state.found import FormatError, Found
 
-__all__ = ["DEVICE_PARTS", "DEVICE_STATE", "NATIVE", "QEMU_STREAM", "Reading", "read"]
+__all__ = ["CAPTURE", "DEVICE_PARTS", "DEVICE_STATE", "NATIVE", "QEMU_STREAM", "Reading", "read"]
 
 NATIVE = "native"
 QEMU_STREAM = "qemu-stream"
 DEVICE_PARTS = "device-parts"
 DEVICE_STATE = "device-state"
+CAPTURE = "capture"
 
 _QEMU_MAGIC = b"QEVM"
 _JSON_SPACE = b" \t\r\n"
-# A back end's device state, of whatever version; a state has no such member.
-_DEVICE_STATE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"format"[ \t\r\n]*:')
+# By its first member: a back end's device state, of whatever version, or what it captured. A state
+# has neither.
+_FIRST = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"(format|state)"[ \t\r\n]*:')
 
 # virtio 1.4, 2.12.1: struct virtio_dev_part_hdr, {le16 part_type, u8 flags, u8 reserved} and more.
 _PART = struct.Struct("<HBB")
@@ -55,8 +57,8 @@ _HEAD = _LIBVIRT_HEAD.size
 _SHOWN = 16
 
 _KNOWN = (
-    "a state or a back end's device state in JSON, a QEMU migration stream (which begins with "
-    "QEVM), or virtio device parts"
+    "a state, a back end's device state or its capture in JSON, a QEMU migration stream (which "
+    "begins with QEVM), or virtio device parts"
 )
 
 
@@ -65,7 +67,7 @@ class Reading:
     """What a file or a pipe holds."""
 
     format: str
-    """NATIVE, QEMU_STREAM, DEVICE_PARTS or DEVICE_STATE."""
+    """NATIVE, QEMU_STREAM, DEVICE_PARTS, DEVICE_STATE or CAPTURE."""
     devices: tuple[Found, ...]
     """One but for QEMU streams, which hold as many virtio-net devices as their machine has."""
     about: tuple[tuple[str, str], ...] = ()
@@ -103,11 +105,14 @@ def _reader_of(head: bytes) -> Callable[[BinaryIO], Reading]:
 
 def _json(stream: BinaryIO) -> Reading:
     data = stream.read(native.MAX_SIZE + 1)
-    if not _DEVICE_STATE.match(data):
+    first = _FIRST.match(data)
+    if first is None:
         return Reading(NATIVE, (native.decode(data),))
     from vdpad.state.formats import device_state
 
     data += stream.read(device_state.MAX_SIZE + 1 - len(data))
+    if first[1] == b"state":
+        return Reading(CAPTURE, (device_state.found_in_capture(data),))
     return Reading(DEVICE_STATE, (device_state.found_in(data),))
 
 

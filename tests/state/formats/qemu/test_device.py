@@ -347,6 +347,31 @@ def test_a_back_end_s_own_state_is_passed_by_and_named(
     assert note.startswith(f"subsection 'virtio-net-device/backend' has {size} bytes of the ")
 
 
+# As docs/formats.md has it, in two chunks.
+OURS = (
+    b'{"format": "vdpad-device-state", "version": 1, "writer": {"vdpad": "1.0", "back_end": "n0", ',
+    b'"device": "loop"}, "missing": [{"part": "rss", "why": "lost"}], '
+    b'"rings": [{"queue": 1, "base": 9}]}',
+)
+
+
+def test_what_a_back_end_of_ours_has_added_is_told() -> None:
+    got = found(net(Feature.CTRL_MAC_ADDR, before=_backend(*OURS)))
+    assert got.state == state(net(Feature.CTRL_MAC_ADDR))
+    assert got.notes == ()
+    assert [(each.part, each.why) for each in got.missing] == [("rss", "lost")]
+    assert got.rings == ((1, 9),)
+    about = dict(got.about)
+    assert about["written by"] == "vdpad-vhost-user 1.0, back end n0, device loop"
+    assert about["rings"] == "1 at 9"
+
+
+def test_one_of_a_later_version_is_named() -> None:
+    later = b"".join(OURS).replace(b'"version": 1', b'"version": 2')
+    (note,) = found(net(before=_backend(later))).notes
+    assert "a later vdpad wrote" in note
+
+
 @pytest.mark.parametrize("cut", [1, 4, 5, 100])
 def test_a_back_end_s_state_that_is_cut(cut: int) -> None:
     whole = made.Net(before=_backend(b"x" * 100)).encoded()

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from vdpad.state.formats import device_state
 from vdpad.state.formats.qemu.net import (
     BACKEND,
     VLAN_TABLE,
@@ -114,12 +115,36 @@ def _found(device: str, head: VirtioHead, receive: NetFilter, tail: NetTail) -> 
     parts.update(_hashing(tail, settable))
     if tail.guest_offloads is not None and Feature.CTRL_GUEST_OFFLOADS in settable:
         parts["guest_offloads"] = bits_of(tail.guest_offloads)
-    return found_of(
+    found = found_of(
         parts,
         device=device,
         missing=_missing(settable),
         notes=(*lists.notes, *_notes(head, receive, tail)),
         about=_about(head, receive, tail),
+    )
+    return found if tail.backend is None else _with_back_end(found, tail.backend)
+
+
+def _with_back_end(found: Found, data: bytes) -> Found:
+    """With what a vhost-user back end has added: what QEMU itself does not know.
+
+    The settings are QEMU's, which answers the guest's commands itself where it writes such a
+    section; where queues stood, the back end tells.
+    """
+    try:
+        document = device_state.decode(data)
+    except FormatError as error:
+        is_ours = device_state.begins_one(data)
+        why = f"cannot be read: {error}" if is_ours else "they were passed by"
+        told = (
+            f"subsection {BACKEND!r} has {len(data)} bytes of the vhost-user back end's own; {why}"
+        )
+        return replace(found, notes=(*found.notes, told))
+    return replace(
+        found,
+        missing=(*found.missing, *device_state.missing_of(document.missing)),
+        about=(*found.about, *device_state.about(document)),
+        rings=tuple(device_state.bases_of(document.rings).items()),
     )
 
 
@@ -188,11 +213,6 @@ def _notes(head: VirtioHead, receive: NetFilter, tail: NetTail) -> Iterator[str]
         yield "every VLAN is in the table, as some QEMUs, 10.0.2 for one, have it after a reset"
     if tail.rss is not None and not tail.rss.key[-1]:
         yield "QEMU keeps no length of the key: a shorter one is filled up with zeros to 40 bytes"
-    if tail.backend_bytes is not None:
-        yield (
-            f"subsection {BACKEND!r} has {tail.backend_bytes} bytes of the vhost-user back end's "
-            "own; they were passed by"
-        )
     if tail.virtio.unread:
         yield f"subsection {tail.virtio.unread!r} is not known; it was not read, nor what follows"
 

@@ -71,8 +71,8 @@ class NetTail:
     guest_offloads: int | None
     """A mask; None where CTRL_GUEST_OFFLOADS was not negotiated."""
     rss: RssData | None
-    backend_bytes: int | None
-    """Of a vhost-user back end's own state; None where it has none in the stream."""
+    backend: bytes | None
+    """A vhost-user back end's own state; None where it has none in the stream."""
     virtio: VirtioTail
 
 
@@ -145,16 +145,16 @@ def _pull_tail(source: Source, with_pairs: bool, low_features: int, end: int) ->
     offloads = None
     if low_features & _CTRL_GUEST_OFFLOADS:
         offloads = source.u64("the guest offloads")
-    rss, backend_bytes = None, None
+    rss, backend = None, None
     name, version = _next_subsection(source, end)
     while name in (_RSS, BACKEND):
         if name == _RSS:
             rss = _pull_rss(source, version)
         else:
-            backend_bytes = _skip_backend(source)
+            backend = _pull_backend(source)
         name, version = _next_subsection(source, end)
     virtio = pull_tail(source, name, low_features, end)
-    return NetTail(most, pairs, offloads, rss, backend_bytes, virtio)
+    return NetTail(most, pairs, offloads, rss, backend, virtio)
 
 
 def _next_subsection(source: Source, end: int) -> tuple[str, int]:
@@ -170,13 +170,15 @@ def _pull_pairs(source: Source) -> tuple[int, int]:
     return most, pairs
 
 
-def _skip_backend(source: Source) -> int:
-    """Passes over the back end's state: chunks, each behind its length, until one of no bytes."""
-    total = 0
+def _pull_backend(source: Source) -> bytes:
+    """Reads the back end's state: chunks, each behind its length, until one of no bytes.
+
+    The section's own length bounds it.
+    """
+    chunks = []
     while length := source.u32("the length of the back end's state"):
-        source.skip(length, "the back end's state")
-        total += length
-    return total
+        chunks.append(source.take(length, "the back end's state"))
+    return b"".join(chunks)
 
 
 def _pull_rss(source: Source, version: int) -> RssData:
