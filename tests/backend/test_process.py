@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from tests.backend.process import PROGRAM, BackEndProcess, descriptors, new_guest, running
+from tests.backend.vmm import PLAIN
 from tests.support.daemon import ROOT
 from tests.support.varlink import VarlinkCaller
 from tests.support.waiting import GUARD, until
 from vdpad.backend.kept.file import decode_file, encode_file
 from vdpad.virtio.commands import ACK_OK, MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
+from vdpad.virtio.features import FEATURES
 
 OK = bytes((ACK_OK,))
 MAC = bytes.fromhex("525400aabbcc")
@@ -370,3 +372,46 @@ async def test_the_same_over_varlink(tmp_path: Path) -> None:
             about = await caller.call("GetInfo")
         assert about["product"] == "vdpad-vhost-user"
         assert "io.vdpad.BackEnd" in about["interfaces"]
+
+
+# --- a guest that moves ---
+
+
+async def test_what_was_loaded_outlives_the_process_and_is_the_next_front_end_s(
+    tmp_path: Path,
+) -> None:
+    guest = new_guest()
+    state = {"version": 1, "features": FEATURES.names(sorted(PLAIN)), "vlans": [7]}
+    process = await asyncio.to_thread(BackEndProcess(tmp_path).ready)
+    report = await process.ask("load", state=state, rings=[{"queue": 8, "base": 1}])
+    assert report["outcome"] == "restored"
+    assert (await process.ask("status"))["report"] == report
+    await asyncio.to_thread(process.kill)
+    async with running(tmp_path, "--stay") as process:
+        captured = await process.ask("capture")
+        assert captured["state"] == state
+        assert captured["rings"] == [{"queue": 8, "base": 1}]
+        async with process.vmm(guest) as vmm:
+            await vmm.start([0] * 8 + [1])
+            assert (await process.ask("capture"))["state"]["vlans"] == [7]
+    guest.close()
+
+
+async def test_a_rehearsal_may_be_left_out(tmp_path: Path) -> None:
+    guest = new_guest()
+    async with running(tmp_path, "--stay", "--no-rehearsal") as process:
+        async with process.vmm(guest) as vmm:
+            await vmm.start()
+            assert await vmm.command(VlanAdd(7).encode()) == OK
+            bases = await vmm.stop()
+            data = await vmm.save()
+        async with process.vmm(guest) as vmm:
+            await vmm.agree()
+            assert await vmm.load(data) == 0
+            await vmm.start(bases)
+            assert (await process.ask("capture"))["state"]["vlans"] == [7]
+        (event,) = process.events("state-loaded")
+        assert (event["rehearsed"], event["duration_us"]) == (False, 0)
+        (event,) = process.events("state-saved")
+        assert event["bytes"] == len(data)
+    guest.close()

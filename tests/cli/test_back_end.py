@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.backend.process import running
+from tests.backend.process import new_guest, running
 from tests.cli.commands import refused, run, said
 from tests.daemon.support import STATE
 from tests.support.daemon import daemon
+from tests.support.waiting import until
 from vdpad.cli import back_end, show_back_end, vdpactl
 from vdpad.virtio.commands import ACK_OK, RxAllUni, VlanAdd
 
@@ -53,10 +54,49 @@ async def test_one_is_asked_for_everything(tmp_path: Path) -> None:
         assert (await asyncio.to_thread(run, *connected, "check", str(file))).returncode == 3
 
 
+async def test_what_one_has_captured_is_loaded_into_another(tmp_path: Path) -> None:
+    guest = new_guest()
+    folders = [tmp_path / name for name in ("source", "destination")]
+    for folder in folders:
+        folder.mkdir()
+    async with running(folders[0]) as source, running(folders[1], "--stay") as destination:
+        captured = tmp_path / "captured.json"
+        named = ("--backend", str(destination.varlink))
+        async with source.vmm(guest) as vmm:
+            await vmm.start()
+            for vid in (7, 8):
+                assert await vmm.command(VlanAdd(vid).encode()) == OK
+            bases = await vmm.stop()
+            answered = await ask("--backend", str(source.varlink), "capture", "--json")
+            captured.write_text(answered)
+        assert "what a back end has captured" in await ask("decode", str(captured))
+        report = json.loads(await ask(*named, "load", str(captured), "--json"))
+        assert (report["outcome"], report["applied"]) == ("restored", 1 + 1)
+        assert json.loads(await ask(*named, "capture", "--json")) == json.loads(answered)
+        # It is there for the next guest, also where the process is killed before that comes.
+        assert (destination.state / "guest.state").exists()
+        async with destination.vmm(guest) as vmm:
+            await vmm.start(bases)
+            assert (await destination.ask("capture"))["state"]["vlans"] == [7, 8]
+            assert await vmm.command(VlanAdd(9).encode()) == OK
+            busy = await asyncio.to_thread(run, *named, "load", str(captured))
+            assert busy.returncode == 1
+            assert b"busy: " in busy.stderr
+        (event,) = destination.events("state-loaded")
+        assert (event["rehearsed"], event["commands"]) == (True, 2)
+        state = json.loads(answered)["state"]
+        captured.write_text(json.dumps({**state, "queue_pairs": 99}))
+        await until(lambda: len(destination.events("front-end-left")) == 1)
+        refused_one = await asyncio.to_thread(run, *named, "load", str(captured))
+        assert refused_one.returncode == 3
+        assert b"99 queue pairs; the device takes 4" in refused_one.stderr + refused_one.stdout
+    guest.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--backend", "a", "devices"], "expected one of info, status, capture, check"),
+        (["--backend", "a", "devices"], "expected one of info, status, capture, check, load"),
         (["--backend", "a", "--socket", "b", "info"], "either --backend or a daemon's"),
     ],
 )
@@ -68,6 +108,7 @@ def test_what_makes_no_sense(arguments: list[str], what: str) -> None:
     ("arguments", "what"),
     [
         (["check", "file"], "one of --software, --vhost-vdpa and --target, or --backend"),
+        (["load", "file"], "--backend, as no daemon takes states so"),
         (["capture"], "--qmp and one of --features and --ask-features, or --backend"),
         (["capture", "--qmp", "x"], "--qmp and one of"),
         (["capture", "--features", "MQ"], "--qmp and one of"),

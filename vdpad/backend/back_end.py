@@ -28,6 +28,7 @@ from vdpad.backend.following.follower import Follower
 from vdpad.backend.front_end_socket import listens
 from vdpad.backend.kept.kept_state import KeptState
 from vdpad.backend.listeners import Listeners
+from vdpad.backend.moving.moving import MovedState
 from vdpad.backend.overview import Overview
 from vdpad.backend.process_events import (
     DeviceStarted,
@@ -39,6 +40,7 @@ from vdpad.backend.process_events import (
 )
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.restore.report import Report
 from vdpad.service import log
 from vdpad.service.events.announcing import Announcer
 from vdpad.service.textfile import Textfile
@@ -115,6 +117,7 @@ async def opened(
             options.name,
             device,
             back_end.overview,
+            back_end.load,
             {0, os.geteuid(), *options.allowed},
             announce,
         )
@@ -183,7 +186,7 @@ class BackEnd:
             config_changed=self._config_changed,
             settings_changed=self._changed,
             logging_changed=self._changed,
-            loaded=self._keep,
+            loaded=self._loaded,
             began=self._began,
             acknowledged=self.kept.note,
             started=self._started,
@@ -208,6 +211,12 @@ class BackEnd:
         if kept is not None:
             device.settings.recall(kept.recorder, kept.features, kept.bases)
             self._owner = kept.uid
+
+    async def load(self, moved: MovedState) -> Report:
+        """Tries a state and takes it for the next guest that goes on; as of Moving.take."""
+        report = await self.device.moving.take(moved, tried=True)
+        assert report is not None
+        return report
 
     async def serve(self, endpoint: socket.socket) -> None:
         """Gives the device to front ends. On cancellation the device is stopped first.
@@ -263,6 +272,12 @@ class BackEnd:
 
     def _found(self) -> Found | None:
         return self.device.settings.found()
+
+    def _loaded(self) -> None:
+        if self.front_ends.session is None:
+            # It came for the next front end, whoever that is.
+            self._owner = None
+        self._keep()
 
     def _began(self, _start: Start) -> None:
         self._keep()

@@ -5,8 +5,9 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vdpad.cli.failures import InvalidState, Usage
 from vdpad.cli.progress import waiting
@@ -17,6 +18,9 @@ from vdpad.errors import why
 from vdpad.wire import strict_json
 from vdpad.wire.addresses import BACK_END_INTERFACE
 from vdpad.wire.strict_json import Most
+
+if TYPE_CHECKING:
+    from vdpad.state.found import Found
 
 # Far more than any target has. Stops a file without an end from filling memory, and one of many
 # values from filling more than it has bytes.
@@ -76,13 +80,36 @@ def state_params(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"state": _state(arguments.state, arguments.of_device)}
 
 
+def moved_params(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same, with what the file tells beside the state: what is missing, and of the rings.
+
+    Raises:
+        Usage, InvalidState: it cannot be used.
+    """
+    found = _found(arguments.state, arguments.of_device)
+    return {
+        "state": _plain(found, arguments.state),
+        "missing": [asdict(each) for each in found.missing],
+        "rings": [{"queue": queue, "base": base} for queue, base in found.rings],
+    }
+
+
 def _state(name: str, device: str | None) -> dict[str, Any]:
     """A file's state as the API has it; what the file left open is told on standard error."""
+    return _plain(_found(name, device), name)
+
+
+def _found(name: str, device: str | None) -> "Found":
     # Formats are not for everyone who asks a daemon.
-    from vdpad.cli.state_files import found_in, remarks, state_of
+    from vdpad.cli.state_files import found_in
+
+    return found_in(name, device)
+
+
+def _plain(found: "Found", name: str) -> dict[str, Any]:
+    from vdpad.cli.state_files import remarks, state_of
     from vdpad.state.formats import native
 
-    found = found_in(name, device)
     try:
         state = state_of(found, name)
     except InvalidState as error:

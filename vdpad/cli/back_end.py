@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vdpad.cli import show, show_back_end
-from vdpad.cli.ask import state_params
+from vdpad.cli.ask import moved_params, state_params
 from vdpad.cli.failures import Usage
 from vdpad.cli.progress import waiting
 from vdpad.cli.whose import if_not_of
@@ -29,6 +29,7 @@ _SHOWN: Mapping[str, Callable[[Any], str]] = {
     "status": show_back_end.status,
     "capture": show_back_end.capture,
     "check": show.check,
+    "load": show.report,
 }
 
 # What tells a back end's result from a daemon's, which has methods of the same names.
@@ -60,7 +61,7 @@ def _ask(arguments: argparse.Namespace) -> Any:
         Usage, InvalidState: a state that cannot be used, or a daemon has answered.
         Refused, Unreachable, CannotSend: as the client raises them.
     """
-    params = state_params(arguments) if arguments.method == "check" else {}
+    params = _params(arguments)
 
     async def call() -> Any:
         async with _client(socket_of(arguments.backend), arguments.timeout) as client:
@@ -79,6 +80,15 @@ def _ask(arguments: argparse.Namespace) -> Any:
     if own is not None and own not in result:
         raise Usage(advice)
     return result
+
+
+def _params(arguments: argparse.Namespace) -> dict[str, Any]:
+    match arguments.method:
+        case "check":
+            return state_params(arguments)
+        case "load":
+            return moved_params(arguments)
+    return {}
 
 
 def socket_of(named: str) -> Path:

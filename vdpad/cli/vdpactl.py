@@ -24,7 +24,8 @@ from vdpad.errors import VdpadError
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 
 _STATE_FILE = (
-    "a file with a state: JSON, a QEMU migration stream or virtio device parts; - is standard input"
+    "a file with a state: JSON, what a back end captured or wrote, a QEMU migration stream or "
+    "virtio device parts; - is standard input"
 )
 
 
@@ -56,7 +57,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.backend is None and (lack := arguments.lack(arguments)):
-        parser.error(f"{arguments.method}: expected {lack}, or --backend")
+        parser.error(f"{arguments.method}: expected {lack}")
     return arguments
 
 
@@ -151,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     _with_state(check, needs_target=False)
     check.set_defaults(lack=_lack_of_target)
     check.set_defaults(exit_code=lambda result: OK if result["compatible"] else INCOMPATIBLE)
+    load = _add(methods, "load", show.report, "try a state on a back end's device, for its guest")
+    _with_source(load)
+    load.set_defaults(lack=lambda _: "--backend, as no daemon takes states so")
     prepare = _add(methods, "prepare", show.operation, "check and encode a state for a target")
     restore = _add(methods, "restore", show.report, "prepare and commit in one")
     for method in (prepare, restore):
@@ -192,12 +196,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _lack_of_target(arguments: argparse.Namespace) -> str:
     given = (arguments.software, arguments.vhost_vdpa, arguments.target)
-    return "" if given != (None, None, None) else "one of --software, --vhost-vdpa and --target"
+    return (
+        ""
+        if given != (None, None, None)
+        else "one of --software, --vhost-vdpa and --target, or --backend"
+    )
 
 
 def _lack_of_qemu(arguments: argparse.Namespace) -> str:
     given = arguments.qmp is not None and (arguments.features or arguments.ask_features)
-    return "" if given else "--qmp and one of --features and --ask-features"
+    return "" if given else "--qmp and one of --features and --ask-features, or --backend"
 
 
 def _with_common_options(parser: argparse.ArgumentParser) -> None:
@@ -214,8 +222,8 @@ def _with_common_options(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default=argparse.SUPPRESS,
         metavar="NAME",
-        help="ask this back end of vdpad-vhost-user's, of whose methods are info, status, capture "
-        "and check; or the path of its control socket",
+        help="ask this back end of vdpad-vhost-user's, of whose methods are info, status, capture, "
+        "check and load; or the path of its control socket",
     )
     transport.add_options(group)
     group.add_argument(
@@ -294,9 +302,13 @@ def _with_migration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("migration", help="the caller's own name for it")
 
 
-def _with_state(parser: argparse.ArgumentParser, *, needs_target: bool = True) -> None:
+def _with_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", type=file_name, help=_STATE_FILE)
     _with_device_choice(parser, dest="of_device")
+
+
+def _with_state(parser: argparse.ArgumentParser, *, needs_target: bool = True) -> None:
+    _with_source(parser)
     target = parser.add_mutually_exclusive_group(required=needs_target)
     target.add_argument("--software", metavar="NAME", help="a software device of the daemon's")
     target.add_argument(

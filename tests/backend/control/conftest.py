@@ -13,9 +13,34 @@ from tests.backend.shown_device import ShownRecordingDevice
 from tests.vhost_user.front_end import FrontEnd
 from vdpad.backend.control.api import ControlApi
 from vdpad.backend.control.sockets import CONTROL, VARLINK, ControlSockets
+from vdpad.backend.moving.moving import MovedState
 from vdpad.backend.overview import Overview
+from vdpad.errors import VdpadError
+from vdpad.restore.replay import Outcome
+from vdpad.restore.report import Line, Report
 from vdpad.service.events.event import Event
 from vdpad.vhost_user.front_ends import FrontEnds
+
+
+def report_of(outcome: Outcome) -> Report:
+    """What became of two commands, of which the second was not applied where not all were."""
+    lines = () if outcome is Outcome.RESTORED else (Line(1, "VLAN_ADD", "vid=8", 1),)
+    return Report(
+        migration="vm-7",
+        outcome=outcome,
+        commands=2,
+        applied=2 - len(lines),
+        rejected=lines,
+        unanswered=(),
+        rejected_total=len(lines),
+        unanswered_total=0,
+        doorbells=1,
+        widened=(),
+        prepare_us=3,
+        commit_us=4,
+        ring=None,
+        device_must_reset=False,
+    )
 
 
 class Controlled:
@@ -26,9 +51,20 @@ class Controlled:
         self.front_ends = FrontEnds(self.device, lambda request, error: None)
         self.overview = Overview(self.device, lambda: self.front_ends.session)
         self.events: list[Event] = []
-        self.api = ControlApi("vm-7", self.device, self.overview, allowed, self.events.append)
+        self.loaded: list[MovedState] = []
+        self.refuses: VdpadError | None = None
+        """What becomes of a state that is loaded."""
+        self.api = ControlApi(
+            "vm-7", self.device, self.overview, self._load, allowed, self.events.append
+        )
         self.sockets = ControlSockets(self.api, self.events.append)
         self.paths = {CONTROL: folder / "control", VARLINK: folder / "io.vdpad"}
+
+    async def _load(self, moved: MovedState) -> Report:
+        if self.refuses is not None:
+            raise self.refuses
+        self.loaded.append(moved)
+        return report_of(Outcome.RESTORED)
 
     @asynccontextmanager
     async def front_end(self) -> AsyncIterator[FrontEnd]:

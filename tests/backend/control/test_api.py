@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 
-from tests.backend.control.conftest import Controlled
+from tests.backend.control.conftest import Controlled, report_of
 from tests.backend.shown_device import GUEST
 from tests.support.varlink import VarlinkCaller
 from tests.vhost_user.front_end import FrontEnd
 from vdpad.backend.control.sockets import CONTROL, VARLINK
 from vdpad.backend.marking import Logged
+from vdpad.backend.faults import DeviceRuns, NotRestored
 from vdpad.client import Client, Refused
+from vdpad.errors import VdpadError
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused
+from vdpad.restore.replay import Outcome
 from vdpad.service.events.kinds import NotAllowed
+from vdpad.state.problems import Problem
 from vdpad.virtio.commands import RxAllUni, VlanAdd
 from vdpad.virtio.features import FEATURES, Feature
 
@@ -113,7 +118,7 @@ async def test_check_is_against_its_device(controlled: Controlled) -> None:
     assert result["problems"]
 
 
-@pytest.mark.parametrize("method", ["load", "switch", "restore", "watch"])
+@pytest.mark.parametrize("method", ["switch", "restore", "watch"])
 async def test_what_is_not_there_is_told_so(controlled: Controlled, method: str) -> None:
     with pytest.raises(Refused) as raised:
         await ask(controlled, method)
@@ -184,3 +189,75 @@ async def test_watch_tells_each_change(controlled: Controlled) -> None:
         controlled.overview.changed()
         third = await caller.reply()
         assert third["parameters"]["status"]["phase"] == "failed"
+
+
+# --- load ---
+
+STATE: dict[str, Any] = {"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [7]}
+
+
+async def test_load_takes_what_capture_gives(controlled: Controlled) -> None:
+    controlled.device.fold(VlanAdd(7).encode())
+    controlled.device.fold(RxAllUni(on=True).encode())
+    controlled.device.settings.bases = {0: 4, 2: 2}
+    captured = await ask(controlled, "capture")
+    del captured["running"]
+    report = await ask(controlled, "load", **captured)
+    assert (report["outcome"], report["commands"], report["migration"]) == ("restored", 2, "vm-7")
+    (moved,) = controlled.loaded
+    assert moved.state == controlled.device.settings.recorder.found().state  # type: ignore[union-attr]
+    assert [each.part for each in moved.missing] == ["rx.alluni"]
+    assert moved.bases == {0: 4, 2: 2}
+    with VarlinkCaller(controlled.paths[VARLINK], "io.vdpad.BackEnd") as caller:
+        assert (await caller.call("Load", state=STATE))["outcome"] == "restored"
+    assert controlled.loaded[1].bases == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "data"),
+    [
+        (DeviceRuns("a guest has it"), "busy", {}),
+        (
+            NotRestored("too many", problems=(Problem("queue_pairs", "out-of-range", "9"),)),
+            "incompatible",
+            {"problems": [{"path": "queue_pairs", "code": "out-of-range", "message": "9"}]},
+        ),
+        (NotRestored("VLAN_ADD", report=report_of(Outcome.REJECTED)), "rejected", None),
+        (NotRestored("late", report=report_of(Outcome.INCOMPLETE)), "timeout", None),
+        (NotRestored("odd", report=report_of(Outcome.BROKEN)), "device-broken", None),
+        (DeviceRefused("the device does not come up"), "device-broken", {}),
+    ],
+)
+async def test_why_a_state_is_not_taken(
+    controlled: Controlled, error: VdpadError, kind: str, data: dict[str, Any] | None
+) -> None:
+    controlled.refuses = error
+    with pytest.raises(Refused) as refused:
+        await ask(controlled, "load", state=STATE)
+    assert refused.value.kind == kind
+    assert str(error) in str(refused.value)
+    told = {key: value for key, value in refused.value.data.items() if key != "kind"}
+    if data is None:
+        assert [each["arguments"] for each in told["report"]["rejected"]] == ["vid=8"]
+    else:
+        assert told == data
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [
+        ({}, "state"),
+        ({"state": {**STATE, "vlans": [5000]}}, "state.vlans.0"),
+        ({"state": STATE, "rings": [{"queue": 0, "base": 65536}]}, "rings.0.base"),
+        ({"state": STATE, "rings": [{"queue": 0, "base": 1}] * 2}, "rings.1.queue"),
+        ({"state": STATE, "running": True}, "running"),
+    ],
+)
+async def test_what_cannot_be_loaded(
+    controlled: Controlled, params: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        await ask(controlled, "load", **params)
+    assert refused.value.kind == "invalid-params"
+    assert [each["path"] for each in refused.value.data["problems"]] == [path]
+    assert controlled.loaded == []

@@ -2,35 +2,41 @@
 
 It knows no way that requests come, as the daemon's. They are checked in this order, and the first
 thing that is wrong is answered: the method's name, whether the sender may speak, the parameters.
-None of its methods changes anything.
+Only `load` changes anything, and has the device to itself meanwhile.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import vdpad
 from vdpad.api.params import NoParams
 from vdpad.api.results import CheckResult
 from vdpad.backend.control.methods import METHODS, WATCH, plain
-from vdpad.backend.control.params import CheckStateParams, read_params
+from vdpad.backend.control.params import CheckStateParams, LoadParams, read_params
+from vdpad.backend.control.refused import refusal_of
 from vdpad.backend.control.results import (
     BackEndInfoResult,
     BackEndLimitsResult,
     BackEndStatusResult,
     CaptureResult,
 )
+from vdpad.backend.moving.moving import MovedState
 from vdpad.backend.overview import Overview
 from vdpad.backend.shown import ShownDevice
-from vdpad.restore.report import MAX_LINES
+from vdpad.restore.report import MAX_LINES, Report
 from vdpad.service.answering import Answering, SenderNotAllowed, refuse_unknown_uid
 from vdpad.service.events.announcing import Announce
 from vdpad.service.events.event import Event
 from vdpad.service.events.kinds import NotAllowed
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
+from vdpad.state.formats.device_state import bases_of, missing_of
 
 API_VERSION = 1
+
+Load = Callable[[MovedState], Awaitable[Report]]
+"""Tries a state and takes it; raises as Moving.take."""
 
 
 class ControlApi:
@@ -41,6 +47,7 @@ class ControlApi:
         name: str,
         device: ShownDevice,
         overview: Overview,
+        load: Load,
         allowed: Collection[int],
         announce: Announce,
     ) -> None:
@@ -49,6 +56,7 @@ class ControlApi:
             name: the back end's.
             device: its device.
             overview: of both, and of the front end.
+            load: tries a state on the device and takes it.
             allowed: the uids that may ask.
             announce: told of who may not, and of faults of ours.
         """
@@ -56,13 +64,15 @@ class ControlApi:
         self._device = device
         self._overview = overview
         self._allowed = allowed
-        self._methods: Mapping[str, Callable[[Request], object]] = {
+        self._load_state = load
+        self._methods: Mapping[str, Callable[[Request], Awaitable[object]]] = {
             "info": self._info,
             "status": self._status,
             "capture": self._capture,
             "check": self._check,
+            "load": self._load,
         }
-        self._answering = Answering((*METHODS, WATCH), _refusal_of, announce)
+        self._answering = Answering((*METHODS, WATCH), refusal_of, announce)
 
     @property
     def answered(self) -> Mapping[tuple[str, str], int]:
@@ -77,7 +87,7 @@ class ControlApi:
                 there = ", ".join(self._methods)
                 raise Refusal(Kind.METHOD_NOT_FOUND, f"expected one of the methods {there}")
             self._refuse_unless_allowed(request)
-            result = plain(request.method, method(request))
+            result = plain(request.method, await method(request))
         self._answering.done(request.method)
         return result
 
@@ -104,7 +114,7 @@ class ControlApi:
 
     # --- the methods ---
 
-    def _info(self, request: Request) -> BackEndInfoResult:
+    async def _info(self, request: Request) -> BackEndInfoResult:
         read_params(NoParams, request)
         return BackEndInfoResult(
             name=self._name,
@@ -115,22 +125,23 @@ class ControlApi:
             limits=BackEndLimitsResult(datagram_bytes=request.peer.limit, report_lines=MAX_LINES),
         )
 
-    def _status(self, request: Request) -> BackEndStatusResult:
+    async def _status(self, request: Request) -> BackEndStatusResult:
         read_params(NoParams, request)
         return self._overview.status()
 
-    def _capture(self, request: Request) -> CaptureResult:
+    async def _capture(self, request: Request) -> CaptureResult:
         read_params(NoParams, request)
         return self._overview.capture()
 
-    def _check(self, request: Request) -> CheckResult:
+    async def _check(self, request: Request) -> CheckResult:
         state = read_params(CheckStateParams, request).state
         terms = self._device.terms(state.features)
         return CheckResult.of(state, terms.capabilities, terms.geometry, event_idx=terms.event_idx)
 
-
-def _refusal_of(error: BaseException) -> Refusal | None:
-    return error if isinstance(error, Refusal) else None
+    async def _load(self, request: Request) -> Report:
+        params = read_params(LoadParams, request)
+        missing, bases = missing_of(params.missing), bases_of(params.rings)
+        return await self._load_state(MovedState(params.state, missing, bases))
 
 
 def _event_of(request: Request) -> Callable[[Refusal], Event | None]:

@@ -7,9 +7,9 @@ from pydantic import TypeAdapter
 
 from vdpad.api.describing import ApiMethod
 from vdpad.api.params import NoParams
-from vdpad.api.results import CheckResult
+from vdpad.api.results import CheckResult, ReportResult
 from vdpad.backend.control import results
-from vdpad.backend.control.params import CheckStateParams
+from vdpad.backend.control.params import CheckStateParams, LoadParams
 
 METHODS: Mapping[str, ApiMethod] = {
     "info": ApiMethod(
@@ -31,6 +31,12 @@ METHODS: Mapping[str, ApiMethod] = {
         "Whether its device takes a state, and what would be sent. Never touches the device.",
         CheckStateParams,
         CheckResult,
+    ),
+    "load": ApiMethod(
+        "Tries a state on its device, which must be stopped, and gives it to it at the next start "
+        "of a guest that goes on.",
+        LoadParams,
+        ReportResult,
     ),
 }
 

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from vdpad.api.params import NoParams, Params, envelopes, typed_params
 from vdpad.service.request import Request
+from vdpad.state.formats.device_state import MissingParts, RingBases
 from vdpad.state.model import NetState
 
 
@@ -13,7 +14,15 @@ class CheckStateParams(Params):
     state: NetState
 
 
-_ENVELOPES = envelopes(NoParams, CheckStateParams)
+class LoadParams(Params):
+    """load."""
+
+    state: NetState
+    missing: MissingParts = ()
+    rings: RingBases = ()
+
+
+_ENVELOPES = envelopes(NoParams, CheckStateParams, LoadParams)
 
 P = TypeVar("P", bound=Params)
 

@@ -122,12 +122,23 @@ class CaptureResult(Result):
     running: bool
 
 
+class TriedData(Result):
+    """What became of the commands; absent where none were sent."""
+
+    report: Annotated[ReportResult | None, Field(exclude_if=is_none)] = None
+
+
 DATA: Mapping[Kind, type[Result]] = {
     Kind.PARSE_ERROR: NoData,
     Kind.INVALID_REQUEST: NoData,
     Kind.METHOD_NOT_FOUND: NoData,
     Kind.INVALID_PARAMS: ProblemsData,
     Kind.INTERNAL: NoData,
+    Kind.INCOMPATIBLE: ProblemsData,
+    Kind.BUSY: NoData,
+    Kind.REJECTED: TriedData,
+    Kind.TIMEOUT: TriedData,
+    Kind.DEVICE_BROKEN: TriedData,
     Kind.NOT_ALLOWED: NoData,
     Kind.OVERLOADED: NoData,
 }
