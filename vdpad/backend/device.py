@@ -34,12 +34,19 @@ from functools import partial
 from typing import Self
 
 from vdpad.backend.driving import as_rings_stand, bring_up, check_descriptors, look
-from vdpad.backend.events import DeviceFailed, GuestRestored, LoggingBegan, LoggingEnded
+from vdpad.backend.events import (
+    AnnouncementAsked,
+    DeviceFailed,
+    GuestRestored,
+    LoggingBegan,
+    LoggingEnded,
+)
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.kept_queue import KeptQueue
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.marking import Logged, Marking
+from vdpad.backend.moving.announcement import Announcement
 from vdpad.backend.moving.moving import Moving
 from vdpad.backend.offer import Offer
 from vdpad.backend.running import Running
@@ -135,6 +142,7 @@ class BackEndDevice:
         self._marking = Marking(steps)
         self._memory: set[Region] = set()
         self._watch = ConfigWatch(self._device_changed)
+        self._announcement = Announcement(self.settings, lambda: steps.take(device.config))
         self.moving = Moving(
             device,
             steps,
@@ -232,7 +240,7 @@ class BackEndDevice:
             return self.offer.config
         space = await self._steps.take(self._device.config)
         mac = self.settings.mac or self.offer.net.mac
-        return mac + space[len(mac) :]
+        return self._announcement.shown(mac + space[len(mac) :])
 
     async def set_config(self, offset: int, data: bytes, *, moving: bool) -> None:
         """
@@ -356,7 +364,12 @@ class BackEndDevice:
             if report.commands:
                 done = GuestRestored(self.name, report.commands, report.commit_us)
                 self._listeners.announce(done)
-        await running.serve(self._acknowledged, self._paired, self._fail)
+        has_queue = running.has_control_queue
+        asked = self._announcement.begin(running.start.features, has_control_queue=has_queue)
+        await running.serve(self._announcement, self._acknowledged, self._paired, self._fail)
+        if asked:
+            self._listeners.config_changed()
+            self._listeners.announce(AnnouncementAsked(self.name))
 
     async def _stop(self) -> Mapping[int, int]:
         running, self._running = self._running, None
@@ -395,6 +408,8 @@ class BackEndDevice:
             self._listeners.config_changed()
 
     def _acknowledged(self, command: bytes, answer: bytes) -> None:
+        if self._announcement.was_answered():
+            return
         self.settings.acknowledged(command, answer)
         if answer[0] == ACK_OK:
             self._listeners.acknowledged(command)

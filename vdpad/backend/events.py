@@ -102,3 +102,16 @@ class StateLoaded(Event):
         if self.rehearsed:
             tried = f"the device took {self.commands} commands in a trial of {self.duration_us} µs"
         return f"{self.device}: what a guest had set elsewhere has come; {tried}"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncementAsked(Event):
+    """A guest that has moved was asked to tell the network where it is now."""
+
+    NAME = "announcement-asked"
+    MESSAGE_ID = "29a0a579025e4387b2ed4a9622e99563"
+    CLIENTS_CHOICE = True
+    device: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: its guest, which has moved, was asked to announce itself"

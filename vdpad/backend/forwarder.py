@@ -12,6 +12,7 @@ until it is reset. So does who hears otherwise that the device has failed.
 
 import asyncio
 import time
+from typing import Protocol
 
 from vdpad.backend.faults import NotAnswered
 from vdpad.queues.control_queue import ControlQueue
@@ -39,6 +40,21 @@ _LOOK_AGAIN = 0.1
 _MAX_ANSWERED = 1 << 16
 
 _HEAD = (0).to_bytes(2, "little")
+
+
+class Forwards(Protocol):
+    """What answers the guest's commands."""
+
+    async def forward(self, command: bytes, room: int) -> bytes:
+        """The answer to a command: the ack, and what was written behind it.
+
+        Args:
+            command: all device-readable bytes, at least one.
+            room: how many bytes the guest has for the answer, at least one.
+
+        Raises:
+            NotAnswered: there is none, and nothing may be forwarded any more.
+        """
 
 
 class Forwarder:

@@ -38,6 +38,8 @@ class GuestSettings:
         """That a guest uses whose VMM keeps its commands; each start tells them anew."""
         self.bases: Mapping[int, int] = {}
         """Where each of the guest's queues began, or where it was left, by index."""
+        self.has_moved = False
+        """Whether the guest came from elsewhere, and has not told the network yet."""
         self._lost = ""
         """Why the state that came for the guest was not taken."""
         self._recorder: Recorder | None = None
@@ -93,6 +95,7 @@ class GuestSettings:
         self._recorder = None
         self._features = frozenset()
         self.bases = {}
+        self.has_moved = False
         self._lost = ""
 
     def lose(self, why: str) -> None:

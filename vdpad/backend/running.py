@@ -13,6 +13,7 @@ from vdpad.backend.faults import BackEndError
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.kept_queue import KeptQueue, opening
 from vdpad.backend.marking import Wrote
+from vdpad.backend.moving.announcement import Announcement, Announcing
 from vdpad.backend.restoring import restore, send
 from vdpad.backend.shadow import Shadow
 from vdpad.backend.steps import Steps
@@ -97,6 +98,7 @@ class Running:
 
     async def serve(
         self,
+        announcement: Announcement,
         acknowledged: Callable[[bytes, bytes], None],
         paired: Callable[[int], None],
         failed: Callable[[VdpadError], None],
@@ -104,6 +106,7 @@ class Running:
         """Lets the packets go, and then the guest's commands.
 
         Args:
+            announcement: which has begun, and takes the guest's answer to it.
             acknowledged: is given each command and its answer, before the guest is.
             paired: is given how many queue pairs a guest uses whose commands the VMM keeps.
             failed: called once, where commands are served no more.
@@ -118,11 +121,12 @@ class Running:
         if self._control is None:
             self.kept_queue = KeptQueue(forwarder, self._features, paired, failed)
         else:
+            announcing = Announcing(announcement, forwarder)
             self._shadow = Shadow(
                 start.memory,
                 self._control,
                 start.features,
-                forwarder,
+                announcing,
                 acknowledged,
                 failed,
                 self._wrote,

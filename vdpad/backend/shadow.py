@@ -20,7 +20,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
-from vdpad.backend.forwarder import Forwarder
+from vdpad.backend.forwarder import Forwards
 from vdpad.backend.marking import Wrote
 from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import EventfdSender, Waiter, kicks_that_do_not_block
@@ -53,7 +53,7 @@ class Shadow:
         memory: GuestMemory,
         vring: GuestVring,
         features: FeatureSet,
-        forwarder: Forwarder,
+        forwarder: Forwards,
         acknowledged: Acknowledged,
         failed: Callable[[VdpadError], None],
         wrote: Wrote,

@@ -70,6 +70,13 @@ MIN_RSS_TABLE_LENGTH = 128
 # virtio 1.4, "Device operation in multiqueue mode": virtqueue_pairs is 1 … 0x8000.
 MAX_QUEUE_PAIRS = 0x8000
 
+# virtio 1.4, 5.1.4: the status, behind the MAC address.
+_STATUS_AT = 6
+_STATUS = struct.Struct("<H")
+
+STATUS_ANNOUNCE = 1 << 1
+"""VIRTIO_NET_S_ANNOUNCE: the guest is asked to make itself known."""
+
 _LAYOUT = struct.Struct("<6sHHHIBBHII")
 
 
@@ -108,6 +115,11 @@ def push_config(config: NetConfig) -> bytes:
         mask_of(config.supported_hash_types),
         mask_of(config.supported_tunnel_types),
     )
+
+
+def with_status(space: bytes, status: int) -> bytes:
+    """A config space with another status."""
+    return space[:_STATUS_AT] + _STATUS.pack(status) + space[_STATUS_AT + _STATUS.size :]
 
 
 def pull_config(space: bytes) -> NetConfig:

@@ -190,4 +190,5 @@ class Moving:
         else:
             recorder = Recorder.of(moved.state, moved.missing)
             self._settings.recall(recorder, moved.state.features, moved.bases)
+            self._settings.has_moved = True
         self._listeners.loaded()
