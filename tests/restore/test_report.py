@@ -7,7 +7,7 @@ import pytest
 from tests.support.batches import mixed, vlans
 from vdpad.restore.program import by_name
 from vdpad.restore.replay import Outcome, Replayed
-from vdpad.restore.report import Line, Report, RingIndices, report
+from vdpad.restore.report import MAX_LINES, Line, Report, RingIndices, joined, report
 from vdpad.virtio.raw_command import AnyCommand, RawCommand
 
 
@@ -135,3 +135,24 @@ def test_in_json_a_report_has_the_names_of_the_api() -> None:
         "ring": {"next_available": 7, "next_used": 7},
         "device_must_reset": False,
     }
+
+
+def test_two_are_joined_as_one() -> None:
+    commands = vlans(80)
+    first, second = (
+        report(
+            "vm-1",
+            commands,
+            _replayed(Outcome.REJECTED, rejected=tuple(rejected), next_index=index),
+            widened=widened,
+            prepare_us=1,
+        )
+        for rejected, index, widened in ((range(10), 80, ("wide",)), (range(5, 75), 160, ()))
+    )
+    whole = joined(first, second)
+    assert (whole.commands, whole.applied, whole.rejected_total) == (160, 80, 80)
+    assert (whole.doorbells, whole.prepare_us, whole.commit_us) == (6, 2, 2468)
+    assert (whole.widened, whole.ring) == (("wide",), RingIndices(160, 160))
+    assert len(whole.rejected) == MAX_LINES
+    assert [each.index for each in whole.rejected[9:12]] == [9, 85, 86]
+    assert whole.rejected[10].arguments == commands[5].arguments()

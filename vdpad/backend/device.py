@@ -10,8 +10,9 @@ Start. Each comes before the next for a reason:
    guest reach our ring is refused, unless the operator has allowed it.
 2. The data rings, as the VMM has them. A device takes none later.
 3. DRIVER_OK, with the CVQ enabled alone: no packet goes by settings that are not the guest's yet.
-4. The replay of what the guest had set, where it goes on. One that starts anew has set nothing, and
-   is given the address that the device had at first.
+4. The replay of what the guest had set, where it goes on; what devices take of enabled queues only
+   goes with 5 (restoring.py). One that starts anew has set nothing, and is given the address that
+   the device had at first.
 5. The data queues, and a kick each: what was made available before is not looked at otherwise.
 6. The guest's own CVQ. Its commands speak of queues that work.
 
@@ -62,7 +63,6 @@ from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import Region
 
 
 class Status(StrEnum):
@@ -140,7 +140,6 @@ class BackEndDevice:
         self._last: Running | None = None
         """The same, and also while it stops and afterwards."""
         self._marking = Marking(steps)
-        self._memory: set[Region] = set()
         self._watch = ConfigWatch(self._device_changed)
         self._announcement = Announcement(self.settings, lambda: steps.take(device.config))
         self.moving = Moving(
@@ -152,7 +151,7 @@ class BackEndDevice:
             listeners,
             rehearses=rehearses,
             runs=lambda: self.is_running,
-            behind_memory=lambda: max((each.end for each in self._memory), default=0),
+            behind_memory=lambda: self._marking.end,
             reported=self._reported,
         )
 
@@ -258,11 +257,9 @@ class BackEndDevice:
         """Maps a region for the device, which may take seconds."""
         await self._steps.take(partial(self._device.map, mapped.guest, mapped.view))
         self._marking.add(mapped.guest)
-        self._memory.add(mapped.guest)
 
     async def remove_memory(self, mapped: MappedRegion) -> None:
         """Takes a region from the device."""
-        self._memory.discard(mapped.guest)
         await self._steps.take(partial(self._device.unmap, mapped.guest))
         self._marking.remove(mapped.guest)
 

@@ -56,6 +56,11 @@ class Marking:
             return None
         return Logged("everything", self._before + self._log.marked)
 
+    @property
+    def end(self) -> int:
+        """An address behind all memory that the device reaches."""
+        return max((each.end for each in self._reached), default=0)
+
     def add(self, region: Region) -> None:
         """The device reaches a region from now on."""
         self._reached.add(region)

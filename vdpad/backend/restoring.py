@@ -1,18 +1,24 @@
-"""Giving a device what its guest had set: plan, program and replay on its own CVQ."""
+"""Giving a device what its guest had set: plan, program and replay on its own CVQ.
+
+A device refuses the coalescing of a single queue before that queue is enabled, and forgets it when
+it is (virtio 1.4, "Notifications Coalescing"). So these commands go last, once the data
+queues are enabled; all others go before, so that no packet goes by settings that are not the
+guest's.
+"""
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 
 from vdpad.backend.faults import NotRestored
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.plan import Capabilities, Incompatible, plan
 from vdpad.restore.program import encode, largest_command
 from vdpad.restore.replay import Outcome, replay
-from vdpad.restore.report import Report, report
+from vdpad.restore.report import Report, joined, report
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem, summary
-from vdpad.virtio.commands import Command
+from vdpad.virtio.commands import CoalVqSet, Command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
@@ -23,6 +29,10 @@ _DEADLINE = 10.0
 _POLL_NS = 200_000
 
 
+EnableDataQueues = Callable[[Set[int]], Awaitable[None]]
+"""Enables the data queues, these among them where there are such."""
+
+
 async def restore(
     state: NetState,
     queue: ControlQueue,
@@ -31,6 +41,7 @@ async def restore(
     name: str,
     features: FeatureSet,
     config: NetConfig,
+    enable: EnableDataQueues,
 ) -> Report:
     """Brings a device from its reset state to this one.
 
@@ -41,17 +52,27 @@ async def restore(
         name: of the back end, for the report.
         features: those negotiated with the device.
         config: its config space.
+        enable: enables the data queues, called where a command waits for them.
 
     Raises:
         NotRestored: it does not take all of it. It must be reset.
+        VdpadError: as of `enable`.
     """
     began = time.perf_counter_ns()
     planned = plan(state, Capabilities.of(features, config, largest_command(geometry)))
     if isinstance(planned, Incompatible):
         raise cannot_take(planned.problems)
-    return await send(
-        planned.commands, queue, geometry, name=name, widened=planned.widened, began=began
-    )
+    first = [each for each in planned.commands if not isinstance(each, CoalVqSet)]
+    last = [each for each in planned.commands if isinstance(each, CoalVqSet)]
+    done = await send(first, queue, geometry, name=name, widened=planned.widened, began=began)
+    if not last:
+        return done
+    await enable({each.queue for each in last})
+    try:
+        return joined(done, await send(last, queue, geometry, name=name))
+    except NotRestored as error:
+        whole = None if error.report is None else joined(done, error.report)
+        raise NotRestored(str(error), report=whole) from error
 
 
 async def send(

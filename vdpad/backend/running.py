@@ -5,7 +5,7 @@ own CVQ, with one user at a time, the replay first and then the shadow, or what 
 the VMM keeps the guest's (kept_queue.py); and which data queues the device works on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 
 from vdpad.backend.driving import control_vring, suspended_at, used_index
@@ -81,6 +81,7 @@ class Running:
             name=name,
             features=self._features,
             config=config,
+            enable=self._enable_data,
         )
 
     async def put_address_back(self, mac: bytes, name: str) -> None:
@@ -131,9 +132,7 @@ class Running:
                 failed,
                 self._wrote,
             )
-        for vring in start.vrings:
-            if vring.is_enabled and vring is not self._control:
-                await self._enable(vring)
+        await self._enable_data()
         if self.kept_queue is not None:
             await self.kept_queue.set_enabled(self._wanted)
         if self._shadow is not None and self._control is not None and self._control.is_enabled:
@@ -205,6 +204,12 @@ class Running:
             if vring.index == index:
                 return vring
         raise BackEndError(f"ring {index}: expected one that the device runs with")
+
+    async def _enable_data(self, _needed: Set[int] = frozenset()) -> None:
+        """Those that the front end has enabled; which are needed for what is the guest's affair."""
+        for vring in self.start.vrings:
+            if vring.is_enabled and vring is not self._control:
+                await self._enable(vring)
 
     async def _enable(self, vring: GuestVring) -> None:
         self._wanted.add(vring.index)

@@ -1,7 +1,7 @@
 """The report: what a replay came to, with names, as the API sends it (docs/api.md, "Results")."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Protocol
 
 from vdpad.restore.replay import Outcome, Replayed
@@ -105,6 +105,30 @@ def report(
         device_must_reset=index is None,
         notes=length_notes(replayed.wrong_lengths, len(commands)),
     )
+
+
+def joined(first: Report, second: Report) -> Report:
+    """The report of two replays as one: the second's commands come behind the first's."""
+    behind = first.commands
+    return replace(
+        second,
+        commands=behind + second.commands,
+        applied=first.applied + second.applied,
+        rejected=_joined(first.rejected, second.rejected, behind),
+        unanswered=_joined(first.unanswered, second.unanswered, behind),
+        rejected_total=first.rejected_total + second.rejected_total,
+        unanswered_total=first.unanswered_total + second.unanswered_total,
+        doorbells=first.doorbells + second.doorbells,
+        widened=(*first.widened, *second.widened),
+        prepare_us=first.prepare_us + second.prepare_us,
+        commit_us=first.commit_us + second.commit_us,
+        notes=(*first.notes, *second.notes),
+    )
+
+
+def _joined(first: tuple[Line, ...], second: tuple[Line, ...], behind: int) -> tuple[Line, ...]:
+    moved = (replace(each, index=each.index + behind) for each in second)
+    return (*first, *moved)[:MAX_LINES]
 
 
 def length_notes(wrong: Iterable[tuple[int, int]], commands: int) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from tests.backend.shown_device import GUEST
 from tests.support.varlink import VarlinkCaller
 from tests.vhost_user.front_end import FrontEnd
 from vdpad.backend.control.sockets import CONTROL, VARLINK
-from vdpad.backend.marking import Logged
 from vdpad.backend.faults import DeviceRuns, NotRestored
+from vdpad.backend.marking import Logged
 from vdpad.client import Client, Refused
 from vdpad.errors import VdpadError
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused

@@ -1,9 +1,10 @@
 """A rehearsal: a state is tried on the device before anybody believes that the device takes it.
 
 The device is brought to DRIVER_OK as a start would bring it, with rings of ours in place of the
-guest's, which may not be there yet: empty ones, and no data queue is enabled. Then the state is
-replayed and every ack read, and the device is reset. What it costs is a start's cost without the
-guest's memory, and the guest stands still meanwhile, since its VMM waits; that is told.
+guest's, which may not be there yet: empty ones. Data queues are enabled only where a command waits
+for them (restoring.py). The state is replayed and every ack read, and the device is reset. What it
+costs is a start's cost without the guest's memory, and the guest stands still meanwhile, since its
+VMM waits; that is told.
 
 Some drivers take a data queue's ring at DRIVER_OK whether it is enabled or not (mlx5_vdpa), so each
 has one. All have the same: nothing is ever made available in it, and so nothing is written but
@@ -11,6 +12,7 @@ what a device wants to be told of.
 """
 
 import time
+from collections.abc import Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -97,6 +99,7 @@ async def rehearse(
                 name=name,
                 features=features,
                 config=offer.net,
+                enable=lambda queues: steps.take(partial(trial.enable, queues)),
             )
     finally:
         await to_its_end(steps.take(trial.end))
@@ -130,6 +133,11 @@ class _Trial:
             device.set_vring(index, Vring(lay_out(size, region).addresses))
         device.start()
         return negotiated
+
+    def enable(self, queues: Set[int]) -> None:
+        """Lets the device work on these, which have nothing to be worked on."""
+        for queue in sorted(queues):
+            self._device.enable(queue)
 
     def end(self) -> None:
         """The device as it was, whatever has come of it."""
