@@ -18,14 +18,18 @@ from typing import Any
 
 import pytest
 
+import vdpad
 from tests.availability import skip_or_fail
 from tests.backend.vmm import BUFFER, HEADER, BackEnd, Heard
 from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Memory, Way
 from tests.support.waiting import until
 from vdpad.backend.device import Status
-from vdpad.backend.events import LoggingBegan, LoggingEnded
+from vdpad.backend.events import LoggingBegan, LoggingEnded, StateLoaded, StateSaved
+from vdpad.backend.faults import BackEndError
+from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.state.formats.recognise import read
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import Feature
 
@@ -85,11 +89,13 @@ class Side:
 
 
 @asynccontextmanager
-async def side(version: Version, path: Path, *more: str) -> AsyncIterator[Side]:
+async def side(
+    version: Version, path: Path, *more: str, device: ShadowedDevice | None = None
+) -> AsyncIterator[Side]:
     """One that stands ready."""
     heard = Heard()
     async with AsyncExitStack() as stack:
-        on = await stack.enter_async_context(backed(LoopDevice(), heard))
+        on = await stack.enter_async_context(backed(device or LoopDevice(), heard))
         await stack.enter_async_context(serving(on, path))
         qemu = await stack.enter_async_context(
             machine(version.program, NETDEV, path, kind=OLDEST_KIND, more=more)
@@ -162,12 +168,18 @@ class Traffic:
 
 @asynccontextmanager
 async def pair(
-    source: Version, destination: Version, folder: Path
+    source: Version, destination: Version, folder: Path, device: ShadowedDevice | None = None
 ) -> AsyncIterator[tuple[Side, Side, Traffic]]:
-    """Two machines, of which the first has a guest whose packets go round."""
+    """Two machines, of which the first has a guest whose packets go round.
+
+    Args:
+        source, destination: their QEMUs.
+        folder: for sockets.
+        device: the destination's.
+    """
     async with (
         side(source, folder / "source") as here,
-        side(destination, folder / "destination", "-incoming", "defer") as there,
+        side(destination, folder / "destination", "-incoming", "defer", device=device) as there,
     ):
         offered = await here.qemu.device.acknowledge()
         taken = sensible(offered, frozenset())
@@ -237,10 +249,63 @@ async def test_a_machine_moves_while_packets_go_round(
         await traffic.more(100)
         assert there.on.device.status is Status.RUNNING
         # QEMU ends it when it ends itself: a device that is stopped is told nothing more.
-        assert here.heard.events == [LoggingBegan("nic0", "everything")]
+        began, saved = here.heard.events
+        assert began == LoggingBegan("nic0", "everything")
+        assert isinstance(saved, StateSaved)
+        # What QEMU keeps to itself is not in it, and so there was nothing to be sent to the device.
+        (loaded,) = there.heard.events
+        assert isinstance(loaded, StateLoaded)
+        assert (loaded.rehearsed, loaded.commands) == (True, 0)
         assert here.on.device.logged is not None
         assert here.on.device.logged.pages >= (MEMORY_SIZE - MIB) // PAGE
     assert isinstance(here.heard.events[-1], LoggingEnded)
+
+
+class Unwilling(LoopDevice):
+    """Does not come up."""
+
+    def start(self) -> None:
+        raise BackEndError("expected a device that comes up, it does not")
+
+
+async def test_where_the_destination_s_device_does_not_take_it_the_guest_goes_on(
+    tmp_path: Path, way: tuple[Version, Version]
+) -> None:
+    async with pair(*way, tmp_path, Unwilling()) as (here, there, traffic):
+        for each in (here, there):
+            # So that the source waits for the destination's word.
+            told = {"capability": "return-path", "state": True}
+            await each.qemu.qmp.execute("migrate-set-capabilities", capabilities=[told])
+        await begin(here, there, traffic)
+        await here.until_migration_is("pre-switchover")
+        await traffic.stop()
+        await here.qemu.qmp.execute("migrate-continue", state="pre-switchover")
+        await until(lambda: bool(there.on.refusals), GUARD)
+        assert there.on.refusals[0].startswith("CHECK_DEVICE_STATE: expected a device that comes")
+        await until(lambda: here.on.device.status is Status.RUNNING, GUARD)
+        traffic.go_on(here)
+        await traffic.more(100)
+
+
+async def test_what_the_stream_has_of_the_back_end_is_read(
+    tmp_path: Path, way: tuple[Version, Version]
+) -> None:
+    async with pair(*way, tmp_path) as (here, _, traffic):
+        await traffic.stop()
+        stream = tmp_path / "file"
+        await here.qemu.qmp.execute("migrate", uri=f"exec:cat >{stream}")
+        await here.until_migration_is("completed")
+        with stream.open("rb") as file:
+            (found,) = read(file).devices
+        assert found.state is not None, found.problems
+        assert (
+            f"vdpad-vhost-user {vdpad.__version__}, back end nic0, device loop"
+            in dict(found.about).values()
+        )
+        assert dict(found.rings).keys() >= {0, 1}
+        # One that the device had returned may not have been looked at.
+        assert traffic.number <= dict(found.rings)[0] <= traffic.number + 1
+        assert not [note for note in found.notes if "back end" in note]
 
 
 async def test_a_migration_that_is_cancelled(tmp_path: Path, way: tuple[Version, Version]) -> None:
