@@ -12,11 +12,13 @@ import pytest
 
 from tests.backend.vmm import BUFFER, HEADER, BackEnd, settings
 from tests.backend.vmm import back_end as backed
-from tests.support.split_driver import Way
+from tests.support.split_driver import Memory, Way
 from tests.support.waiting import until
 from vdpad.backend.device import Status
+from vdpad.backend.moving.moving import MovedState
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
+from vdpad.restore.replay import Outcome
 from vdpad.virtio.commands import (
     AnnounceAck,
     CoalRxSet,
@@ -44,6 +46,7 @@ from vdpad.virtio.features import Feature
 
 from .device import sensible
 from .guest_driver import GuestDriver, guest_memory, serving
+from .layout import BUFFERS
 from .versions import TRIXIE_BACKPORTS
 from .vhost_user import Machine, all_queues, machine
 
@@ -120,6 +123,8 @@ class Driven:
     qemu: Machine
     queues: list[GuestDriver]
     features: frozenset[int]
+    memory: Memory
+    """The driver's."""
 
     async def acks(self, commands: Sequence[Command], way: Way = Way.DIRECT) -> set[bytes]:
         """The acks that some of these commands came to."""
@@ -178,7 +183,7 @@ async def driven(
                 await queue.set_up()
             await qemu.device.start()
             await until(lambda: on.device.status is Status.RUNNING)
-            yield Driven(on, device, qemu, queues, taken)
+            yield Driven(on, device, qemu, queues, taken, memory)
     assert on.refusals == []
 
 
@@ -240,6 +245,45 @@ async def test_a_guest_that_stops_goes_on_and_is_reset(program: str, tmp_path: P
         await guest.qemu.qmp.execute("system_reset")
         await until(lambda: guest.on.device.status is Status.STOPPED)
         await guest.qemu.qmp.execute("quit")
+
+
+async def test_what_one_has_captured_another_gives_to_its_device(
+    program: str, tmp_path: Path
+) -> None:
+    """The guest goes on in another machine, with all of its memory; QEMU itself moves no such one.
+
+    Its rings tell where they stand, as QEMU begins each at 0.
+    """
+    async with driven(program, tmp_path, pairs=2) as guest:
+        assert await guest.acks((*SINGLE, *SPREAD)) == {b"\0"}
+        assert await guest.loop(1) == b"packet"
+        captured = guest.captured()
+        await guest.qemu.qmp.execute("stop")
+        await until(lambda: guest.on.device.status is Status.STOPPED)
+        found = guest.on.device.settings.found()
+        memory = bytes(guest.memory.regions[BUFFERS])
+        await guest.qemu.qmp.execute("quit")
+    assert found is not None
+    path = tmp_path / "destination"
+    device = LoopDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=2))
+    async with backed(device) as on, serving(on, path):
+        report = await on.device.moving.take(MovedState(found.state, (), {}), tried=True)
+        assert report is not None
+        assert report.outcome is Outcome.RESTORED
+        async with machine(program, all_queues(5), path) as qemu, guest_memory(qemu) as there:
+            there.regions[BUFFERS][:] = memory
+            await qemu.device.negotiate(guest.features, await qemu.device.acknowledge())
+            guest.memory.regions = there.regions
+            for queue in guest.queues:
+                queue.qemu = qemu
+                await queue.set_up()
+            await qemu.device.start()
+            await until(lambda: on.device.status is Status.RUNNING)
+            moved = replace(guest, on=on, device=device, qemu=qemu)
+            assert moved.captured() == captured
+            assert await moved.acks([VlanAdd(5)]) == {b"\1"}
+            assert [await moved.loop(pair) for pair in range(2)] == [b"packet", b"packet"]
+            await qemu.qmp.execute("quit")
 
 
 NO_CONTROL_QUEUE = (
