@@ -26,6 +26,9 @@ T = TypeVar("T")
 _STEP = 4096
 _READ = 1 << 16
 
+# How long one that was called off is waited for, in seconds. All but those that sleep on end.
+_LETS_GO = 0.2
+
 # Stops descriptors that never let go of their threads from taking all that a process may have.
 _MOST_ASLEEP = 8
 
@@ -85,6 +88,7 @@ class ForeignFiles:
             os.eventfd_write(call_off, 1)
             self.asleep += 1
             thread.add_done_callback(self._woke)
+            await asyncio.wait([thread], timeout=_LETS_GO)
             raise
         finally:
             thread.add_done_callback(lambda _: os.close(call_off))
