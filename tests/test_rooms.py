@@ -75,7 +75,8 @@ def test_in_ci_nothing_is_skipped(
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "tests.availability", processes),
-            *("-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)),
+            *("-c", os.devnull, "--rootdir", str(tmp_path), "--confcutdir", str(tmp_path)),
+            str(tmp_path),
         ],
         cwd=ROOT,
         env={**os.environ, "CI": ci},

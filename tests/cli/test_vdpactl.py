@@ -285,6 +285,7 @@ METHODS = {
     "selftest": ["vdpa0"],
     "decode": ["file", "other"],
     "capture": ["--qmp", "qmp", "--ask-features"],
+    "load": ["file", "--backend", "net0"],
     "convert": ["file", "--to", "native"],
     "diff": ["file", "other"],
 }

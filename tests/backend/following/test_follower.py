@@ -44,7 +44,7 @@ class Told(Heard):
         return Listeners(
             self.events.append,
             started=lambda start: self._follower().started(),
-            stopped=lambda bases: self._follower().stopped(),
+            stopped=lambda: self._follower().stopped(),
         )
 
     def _follower(self) -> Follower:
