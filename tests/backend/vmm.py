@@ -26,8 +26,8 @@ from vdpad.queues.software.net import NetDevice
 from vdpad.service.events.event import Event
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.virtio.bits import mask_of
+from vdpad.virtio.chains import BadChain
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
-from vdpad.virtio.device_ring import BadChain
 from vdpad.virtio.features import Feature, FeatureSet
 
 USER = 0x7F12_0000_0000

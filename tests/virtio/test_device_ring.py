@@ -16,7 +16,8 @@ from tests.virtio.board import (
     Board,
     Descriptor,
 )
-from vdpad.virtio.device_ring import BadChain, Chain
+from vdpad.virtio.chains import BadChain
+from vdpad.virtio.device_ring import Chain
 from vdpad.virtio.split_ring import DESCRIPTOR, Region, wants_event
 
 with_and_without_event_idx = pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.virtio.board import (
     Descriptor,
 )
 from vdpad.errors import VdpadError
-from vdpad.virtio.device_ring import BadChain
+from vdpad.virtio.chains import BadChain
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]

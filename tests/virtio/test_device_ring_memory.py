@@ -25,7 +25,8 @@ from tests.virtio.board import (
     Board,
     Descriptor,
 )
-from vdpad.virtio.device_ring import MAX_READABLE, BadChain, Chain, DeviceRing
+from vdpad.virtio.chains import BadChain
+from vdpad.virtio.device_ring import MAX_READABLE, Chain, DeviceRing
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.split_ring import DESCRIPTOR, BadGeometry, Region, RingAddresses
 

@@ -25,7 +25,8 @@ from vdpad.backend.marking import Wrote
 from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import EventfdSender, Waiter, kicks_that_do_not_block
 from vdpad.vhost_user.device import GuestVring
-from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
+from vdpad.virtio.chains import BadChain
+from vdpad.virtio.device_ring import Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.split_ring import Region

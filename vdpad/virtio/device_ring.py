@@ -7,27 +7,25 @@ written, at addresses that are looked up again, since memory may have come and g
 While it works it asks for no doorbell; when nothing is left it asks for the next one and looks once
 more, since a driver that published in between saw the old wish (virtio 1.4, 2.7.10).
 
-It trusts the driver as little as a device may. A descriptor is copied once, an indirect table as a
-whole, and only the copy is looked at; a buffer is checked to be memory, and how much there is to
-read is bounded, before any of it is read. Whatever a driver does, one call takes no more than about
-twice MAX_READABLE bytes, and no more chains are in flight than the ring has entries.
+It trusts the driver as little as a device may, beginning with its chains (chains.py): a buffer is
+checked to be memory, and how much there is to read is bounded, before any of it is read. Whatever
+a driver does, one call takes no more than about twice MAX_READABLE bytes, and no more chains are in
+flight than the ring has entries.
 
 Indices are stored and read as one native access; driver_ring.py says why.
 
-Source: virtio 1.4, 2.7 "Split Virtqueues", and 2.7.5.3 "Indirect Descriptors".
+Source: virtio 1.4, 2.7 "Split Virtqueues".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from vdpad.errors import VdpadError
+from vdpad.virtio.chains import BadChain, DescriptorTable
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
-    DESC_F_INDIRECT,
-    DESC_F_NEXT,
     DESC_F_WRITE,
     DESCRIPTOR,
     INDEX_MASK,
@@ -44,20 +42,6 @@ from vdpad.virtio.split_ring import (
 MAX_READABLE = 1 << 20
 """Bytes that a chain may have for the device to read. The largest RSS command has 131 KiB. Stops a
 chain whose descriptors all name the same gigabyte."""
-
-# virtio 1.4, 2.7.5.3.1: as many as the ring has entries. Linux makes longer tables for small
-# rings, and this is what QEMU takes of them.
-_LEAST_MOST_INDIRECT = 1024
-
-_Descriptor = tuple[int, int, int, int]
-"""Address, length, flags, next."""
-
-_Buffer = tuple[int, int, int, int]
-"""Address, length, flags, and how many of the ring's descriptors the chain has taken up to it."""
-
-
-class BadChain(VdpadError):
-    """A driver's chain that no device can serve."""
 
 
 class Chain(NamedTuple):
@@ -112,11 +96,13 @@ class DeviceRing:
         self._memory = memory
         self._size = addresses.size
         self._event_idx = event_idx
-        self._indirect = indirect
         self._answered = answered
         with ExitStack() as views:
-            parts = _stretches(views, memory, addresses)
-            self._descriptors, available, self._used_bytes = parts
+            parts = ring_stretches(views, memory, addresses)
+            descriptors, available, self._used_bytes = parts
+            self._table = DescriptorTable(
+                memory, addresses.descriptors, descriptors, indirect=indirect
+            )
             self._available = views.enter_context(available.cast("H"))
             self._used = views.enter_context(self._used_bytes.cast("H"))
             used_index = self._used[1]
@@ -252,7 +238,7 @@ class DeviceRing:
         writable: list[Region] = []
         room = MAX_READABLE
         descriptors = 0
-        for address, length, flags, descriptors in self._walk(head):  # noqa: B007
+        for address, length, flags, descriptors in self._table.walk(head):  # noqa: B007
             if not length:
                 raise BadChain(f"expected at least a byte, got a buffer of 0 bytes at {address:#x}")
             if flags & DESC_F_WRITE:
@@ -273,53 +259,20 @@ class DeviceRing:
             raise BadChain("expected a byte for an ack, got no device-writable byte")
         return Chain(head, b"".join(readable), tuple(writable), descriptors)
 
-    def _walk(self, head: int) -> Iterator[_Buffer]:
-        """The descriptors of a chain's buffers, an indirect table's in place of what names it."""
-        table: memoryview | bytes = self._descriptors
-        count, at, seen, taken = self._size, head, 0, 0
-        while at < count:
-            descriptor = DESCRIPTOR.unpack_from(table, at * DESCRIPTOR.size)
-            address, length, flags, at = descriptor
-            taken += table is self._descriptors
-            if flags & DESC_F_INDIRECT:
-                if table is not self._descriptors:
-                    raise BadChain(
-                        "expected buffers in an indirect table, got an indirect descriptor"
-                    )
-                table = self._indirect_table(descriptor)
-                count, at, seen = len(table) // DESCRIPTOR.size, 0, 0
-                continue
-            yield address, length, flags, taken
-            if not flags & DESC_F_NEXT:
-                return
-            seen += 1
-            if seen == count:
-                raise BadChain(
-                    f"expected an end within {count} descriptors, got a loop: "
-                    "no device-writable byte ends it"
-                )
-        where = "a ring" if table is self._descriptors else "an indirect table"
-        raise BadChain(f"expected one below {count}, got descriptor {at} in {where} of {count}")
 
-    def _indirect_table(self, descriptor: _Descriptor) -> bytes:
-        """A copy. That the descriptor is device-writable or not means nothing (2.7.5.3.2)."""
-        address, length, flags, _ = descriptor
-        if not self._indirect:
-            raise BadChain("expected none without RING_INDIRECT_DESC, got an indirect descriptor")
-        if flags & DESC_F_NEXT:
-            raise BadChain(
-                "expected an indirect descriptor to end its chain, got one with another behind it"
-            )
-        most = DESCRIPTOR.size * max(self._size, _LEAST_MOST_INDIRECT)
-        if length % DESCRIPTOR.size or not 0 < length <= most:
-            raise BadChain(
-                f"expected an indirect table of {DESCRIPTOR.size} to {most} bytes, in steps of "
-                f"{DESCRIPTOR.size}, got {length} bytes"
-            )
-        return self._memory.read(address, length)
+def ring_stretches(
+    views: ExitStack, memory: GuestMemory, addresses: RingAddresses
+) -> list[memoryview]:
+    """A ring's parts in memory: descriptor table, available ring, used ring.
 
+    Args:
+        views: releases them when it is closed.
+        memory: in which they lie.
+        addresses: of the ring.
 
-def _stretches(views: ExitStack, memory: GuestMemory, addresses: RingAddresses) -> list[memoryview]:
+    Raises:
+        BadGeometry: one lies outside the memory, or across two regions of it.
+    """
     found = []
     for name, part in addresses.parts().items():
         try:

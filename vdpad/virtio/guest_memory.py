@@ -111,6 +111,10 @@ class GuestMemory:
         self._stretches = [*self._in_use(), _Stretch(part, stretch)]
         return stretch
 
+    def regions(self) -> list[tuple[Region, memoryview]]:
+        """All regions with their bytes, in the order of addresses; not to be kept."""
+        return [(self._region(at), view) for at, view in enumerate(self._views)]
+
     def check(self, address: int, size: int) -> None:
         """Refuses what is not all memory.
 

@@ -24,6 +24,7 @@ from vdpad.queues.eventfds import EventfdSender, Waiter
 from vdpad.queues.lent_queue import LentDescriptors
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.queues.software.net import NetDevice
+from vdpad.virtio.chains import BadChain
 from vdpad.virtio.commands import ACK_ERR
 from vdpad.virtio.config import (
     MIN_RSS_KEY_SIZE,
@@ -32,7 +33,7 @@ from vdpad.virtio.config import (
     NetConfig,
     TunnelType,
 )
-from vdpad.virtio.device_ring import BadChain, Chain, DeviceRing
+from vdpad.virtio.device_ring import Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.split_ring import RING_HEADER, Region, RingGeometry, align_up, lay_out, ring_bytes
