@@ -1,0 +1,1 @@
+"""Receive queues' used rings, relayed while memory is logged."""

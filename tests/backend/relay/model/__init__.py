@@ -1,0 +1,1 @@
+"""A model of all who touch a receive queue while its used ring is relayed."""
