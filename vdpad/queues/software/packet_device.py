@@ -24,8 +24,8 @@ from vdpad.queues.software.data_queue import DataQueue
 from vdpad.queues.software.net import NetDevice
 from vdpad.queues.software.traffic import BeginTraffic, Traffic
 from vdpad.queues.software.worker import Interrupt, Worker
+from vdpad.virtio.chains import BadChain
 from vdpad.virtio.config import NetConfig, cvq_index, push_config
-from vdpad.virtio.device_ring import BadChain
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
