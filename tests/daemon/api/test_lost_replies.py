@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.daemon.support import Caller, request, serving
+from tests.daemon.support import Caller, is_error, request, serving
 from tests.support.users import ALICE, open_folder, users
 from tests.support.waiting import until
 from vdpad.service.endpoints.unix import UnixEndpoint
@@ -138,6 +138,38 @@ async def test_a_client_that_does_not_read(tmp_path: Path) -> None:
     assert told[0]["reasons"] == ("not-reading 1",)
     assert told[0]["last"] == os.strerror(errno.EAGAIN)
     assert sum(each["replies"] for each in told) == endpoint.replies_dropped
+
+
+async def test_a_client_whose_queue_was_full_is_refused_until_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody waits behind work whose result cannot be sent."""
+    monkeypatch.setattr("vdpad.service.endpoints.deaf._KNOWN", 3600.0)
+    asked = []
+
+    async def answer(data: bytes, peer: Peer) -> bytes:
+        asked.append(data)
+        return b'{"jsonrpc":"2.0","id":1,"result":"here"}'
+
+    endpoint = UnixEndpoint(answer, OVERLOADED)
+    await endpoint.listen(tmp_path / "vdpad.sock", 0o600, None)
+    with Caller(tmp_path / "vdpad.sock") as caller, Caller(tmp_path / "vdpad.sock") as another:
+        while not endpoint.replies_dropped:
+            await caller.send(b"deaf")
+            await another.send(b"reads")
+            await another.receive()
+        for _ in range(20):
+            await caller.send(b"still deaf")
+        await another.send(b"reads")
+        assert (await another.receive())["result"] == "here"
+        while caller.received() is not None:
+            pass
+        await caller.send(b"asks again")
+        assert is_error((await caller.receive())["error"], "overloaded")
+        await caller.send(b"reads")
+        assert (await caller.receive())["result"] == "here"
+        await endpoint.close()
+    assert {*asked} == {b"deaf", b"reads"}
 
 
 @pytest.mark.parametrize(

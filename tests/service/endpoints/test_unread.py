@@ -52,7 +52,7 @@ class Post:
             return True
         if size <= SMALL and self.unread.send_small(user, size, send):
             return True
-        return await self.unread.send(user, size, send)
+        return await self.unread.send(user, client, size, send)
 
     async def fill(self, user: int, client: socket.socket, size: int = MIDDLE) -> int:
         """Sends until no more may go; how many went."""
@@ -111,6 +111,21 @@ async def test_who_does_not_read_lists_leaves_reports_to_others_of_his_user(
 def _name(client: socket.socket) -> bytes:
     name: bytes = client.getsockname()
     return name
+
+
+async def test_others_of_a_user_wait_for_one_moment_of_one_who_does_not_read(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdpad.service.endpoints.deaf._KNOWN", 3600.0)
+    deaf, honest = post.client(), post.client()
+    while post.unread.is_calm(MIDDLE):
+        await post.send(ALICE, deaf, MIDDLE)
+    await post.send(ALICE, deaf, MIDDLE)
+    monkeypatch.setattr("vdpad.service.endpoints.unread._MOMENT", 3600.0)
+    async with asyncio.timeout(60):
+        waiting = [asyncio.ensure_future(post.send(ALICE, deaf, MIDDLE)) for _ in range(16)]
+        await talk(post, ALICE, honest, 1, MIDDLE)
+        assert all(await asyncio.gather(*waiting))
 
 
 async def test_small_ones_end_too(post: Post) -> None:
@@ -177,14 +192,14 @@ async def test_where_nothing_is_unread_any_reply_goes(tmp_path: Path) -> None:
     assert unread.is_calm(LARGE)
     unread = Unread(100_000, lambda: 1)
     assert not unread.is_calm(LARGE)
-    assert not await unread.send(ALICE, LARGE, lambda: None)
+    assert not await unread.send(ALICE, "a client", LARGE, lambda: None)
 
 
 async def test_what_does_not_get_away_is_owed_all_the_same(post: Post) -> None:
     """A path that is looked up for long: the reply may be unread by the time it is sent."""
     await post.fill(ALICE, post.client())
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    send = partial(post.unread.send, BOB, MIDDLE, lambda: never)
+    send = partial(post.unread.send, BOB, "a client", MIDDLE, lambda: never)
     went = 0
     async with asyncio.timeout(30):
         while await send():

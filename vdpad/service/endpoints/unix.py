@@ -4,6 +4,10 @@ A reply goes to a name that the kernel chose at once, to a path by a thread (pat
 nowhere else (wire/reply_address.py says why). Where much is unread it waits for its turn and for
 room among what its user may leave unread (unread.py).
 
+A client whose queue was full a while ago is refused first, which is little work and as small a
+reply as there is. If that gets through it has read, and is answered again; so one that asks and
+asks without reading has no work done for it, behind which others of its user would wait.
+
 Datagrams wait in the kernel in the order in which they came, whoever sent them. So many are read
 at a time, that they may wait here, where users have their turns.
 """
@@ -11,10 +15,12 @@ at a time, that they may wait here, where users have their turns.
 import asyncio
 import contextlib
 import socket
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 
 from vdpad.service.endpoints.binding import bind, check_inherited, inode_of
+from vdpad.service.endpoints.deaf import Deaf
 from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.endpoints.path_replies import PathReplies
 from vdpad.service.endpoints.unread import SMALL, Unread
@@ -51,6 +57,7 @@ class UnixEndpoint(Endpoint):
     ) -> None:
         super().__init__(answer, overloaded, announce, turns)
         self._waiting = Shares(_WAITING_REPLIES)
+        self._full = Deaf()
         self._socket: AncillarySocket | None = None
         self._path: Path | None = None
         self._inode: int | None = None
@@ -81,11 +88,11 @@ class UnixEndpoint(Endpoint):
         return Path(endpoint.getsockname())
 
     async def _begin(self, endpoint: AncillarySocket) -> None:
-        endpoint.lost = self._note_lost
+        endpoint.lost = self._note_unsent
         self._socket = endpoint
         self._name = endpoint.getsockname()
         self._unread = Unread(endpoint.send_buffer, endpoint.unread)
-        self._by_path = PathReplies(endpoint, self._note_lost)
+        self._by_path = PathReplies(endpoint, self._note_unsent)
         await self._serve(endpoint)
 
     # --- what comes ---
@@ -108,6 +115,9 @@ class UnixEndpoint(Endpoint):
             # A daemon's before us on this socket, or whoever has made us talk to ourselves.
             peer.close_fds()
             self._note_lost(Loss.REFLECTED, peer, "it comes from this very socket")
+        elif _client(peer) in self._full:
+            self._full.discard(_client(peer))
+            self._refuse(peer)
         else:
             super()._came(data, peer)
 
@@ -130,6 +140,11 @@ class UnixEndpoint(Endpoint):
                 self._answer_or_refuse(*self._socket.recvfrom(MAX_DATAGRAM))
 
     # --- what goes ---
+
+    def _note_unsent(self, loss: Loss, peer: Peer, words: str) -> None:
+        if loss is Loss.NOT_READING:
+            self._full.add(_client(peer))
+        self._note_lost(loss, peer, words)
 
     async def _send(self, reply: bytes, peer: Peer) -> None:
         if self._unread.is_calm(len(reply)):
@@ -156,7 +171,7 @@ class UnixEndpoint(Endpoint):
         loop = asyncio.get_running_loop()
         ends = loop.time() + _REPLY_WAITS
         send = partial(self._send_now, reply, peer)
-        while not await self._unread.send(peer.user, len(reply), send):
+        while not await self._unread.send(peer.user, _client(peer), len(reply), send):
             if loop.time() > ends:
                 self._note_lost(Loss.NOT_READING, peer, "too much is unread by its user")
                 return
@@ -183,3 +198,8 @@ class UnixEndpoint(Endpoint):
             except NotItsOwn as error:
                 self._note_lost(Loss.NOT_ITS_OWN, peer, str(error))
         return None
+
+
+def _client(peer: Peer) -> Hashable:
+    """What tells it from others, though a name may be chosen again once nobody has it."""
+    return peer.pid, peer.address

@@ -7,7 +7,9 @@ leaves unread. So they are watched:
     calm       up to a quarter of the buffer is unread: replies go as they come, nobody counts
     crowded    more is: one reply goes at a time (turns.py), and it is seen whether the sum goes
                down again in a moment. If it does not, the reply is its user's debt. A small one
-               goes as it comes, and is his debt until the sum says otherwise
+               goes as it comes, and is his debt until the sum says otherwise; and so does one to
+               a client that let such a moment pass a while ago, so that others of his user wait
+               behind one moment, and not behind one for each of its replies
 
 A user's debt stays within his share of the other three quarters (shares.py), so that who does not
 read leaves room for those who do. What is read later shows as a sum that is less than all debts,
@@ -18,9 +20,10 @@ leaves the others their reports.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 
+from vdpad.service.endpoints.deaf import Deaf
 from vdpad.service.users.shares import permits
 from vdpad.service.users.turns import Turns
 
@@ -56,6 +59,7 @@ class Unread:
         self._on_the_way: Counter[int] = Counter()
         """What each user's replies are charged that a thread has not sent yet."""
         self._turns = Turns()
+        self._deaf = Deaf()
 
     def is_calm(self, size: int) -> bool:
         """Whether a reply of so many bytes may go at once, whoever asked.
@@ -76,13 +80,14 @@ class Unread:
         self._owes(user, _charge(size), send())
         return True
 
-    async def send(self, user: int, size: int, send: Send) -> bool:
+    async def send(self, user: int, client: Hashable, size: int, send: Send) -> bool:
         """Sends a reply where there is room for it; whether there was.
 
         On cancellation it may have been sent, and is nobody's debt.
 
         Args:
             user: who will have to read it.
+            client: which of his; whatever tells it from others.
             size: in bytes.
             send: has it sent; what it gives ends when it was, and None says that it was.
         """
@@ -95,7 +100,10 @@ class Unread:
                 return False
             before = self._unread()
             sent = send()
-            await self._seen(before, sent)
+            if client not in self._deaf:
+                await self._seen(before, sent)
+                if self._left(before):
+                    self._deaf.add(client)
             is_present = sent is None or sent.done()
             self._owes(user, self._left(before) if is_present else _charge(size), sent)
             return True
