@@ -4,9 +4,12 @@ The bytes say what ring there is, which commands, and then what the device does 
 waits. The device itself watches that its driver leaves alone what is the device's (stepped.py).
 """
 
+import asyncio
+import os
 from collections.abc import Iterator
+from unittest import mock
 
-from tests.support.clock import run
+from tests.support.clock import JumpingLoop, run
 from tests.support.stepped import SteppedDevice, stepped
 from vdpad.restore.program import encode
 from vdpad.restore.progress import Progress
@@ -28,10 +31,13 @@ class _Device:
         """By command, each ack that was written for it."""
 
     def step(self, _: SteppedDevice) -> None:
-        """Does what the next bytes say; nothing any more where there are none."""
+        """Does what the next bytes say. Where there are none, nothing more comes of waiting."""
         device = self.device
         in_flight = device.take()
-        what, value = next(self._choices, 255), next(self._choices, 0)
+        what, value = next(self._choices, None), next(self._choices, 0)
+        if what is None:
+            _wait_no_longer()
+            return
         match what % 8:
             case 0 | 1 | 2 if in_flight:
                 for chain in in_flight[: 1 + value % len(in_flight)]:
@@ -52,6 +58,17 @@ class _Device:
                 device.put_avail_event(value << 8 | what)
 
 
+def _wait_no_longer() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    loop.jump(_DEADLINE)
+
+
+def _keep_the_processor() -> None:
+    """No device shares it, and whoever else does would be given it each time."""
+
+
+@mock.patch.object(os, "sched_yield", _keep_the_processor)
 def one(data: bytes) -> None:
     """A ring, commands and a device's doings."""
     choices = iter(data)
