@@ -8,23 +8,11 @@ import pytest
 
 from tests.cli.commands import refused, run, said
 from tests.cli.qmp_peer import GREETING, lines, peer
+from tests.support.rx_filter import card
 
 Json = dict[str, Any]
 
-SHOWN: Json = {
-    "name": "net0",
-    "promiscuous": False,
-    "main-mac": "52:54:00:12:34:56",
-    "unicast": "none",
-    "multicast": "normal",
-    "vlan": "normal",
-    "broadcast-allowed": True,
-    "unicast-overflow": False,
-    "multicast-overflow": False,
-    "unicast-table": [],
-    "multicast-table": [],
-    "vlan-table": [7],
-}
+SHOWN = card("net0", unicast="none", vlan="normal", broadcast_allowed=True, vlan_table=[7])
 FEATURES: Json = {
     "guest-features": {
         "transports": [],

@@ -8,28 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.support.rx_filter import card
+
 GREETING = {"QMP": {"version": {"qemu": {"major": 10}}, "capabilities": ["oob"]}}
 
 Json = dict[str, Any]
-
-
-def card(name: str = "nic0", **more: Any) -> Json:
-    """What query-rx-filter tells of a card, as of QEMU 10.0's after a driver's start."""
-    told: Json = {
-        "name": name,
-        "promiscuous": False,
-        "main-mac": "52:54:00:12:34:56",
-        "unicast": "normal",
-        "multicast": "normal",
-        "vlan": "none",
-        "broadcast-allowed": False,
-        "unicast-overflow": False,
-        "multicast-overflow": False,
-        "unicast-table": [],
-        "multicast-table": [],
-        "vlan-table": [],
-    }
-    return told | {key.replace("_", "-"): value for key, value in more.items()}
 
 
 class Qemu:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.backend.following.qemu import card
+from tests.support.rx_filter import card
 from vdpad.backend.following.filter import (
     FOLLOWED,
     WIDE,

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.backend.following.qemu import Qemu, card, listening
+from tests.backend.following.qemu import Qemu, listening
 from tests.backend.test_kept_queue import KEPT
 from tests.backend.vmm import OTHER_MAC, PLAIN, BackEnd, Heard, Vmm, back_end, vmm
 from tests.support.descriptors import no_descriptor_left
+from tests.support.rx_filter import card
 from tests.support.waiting import until
 from tests.vhost_user.front_end import SET_STATUS, u64
 from vdpad.backend.device import Status

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.following.qemu import GREETING, Qemu, card, listening
+from tests.backend.following.qemu import GREETING, Qemu, listening
 from tests.support.descriptors import no_descriptor_left
+from tests.support.rx_filter import card
 from tests.support.waiting import until
 from vdpad.backend.following import monitor
 from vdpad.backend.following.monitor import Monitor, MonitorLost, connected

@@ -4,10 +4,10 @@ It ends with the first that does what no session may, and says its number: `--fi
 --sessions 1` holds that one again, though a device on another thread need not come by the same way.
 """
 
-import argparse
 import asyncio
 
 from tests.backend.fuzz.fuzzer import RingFuzzer
+from tests.support.sessions import chosen_sessions
 
 _TOLD_EVERY = 5000
 
@@ -21,15 +21,5 @@ async def _hold(seed: int, numbers: range) -> None:
         print(f"{len(numbers)} sessions of seed {seed}, {fuzzer.broken} broken")
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.backend.fuzz")
-    parser.add_argument("--sessions", type=int, default=3000, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="number of the first")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other sessions")
-    arguments = parser.parse_args()
-    numbers = range(arguments.first, arguments.first + arguments.sessions)
-    asyncio.run(_hold(arguments.seed, numbers))
-
-
 if __name__ == "__main__":
-    _main()
+    asyncio.run(_hold(*chosen_sessions("tests.backend.fuzz")))

@@ -4,25 +4,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.rx_filter import card
 from vdpad.state.formats.rx_filter import found_in, rx_filters
 from vdpad.state.found import FormatError, Found
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 
 # A device at reset, as QEMU 7.2 shows it.
-SHOWN: dict[str, Any] = {
-    "name": "net0",
-    "promiscuous": True,
-    "main-mac": "52:54:00:12:34:56",
-    "unicast": "normal",
-    "multicast": "normal",
-    "vlan": "none",
-    "broadcast-allowed": False,
-    "unicast-overflow": False,
-    "multicast-overflow": False,
-    "unicast-table": [],
-    "multicast-table": [],
-    "vlan-table": [],
-}
+SHOWN = card("net0", promiscuous=True)
 FILTER = frozenset(
     {
         Feature.CTRL_VQ,
@@ -36,7 +24,7 @@ FILTER = frozenset(
 
 
 def _found(features: FeatureSet = FILTER, **changes: Any) -> Found:
-    answer = {**SHOWN, **{key.replace("_", "-"): value for key, value in changes.items()}}
+    answer = card(**{"name": "net0", "promiscuous": True, **changes})
     (shown,) = rx_filters([answer])
     return found_in(shown, features)
 

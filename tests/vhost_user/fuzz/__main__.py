@@ -4,9 +4,9 @@ It ends with the first that does what no session may, and says its number: `--fi
 --sessions 1` holds that one again.
 """
 
-import argparse
 import asyncio
 
+from tests.support.sessions import chosen_sessions
 from tests.vhost_user.fuzz.fuzzer import Fuzzer
 
 _TOLD_EVERY = 5000
@@ -20,15 +20,5 @@ async def _hold(seed: int, numbers: range) -> None:
             print(f"{number + 1} sessions of seed {seed}", flush=True)
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.vhost_user.fuzz")
-    parser.add_argument("--sessions", type=int, default=3000, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="number of the first")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other sessions")
-    arguments = parser.parse_args()
-    numbers = range(arguments.first, arguments.first + arguments.sessions)
-    asyncio.run(_hold(arguments.seed, numbers))
-
-
 if __name__ == "__main__":
-    _main()
+    asyncio.run(_hold(*chosen_sessions("tests.vhost_user.fuzz")))
