@@ -26,7 +26,8 @@ from tabulate import tabulate
 from tests.qemu.versions import TRIXIE
 from tests.vm.host import Caller, migration, start, vhost_vdpa
 from tests.vm.machine import ROOT, Machine, machine, why_unavailable
-from vdpad.restore.plan import Capabilities, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Plan, plan
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import Command, MacAddrSet
 from vdpad.virtio.features import FEATURES

@@ -1,7 +1,7 @@
 """Results that more than one API gives."""
 
 from vdpad.api.results import CheckResult
-from vdpad.restore.plan import Capabilities
+from vdpad.restore.capabilities import Capabilities
 from vdpad.state.model import NetState
 from vdpad.virtio.features import Feature
 from vdpad.virtio.split_ring import Region, RingGeometry

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
 from vdpad.backend.marking import Logged
-from vdpad.restore.plan import Capabilities
+from vdpad.restore.capabilities import Capabilities
 from vdpad.restore.report import Report
 from vdpad.restore.terms import DeviceTerms
 from vdpad.state.found import Found

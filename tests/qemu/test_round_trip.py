@@ -14,7 +14,8 @@ from dataclasses import replace
 import pytest
 
 from vdpad.client import Client
-from vdpad.restore.plan import Capabilities, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Plan, plan
 from vdpad.state.formats.qemu import read_stream
 from vdpad.state.found import Found
 from vdpad.state.model import NetState

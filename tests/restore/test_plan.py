@@ -16,7 +16,8 @@ from tests.support.states import (
     net_state,
     net_states,
 )
-from vdpad.restore.plan import Capabilities, Incompatible, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem
 from vdpad.virtio.commands import (

@@ -15,7 +15,8 @@ from tests.support.devices import config, running, send
 from tests.support.states import KEY_HEX, bare_state
 from tests.support.stepped import Step, SteppedDevice, stepped
 from vdpad.queues.software.misbehaviour import Fault
-from vdpad.restore.plan import Capabilities, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Plan, plan
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.commands import (

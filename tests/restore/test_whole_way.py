@@ -11,7 +11,8 @@ from tests.support.devices import running, send
 from tests.support.states import MAX_KEY, MAX_PAIRS, feature_supersets, net_state, net_states
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig
 from vdpad.queues.software.misbehaviour import Misbehaviour, Order
-from vdpad.restore.plan import Capabilities, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Plan, plan
 from vdpad.restore.program import largest_command
 from vdpad.restore.replay import Outcome
 from vdpad.state.model import NetState

@@ -12,7 +12,8 @@ from tests.support.commands import COMMANDS
 from tests.support.states import MACS, feature_supersets, net_states
 from vdpad.queues.software.device import ALL_FEATURES
 from vdpad.queues.software.net import NetDevice
-from vdpad.restore.plan import Capabilities, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Plan, plan
 from vdpad.state.model import NetState
 from vdpad.state.recorder import Recorder
 from vdpad.virtio.commands import (

@@ -10,7 +10,8 @@ from pydantic import (
     WrapSerializer,
 )
 
-from vdpad.restore.plan import Capabilities, Incompatible, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Incompatible, Plan, plan
 from vdpad.restore.program import encode
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState

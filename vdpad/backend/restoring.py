@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence, Set
 
 from vdpad.backend.faults import NotRestored
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.restore.plan import Capabilities, Incompatible, plan
-from vdpad.restore.program import encode, largest_command
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Incompatible, plan
+from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, replay
 from vdpad.restore.report import Report, joined, report
 from vdpad.state.model import NetState
@@ -59,7 +60,7 @@ async def restore(
         VdpadError: as of `enable`.
     """
     began = time.perf_counter_ns()
-    planned = plan(state, Capabilities.of(features, config, largest_command(geometry)))
+    planned = plan(state, Capabilities.of(features, config, geometry))
     if isinstance(planned, Incompatible):
         raise cannot_take(planned.problems)
     first = [each for each in planned.commands if not isinstance(each, CoalVqSet)]

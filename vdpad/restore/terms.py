@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from vdpad.restore.plan import Capabilities
-from vdpad.restore.program import largest_command
+from vdpad.restore.capabilities import Capabilities
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
@@ -42,5 +41,5 @@ class DeviceTerms:
             config: the device's config space.
             geometry: of its CVQ's ring.
         """
-        capabilities = Capabilities.of(features, config, largest_command(geometry))
+        capabilities = Capabilities.of(features, config, geometry)
         return cls(geometry, capabilities, Feature.RING_EVENT_IDX in features)

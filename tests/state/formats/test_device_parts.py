@@ -11,7 +11,8 @@ from hypothesis import given
 
 from tests.state.formats.part_wires import DRV_FEATURES, FEATURES, NO_FEATURES, SAMPLE, cvq_part
 from tests.support.states import bare_state, net_state, net_states
-from vdpad.restore.plan import Capabilities, Plan, plan
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.plan import Plan, plan
 from vdpad.state.formats.device_parts import decode, encode
 from vdpad.state.found import FormatError, Found, Missing
 from vdpad.state.model import HashReport, MacTable, NetState, Rss, RxModes

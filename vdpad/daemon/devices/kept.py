@@ -15,8 +15,7 @@ from typing import Protocol
 
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused
-from vdpad.restore.plan import Capabilities
-from vdpad.restore.program import largest_command
+from vdpad.restore.capabilities import Capabilities
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
@@ -142,9 +141,7 @@ class KeptDevice:
     @property
     def capabilities(self) -> Capabilities:
         """By the config space that was read after negotiation."""
-        return Capabilities.of(
-            self.device.features, self.device.config, largest_command(self.geometry)
-        )
+        return Capabilities.of(self.device.features, self.device.config, self.geometry)
 
     def identity(self, fds: list[int]) -> object:
         """The device itself; it needs no descriptors."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from vdpad.daemon.targets.target_params import LentParams, RingParams
 from vdpad.queues.control_queue import ControlQueue, Lent
 from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
-from vdpad.restore.plan import Capabilities
-from vdpad.restore.program import check_room, largest_command
+from vdpad.restore.capabilities import Capabilities
+from vdpad.restore.program import check_room
 from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.split_ring import BadGeometry, Region, RingGeometry
@@ -40,9 +40,7 @@ class LentTarget:
         geometry = _geometry(params)
         # Of tunnels a lender says nothing, so that only the device refuses some.
         config = NetConfig(**dict(params.config), supported_tunnel_types=frozenset(TunnelType))
-        return cls(
-            params, geometry, Capabilities.of(params.features, config, largest_command(geometry))
-        )
+        return cls(params, geometry, Capabilities.of(params.features, config, geometry))
 
     @property
     def name(self) -> str:

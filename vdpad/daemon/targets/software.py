@@ -8,8 +8,7 @@ from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.lent_queue import Indices, LentQueue
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Misbehaviour
-from vdpad.restore.plan import Capabilities
-from vdpad.restore.program import largest_command
+from vdpad.restore.capabilities import Capabilities
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import FileNotWritten
 from vdpad.service.textfile import write_whole
@@ -28,9 +27,7 @@ class SoftwareTarget:
         self.geometry = self._device.geometry
         config = self._device.config
         self.event_idx = Feature.RING_EVENT_IDX in config.features
-        self.capabilities = Capabilities.of(
-            config.features, config.net, largest_command(self.geometry)
-        )
+        self.capabilities = Capabilities.of(config.features, config.net, self.geometry)
 
     def start(self) -> None:
         """Begins to serve, in the running loop."""

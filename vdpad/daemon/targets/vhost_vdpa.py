@@ -14,7 +14,8 @@ from vdpad.host.vdpa import VdpaConfig
 from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.errors import NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import control_geometry
-from vdpad.restore.plan import DoesNotFit, missing_features
+from vdpad.restore.fitting import missing_features
+from vdpad.restore.plan import DoesNotFit
 from vdpad.restore.terms import DeviceTerms, Terms
 from vdpad.virtio.config import HashType, NetConfig, TunnelType
 from vdpad.virtio.features import FeatureSet
