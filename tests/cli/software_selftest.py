@@ -15,7 +15,8 @@ from typing import Any
 
 from vdpad.cli import selftest, vdpactl
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.lent_queue import BadLend, Indices, LentQueue
+from vdpad.queues.lent_memory import BadLend
+from vdpad.queues.lent_queue import Indices, LentQueue
 from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused

@@ -18,7 +18,8 @@ from tests.availability import skip_or_fail
 from tests.support.descriptors import no_descriptor_left, open_descriptors
 from tests.support.fuse import silent_file
 from vdpad.errors import VdpadError
-from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
+from vdpad.queues.lent_memory import BadLend
+from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.virtio.split_ring import Region, lay_out
 from vdpad.wire.descriptors import CLOSER
 

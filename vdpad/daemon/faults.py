@@ -13,7 +13,7 @@ from vdpad.host.vdpa import (
     NotLoaded,
     VdpaError,
 )
-from vdpad.queues.lent_queue import BadLend
+from vdpad.queues.lent_memory import BadLend
 from vdpad.queues.vhost_vdpa.errors import (
     MemoryLimit,
     NodeBusy,

@@ -48,7 +48,7 @@ from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.daemon.targets.target_params import KINDS, DescriptorPlaces
-from vdpad.queues.lent_queue import BadLend
+from vdpad.queues.lent_memory import BadLend
 from vdpad.restore.report import MAX_LINES, Report
 from vdpad.service.answering import Answering, SenderNotAllowed, refuse_unknown_uid
 from vdpad.service.events.announcing import Announce, log_event

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from vdpad.daemon.targets.target_params import LentParams, RingParams
 from vdpad.queues.control_queue import ControlQueue, Lent
-from vdpad.queues.lent_queue import BadLend, Indices, LentDescriptors, LentQueue, memory_identity
+from vdpad.queues.lent_memory import BadLend
+from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue, memory_identity
 from vdpad.restore.capabilities import Capabilities
 from vdpad.restore.program import check_room
 from vdpad.virtio.config import NetConfig, TunnelType
