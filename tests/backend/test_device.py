@@ -1,37 +1,18 @@
-"""A back end's device, started and stopped by the tests' front end, on the software device."""
-
-import asyncio
-import threading
+"""What a back end's device serves the tests' front end, on the software device."""
 
 import pytest
 
 from tests.backend.vmm import (
-    ERR,
     OK,
     OTHER_MAC,
     PLAIN,
-    USER,
     BackEnd,
-    Heard,
     back_end,
-    breaks_with_a_command,
     settings,
-    until_failed,
     vmm,
-    waits_for_ever,
 )
-from tests.support.guest import Guest, shared_region
-from tests.support.waiting import until
-from tests.vhost_user.front_end import (
-    ADD_MEM_REG,
-    REM_MEM_REG,
-    RESET_DEVICE,
-    single,
-)
-from vdpad.backend.device import Status
-from vdpad.backend.events import DeviceFailed, GuestRestored
+from vdpad.backend.device_lifecycle import Status
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.vhost_vdpa.errors import Unsupported
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.features import Feature, FeatureSet
@@ -52,36 +33,6 @@ async def test_packets_go_round_and_commands_are_captured(on: BackEnd) -> None:
         assert captured["mac"] == "52:54:00:aa:bb:cc"
     assert on.refusals == []
     assert on.device.status.value == "stopped"
-
-
-async def test_a_pause_loses_nothing_that_the_guest_has_set(on: BackEnd, heard: Heard) -> None:
-    async with vmm(on) as machine:
-        await machine.start()
-        for vid in (5, 6):
-            assert await machine.command(VlanAdd(vid).encode()) == OK
-        assert await machine.loop(b"packet") == b"packet"
-        assert await machine.pause() == [1, 1, 0, 0, 0, 0, 0, 0, 2]
-        # As the device refuses an id that it has.
-        assert await machine.command(VlanAdd(5).encode()) == ERR
-        assert await machine.command(VlanAdd(8).encode()) == OK
-        assert await machine.loop(b"again") == b"again"
-        assert settings(on)["vlans"] == [5, 6, 8]
-    (restored,) = heard.events
-    assert isinstance(restored, GuestRestored)
-    assert on.device.report is not None
-    assert restored.commands == on.device.report.applied == 2
-
-
-async def test_a_reset_begins_with_nothing(on: BackEnd, heard: Heard) -> None:
-    async with vmm(on) as machine:
-        await machine.start()
-        assert await machine.command(VlanAdd(5).encode()) == OK
-        await machine.stop()
-    async with vmm(on) as machine:
-        await machine.start()
-        assert "vlans" not in settings(on)
-        assert await machine.command(VlanAdd(5).encode()) == OK
-    assert heard.events == []
 
 
 async def test_the_config_space_has_the_address_that_the_guest_has_set(on: BackEnd) -> None:
@@ -167,173 +118,3 @@ async def test_a_guest_without_mq_has_its_control_queue_at_2(on: BackEnd) -> Non
         assert await machine.command(VlanAdd(9).encode()) == OK
         assert await machine.loop(b"packet") == b"packet"
         assert settings(on)["vlans"] == [9]
-
-
-async def test_a_bad_chain_fails_the_device_and_a_new_start_mends_it(
-    on: BackEnd, heard: Heard
-) -> None:
-    async with vmm(on) as machine:
-        await machine.start()
-        machine.control.send([b"\x01"], [1])
-        await until_failed(on)
-        assert on.device.needs_reset
-        assert heard.config_changes == 1
-        (event,) = heard.events
-        assert isinstance(event, DeviceFailed)
-        assert "expected a class and a command" in event.reason
-        assert await machine.loop(b"packet") == b"packet"
-        await machine.stop()
-        assert not on.device.needs_reset
-        assert on.device.status is Status.FAILED
-    async with vmm(on) as machine:
-        await machine.start()
-        assert on.device.status is Status.RUNNING
-        assert await machine.command(VlanAdd(9).encode()) == OK
-
-
-async def test_a_device_that_needs_a_reset_fails_and_its_guest_is_told(
-    on: BackEnd, heard: Heard
-) -> None:
-    async with vmm(on) as machine:
-        await machine.start()
-        machine.guest.queues[1].send([b"no header"], [])
-        await until_failed(on)
-        assert on.device.needs_reset
-        assert heard.config_changes == 1
-        (event,) = heard.events
-        assert isinstance(event, DeviceFailed)
-        await machine.stop()
-        assert not on.device.needs_reset
-
-
-# --- stopping ---
-
-
-class Unsuspendable(LoopDevice):
-    """A device that cannot be suspended."""
-
-    def suspend(self) -> None:
-        raise Unsupported("SUSPEND: not here")
-
-
-async def test_without_suspend_the_used_rings_say_where_it_stands() -> None:
-    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
-        await machine.start()
-        for _ in range(3):
-            await machine.loop(b"packet")
-        await machine.loop(b"packet", pair=1)
-        assert await machine.pause() == [3, 3, 1, 1, 0, 0, 0, 0, 0]
-        assert await machine.loop(b"again") == b"again"
-
-
-class Slow(LoopDevice):
-    """A device that carries out a command when it is let."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def _serve(self) -> bool:
-        self.gate.wait()
-        return super()._serve()
-
-
-async def test_a_stop_waits_for_the_command_that_the_device_has() -> None:
-    device = Slow()
-    async with back_end(device) as on, vmm(on) as machine:
-        await machine.start()
-        device.gate.clear()
-        machine.control.send([VlanAdd(5).encode()], [1])
-        stopping = asyncio.create_task(machine.stop())
-        await until(lambda: on.device.status is Status.STOPPED)
-        assert machine.control.driver.returned == 0
-        device.gate.set()
-        assert (await stopping)[-1] == 1
-        assert machine.control.returned == 1
-        assert settings(on)["vlans"] == [5]
-
-
-@pytest.mark.parametrize("is_stopping", [False, True], ids=["runs", "stops"])
-async def test_a_device_that_breaks_with_a_command_holds_nobody(
-    monkeypatch: pytest.MonkeyPatch, is_stopping: bool
-) -> None:
-    device = Slow()
-    waits_for_ever(monkeypatch)
-    breaks_with_a_command(monkeypatch)
-    async with back_end(device) as on, vmm(on) as machine:
-        await machine.start()
-        device.gate.clear()
-        machine.control.send([VlanAdd(5).encode()], [1])
-        stopping = asyncio.create_task(machine.stop()) if is_stopping else None
-        if is_stopping:
-            await until(lambda: on.device.status is Status.STOPPED)
-        device.gate.set()
-        if stopping is None:
-            await until_failed(on)
-            stopping = asyncio.create_task(machine.stop())
-        assert (await stopping)[-1] == 0
-        assert machine.control.returned == 0
-        assert settings(on).get("vlans") is None
-
-
-async def test_a_front_end_that_goes_leaves_a_device_that_was_reset(on: BackEnd) -> None:
-    async with vmm(on) as machine:
-        await machine.start()
-        assert await machine.command(VlanAdd(5).encode()) == OK
-    assert on.device.status is Status.STOPPED
-    assert settings(on)["vlans"] == [5]
-
-
-async def test_one_that_comes_back_finds_all_as_it_was(on: BackEnd) -> None:
-    guest = Guest(9)
-    try:
-        async with vmm(on, guest=guest) as machine:
-            await machine.start()
-            assert await machine.command(VlanAdd(5).encode()) == OK
-            assert await machine.loop(b"packet") == b"packet"
-        async with vmm(on, guest=guest) as machine:
-            await machine.start([1, 1, 0, 0, 0, 0, 0, 0, 1])
-            assert await machine.command(VlanAdd(5).encode()) == ERR
-            assert await machine.loop(b"packet") == b"packet"
-    finally:
-        guest.close()
-
-
-async def test_one_that_comes_back_and_says_0_goes_on_where_the_rings_stand(on: BackEnd) -> None:
-    guest = Guest(9)
-    try:
-        async with vmm(on, guest=guest) as machine:
-            await machine.start()
-            assert await machine.command(VlanAdd(5).encode()) == OK
-            assert await machine.loop(b"packet") == b"packet"
-        async with vmm(on, guest=guest) as machine:
-            await machine.start()
-            assert await machine.loop(b"again") == b"again"
-            assert settings(on)["vlans"] == [5]
-            assert await machine.command(VlanAdd(5).encode()) == ERR
-    finally:
-        guest.close()
-
-
-async def test_reset_device_forgets_everything(on: BackEnd, heard: Heard) -> None:
-    async with vmm(on) as machine:
-        await machine.start()
-        assert await machine.command(VlanAdd(5).encode()) == OK
-        await machine.front_end.done(RESET_DEVICE)
-        assert on.device.settings.found() is None
-    assert heard.settings_changes == 3
-
-
-async def test_memory_comes_and_goes_while_it_runs(on: BackEnd) -> None:
-    more = shared_region(0x9000_0000)
-    try:
-        async with vmm(on) as machine:
-            await machine.start()
-            shared = single(more.start, more.size, USER + more.start, 0)
-            await machine.front_end.done(ADD_MEM_REG, shared, [more.fd])
-            assert await machine.loop(b"packet") == b"packet"
-            await machine.front_end.done(REM_MEM_REG, shared)
-            assert await machine.loop(b"packet") == b"packet"
-    finally:
-        more.close()

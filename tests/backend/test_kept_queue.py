@@ -9,7 +9,7 @@ from tests.vhost_user.front_end import (
     state,
     u64,
 )
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import ACK_ERR
 from vdpad.virtio.features import Feature

@@ -14,7 +14,8 @@ from tests.vhost_user import front_end as page
 from tests.vhost_user.fuzz.bench import Bench
 from tests.vhost_user.fuzz.mutations import mutated
 from tests.vhost_user.fuzz.script import HangUp, Message, Script, Shrink, Step, record
-from vdpad.backend.device import BackEndDevice, Status
+from vdpad.backend.device import BackEndDevice
+from vdpad.backend.device_lifecycle import Status
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
 

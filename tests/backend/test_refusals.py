@@ -15,7 +15,7 @@ from tests.vhost_user.front_end import (
     state,
     u64,
 )
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.faults import SharedAddressSpace
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.loop_device import LoopDevice

@@ -13,7 +13,7 @@ from tests.backend.vmm import BackEnd, back_end, called, vmm
 from tests.support.guest import Guest, GuestQueue
 from tests.support.split_driver import INDIRECT, NEXT, WRITE, Way
 from tests.support.waiting import until
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.shadow import Shadow
 from vdpad.errors import VdpadError

@@ -16,7 +16,8 @@ from tests.support.waiting import GUARD, until
 from tests.vhost_user import front_end as protocol
 from tests.vhost_user.front_end import FrontEnd, state, u64
 from vdpad.backend import running
-from vdpad.backend.device import BackEndDevice, Status
+from vdpad.backend.device import BackEndDevice
+from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.listeners import Listeners
 from vdpad.errors import VdpadError

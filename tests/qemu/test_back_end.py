@@ -14,7 +14,7 @@ from tests.backend.vmm import BUFFER, HEADER, BackEnd, settings
 from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Memory, Way
 from tests.support.waiting import until
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.moving.moving import MovedState
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG

@@ -24,7 +24,7 @@ from tests.backend.vmm import BUFFER, HEADER, BackEnd, Heard
 from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Memory, Way
 from tests.support.waiting import until
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import LoggingBegan, LoggingEnded, StateLoaded, StateSaved
 from vdpad.backend.faults import BackEndError
 from vdpad.queues.shadowed_device import ShadowedDevice

@@ -1,8 +1,8 @@
 """A device that runs: from its DRIVER_OK to its stop.
 
-What comes in which order, and why, device.py says. Here is what there is meanwhile: the device's
-own CVQ, with one user at a time, the replay first and then the shadow, or what stands for it where
-the VMM keeps the guest's (kept_queue.py); and which data queues the device works on.
+What comes in which order, and why, device_lifecycle.py says. Here is what there is meanwhile: the
+device's own CVQ, with one user at a time, the replay first and then the shadow, or what stands for
+it where the VMM keeps the guest's (kept_queue.py); and which data queues the device works on.
 """
 
 from collections.abc import Callable, Set

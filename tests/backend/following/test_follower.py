@@ -17,7 +17,7 @@ from tests.support.descriptors import no_descriptor_left
 from tests.support.rx_filter import card
 from tests.support.waiting import until
 from tests.vhost_user.front_end import SET_STATUS, u64
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.process_events import FilterFollowed, FilterUnknown

@@ -26,7 +26,7 @@ from tests.backend.vmm import OK, PLAIN, BackEnd, Vmm, back_end, vmm
 from tests.support.guest import Guest
 from tests.support.waiting import GUARD
 from tests.vhost_user.fuzz.bench import nothing_left
-from vdpad.backend.device import Status
+from vdpad.backend.device_lifecycle import Status
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
 from vdpad.virtio.commands import VlanAdd

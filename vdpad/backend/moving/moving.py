@@ -9,9 +9,10 @@ not leave, since it would lack them.
 
 What comes in is hostile until the document is read whole (state/formats/device_state.py), fits what
 the device offers, and has been tried on it (rehearsal.py). Only then it takes the place of what was
-known of a guest; where it goes back is device.py's, at the next start that goes on. Who was given a
-state that is not taken has lost the guest that it belongs to, so such a start is refused then
-(GuestSettings.lose): with what a guest before had set it must not go on, nor with nothing.
+known of a guest; where it goes back is device_lifecycle.py's, at the next start that goes on. Who
+was given a state that is not taken has lost the guest that it belongs to, so such a start is
+refused then (GuestSettings.lose): with what a guest before had set it must not go on, nor with
+nothing.
 
 A rehearsal has the device to itself: `turn` is held by it and by each start.
 """
@@ -48,7 +49,7 @@ class MovedState:
     missing: tuple[Missing, ...]
     """What the state does not tell."""
     bases: Mapping[int, int]
-    """Where its queues stood, by index: for people, see device.py."""
+    """Where its queues stood, by index: for people, see device_lifecycle.py."""
 
 
 class Moving:

@@ -1,0 +1,250 @@
+"""A device from its start to its stop, and what stays in between.
+
+How it works. The device is *stopped* or *running*. While it runs it may *fail*: then its guest is
+told that it needs a reset and its commands are served no more, but packets go on. Only this file
+changes which it is.
+
+Start. Each comes before the next for a reason:
+
+1. Features, and with them whether the CVQ has an address space of its own. A device that lets its
+   guest reach our ring is refused, unless the operator has allowed it.
+2. The data rings, as the VMM has them. A device takes none later.
+3. DRIVER_OK, with the CVQ enabled alone: no packet goes by settings that are not the guest's yet.
+4. The replay of what the guest had set, where it goes on; what devices take of enabled queues only
+   goes with 5 (restoring.py). One that starts anew has set nothing, and is given the address that
+   the device had at first.
+5. The data queues, and a kick each: what was made available before is not looked at otherwise.
+6. The guest's own CVQ. Its commands speak of queues that work.
+
+Stop. The shadow comes first, as it finishes a command. Then the device is suspended, and says where
+its queues stand; where it cannot, the guest's used rings say it after the reset, which is true of
+devices that work in order. What the guest has set stays, for a start that goes on.
+
+A guest that moves (moving/): what it has set goes out and comes in while the device is stopped.
+Whether a start goes on then, and where its rings begin, is the front end's to say, and the guest's
+own rings': both know of a reset that has come since, and a state that came for the guest does not.
+
+Steps of the device are taken on threads (steps.py); all else is the event loop's.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import partial
+
+from vdpad.backend.driving import bring_up
+from vdpad.backend.events import AnnouncementAsked, DeviceFailed, GuestRestored
+from vdpad.backend.faults import BackEndError
+from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.listeners import Listeners
+from vdpad.backend.marking import Marking
+from vdpad.backend.moving.announcement import Announcement
+from vdpad.backend.owned_device import OwnedDevice
+from vdpad.backend.running import Running
+from vdpad.backend.watch import ConfigWatch
+from vdpad.errors import VdpadError
+from vdpad.restore.report import Report
+from vdpad.vhost_user.device import Start
+from vdpad.virtio.commands import ACK_OK
+from vdpad.virtio.device_status import DeviceStatus
+
+
+class Status(StrEnum):
+    """How the device is."""
+
+    STOPPED = "stopped"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+class DeviceLifecycle:
+    """One device's, over all its starts."""
+
+    def __init__(
+        self,
+        owned: OwnedDevice,
+        settings: GuestSettings,
+        marking: Marking,
+        announcement: Announcement,
+        name: str,
+        listeners: Listeners,
+    ) -> None:
+        """It is stopped.
+
+        Args:
+            owned: the device.
+            settings: what is known of the guest.
+            marking: of what is written to its memory.
+            announcement: of a guest that has moved.
+            name: of the back end.
+            listeners: who is told.
+        """
+        self.report: Report | None = None
+        """Of the last start that went on, or of a state that was tried since."""
+        self.failure = ""
+        """Why it failed, until the next start."""
+        self._owned = owned
+        self._settings = settings
+        self._marking = marking
+        self._announcement = announcement
+        self._name = name
+        self._listeners = listeners
+        self._running: Running | None = None
+        self._last: Running | None = None
+        """The same, and also while it stops and afterwards."""
+        self._watch = ConfigWatch(self._device_changed)
+
+    async def close(self) -> None:
+        """Listens to the device no more, which is closed."""
+        await self._watch.close()
+
+    # --- how it is ---
+
+    @property
+    def running(self) -> Running | None:
+        """What there is from a start to its stop; it may have failed since."""
+        return self._running
+
+    @property
+    def up(self) -> Running:
+        """The same, of a device that runs.
+
+        Raises:
+            BackEndError: it is stopped.
+        """
+        if self._running is None:
+            raise BackEndError("expected a device that runs, it is stopped")
+        return self._running
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has started and not stopped; it may have failed since."""
+        return self._running is not None
+
+    @property
+    def status(self) -> Status:
+        """How it is; one that has failed stays so until the next start."""
+        if self.failure:
+            return Status.FAILED
+        return Status.STOPPED if self._running is None else Status.RUNNING
+
+    # --- from start to stop ---
+
+    async def start(self, start: Start) -> None:
+        """Begins to serve the rings. Where it is cancelled, the device was reset.
+
+        Raises:
+            VdpadError: it does not; the device was reset.
+        """
+        self._begin_settings(start)
+        self._listeners.began(start)
+        self.failure = ""
+        self.report = None
+        owned = self._owned
+        try:
+            step = partial(bring_up, owned.device, owned.offer, start, self._watch.call)
+            features = await owned.steps.take(step)
+            running = Running(owned.device, owned.steps, start, features, self._marking.wrote)
+            self._running = self._last = running
+            await self._serve(running)
+            self._listeners.started(start)
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def stop(self) -> Mapping[int, int]:
+        """Stops it. What the guest has set stays.
+
+        Returns:
+            where each ring stands.
+        """
+        bases: Mapping[int, int] = {}
+        try:
+            bases = await self._stop()
+        finally:
+            self._settings.bases = bases or self._settings.bases
+            self._listeners.stopped()
+        return bases
+
+    def reset(self) -> None:
+        """Forgets all that a guest has set, and a failure."""
+        self._settings.forget()
+        self.failure = ""
+        self._listeners.settings_changed()
+
+    def reported(self, report: Report) -> None:
+        """A state was tried on the device."""
+        self.report = report
+        self._listeners.settings_changed()
+
+    def _begin_settings(self, start: Start) -> None:
+        if start.is_fresh:
+            self._settings.begin(start.features)
+            self._listeners.settings_changed()
+        else:
+            self._settings.go_on(start.features)
+        self._settings.bases = {each.index: each.base for each in start.vrings}
+
+    async def _serve(self, running: Running) -> None:
+        await self._restore(running)
+        has_queue = running.has_control_queue
+        asked = self._announcement.begin(running.start.features, has_control_queue=has_queue)
+        await running.serve(self._announcement, self._acknowledged, self._paired, self._fail)
+        if asked:
+            self._listeners.config_changed()
+            self._listeners.announce(AnnouncementAsked(self._name))
+
+    async def _restore(self, running: Running) -> None:
+        goes_on = running.has_control_queue and not running.start.is_fresh
+        state = self._settings.to_restore() if goes_on else None
+        net = self._owned.offer.net
+        if state is None:
+            await running.put_address_back(net.mac, self._name)
+            return
+        self.report = report = await running.restore(state, self._name, net)
+        if report.commands:
+            done = GuestRestored(self._name, report.commands, report.commit_us)
+            self._listeners.announce(done)
+
+    async def _stop(self) -> Mapping[int, int]:
+        running, self._running = self._running, None
+        try:
+            if running is not None:
+                return await running.stop()
+            await self._owned.steps.take(self._owned.device.reset)
+            return {}
+        finally:
+            await self._marking.stopped()
+
+    # --- what the device and the shadow tell ---
+
+    async def _device_changed(self) -> None:
+        try:
+            status = await self._owned.steps.take(self._owned.device.status)
+        except VdpadError as error:
+            self._fail(error)
+            return
+        if DeviceStatus.NEEDS_RESET in status:
+            broken = BackEndError("the device itself says that it needs a reset")
+            if self._last is not None:
+                self._last.give_up(str(broken))
+            self._fail(broken)
+        else:
+            self._listeners.config_changed()
+
+    def _acknowledged(self, command: bytes, answer: bytes) -> None:
+        if self._announcement.was_answered():
+            return
+        self._settings.acknowledged(command, answer)
+        if answer[0] == ACK_OK:
+            self._listeners.acknowledged(command)
+        self._listeners.settings_changed()
+
+    def _paired(self, pairs: int) -> None:
+        self._settings.queue_pairs = pairs
+
+    def _fail(self, error: VdpadError) -> None:
+        if self._running is None or self.failure:
+            return
+        self.failure = str(error)
+        self._listeners.announce(DeviceFailed(self._name, self.failure))
+        self._listeners.config_changed()

@@ -1,0 +1,67 @@
+"""The device that a back end owns, with what it offers, and the one way to have it do something."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+from vdpad.backend.driving import look
+from vdpad.backend.offer import Offer
+from vdpad.backend.steps import Steps
+from vdpad.queues.shadowed_device import ShadowedDevice
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedDevice:
+    """One, from its opening to its closing."""
+
+    device: ShadowedDevice
+    """Which is used by steps."""
+    offer: Offer
+    """What it is to a guest."""
+    steps: Steps
+    """Its own."""
+
+    @classmethod
+    async def open(
+        cls,
+        device: ShadowedDevice,
+        *,
+        shared_address_space: bool = False,
+        follows_filter: bool = False,
+    ) -> Self:
+        """Looks at a device that was just opened, and resets it.
+
+        Args:
+            device: closed by `close`, and where this raises.
+            shared_address_space: the guest may reach the CVQ's ring.
+            follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
+
+        Raises:
+            VdpadError: it is no device for a guest.
+        """
+        steps = Steps()
+        try:
+            step = partial(
+                look,
+                device,
+                shared_address_space=shared_address_space,
+                follows_filter=follows_filter,
+            )
+            offer = await steps.take(step)
+        except BaseException:
+            await steps.take(device.close)
+            raise
+        return cls(device, offer, steps)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.device.name
+
+    async def config(self) -> bytes:
+        """Its config space, as it has it now."""
+        return await self.steps.take(self.device.config)
+
+    async def close(self) -> None:
+        """Gives it back. It is stopped."""
+        await self.steps.take(self.device.close)
