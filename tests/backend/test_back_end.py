@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import cast
 
 from tests.support.waiting import GUARD
-from vdpad.backend.back_end import BackEnd, BackEndOptions
+from vdpad.backend.back_end import BackEnd
 from vdpad.backend.faults import BackEndError
+from vdpad.backend.options import BackEndOptions
 from vdpad.service.events.announcing import Announcer
 from vdpad.vhost_user.front_ends import FrontEnds
 

@@ -13,22 +13,17 @@ the guest had set stays in the state directory.
 """
 
 import asyncio
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Any
 
-from vdpad.backend.control.api import ControlApi
-from vdpad.backend.control.sockets import ControlSockets
 from vdpad.backend.device import BackEndDevice
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.front_end_socket import listens
 from vdpad.backend.kept.kept_state import KeptState
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.moving.moving import MovedState
+from vdpad.backend.options import BackEndOptions
 from vdpad.backend.overview import Overview
 from vdpad.backend.process_events import (
     DeviceStarted,
@@ -39,127 +34,16 @@ from vdpad.backend.process_events import (
     SettingsDropped,
 )
 from vdpad.errors import VdpadError
-from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
-from vdpad.service import log
 from vdpad.service.events.announcing import Announcer
-from vdpad.service.textfile import Textfile
-from vdpad.service.threads import on_a_thread
 from vdpad.state.found import Found
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.vhost_user.session import Session
 
-# Of the control sockets: for this user and root, or for whoever may ask, as each request is held
-# against the uids.
-_OWN_MODE, _OTHERS_MODE = 0o600, 0o666
-
-# In seconds, as the daemon's by default.
-_TEXTFILE_INTERVAL = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class BackEndOptions:
-    """What the command line says of a back end."""
-
-    name: str
-    state_directory: Path
-    control: Mapping[str, Path]
-    """Where the control sockets are bound, by name."""
-    allowed: frozenset[int] = frozenset()
-    """The uids that may ask there beside our own and root's."""
-    shared_address_space: bool = False
-    stay: bool = False
-    """For the next front end."""
-    monitor: Path | None = None
-    """The socket of a QMP monitor, by which the filter is followed."""
-    card: str | None = None
-    """Which card of QEMU's; None for the only one."""
-    textfile: Path | None = None
-    """Where metrics are written; None for none."""
-    rehearses: bool = True
-    """Whether a state that comes in by a VMM's stream is tried on the device."""
-    inherited: Mapping[str, int] = field(default_factory=dict)
-    """Sockets that a service manager has bound, by name."""
-
-
-@asynccontextmanager
-async def opened(
-    options: BackEndOptions, opener: Callable[[], ShadowedDevice], announce: Announcer
-) -> AsyncIterator["BackEnd"]:
-    """A back end whose control sockets listen; at the end of the context all is let go of.
-
-    Args:
-        options: all of them.
-        opener: opens its device, on a thread.
-        announce: told of what an operator wants to know.
-
-    Raises:
-        VdpadError: the device, or a socket, cannot be had.
-    """
-    async with AsyncExitStack() as closing:
-        closing.callback(announce.flush)
-        back_end = BackEnd(options, announce)
-        closing.callback(back_end.kept.close)
-        device = await BackEndDevice.open(
-            await on_a_thread(opener, "open device"),
-            options.name,
-            back_end.listeners(),
-            shared_address_space=options.shared_address_space,
-            follows_filter=options.monitor is not None,
-            rehearses=options.rehearses,
-        )
-        closing.push_async_callback(device.close)
-        back_end.attend(device)
-        if back_end.follower is not None:
-            await closing.enter_async_context(_running(back_end.follower))
-        api = ControlApi(
-            options.name,
-            device,
-            back_end.overview,
-            back_end.load,
-            {0, os.geteuid(), *options.allowed},
-            announce,
-        )
-        sockets = ControlSockets(api, announce)
-        closing.push_async_callback(sockets.close)
-        mode = _OTHERS_MODE if options.allowed else _OWN_MODE
-        await sockets.listen(options.control, options.inherited, mode)
-        if options.textfile is not None:
-            textfile = _textfile(back_end, api, sockets, options.textfile)
-            closing.push_async_callback(textfile.stop)
-            textfile.start()
-        yield back_end
-
-
-def _textfile(
-    back_end: "BackEnd", api: ControlApi, sockets: ControlSockets, path: Path
-) -> Textfile:
-    # Here, since it takes 55 ms that nobody else should wait for.
-    from vdpad.backend.metrics import BackEndMetrics, BackEndSources
-
-    announce, follower = back_end.announce, back_end.follower
-    sources = BackEndSources(
-        phase=lambda: back_end.overview.phase,
-        commands=lambda: back_end.device.settings.counts,
-        follows=None if follower is None else lambda: follower.follows,
-        requests=lambda: api.answered,
-        datagrams_refused=lambda: sockets.datagrams_refused,
-        replies_dropped=lambda: sockets.replies_dropped,
-        journal_dropped=log.dropped,
-        listener_failures=lambda: announce.failures,
-    )
-    counted = BackEndMetrics(back_end.name, sources)
-    announce.listeners.append(counted.heard)
-    return Textfile(path, _TEXTFILE_INTERVAL, counted.render, _at_once, announce)
-
-
-async def _at_once() -> None:
-    """What is urgent, a guest's command, is never more than a millisecond of waiting."""
-
 
 class BackEnd:
-    """One; see `opened`."""
+    """One; `opened` of assembly.py makes it."""
 
     device: BackEndDevice
     front_ends: FrontEnds
@@ -309,17 +193,6 @@ class BackEnd:
         if not self.device.settings.are_known:
             self.kept.forget()
         self.overview.changed()
-
-
-@asynccontextmanager
-async def _running(follower: Follower) -> AsyncIterator[None]:
-    """A follower that follows, for the time of the context."""
-    task = asyncio.create_task(follower.run(), name="follower")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def _is_cancelled() -> bool:

@@ -1,6 +1,6 @@
 """Metrics of a back end for Prometheus: what its device and its front ends came to.
 
-back_end.py imports it where metrics are asked for (service/metrics.py says why). Each series has
+assembly.py imports it where metrics are asked for (service/metrics.py says why). Each series has
 the back end's name as its label `device`: several of a host write each a file of its own, and
 node_exporter refuses a series that is in two.
 """

@@ -8,7 +8,9 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 
-from vdpad.backend.back_end import BackEnd, BackEndOptions, opened
+from vdpad.backend.assembly import opened
+from vdpad.backend.back_end import BackEnd
+from vdpad.backend.options import BackEndOptions
 from vdpad.backend.process_events import BackEndEnded
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.service.events.announcing import Announcer, EventLog

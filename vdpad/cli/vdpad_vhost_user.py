@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import vdpad
-from vdpad.backend.back_end import BackEndOptions
 from vdpad.backend.control.sockets import CONTROL, VARLINK
 from vdpad.backend.front_end_socket import SOCKET, bound, handed_over, inherited_socket
 from vdpad.backend.opening import LOOP, TAP, is_software, open_software, open_vhost_vdpa
+from vdpad.backend.options import BackEndOptions
 from vdpad.backend.process import run
 from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, descriptor, file_name, path, textfile, uid
