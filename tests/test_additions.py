@@ -12,7 +12,8 @@ from tests.support.pages import quoted, table
 from tests.support.states import SAMPLE
 from tests.test_man import methods as commands_of
 from vdpad.api.params import NoParams, Params
-from vdpad.cli import show_state, states, vdpactl
+from vdpad.cli import show_state, states
+from vdpad.cli.commands import command_line
 from vdpad.daemon.api import params
 from vdpad.daemon.api.api import Api
 from vdpad.daemon.settings import Method, Settings
@@ -70,7 +71,7 @@ def test_a_client_has_every_method(method: str) -> None:
 
 
 def test_vdpactl_has_every_method() -> None:
-    parser: argparse.ArgumentParser = vdpactl._parser()
+    parser: argparse.ArgumentParser = command_line()
     assert set(METHODS) <= set(commands_of(parser))
 
 

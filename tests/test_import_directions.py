@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 BY_NAME = {
     str(each)
     for each in IMPORTS
-    if (each.importer, each.imported) == ("vdpad.cli.vdpactl", "vdpad.cli.selftest")
+    if (each.importer, each.imported) == ("vdpad.cli.commands", "vdpad.cli.selftest")
 }
 
 # --- the package ---

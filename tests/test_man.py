@@ -18,7 +18,7 @@ from docutils.core import publish_string
 from pydantic import BaseModel
 
 from tests.availability import skip_or_fail
-from vdpad.cli import exit_codes, vdpactl, vdpad, vdpad_vhost_user
+from vdpad.cli import commands, exit_codes, vdpad, vhost_user_options
 from vdpad.daemon.settings import Method, Settings
 
 MAN = Path(__file__).parents[1] / "docs" / "man"
@@ -124,12 +124,12 @@ def methods(parser: argparse.ArgumentParser) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("option", sorted(set(options(vdpactl._parser())) - {"--help"}))
+@pytest.mark.parametrize("option", sorted(set(options(commands.command_line())) - {"--help"}))
 def test_vdpactl_s_options_are_told(option: str) -> None:
     assert option in PAGES["vdpactl.1.rst"]
 
 
-@pytest.mark.parametrize("method", methods(vdpactl._parser()))
+@pytest.mark.parametrize("method", methods(commands.command_line()))
 def test_vdpactl_s_methods_are_told(method: str) -> None:
     assert f"\n{method}" in PAGES["vdpactl.1.rst"]
 
@@ -153,7 +153,9 @@ def test_vdpad_s_options_are_told(option: str) -> None:
     assert option in PAGES["vdpad.8.rst"]
 
 
-@pytest.mark.parametrize("option", sorted(set(options(vdpad_vhost_user._parser())) - {"--help"}))
+@pytest.mark.parametrize(
+    "option", sorted(set(options(vhost_user_options.command_line())) - {"--help"})
+)
 def test_a_back_end_s_options_are_told(option: str) -> None:
     assert option in PAGES["vdpad-vhost-user.8.rst"]
 

@@ -30,7 +30,7 @@ from tests.daemon.support import (
 )
 from tests.support.daemon import ROOT, daemon
 from tests.test_man import methods
-from vdpad.cli import vdpactl
+from vdpad.cli.commands import command_line
 from vdpad.cli.exit_codes import MEANINGS
 
 DEVICES = [
@@ -292,13 +292,13 @@ METHODS = {
 
 
 def test_every_method_is_tried_here() -> None:
-    assert set(METHODS) == set(methods(vdpactl._parser()))
+    assert set(METHODS) == set(methods(command_line()))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_stand_before_the_method_as_well_as_behind_it(method: str) -> None:
     def parsed(*arguments: str) -> dict[str, Any]:
-        found = vars(vdpactl._parser().parse_args(arguments))
+        found = vars(command_line().parse_args(arguments))
         return {name: value for name, value in found.items() if not callable(value)}
 
     rest = [method, *METHODS[method]]

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.daemon import ROOT, VDPAD
 from tests.test_man import PAGES
-from vdpad.cli import vdpactl
 from vdpad.cli import vdpad as command
+from vdpad.cli.commands import command_line
 from vdpad.wire.addresses import DEFAULT_SOCKET
 
 
@@ -62,7 +62,7 @@ def test_its_help_and_its_page_tell_the_same() -> None:
 def test_the_examples_of_its_help_can_be_typed() -> None:
     parsers: dict[str, argparse.ArgumentParser] = {
         "vdpad": command._parser(),
-        "vdpactl": vdpactl._parser(),
+        "vdpactl": command_line(),
     }
     lines = [line.strip() for line in sections()["examples"].splitlines() if line[:4] == "    "]
     tried = [shlex.split(line) for line in lines]
@@ -75,7 +75,7 @@ def test_the_examples_of_its_help_can_be_typed() -> None:
 @pytest.mark.parametrize("columns", [50, 80, 200])
 def test_its_help_keeps_to_the_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    for parser in (command._parser(), vdpactl._parser()):
+    for parser in (command._parser(), command_line()):
         lines = parser.format_help().splitlines()
         commands = [line for line in lines if line.startswith("    ") and "--" in line]
         assert max(len(line) for line in lines if line not in commands) <= columns

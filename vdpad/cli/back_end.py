@@ -7,6 +7,7 @@ longer than a datagram takes, and where that is missing by datagrams in …/NAME
 import argparse
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,26 @@ from vdpad.wire.addresses import (
     DAEMON_INTERFACE,
 )
 
-_SHOWN: Mapping[str, Callable[[Any], str]] = {
-    "info": show_back_end.info,
-    "status": show_back_end.status,
-    "capture": show_back_end.capture,
-    "check": show.check,
-    "load": show.report,
-}
 
-# What tells a back end's result from a daemon's, which has methods of the same names.
-_OWN_FIELDS = {"info": "provides_control_queue", "status": "phase"}
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """One of a back end's, as a command of vdpactl's has its name."""
+
+    show: Callable[[Any], str]
+    """Its result, for people."""
+    params: Callable[[argparse.Namespace], dict[str, Any]] = lambda _: {}
+    """From the command line."""
+    own_field: str | None = None
+    """What a daemon's result of the same name does not have."""
+
+
+_METHODS: Mapping[str, _Method] = {
+    "info": _Method(show_back_end.info, own_field="provides_control_queue"),
+    "status": _Method(show_back_end.status, own_field="phase"),
+    "capture": _Method(show_back_end.capture),
+    "check": _Method(show.check, state_params),
+    "load": _Method(show.report, moved_params),
+}
 
 # How long one that does not answer keeps a list of all waiting, in seconds.
 _PATIENCE = 2.0
@@ -45,13 +56,14 @@ def ask_instead(arguments: argparse.Namespace) -> None:
     Raises:
         Usage: its method is none of a back end's, or it names a daemon too.
     """
-    if arguments.method not in _SHOWN:
-        there = ", ".join(_SHOWN)
+    method = _METHODS.get(arguments.method)
+    if method is None:
+        there = ", ".join(_METHODS)
         raise Usage(f"--backend: expected one of {there}, got {arguments.method}")
     if arguments.socket is not None or arguments.host is not None:
         raise Usage("expected either --backend or a daemon's --socket or --host, got both")
     arguments.run = _ask
-    arguments.show = _SHOWN[arguments.method]
+    arguments.show = method.show
 
 
 def _ask(arguments: argparse.Namespace) -> Any:
@@ -61,7 +73,8 @@ def _ask(arguments: argparse.Namespace) -> Any:
         Usage, InvalidState: a state that cannot be used, or a daemon has answered.
         Refused, Unreachable, CannotSend: as the client raises them.
     """
-    params = _params(arguments)
+    method = _METHODS[arguments.method]
+    params = method.params(arguments)
 
     async def call() -> Any:
         async with _client(socket_of(arguments.backend), arguments.timeout) as client:
@@ -76,19 +89,9 @@ def _ask(arguments: argparse.Namespace) -> Any:
         waiting("waiting for the reply", arguments.timeout),
     ):
         result = asyncio.run(call())
-    own = _OWN_FIELDS.get(arguments.method)
-    if own is not None and own not in result:
+    if method.own_field is not None and method.own_field not in result:
         raise Usage(advice)
     return result
-
-
-def _params(arguments: argparse.Namespace) -> dict[str, Any]:
-    match arguments.method:
-        case "check":
-            return state_params(arguments)
-        case "load":
-            return moved_params(arguments)
-    return {}
 
 
 def socket_of(named: str) -> Path:
