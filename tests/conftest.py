@@ -1,9 +1,10 @@
-"""What holds for all tests: their tiers, who runs which, and that in CI nothing is skipped."""
+"""What holds for all tests: their tiers, who runs which, and that none fails for being slow."""
 
 import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist import is_xdist_worker
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -12,12 +13,19 @@ from tests.rooms import BOOTED_ONCE, MACHINES, room_of
 
 
 def pytest_configure() -> None:
-    """Gives children the signals that they have in a terminal.
+    """Gives children the signals that they have in a terminal, and generated examples their time.
 
     What is ignored here they ignore too, and a shell lets its background jobs ignore SIGINT.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile(
+        "vdpad",
+        parent=settings.default,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("vdpad")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,11 +1,8 @@
-"""Time passes only while everybody waits, and generated examples may take theirs."""
+"""Time passes only while everybody waits."""
 
 from collections.abc import Callable, Mapping
 
-from tests.support import generation
 from tests.support.clock import JumpingLoop
-
-generation.load()
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], JumpingLoop]]:

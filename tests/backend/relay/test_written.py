@@ -169,7 +169,7 @@ _descriptors = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     table=st.lists(_descriptors, min_size=8, max_size=8),
     elements=st.lists(
