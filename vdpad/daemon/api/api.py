@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 import vdpad
+from vdpad.api.devices import DeviceResult, all_devices
 from vdpad.api.params import NoParams
 from vdpad.api.results import CheckResult
-from vdpad.daemon.api.devices import all_devices
 from vdpad.daemon.api.listing import begun_with, listed
 from vdpad.daemon.api.methods import plain, plain_summary
 from vdpad.daemon.api.params import (
@@ -31,7 +31,6 @@ from vdpad.daemon.api.params import (
 )
 from vdpad.daemon.api.refused import refused_event, subject_of
 from vdpad.daemon.api.results import (
-    DeviceResult,
     InfoResult,
     LimitsResult,
     OperationResult,

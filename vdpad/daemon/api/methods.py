@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from vdpad.api.describing import ApiMethod
+from vdpad.api.devices import DeviceResult
 from vdpad.api.params import NoParams
 from vdpad.api.results import CheckResult, ReportResult
 from vdpad.daemon.api import results
@@ -29,7 +30,7 @@ METHODS: Mapping[str, ApiMethod] = {
     "devices": ApiMethod(
         "The vDPA devices of the daemon's host.",
         NoParams,
-        tuple[results.DeviceResult, ...],
+        tuple[DeviceResult, ...],
     ),
     "check": ApiMethod(
         "Whether a target takes a state, and what would be sent. Never touches a device.",

@@ -36,26 +36,6 @@ class InfoResult(Result):
     targets: tuple[str, ...]
 
 
-class NetConfigResult(Result):
-    """What netlink tells of virtio_net_config; each only where the device has its feature."""
-
-    mac: Annotated[str | None, Field(exclude_if=is_none)] = None
-    status: Annotated[Count | None, Field(exclude_if=is_none)] = None
-    max_virtqueue_pairs: Annotated[Count | None, Field(exclude_if=is_none)] = None
-    mtu: Annotated[Count | None, Field(exclude_if=is_none)] = None
-
-
-class DeviceResult(Result):
-    """A vDPA device of the daemon's host."""
-
-    name: str
-    mgmtdev: str
-    driver: str | None
-    node: str | None
-    features: tuple[str, ...]
-    config: NetConfigResult | None
-
-
 class _OfOperation(Result):
     migration: str
     state: State

@@ -12,10 +12,11 @@ from importlib.resources import files
 from typing import Any
 
 import vdpad
+from vdpad.api.devices import DeviceResult
 from vdpad.api.results import Count, Result
 from vdpad.daemon.api.api import WATCH, Api
 from vdpad.daemon.api.methods import METHODS
-from vdpad.daemon.api.results import DeviceResult, OperationResult, SummaryResult
+from vdpad.daemon.api.results import OperationResult, SummaryResult
 from vdpad.service.request import Request
 from vdpad.service.varlink.about import About
 from vdpad.service.varlink.interface import Interface
