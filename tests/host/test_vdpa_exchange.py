@@ -46,6 +46,24 @@ def test_a_string_is_sent_with_its_nul() -> None:
     assert bytes(request.data[20:]) == b"\x09\x00\x04\x00vdpa\0\0\0\0"
 
 
+def test_a_new_device_s_settings_are_sent_as_the_kernel_reads_them() -> None:
+    settings: dict[str, int | str] = {
+        "DEV_NAME": "a",
+        "DEV_FEATURES": 1 << 63 | 5,
+        "DEV_NET_CFG_MACADDR": "52:54:00:00:00:07",
+        "DEV_NET_CFG_MAX_VQP": 4,
+        "DEV_NET_CFG_MTU": 9000,
+    }
+    request = push_request(VdpaCommand.DEV_NEW, settings)
+    request.encode()
+    expected = (
+        *(kernel.text(4, "a"), kernel.u64(20, 1 << 63 | 5)),
+        *(kernel.attribute(10, bytes.fromhex("525400000007")), kernel.u16(12, 4)),
+        kernel.u16(13, 9000),
+    )
+    assert bytes(request.data[16:]) == bytes([3, 1, 0, 0]) + b"".join(expected)
+
+
 # --- replies ---
 
 
@@ -215,6 +233,15 @@ def test_a_device_and_then_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     one, three = _converse(monkeypatch, lines, answers)
     assert ["DEV_NAME", "sim0"] in one["replies"][0]
     assert three == {"replies": [[["DEV_NAME", "b"]]] * 3}
+
+
+def test_what_is_done_is_only_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(command: int, sequence: int) -> list[bytes]:
+        assert command == VdpaCommand.DEV_DEL
+        return [kernel.error(0, sequence)]
+
+    lines = [["DEV_DEL", {"DEV_NAME": "sim0"}]]
+    assert _converse(monkeypatch, lines, answers) == [{"replies": []}]
 
 
 def test_a_refusal_comes_with_the_kernel_s_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""vDPA devices as the kernel tells of them, and what can go wrong in asking it.
+"""vDPA devices as the kernel tells of them and takes them, and what can go wrong in asking it.
 
-Plain data: how the kernel is asked is in `vdpa_netlink` and in `sysfs`.
+Plain data: how the kernel is asked is in `vdpa_netlink`, `vdpa_making` and `sysfs`.
 Source: Linux include/uapi/linux/vdpa.h and drivers/vdpa/vdpa.c.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
@@ -51,6 +52,27 @@ class NoSuchVdpaDevice(VdpaError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"expected the name of a vDPA device, got {name[:_SHOWN]!r}; `vdpa dev show` lists them"
+        )
+
+
+class NoSuchManagementDevice(VdpaError):
+    """No management device has this name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        """Takes the name that was given, and the handles of those that there are."""
+        super().__init__(
+            f"expected a management device, got {name[:_SHOWN]!r}; this host has "
+            f"{', '.join(known) or 'none: load the driver that makes them'}"
+        )
+
+
+class NameInUse(VdpaError):
+    """A vDPA device of this name is there already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"expected a name that no vDPA device has, got {name[:_SHOWN]!r}; "
+            "`vdpa dev show` lists them"
         )
 
 
@@ -137,6 +159,17 @@ class VdpaConfig:
     """None without MQ and without RSS."""
     mtu: int | None
     """None without MTU."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedDevice:
+    """A network device as it is to be made; what is None is left to its driver."""
+
+    features: FeatureSet
+    """All that it offers."""
+    mac: bytes | None
+    max_virtqueue_pairs: int | None
+    mtu: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ class Asker:
     async def ask(self, command: str, **attributes: int | str) -> list[Reply]:
         """The kernel's replies to one command; without attributes it asks for all there are.
 
+        Cancelled after it was sent, the kernel may have done it, or do it yet.
+
         Raises:
             VdpaError: one of its kinds: the kernel refuses, does not answer, or makes no sense.
         """
@@ -125,7 +127,8 @@ class Asker:
                 "be removing a vDPA device that is open, and all who ask wait until it is closed"
             ) from None
         if "replies" not in answer:
-            raise _error(answer, attributes.get("DEV_NAME"))
+            # What the kernel lacks for a new device is not that device.
+            raise _error(answer, None if command == "DEV_NEW" else attributes.get("DEV_NAME"))
         replies: list[Reply] = answer["replies"]
         return replies
 

@@ -22,7 +22,7 @@ import sys
 from enum import IntEnum
 from typing import Any, TextIO
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, genlmsg
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import AsyncGenericNetlinkSocket
 
@@ -35,9 +35,11 @@ Attributes = list[tuple[str, int | str]]
 
 
 class VdpaCommand(IntEnum):
-    """enum vdpa_command: those that only ask."""
+    """enum vdpa_command: those that vdpad sends."""
 
     MGMTDEV_GET = 2
+    DEV_NEW = 3
+    DEV_DEL = 4
     DEV_GET = 5
     DEV_CONFIG_GET = 6
     DEV_VSTATS_GET = 7
@@ -112,7 +114,8 @@ class VdpaSocket(AsyncGenericNetlinkSocket):  # type: ignore[misc]
         replies = await self.nlm_request(
             push_request(command, attributes), msg_type=self.prid, msg_flags=NLM_F_REQUEST | how
         )
-        return [pull_reply(each) async for each in replies]
+        # Where there is no reply, pyroute2 gives the acknowledgement for one.
+        return [pull_reply(each) async for each in replies if each["header"]["type"] != NLMSG_ERROR]
 
 
 def push_request(command: VdpaCommand, attributes: dict[str, int | str]) -> VdpaMessage:
