@@ -111,6 +111,8 @@ def _make(held: Json, attributes: Json) -> None:
         raise _Refused(errno.ENODEV, "vdpa: Fail to find the specified management device")
     if {*_CONFIG} & {*attributes} - {*maker["takes"]}:
         raise _Refused(errno.EOPNOTSUPP, "vdpa: Some provided attributes are not supported: 0x400")
+    if "refuses" in maker:
+        raise _Refused(errno.ENOSPC, maker["refuses"])
     if attributes["DEV_FEATURES"] & ~maker["features"]:
         raise _Refused(errno.EINVAL, "Invalid argument")
     if attributes["DEV_NAME"] in held["devices"]:

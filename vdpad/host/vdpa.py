@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdpad.errors import VdpadError
+from vdpad.virtio.config import HashType, NetConfig, TunnelType
 from vdpad.virtio.features import FeatureSet
 
 NETWORK = 1
@@ -191,6 +192,21 @@ class VendorStatistics:
     max_virtqueue_pairs: int | None
     """None where neither MQ nor RSS was negotiated."""
     statistics: tuple[VendorStatistic, ...]
+
+
+def config_space(max_virtqueue_pairs: int | None) -> NetConfig:
+    """A device's config space by netlink alone; of what netlink does not tell the most there is.
+
+    Args:
+        max_virtqueue_pairs: as VdpaConfig has it.
+    """
+    return NetConfig(
+        max_virtqueue_pairs=max_virtqueue_pairs or 1,
+        rss_max_key_size=0xFF,
+        rss_max_indirection_table_length=0xFFFF,
+        supported_hash_types=frozenset(HashType),
+        supported_tunnel_types=frozenset(TunnelType),
+    )
 
 
 def check_name(name: str) -> None:

@@ -16,7 +16,9 @@ config_attr_mask in the drivers.
 
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 from vdpad.host.vdpa import (
     ManagementDevice,
@@ -34,16 +36,13 @@ Attributes = dict[str, int | str]
 _NOT_TAKEN = errno.errorcode[errno.EOPNOTSUPP]
 _IN_USE = errno.errorcode[errno.EEXIST]
 
-_SETTINGS = {
-    "DEV_NET_CFG_MACADDR": "mac",
-    "DEV_NET_CFG_MAX_VQP": "max_virtqueue_pairs",
-    "DEV_NET_CFG_MTU": "mtu",
-}
+# The fields of a WantedDevice that a management device may not take.
+_SETTINGS = ("mac", "max_virtqueue_pairs", "mtu")
 
 
 async def make(
     name: str, on: ManagementDevice, wanted: WantedDevice, seconds: float = 30.0
-) -> frozenset[str]:
+) -> WantedDevice:
     """Makes a network device.
 
     Args:
@@ -53,7 +52,7 @@ async def make(
         seconds: how long the kernel may take.
 
     Returns:
-        the fields of `wanted` that the management device does not take, and so were left out.
+        what was asked for: None is also what the management device does not take.
 
     Raises:
         NoSuchVdpaDevice: no device can be called so.
@@ -65,10 +64,9 @@ async def make(
     where: Attributes = {"DEV_NAME": name, "MGMTDEV_DEV_NAME": on.name}
     if on.bus is not None:
         where["MGMTDEV_BUS_NAME"] = on.bus
-    where["DEV_FEATURES"] = mask_of(wanted.features)
     async with asking(seconds) as asker:
         try:
-            return await _make(asker, where, _settings(wanted))
+            return await _make(asker, where, wanted)
         except NetlinkRefused as error:
             if error.code == _IN_USE:
                 raise NameInUse(name) from error
@@ -91,34 +89,36 @@ async def remove(name: str, seconds: float = 30.0) -> None:
         await asker.ask("DEV_DEL", DEV_NAME=name)
 
 
-def _settings(wanted: WantedDevice) -> Attributes:
-    settings: Attributes = {}
-    if wanted.mac is not None:
-        settings["DEV_NET_CFG_MACADDR"] = format_mac(wanted.mac)
-    if wanted.max_virtqueue_pairs is not None:
-        settings["DEV_NET_CFG_MAX_VQP"] = wanted.max_virtqueue_pairs
-    if wanted.mtu is not None:
-        settings["DEV_NET_CFG_MTU"] = wanted.mtu
-    return settings
-
-
-async def _make(asker: Asker, where: Attributes, settings: Attributes) -> frozenset[str]:
-    refusal: NetlinkRefused | None = None
-    for left_out in _fewest_first(settings):
-        taken = {name: value for name, value in settings.items() if name not in left_out}
+async def _make(asker: Asker, where: Attributes, wanted: WantedDevice) -> WantedDevice:
+    refusals: list[NetlinkRefused] = []
+    for asked in _fullest_first(wanted):
         try:
-            await asker.ask("DEV_NEW", **where, **taken)
+            await asker.ask("DEV_NEW", **where, **_attributes(asked))
         except NetlinkRefused as error:
             if error.code != _NOT_TAKEN:
                 raise
-            # What the driver says of the whole is worth more than of what was left of it.
-            refusal = refusal or error
+            refusals.append(error)
         else:
-            return frozenset(_SETTINGS[each] for each in left_out)
-    assert refusal is not None
-    raise refusal
+            return asked
+    # What was said of the whole is worth more than what was said of the rest of it.
+    raise NetlinkRefused(refusals[0].code, refusals[0].words)
 
 
-def _fewest_first(settings: Attributes) -> Iterator[tuple[str, ...]]:
-    for count in range(len(settings) + 1):
-        yield from combinations(settings, count)
+def _fullest_first(wanted: WantedDevice) -> Iterator[WantedDevice]:
+    """What is wanted, and then without what may be left out of it, as little as can be."""
+    there = [each for each in _SETTINGS if getattr(wanted, each) is not None]
+    for count in range(len(there) + 1):
+        for left_out in combinations(there, count):
+            without: dict[str, Any] = dict.fromkeys(left_out)
+            yield replace(wanted, **without)
+
+
+def _attributes(asked: WantedDevice) -> Attributes:
+    attributes: Attributes = {"DEV_FEATURES": mask_of(asked.features)}
+    if asked.mac is not None:
+        attributes["DEV_NET_CFG_MACADDR"] = format_mac(asked.mac)
+    if asked.max_virtqueue_pairs is not None:
+        attributes["DEV_NET_CFG_MAX_VQP"] = asked.max_virtqueue_pairs
+    if asked.mtu is not None:
+        attributes["DEV_NET_CFG_MTU"] = asked.mtu
+    return attributes

@@ -10,26 +10,16 @@ from vdpad.daemon.devices.kept import KeptDevice
 from vdpad.daemon.targets.host import DeviceNode, find, one_device
 from vdpad.daemon.targets.interface import Destination
 from vdpad.daemon.targets.target_params import VhostVdpaParams
-from vdpad.host.vdpa import VdpaConfig
+from vdpad.host.vdpa import config_space
 from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.errors import NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import control_geometry
 from vdpad.restore.fitting import missing_features
 from vdpad.restore.plan import DoesNotFit
 from vdpad.restore.terms import DeviceTerms, Terms
-from vdpad.virtio.config import HashType, NetConfig, TunnelType
+from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
-
-# What netlink does not tell: the most that there is, so that only a prepare, which reads the
-# device's config space, refuses by it.
-_NOT_TOLD = NetConfig(
-    rss_max_key_size=0xFF,
-    rss_max_indirection_table_length=0xFFFF,
-    supported_hash_types=frozenset(HashType),
-    supported_tunnel_types=frozenset(TunnelType),
-)
-
 
 # Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is what
 # QEMU's has. It decides no more than how many doorbells a check foretells.
@@ -51,7 +41,8 @@ class VhostVdpaTarget:
         found = find(self.params.device, self.params.path)
         device, config, offered = await one_device(found.name)
         geometry = control_geometry(min(device.max_vq_size, _USUAL_RING))
-        return _terms(offered, guest, _net_config(config), geometry)
+        # Only a prepare, which reads the device's config space, refuses by what netlink leaves out.
+        return _terms(offered, guest, config_space(config.max_virtqueue_pairs), geometry)
 
     async def bring_up(self, guest: FeatureSet, migration: str) -> Destination:
         """Opens the device and keeps it."""
@@ -76,13 +67,3 @@ def _terms(
     offered: FeatureSet, guest: FeatureSet, config: NetConfig, geometry: RingGeometry
 ) -> Terms:
     return DeviceTerms.of(to_negotiate(offered, guest), config, geometry)
-
-
-def _net_config(config: VdpaConfig) -> NetConfig:
-    return NetConfig(
-        max_virtqueue_pairs=config.max_virtqueue_pairs or 1,
-        rss_max_key_size=_NOT_TOLD.rss_max_key_size,
-        rss_max_indirection_table_length=_NOT_TOLD.rss_max_indirection_table_length,
-        supported_hash_types=_NOT_TOLD.supported_hash_types,
-        supported_tunnel_types=_NOT_TOLD.supported_tunnel_types,
-    )

@@ -1,0 +1,1 @@
+"""Tests of devices provisioned to be like their source."""
