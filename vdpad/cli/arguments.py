@@ -86,6 +86,7 @@ def refuse_stdin_twice(arguments: argparse.Namespace) -> None:
     """
     given = vars(arguments)
     names = [*given.get("files", ()), *map(given.get, ("first", "second", "file", "state"))]
+    names += given.get("like", ())
     if given.get("target") == f"@{_STDIN}":
         names.append(_STDIN)
     if names.count(_STDIN) > 1:

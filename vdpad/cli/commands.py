@@ -30,6 +30,7 @@ from vdpad.cli.options import (
     with_device,
     with_device_choice,
     with_migration,
+    with_original,
     with_source,
     with_state,
 )
@@ -91,7 +92,45 @@ def _info(methods: _Subparsers) -> None:
 
 
 def _devices(methods: _Subparsers) -> None:
-    _add(methods, "devices", show.devices, "the vDPA devices of the daemon's host")
+    devices = _add(methods, "devices", show.devices, "the vDPA devices of the daemon's host")
+    devices.add_argument(
+        "--management",
+        action="store_true",
+        help="what such devices can be made on, on this host; needs no daemon",
+    )
+    devices.set_defaults(run=_devices_or_management)
+
+
+def _devices_or_management(arguments: argparse.Namespace) -> Any:
+    if not arguments.management:
+        return ask(arguments)
+    _later("vdpad.cli.provisioning", "show_management")(arguments)
+    return arguments.run(arguments)
+
+
+def _provision(methods: _Subparsers) -> None:
+    text = "make a vDPA device on this host that is like a guest's on its source; needs no daemon"
+    provision = _add(methods, "provision", _later("vdpad.cli.show_devices", "provisioned"), text)
+    with_original(provision)
+    provision.add_argument(
+        "--mgmtdev", required=True, metavar="NAME", help="what to make it on: devices --management"
+    )
+    provision.add_argument(
+        "--name", help="of the new device; default: the source's, else the first free of vdpa0, …"
+    )
+    provision.add_argument(
+        "--dry-run", action="store_true", help="print the `vdpa dev add` line instead"
+    )
+    provision.set_defaults(run=_later("vdpad.cli.provisioning", "provision"))
+
+
+def _deprovision(methods: _Subparsers) -> None:
+    text = "remove a vDPA device of this host that no process has open; needs no daemon"
+    deprovision = _add(
+        methods, "deprovision", _later("vdpad.cli.show_devices", "deprovisioned"), text
+    )
+    deprovision.add_argument("device", help="its vdpa name")
+    deprovision.set_defaults(run=_later("vdpad.cli.provisioning", "deprovision"))
 
 
 def _backends(methods: _Subparsers) -> None:
@@ -248,6 +287,8 @@ def _diff(methods: _Subparsers) -> None:
 _COMMANDS = (
     _info,
     _devices,
+    _provision,
+    _deprovision,
     _backends,
     _check,
     _load,

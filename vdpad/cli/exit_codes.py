@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from vdpad.cli.failures import CannotTest, InvalidState, QmpError, Usage
+from vdpad.cli.failures import CannotProvision, CannotTest, InvalidState, QmpError, Usage
 from vdpad.cli.transport import BadTransport
 from vdpad.client import Refused, Unreachable
 from vdpad.errors import VdpadError
@@ -27,13 +27,14 @@ MEANINGS: Mapping[int, str] = {
     "not-allowed, overloaded, ...); diff found a difference; selftest could not have the device; "
     "it was done, and its result could not be written",
     USAGE: "usage, or a file, state or target that makes no sense or is too large to be sent",
-    INCOMPATIBLE: "the device cannot take the state",
+    INCOMPATIBLE: "the device cannot take the state; provision cannot make such a device",
     REJECTED: "the device refused commands",
     TIMEOUT: "it did not answer in time",
     BROKEN: "it broke the rules of the ring",
     UNREACHABLE: "no daemon, or no QEMU, could be asked; what became of a request, status tells",
     FAULTY: "selftest found the device faulty",
-    NO_DEVICE: "selftest found no such device, or none with a control virtqueue",
+    NO_DEVICE: "selftest found no such device, or none with a control virtqueue; there is no such "
+    "device to deprovision, or none of this name to provision on",
 }
 """For vdpactl(1) and --help."""
 
@@ -56,6 +57,8 @@ def exit_code_of(error: VdpadError) -> int:
     match error:
         case CannotTest():
             return _OF_SELFTESTS.get(error.kind, FAILED)
+        case CannotProvision() if error.kind == "no-such-device":
+            return NO_DEVICE
         case Refused():
             return _OF_REFUSALS.get(error.kind, FAILED)
         case Unreachable() | QmpError():

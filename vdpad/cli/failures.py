@@ -19,6 +19,10 @@ class CannotTest(Refused):
     """A device that a selftest cannot have, with the kind that the daemon's refusal would have."""
 
 
+class CannotProvision(Refused):
+    """A vDPA device that cannot be made or removed, with a kind as the daemon's refusals have."""
+
+
 class InvalidState(Usage):
     """A file or a device whose settings are no valid state: all reasons why not."""
 

@@ -64,6 +64,20 @@ def with_source(parser: argparse.ArgumentParser) -> None:
     with_device_choice(parser, dest="of_device")
 
 
+def with_original(parser: argparse.ArgumentParser) -> None:
+    """What a new device is to be like."""
+    parser.add_argument(
+        "--like",
+        required=True,
+        action="append",
+        type=file_name,
+        metavar="FILE",
+        help="what `vdpactl devices --json` printed on the source, or a file with the guest's "
+        "state; given twice, one of each; - is standard input",
+    )
+    with_device_choice(parser)
+
+
 def with_state(parser: argparse.ArgumentParser, *, needs_target: bool = True) -> None:
     """A state, and where it is to go."""
     with_source(parser)

@@ -1,9 +1,9 @@
 """States out of files, in whatever format: for all commands that take one."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from vdpad.cli.failures import InvalidState, Usage
 from vdpad.cli.progress import CountedFile, shown
@@ -12,6 +12,8 @@ from vdpad.state.formats import native, recognise
 from vdpad.state.formats.recognise import Reading
 from vdpad.state.found import FormatError, Found
 from vdpad.state.model import NetState
+
+T = TypeVar("T")
 
 _STDIN = 0
 
@@ -25,9 +27,24 @@ def reading_of(name: str) -> Reading:
     Raises:
         Usage: it cannot be read, or is in no format that is known.
     """
+    return read_file(name, recognise.read)
+
+
+def read_file(name: str, read: Callable[[io.BufferedReader], T]) -> T:
+    """What a reader makes of a file.
+
+    Args:
+        name: its path; "-" is standard input.
+        read: the reader, which is told nothing but the file's bytes.
+
+    Raises:
+        Usage: it cannot be read, or is in no format that is known.
+    """
     try:
-        with _opened(name) as file, shown(lambda: f"{name}: {file.how_far()} read"):
-            return recognise.read(io.BufferedReader(file))
+        with _opened(name) as raw, shown(lambda: f"{name}: {raw.how_far()} read"):
+            file: io.BufferedReader = io.BufferedReader(raw)
+            with file:
+                return read(file)
     except FormatError as error:
         raise Usage(f"{name}: {error}") from error
     except (OSError, ValueError) as error:
