@@ -84,7 +84,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages machine-packages
-.PHONY: test-kernel test-qemus test-dpdk test-systemd test-clients
+.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd test-clients
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -107,6 +107,9 @@ test-dpdk: test-packages
 
 test-systemd: machine-packages
 	@.ci/systemd >/dev/null || true
+
+test-vdpa-tool: machine-packages
+	@.ci/vdpa >/dev/null || true
 
 test-clients: test-packages
 	@for each in varlinkctl go; do .ci/$$each >/dev/null || true; done

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 NEEDS = {
     "systemd": ("test-kernel", "test-systemd"),
-    "vm": ("test-kernel",),
+    "vm": ("test-kernel", "test-vdpa-tool"),
     "guest": ("test-kernel", "test-qemus"),
     "qemu": ("test-qemus",),
     "dpdk": ("test-dpdk",),

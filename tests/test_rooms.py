@@ -34,7 +34,7 @@ def test_what_boots_machines_is_used_in_their_rooms_only() -> None:
     ("arguments", "needs"),
     [
         (["tests/virtio"], ""),
-        (["tests/vm"], "test-kernel"),
+        (["tests/vm"], "test-kernel test-vdpa-tool"),
         (["tests/dpdk"], "test-dpdk"),
         (["tests/virtio", "tests/guest", "-v", "-n2"], "test-kernel test-qemus"),
         (["tests/qemu", "-k", "nobody_forwards"], "test-qemus"),
