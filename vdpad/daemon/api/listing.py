@@ -1,6 +1,5 @@
 """What `status` gives without a migration, and what `watch` begins with."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from vdpad.daemon.api.params import StatusParams, WatchParams
@@ -55,7 +54,7 @@ def _behind(migration: str, newest_first: Sequence[Operation]) -> Sequence[Opera
 
 def _fitting(shown: Iterable[SummaryResult], limit: int, room: int) -> Iterator[SummaryResult]:
     for number, each in enumerate(shown):
-        room -= len(json.dumps(each.model_dump(mode="json"), separators=(",", ":"))) + 1
+        room -= len(each.model_dump_json(ensure_ascii=True)) + 1
         if number == limit or room < 0:
             return
         yield each
