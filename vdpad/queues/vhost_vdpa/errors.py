@@ -14,7 +14,7 @@ class VhostVdpaError(VdpadError):
 
 
 class NoSuchNode(VhostVdpaError):
-    """There is no such device node, or its device is gone."""
+    """There is no such device node, it is none of a vhost-vdpa device's, or its device is gone."""
 
 
 class NodeBusy(VhostVdpaError):
@@ -61,8 +61,10 @@ class NoControlQueue(DeviceRefused):
         self.offered = offered
 
 
+# The kernel's own ENOTSUPP, which has no name in user space (include/linux/errno.h).
+_ENOTSUPP = 524
+
 _UNSUPPORTED = (Unsupported, "the kernel or the device's driver does not have it")
-_GONE = (NoSuchNode, "the device is being removed")
 
 _KINDS: Mapping[int, tuple[type[VhostVdpaError], str]] = {
     errno.EBUSY: (NodeBusy, "another process has the device; only one can"),
@@ -71,13 +73,21 @@ _KINDS: Mapping[int, tuple[type[VhostVdpaError], str]] = {
         "bind the vdpa device to the driver vhost_vdpa; where it is, let this service see the node "
         "(its drop-in vhost-vdpa.conf)",
     ),
-    errno.ENODEV: _GONE,
-    errno.ENXIO: _GONE,
+    errno.ENODEV: (NoSuchNode, "the device is being removed"),
+    errno.ENXIO: (
+        NoSuchNode,
+        "no device has this node any more; name the device itself, or the node that it has now",
+    ),
+    errno.EISDIR: (NoSuchNode, "name the node of a vhost-vdpa device"),
     errno.EACCES: (NotPermitted, "give this user the node (a udev rule, or DeviceAllow=)"),
     errno.EPERM: (NotPermitted, "give this service the node (DeviceAllow=char-vhost-vdpa rw)"),
     # A kernel that is older than the ioctl, and a driver that lacks it.
     errno.ENOTTY: _UNSUPPORTED,
     errno.EOPNOTSUPP: _UNSUPPORTED,
+    _ENOTSUPP: (
+        VhostVdpaError,
+        "its driver needs an IOMMU that keeps caches coherent; switch it on (intel_iommu=on)",
+    ),
     errno.ENOBUFS: (VhostVdpaError, "the device has no virtqueue of this index"),
 }
 _OTHER = (VhostVdpaError, "the kernel's log may say why")
@@ -95,5 +105,5 @@ def refused(path: Path, step: str) -> Iterator[None]:
 def _meant_by(error: OSError, what: str) -> VhostVdpaError:
     code = error.errno or 0
     kind, advice = _KINDS.get(code, _OTHER)
-    name = errno.errorcode.get(code, str(code))
+    name = "ENOTSUPP" if code == _ENOTSUPP else errno.errorcode.get(code, str(code))
     return kind(f"{what}: {error.strerror} ({name}); {advice}")

@@ -22,7 +22,12 @@ drivers/vhost/vdpa.c.
 
 from typing import Self
 
-from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NoNetworkDevice, Unsupported
+from vdpad.queues.vhost_vdpa.errors import (
+    DeviceRefused,
+    NoNetworkDevice,
+    NoSuchNode,
+    Unsupported,
+)
 from vdpad.queues.vhost_vdpa.iotlb import Iotlb
 from vdpad.queues.vhost_vdpa.lifecycle import UP, DevicePhase, Lifecycle, Step
 from vdpad.queues.vhost_vdpa.node import Node
@@ -50,6 +55,7 @@ class OpenDevice:
 
         Raises:
             NoNetworkDevice: it is no network device.
+            NoSuchNode: it is no vhost-vdpa device's.
         """
         self._node = node
         self._lifecycle = Lifecycle(node)
@@ -222,7 +228,14 @@ class OpenDevice:
 
 
 def _expect_network(node: Node) -> None:
-    device_id = node.get_device_id()
+    try:
+        device_id = node.get_device_id()
+    except Unsupported as error:
+        # Any kernel with vhost-vdpa has this ioctl.
+        raise NoSuchNode(
+            f"{node.path}: GET_DEVICE_ID: expected the node of a vhost-vdpa device, got another "
+            "kind of file (ENOTTY)"
+        ) from error
     if device_id != _NET:
         raise NoNetworkDevice(f"expected a network device (1), got virtio device ID {device_id}")
 
