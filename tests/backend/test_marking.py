@@ -13,15 +13,6 @@ from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import MacAddrSet, VlanAdd
 
 
-def all_pages(guest: Guest) -> set[int]:
-    """All pages of the guest's memory."""
-    return {
-        page
-        for region in guest.regions
-        for page in range(region.start >> 12, (region.start + region.size) >> 12)
-    }
-
-
 def used_ring(guest: Guest, index: int) -> set[int]:
     """The pages of a queue's used ring."""
     driver = guest.queues[index].driver
@@ -44,7 +35,7 @@ async def test_everything_is_marked_at_the_stop(on: BackEnd, heard: Heard, log: 
         assert await machine.loop(b"packet") == b"packet"
         assert pages_in(log) == set()
         await machine.stop()
-        pages = all_pages(machine.guest)
+        pages = machine.guest.pages
         assert pages_in(log) == pages
         logged = on.device.logged
         assert logged is not None
@@ -72,14 +63,14 @@ async def test_what_this_process_writes_is_marked_at_once(on: BackEnd, log: int)
         marked = pages_in(log)
         assert used <= marked
         assert 1 <= len(marked - used) <= 1
-        assert marked <= all_pages(machine.guest)
+        assert marked <= machine.guest.pages
 
 
 async def test_a_front_end_that_goes(on: BackEnd, log: int) -> None:
     async with vmm(on) as machine:
         await machine.start()
         await machine.log(log)
-        pages = all_pages(machine.guest)
+        pages = machine.guest.pages
         machine.front_end.close()
         await until(lambda: on.device.logged is None)
         assert pages_in(log) == pages
@@ -91,15 +82,15 @@ async def test_a_guest_that_is_paused_during_a_migration(on: BackEnd, log: int) 
         await machine.start()
         await machine.log(log)
         await machine.pause()
-        assert pages_in(log) == all_pages(machine.guest)
+        assert pages_in(log) == machine.guest.pages
         assert await machine.loop(b"again") == b"again"
         with log_file(1 << 31 >> 15) as other:
             await machine.log(other)
             await machine.stop()
-            assert pages_in(other) == all_pages(machine.guest)
+            assert pages_in(other) == machine.guest.pages
             logged = on.device.logged
             assert logged is not None
-            assert logged.pages >= 2 * len(all_pages(machine.guest))
+            assert logged.pages >= 2 * len(machine.guest.pages)
 
 
 async def test_nothing_is_marked_once_it_has_ended(on: BackEnd, log: int) -> None:
@@ -129,7 +120,7 @@ async def test_a_device_that_does_not_stop_well_has_its_memory_marked(log: int) 
         with pytest.raises(ConnectionError):
             await machine.stop()
         device.broken = False
-        assert pages_in(log) == all_pages(machine.guest)
+        assert pages_in(log) == machine.guest.pages
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -158,5 +149,5 @@ async def test_a_front_end_that_breaks_off_and_the_next_goes_on(
         assert await machine.loop(b"again") == b"again"
         await machine.log(log)
         await machine.stop()
-        assert pages_in(log) == all_pages(guest)
+        assert pages_in(log) == guest.pages
     guest.close()

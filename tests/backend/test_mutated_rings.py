@@ -12,10 +12,11 @@ from random import Random
 import pytest
 
 from tests.backend.fuzz.fuzzer import RingFuzzer, play
-from tests.backend.fuzz.guest import features_of, guest_of
+from tests.backend.fuzz.guest import LOG_SIZE, features_of, guest_of
 from tests.backend.vmm import Vmm
 from tests.support.waiting import GUARD
 from tests.vhost_user.front_end import FrontEnd
+from tests.vhost_user.log_file import log_file
 from vdpad.virtio.features import Feature
 
 _SESSIONS = 3000
@@ -34,6 +35,7 @@ async def test_mutated_rings(first: int) -> None:
             await fuzzer.hold(number)
         # Else the sessions have tried nothing.
         assert fuzzer.broken > _AT_ONCE // 4
+        assert fuzzer.marked > _AT_ONCE // 50
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,8 @@ async def _shrink(listener: socket.socket, random: Random) -> None:
     connection, _ = await asyncio.get_running_loop().sock_accept(listener)
     async with asyncio.timeout(GUARD), FrontEnd(connection) as front_end:
         # The back end has had enough, or is no more.
-        with contextlib.suppress(ConnectionError):
-            hostile = await play(Vmm(guest, front_end, features), random)
+        with contextlib.suppress(ConnectionError), log_file(LOG_SIZE) as log:
+            hostile = await play(Vmm(guest, front_end, features), random, log)
             await hostile.shrink()
     async with asyncio.timeout(GUARD):
         _, said = await process.communicate()

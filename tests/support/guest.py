@@ -129,6 +129,15 @@ class Guest:
         """All memory."""
         return [region for queue in self.queues for region in queue.regions]
 
+    @property
+    def pages(self) -> set[int]:
+        """The numbers of all pages of it, by guest address."""
+        return {
+            page
+            for region in self.regions
+            for page in range(region.start >> 12, (region.start + region.size) >> 12)
+        }
+
     def close(self) -> None:
         for queue in self.queues:
             queue.close()

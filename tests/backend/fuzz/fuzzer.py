@@ -6,6 +6,7 @@ left, the device is stopped, and its thread is there: every so often an honest g
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from random import Random
 from typing import Self
 
 from tests.backend.fuzz.guest import (
+    LOG_SIZE,
     QUEUES,
     HostileGuest,
     enable_all,
@@ -26,6 +28,7 @@ from tests.backend.vmm import OK, PLAIN, BackEnd, Vmm, back_end, vmm
 from tests.support.guest import Guest
 from tests.support.waiting import GUARD
 from tests.vhost_user.fuzz.bench import nothing_left
+from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.device_lifecycle import Status
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
@@ -40,8 +43,8 @@ class Fault(AssertionError):
     """A session did what no session may."""
 
 
-async def play(to: Vmm, random: Random) -> HostileGuest:
-    """A guest begins, and does this and that.
+async def play(to: Vmm, random: Random, log: int) -> HostileGuest:
+    """A guest begins, and does this and that; with a dirty log of LOG_SIZE.
 
     Raises:
         ConnectionError: the back end has closed the connection.
@@ -50,7 +53,9 @@ async def play(to: Vmm, random: Random) -> HostileGuest:
     base = to.guest.queues[0].driver.base
     await set_up_rings(to, [base] * len(to.guest.queues))
     assert await enable_all(to) == 0
-    hostile = HostileGuest(to, random)
+    hostile = HostileGuest(to, random, log)
+    if random.random() < 0.3:
+        await hostile.begin_to_log()
     for _ in range(random.randint(1, _MAX_STEPS)):
         await hostile.step()
         if random.random() < 0.3:
@@ -67,6 +72,8 @@ class RingFuzzer:
         self._seed = seed
         self.broken = 0
         """How many guests have broken their device or their CVQ."""
+        self.marked = 0
+        """How many had all of their memory marked at a stop."""
 
     @classmethod
     @asynccontextmanager
@@ -103,20 +110,26 @@ class RingFuzzer:
         try:
             async with asyncio.timeout(GUARD), vmm(self._on, features=features, guest=guest) as to:
                 # The back end has had enough.
-                with contextlib.suppress(ConnectionError):
-                    await self._play(to, random)
+                with contextlib.suppress(ConnectionError), log_file(LOG_SIZE) as log:
+                    await self._play(to, random, log)
         finally:
             guest.close()
         assert self._on.device.status is not Status.RUNNING
         assert self._device.status() == DeviceStatus(0)
 
-    async def _play(self, to: Vmm, random: Random) -> None:
-        await play(to, random)
+    async def _play(self, to: Vmm, random: Random, log: int) -> None:
+        hostile = await play(to, random, log)
         # Others have looked by then, and the end comes in the midst of it or not.
         await asyncio.sleep(random.choice((0, 0, 0.001)))
         self.broken += self._on.device.status is Status.FAILED
         if random.random() < 0.5:
+            is_marked = hostile.log_is_on and self._on.device.is_running
+            os.pwrite(log, bytes(LOG_SIZE), 0)
             await to.stop()
+            # Whatever the guest did meanwhile, the device may have written anywhere.
+            if is_marked:
+                self.marked += 1
+                assert to.guest.pages <= pages_in(log)
 
     async def _check_honest(self) -> None:
         guest = Guest(QUEUES)

@@ -28,6 +28,9 @@ QUEUES = 3
 """One pair and the CVQ."""
 RECEIVE, TRANSMIT, CONTROL = range(QUEUES)
 
+LOG_SIZE = 1 << 31 >> 15
+"""Bytes of a dirty log with a bit for each page below 2 GiB, where all memory is."""
+
 _COMMANDS: tuple[Command, ...] = (
     *(RxPromisc(on=True), MacAddrSet(bytes.fromhex("525400aabbcc")), VlanAdd(5), VlanDel(5)),
     *(MqPairsSet(1), MqPairsSet(9), GuestOffloadsSet(frozenset()), CoalRxSet(1, 2)),
@@ -66,11 +69,26 @@ def guest_of(random: Random, features: FeatureSet) -> Guest:
 class HostileGuest:
     """What it does next."""
 
-    def __init__(self, vmm: Vmm, random: Random) -> None:
+    def __init__(self, vmm: Vmm, random: Random, log: int) -> None:
+        """
+        Args:
+            vmm: its own, whose device has begun.
+            random: says what comes.
+            log: a dirty log of all its memory.
+        """
+        self.log_is_on = False
+        """Whether its VMM has switched logging on, in the log."""
         self._vmm = vmm
         self._random = random
+        self._log = log
+        self._log_is_given = False
         self._mutated: set[int] = set()
         self._header = bytes(20 if Feature.HASH_REPORT in vmm.features else 12)
+
+    async def begin_to_log(self) -> None:
+        """Its VMM begins to move it."""
+        await self._set_log(LOG_SIZE)
+        await self._want_log(wanted=True)
 
     async def step(self) -> None:
         """One thing.
@@ -135,7 +153,10 @@ class HostileGuest:
     # --- what its VMM says ---
 
     async def _speak(self, queue: GuestQueue) -> None:
-        says = (self._pause, self._enable, self._disable, self._replug, self._call, self._look)
+        says = (
+            *(self._pause, self._enable, self._disable, self._replug, self._call, self._look),
+            *(self._give_log, self._switch_log),
+        )
         await self._random.choice(says)(queue)
 
     async def _pause(self, _: GuestQueue) -> None:
@@ -166,9 +187,31 @@ class HostileGuest:
     async def _look(self, _: GuestQueue) -> None:
         await self._vmm.front_end.ask(protocol.GET_CONFIG, protocol.config(0, bytes(24)))
 
-    async def _ask(self, request: int, payload: bytes, *fds: int) -> None:
+    async def _give_log(self, _: GuestQueue) -> None:
+        """Mostly one of all memory; one that is too short ends the connection while it is on."""
+        await self._set_log(self._random.choice((LOG_SIZE, LOG_SIZE, LOG_SIZE >> 4)))
+
+    async def _set_log(self, size: int) -> None:
+        area = protocol.log_area(size)
+        refused = await self._vmm.front_end.number(protocol.SET_LOG_BASE, area, [self._log])
+        self._log_is_given |= not refused
+
+    async def _switch_log(self, _: GuestQueue) -> None:
+        await self._want_log(wanted=self._random.random() < 0.7)
+
+    async def _want_log(self, *, wanted: bool) -> None:
+        features = features_asked(self._vmm) | (protocol.LOG_ALL if wanted else 0)
+        if await self._ask(protocol.SET_FEATURES, u64(features)) == 0:
+            self.log_is_on = wanted and self._log_is_given
+
+    async def _ask(self, request: int, payload: bytes, *fds: int) -> int:
         # It may well be refused.
-        await self._vmm.front_end.acked(request, payload, fds)
+        return await self._vmm.front_end.acked(request, payload, fds)
+
+
+def features_asked(vmm: Vmm) -> int:
+    """The mask of what its front end takes, but for LOG_ALL."""
+    return sum(1 << bit for bit in vmm.features) | protocol.NOT_A_FLAG_OF_OURS
 
 
 async def set_up(vmm: Vmm) -> None:
@@ -180,8 +223,7 @@ async def set_up(vmm: Vmm) -> None:
     await front_end.send(protocol.SET_OWNER)
     # Nothing is left of the guest before.
     await front_end.send(protocol.RESET_DEVICE)
-    wanted = sum(1 << bit for bit in vmm.features) | protocol.NOT_A_FLAG_OF_OURS
-    await front_end.send(protocol.SET_FEATURES, u64(wanted))
+    await front_end.send(protocol.SET_FEATURES, u64(features_asked(vmm)))
     for region in vmm.guest.regions:
         await front_end.send(protocol.ADD_MEM_REG, _described(region), [region.fd])
 
