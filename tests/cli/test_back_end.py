@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from tests.backend.process import new_guest, running
+from tests.backend.test_kept_queue import KEPT
 from tests.cli.commands import refused, run, said
 from tests.daemon.support import STATE
 from tests.support.daemon import daemon
 from tests.support.waiting import until
+from tests.vhost_user.front_end import SET_STATUS, u64
 from vdpad.cli import back_end, show_back_end, vdpactl
 from vdpad.virtio.commands import ACK_OK, RxAllUni, VlanAdd
 
@@ -140,6 +142,21 @@ async def test_whose_socket_it_is_is_said(tmp_path: Path) -> None:
         assert "expected a daemon's socket, got a back end's; ask it by --backend" in said
         shown = await ask("--backend", str(process.control), "info")
         assert "not seen, or no guest runs" in shown
+
+
+async def test_whether_a_vmm_keeps_the_control_queue(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        assert "commands   0, of them 0 refused" in await ask(
+            "status", "--backend", str(process.control)
+        )
+        vmm.features = KEPT
+        del vmm.guest.queues[2:]
+        await vmm.set_up()
+        await vmm.enable_all()
+        await vmm.front_end.done(SET_STATUS, u64(0xF))
+        shown = await ask("status", "--backend", str(process.control))
+    assert "phase      running" in shown
+    assert "commands   not seen: the VMM keeps the control queue" in shown
 
 
 def test_one_that_is_not_there() -> None:

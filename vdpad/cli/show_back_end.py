@@ -8,10 +8,14 @@ from vdpad.cli.layout import fields, sentence, table
 from vdpad.cli.show import Json
 from vdpad.cli.show_state import settings
 
+_HAS_A_GUEST = ("running", "failed")
+
 
 def info(result: Json) -> str:
     """What it is."""
-    seen = "are seen" if result["provides_control_queue"] else "are not seen, or no guest runs"
+    seen = "are seen"
+    if not result["provides_control_queue"]:
+        seen = "are not seen, or no guest runs; status tells which"
     limits = fields((name, value) for name, value in result["limits"].items())
     return (
         f"{result['name']} of vdpad-vhost-user {result['version']}, API {result['api']}\n"
@@ -54,6 +58,8 @@ def _front_end(result: Json) -> str:
 
 
 def _commands(result: Json) -> str:
+    if result["phase"] in _HAS_A_GUEST and "CTRL_VQ" not in result["features"]:
+        return "not seen: the VMM keeps the control queue, or the guest’s driver took none"
     counts = result["commands"]
     return f"{counts['forwarded']}, of them {counts['refused']} refused"
 
