@@ -111,6 +111,18 @@ async def test_where_somebody_listens_nobody_else_can(listening: Listening) -> N
         assert await echoed(connection)
 
 
+async def test_who_looks_whether_somebody_listens_is_no_client(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(path))
+        other.listen()
+        other.setblocking(False)
+        with pytest.raises(CannotListen, match="another process listens there"):
+            Listening(path).endpoint.listen(path, 0o600, None)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
 async def test_where_datagrams_are_taken_nobody_listens(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:

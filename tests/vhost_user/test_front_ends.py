@@ -28,6 +28,7 @@ from vdpad.errors import VdpadError
 from vdpad.vhost_user import front_ends as front_ends_module
 from vdpad.vhost_user.faults import BadConnection, BadMessage, NotServed
 from vdpad.vhost_user.front_ends import FrontEnds
+from vdpad.vhost_user.session import Session
 from vdpad.virtio.bits import mask_of
 from vdpad.wire import descriptors
 from vdpad.wire.descriptors import CLOSER
@@ -324,6 +325,20 @@ async def test_a_second_front_end_is_turned_away(tmp_path: Path) -> None:
         await asyncio.wait_for(serving, GUARD)
 
 
+async def test_who_goes_without_a_word_was_no_front_end(tmp_path: Path) -> None:
+    path, sessions = tmp_path / "socket", list[Session | None]()
+    async with listening(path) as (_, listener):
+        front_ends = FrontEnds(RecordingDevice(), _ignore, sessions.append)
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        for _ in range(3):
+            async with await connect(path):
+                pass
+        async with await connect(path) as first:
+            assert await first.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
+        await asyncio.wait_for(serving, GUARD)
+    assert len(sessions) == 2
+
+
 async def test_one_that_comes_while_the_last_is_cleaned_up_after_waits(tmp_path: Path) -> None:
     path, device = tmp_path / "socket", RecordingDevice()
     async with listening(path) as (_, listener):
@@ -359,6 +374,7 @@ async def test_what_nobody_received_is_closed_on_a_thread(tmp_path: Path, which:
                 CLOSER.flush()
                 # Had the loop closed it, it would be closed by now.
                 assert CLOSER.waiting
+            serving.cancel()
             await asyncio.wait([serving])
 
 

@@ -2,7 +2,8 @@
 
 How it works. While a front end is served, others are accepted and closed at once, each on its
 user's thread: one that waited in the kernel's queue would take its device for hung. One that comes
-when the last is gone, but not cleaned up after, waits until it is.
+when the last is gone, but not cleaned up after, waits until it is. Who connects and goes without a
+word, as who looks whether somebody listens there, was no front end.
 
 What is not served is told by the reply that the request has of its own, or by a number that is not
 zero where the front end asked for one (REPLY_ACK). Where there is no way to say it the connection
@@ -34,7 +35,7 @@ OnRefusal = Callable[[str, VdpadError], None]
 """Is told what was refused, a request by its name, and why."""
 
 OnSession = Callable[[Session | None], None]
-"""Is told of a session that begins, and when all of it has ended."""
+"""Is told of a session that begins, by its first message, and when all of it has ended."""
 
 # How long nobody is accepted where there are no descriptors, in seconds.
 _RESTS = 1.0
@@ -68,41 +69,58 @@ class FrontEnds:
         Raises:
             VdpadError: as of `serve`.
         """
-        connection = await self._accept(listener)
-        turning_away = asyncio.create_task(self._turn_away(listener))
-        try:
-            await self.serve(connection, turning_away.cancel)
-        finally:
-            turning_away.cancel()
-            await asyncio.wait([turning_away])
+        came = False
+        while not came:
+            connection = await self._accept(listener)
+            turning_away = asyncio.create_task(self._turn_away(listener))
+            try:
+                came = await self._serve(connection, turning_away.cancel)
+            finally:
+                turning_away.cancel()
+                await asyncio.wait([turning_away])
 
-    async def serve(
-        self, connection: socket.socket, on_end: Callable[[], object] = lambda: None
-    ) -> None:
+    async def serve(self, connection: socket.socket) -> None:
         """Serves a front end until it is gone. On cancellation too the device is stopped first.
 
         Args:
             connection: taken over.
-            on_end: called as soon as no more of its messages are read.
 
         Raises:
             BadConnection: no vhost-user can be spoken over it.
             BadMessage, NotServed, NoMeans: the connection was closed for this reason.
             VdpadError: the device could not be stopped as it should.
         """
+        await self._serve(connection, lambda: None)
+
+    async def _serve(self, connection: socket.socket, on_end: Callable[[], object]) -> bool:
+        """As `serve`; whether it was a front end.
+
+        Args:
+            connection: taken over.
+            on_end: called as soon as no more of its messages are read.
+        """
         channel = Channel(connection)
         with means(), contextlib.closing(channel):
             self.session = session = Session(self._device, channel.front_end, channel.gone)
-            self._on_session(session)
+            first: FrontEndMessage | None = None
             try:
-                await self._converse(channel, session)
+                first = await _first(channel)
+                if first is None:
+                    return False
+                self._on_session(session)
+                await self._converse(channel, session, first)
             finally:
                 on_end()
                 self.session = None
-                try:
-                    await session.end()
-                finally:
-                    self._on_session(None)
+                if first is not None:
+                    await self._end(session)
+        return True
+
+    async def _end(self, session: Session) -> None:
+        try:
+            await session.end()
+        finally:
+            self._on_session(None)
 
     async def _turn_away(self, listener: socket.socket) -> None:
         while True:
@@ -134,9 +152,10 @@ class FrontEnds:
         self._on_refusal("a connection", NotServed(f"expected {expected}"))
         await asyncio.sleep(_RESTS)
 
-    async def _converse(self, channel: Channel, session: Session) -> None:
+    async def _converse(self, channel: Channel, session: Session, first: FrontEndMessage) -> None:
+        message: FrontEndMessage | None = first
         with contextlib.suppress(FrontEndGone):
-            while (message := await channel.receive()) is not None:
+            while message is not None:
                 try:
                     reply = await self._reply(session, message)
                     if reply is not None:
@@ -144,6 +163,7 @@ class FrontEnds:
                         await channel.send(Header(message.request, flags, len(reply)), reply)
                 finally:
                     message.attached.close()
+                message = await channel.receive()
 
     async def _reply(self, session: Session, message: FrontEndMessage) -> bytes | None:
         try:
@@ -155,6 +175,12 @@ class FrontEnds:
         if reply is None and _acknowledges(session, message):
             return push_u64(_DONE)
         return reply
+
+
+async def _first(channel: Channel) -> FrontEndMessage | None:
+    with contextlib.suppress(FrontEndGone):
+        return await channel.receive()
+    return None
 
 
 def _refusal(session: Session, message: FrontEndMessage, error: VdpadError) -> bytes:

@@ -1,6 +1,7 @@
 """A Unix socket's place: bound at a path, or handed over by a service manager."""
 
 import contextlib
+import errno
 import fcntl
 import grp
 import os
@@ -147,14 +148,26 @@ def _clear(path: Path, kind: socket.SocketKind) -> None:
         return
     except (OSError, ValueError) as error:
         raise CannotListen(f"{path}: {why(error)}") from error
-    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # somebody listens, and is busy
-        except OSError as error:
-            raise CannotListen(f"{path}: {why(error)}") from error
+    if _is_left(path, kind):
+        path.unlink(missing_ok=True)
+        return
     raise CannotListen(f"{path}: another process listens there; stop it or choose another path")
+
+
+def _is_left(path: Path, kind: socket.SocketKind) -> bool:
+    """Whether a socket has nobody any more.
+
+    Asked by a datagram socket. A stream socket does not see it, where it would take a connection
+    for a client's: the kernel says whether there is anybody, and then that he is of another kind.
+
+    Raises:
+        CannotListen: somebody is there, of another kind; or it cannot be told.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+        found = probe.connect_ex(str(path))
+    if found == errno.ECONNREFUSED:
+        return True
+    expected = errno.EPROTOTYPE if kind is socket.SOCK_STREAM else 0
+    if found != expected:
+        raise CannotListen(f"{path}: {os.strerror(found or errno.EPROTOTYPE)}")
+    return False
