@@ -1,5 +1,7 @@
 """What a back end's device serves the tests' front end, on the software device."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.backend.vmm import (
@@ -7,12 +9,19 @@ from tests.backend.vmm import (
     OTHER_MAC,
     PLAIN,
     BackEnd,
+    Heard,
     back_end,
     settings,
     vmm,
 )
+from vdpad.backend.device import BackEndDevice
 from vdpad.backend.device_lifecycle import Status
+from vdpad.backend.events import AddressNotPutBack
+from vdpad.backend.kept.kept_state import KeptState
+from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_device import PacketDeviceRefused
+from vdpad.service.events.event import Event
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.features import Feature, FeatureSet
@@ -49,6 +58,9 @@ async def test_the_config_space_has_the_address_that_the_guest_has_set(on: BackE
     async with vmm(on) as machine:
         await machine.start()
         assert pull_config(await on.device.config()) == before
+
+
+OTHERS_MAC = bytes.fromhex("5254000000ee")
 
 
 class Remembering(LoopDevice):
@@ -95,6 +107,66 @@ async def test_the_next_guest_has_the_device_s_own_address(
             await machine.start()
             await machine.stop()
         assert device.kept == own
+
+
+async def test_the_device_has_its_own_address_once_its_back_end_has_ended(heard: Heard) -> None:
+    device = Remembering()
+    own = device.kept
+    async with back_end(device, heard) as on, vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
+    assert device.kept == own
+    assert heard.events == []
+
+
+async def test_a_device_that_does_not_take_its_own_address_is_told(heard: Heard) -> None:
+    class Refusing(Remembering):
+        def control_queue(self) -> ControlQueue:
+            if self.kept == OTHER_MAC:
+                raise PacketDeviceRefused("expected nobody any more")
+            return super().control_queue()
+
+    device = Refusing()
+    own = device.kept
+    async with back_end(device, heard) as on, vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
+    (event,) = heard.events
+    assert isinstance(event, AddressNotPutBack)
+    assert (event.mac, event.reason) == (own.hex(":"), "expected nobody any more")
+
+
+async def test_an_address_that_another_process_has_left_is_none_of_the_device_s(
+    tmp_path: Path,
+) -> None:
+    """A process that was killed has put nothing back."""
+    device, events = Remembering(), list[Event]()
+    own = device.kept
+    kept = KeptState("nic0", tmp_path / "state", lambda: found, events.append)
+    async with back_end(device) as on, vmm(on) as machine:
+        kept.own_mac = on.device.own_mac
+        await machine.start()
+        assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
+        found = on.device.settings.found()
+        kept.begin(0, {})
+        await machine.stop()
+        device.close = lambda: None  # type: ignore[method-assign]
+        killed = device.kept
+    device.kept = killed
+    recalled = kept.recall()
+    kept.close()
+    assert killed == OTHER_MAC
+    assert recalled is not None
+    opened = await BackEndDevice.open(
+        device, "nic0", Heard().listeners(), own_address=recalled.own_address
+    )
+    assert opened.own_mac == own
+    assert pull_config(await opened.config()).mac == own
+    del device.close
+    await opened.close()
+    assert device.kept == own
+    # Somebody has given the device another one meanwhile.
+    assert recalled.own_address(OTHERS_MAC) == OTHERS_MAC
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from vdpad.backend.control.sockets import ControlSockets
 from vdpad.backend.device import BackEndDevice
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.options import BackEndOptions
+from vdpad.backend.owned_device import as_shown
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.service import log
 from vdpad.service.events.announcing import Announcer
@@ -46,18 +47,22 @@ async def opened(
     """
     async with AsyncExitStack() as closing:
         closing.callback(announce.flush)
+        # Before anything is told of a directory: another may have the device, and all else of it.
+        opened_device = await on_a_thread(opener, "open device")
         back_end = BackEnd(options, announce)
         closing.callback(back_end.kept.close)
+        kept = back_end.kept.recall()
         device = await BackEndDevice.open(
-            await on_a_thread(opener, "open device"),
+            opened_device,
             options.name,
             back_end.listeners(),
             shared_address_space=options.shared_address_space,
             follows_filter=options.monitor is not None,
             rehearses=options.rehearses,
+            own_address=as_shown if kept is None else kept.own_address,
         )
         closing.push_async_callback(device.close)
-        back_end.attend(device)
+        back_end.attend(device, kept)
         if back_end.follower is not None:
             await closing.enter_async_context(_running(back_end.follower))
         api = ControlApi(

@@ -20,6 +20,7 @@ from typing import Any
 from vdpad.backend.device import BackEndDevice
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.front_end_socket import listens
+from vdpad.backend.kept.file import Kept
 from vdpad.backend.kept.kept_state import KeptState
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.moving.moving import MovedState
@@ -77,7 +78,7 @@ class BackEnd:
             stopped=self._stopped,
         )
 
-    def attend(self, device: BackEndDevice) -> None:
+    def attend(self, device: BackEndDevice, kept: Kept | None) -> None:
         """Takes a device that was just opened, and gives it what an earlier process kept."""
         self.device = device
         self.front_ends = FrontEnds(device, self._refused, self._session_changed)
@@ -91,7 +92,7 @@ class BackEnd:
             )
         with_filter = (lambda found: found) if self.follower is None else self.follower.found
         self.overview = Overview(device, lambda: self.front_ends.session, with_filter)
-        kept = self.kept.recall()
+        self.kept.own_mac = device.own_mac
         if kept is not None:
             device.settings.recall(kept.recorder, kept.features, kept.bases)
             self._owner = kept.uid

@@ -22,7 +22,8 @@ from vdpad.backend.marking import Logged
 from vdpad.backend.memory import Memory
 from vdpad.backend.moving.announcement import Announcement
 from vdpad.backend.moving.moving import Moving
-from vdpad.backend.owned_device import OwnedDevice
+from vdpad.backend.own_address import put_back
+from vdpad.backend.owned_device import OwnAddress, OwnedDevice, as_shown
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.restore.terms import Terms
@@ -45,6 +46,7 @@ class BackEndDevice:
         shared_address_space: bool = False,
         follows_filter: bool = False,
         rehearses: bool = True,
+        own_address: OwnAddress = as_shown,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -55,12 +57,16 @@ class BackEndDevice:
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
             rehearses: whether a state that comes in by a stream is tried.
+            own_address: tells it by the one that the device shows.
 
         Raises:
             VdpadError: it is no device for a guest.
         """
         owned = await OwnedDevice.open(
-            device, shared_address_space=shared_address_space, follows_filter=follows_filter
+            device,
+            shared_address_space=shared_address_space,
+            follows_filter=follows_filter,
+            own_address=own_address,
         )
         return cls(owned, name, listeners, rehearses=rehearses)
 
@@ -70,6 +76,8 @@ class BackEndDevice:
         """For `open`."""
         self.settings = GuestSettings()
         """What the guest has set."""
+        self._name = name
+        self._announce = listeners.announce
         self._owned = owned
         self._memory = Memory(owned, name, listeners)
         self._announcement = Announcement(self.settings, owned.config)
@@ -90,9 +98,12 @@ class BackEndDevice:
         )
 
     async def close(self) -> None:
-        """Gives the device back. It is stopped."""
-        await self._owned.close()
-        await self._lifecycle.close()
+        """Gives the device back, with the address that it had at first. It is stopped."""
+        try:
+            await put_back(self._owned, self._name, self._memory.marking.end, self._announce)
+        finally:
+            await self._owned.close()
+            await self._lifecycle.close()
 
     # --- what it is ---
 
@@ -100,6 +111,11 @@ class BackEndDevice:
     def device_name(self) -> str:
         """What people call the device itself."""
         return self._owned.name
+
+    @property
+    def own_mac(self) -> bytes:
+        """The address that it had before any guest."""
+        return self._owned.offer.net.mac
 
     @property
     def features(self) -> FeatureSet:

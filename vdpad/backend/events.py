@@ -22,6 +22,24 @@ class DeviceFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AddressNotPutBack(Event):
+    """The device did not take its own address at the back end's end, and may have a guest's."""
+
+    NAME = "address-not-put-back"
+    MESSAGE_ID = "c192e011e983442da95abca2ceb5bf0a"
+    LEVEL = logging.WARNING
+    device: str
+    mac: str
+    reason: str
+
+    def sentence(self) -> str:
+        return (
+            f"{self.device}: the device may have its last guest's address, its own is {self.mac}: "
+            f"{self.reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class GuestRestored(Event):
     """A guest goes on, and the device was given all that it had set."""
 

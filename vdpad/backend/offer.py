@@ -5,7 +5,7 @@ as the guest has it: a split one. ACCESS_PLATFORM says that addresses are transl
 of the guest's memory, of which the guest knows nothing: the device is told, the guest is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vdpad.backend.faults import CannotStart
 from vdpad.backend.following.filter import FOLLOWED
@@ -59,6 +59,10 @@ class Offer:
     def net(self) -> NetConfig:
         """The config space, read."""
         return pull_config(self.config)
+
+    def with_address(self, mac: bytes) -> "Offer":
+        """The same of a device whose own address is this one, whatever it shows."""
+        return replace(self, config=mac + self.config[len(mac) :])
 
     @property
     def queues(self) -> int:

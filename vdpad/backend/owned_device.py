@@ -1,5 +1,6 @@
 """The device that a back end owns, with what it offers, and the one way to have it do something."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -8,6 +9,14 @@ from vdpad.backend.driving import look
 from vdpad.backend.offer import Offer
 from vdpad.backend.steps import Steps
 from vdpad.queues.shadowed_device import ShadowedDevice
+
+OwnAddress = Callable[[bytes], bytes]
+"""Tells a device's own address by the one that it shows, which may be a guest's."""
+
+
+def as_shown(shown: bytes) -> bytes:
+    """That of a device which nobody knows anything else of."""
+    return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,7 @@ class OwnedDevice:
         *,
         shared_address_space: bool = False,
         follows_filter: bool = False,
+        own_address: OwnAddress = as_shown,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -35,6 +45,7 @@ class OwnedDevice:
             device: closed by `close`, and where this raises.
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
+            own_address: as it says.
 
         Raises:
             VdpadError: it is no device for a guest.
@@ -51,7 +62,7 @@ class OwnedDevice:
         except BaseException:
             await steps.take(device.close)
             raise
-        return cls(device, offer, steps)
+        return cls(device, offer.with_address(own_address(offer.net.mac)), steps)
 
     @property
     def name(self) -> str:

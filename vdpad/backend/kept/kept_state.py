@@ -63,6 +63,8 @@ class KeptState:
         self._path = directory
         self._found = found
         self._announce = announce
+        self.own_mac: bytes | None = None
+        """The device's own address, once it is known: what is kept has it too."""
         self._log: Log | None = None
         self._uid: int | None = None
         self._bases: Mapping[int, int] = {}
@@ -109,7 +111,7 @@ class KeptState:
         if found.state is None:
             self._lose(f"no state can say it: {summary(found.problems)}")
             return
-        whole = encode_file(found.state, found.missing, uid, bases)
+        whole = encode_file(found.state, found.missing, uid, bases, self.own_mac)
         try:
             memory = write_file(_NAME, self._directory, whole, MAX_FILE, changing=CHANGING)
         except OSError as error:
