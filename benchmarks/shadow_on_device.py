@@ -57,8 +57,8 @@ async def measured(node: Path, count: int) -> Json:
     async with served(node) as (guest, pid):
         await guest.start()
         mac = [MacAddrSet(OTHER_MAC).encode()]
-        send_one_by_one(guest.control, mac * 20)
-        times = send_one_by_one(guest.control, mac * count)
+        send_one_by_one(guest.control, mac * 20, yields=True)
+        times = send_one_by_one(guest.control, mac * count, yields=True)
         loops = Feature.CTRL_RX not in guest.features
         packets: dict[str, list[float]] = {"runs": [], "stopped": []}
         packets_a_second(guest, loops=loops)

@@ -26,25 +26,26 @@ RING_SIZE = 128
 class GuestDriver:
     """The guest's driver of one queue, in the machine's memory."""
 
-    def __init__(self, qemu: Machine, memory: Memory, index: int, *, event_idx: bool) -> None:
-        self.driver = SplitDriver(
-            memory, Random(index), size=RING_SIZE, event_idx=event_idx, index=0
-        )
+    def __init__(
+        self, qemu: Machine, memory: Memory, index: int, *, event_idx: bool, size: int = RING_SIZE
+    ) -> None:
+        self.driver = SplitDriver(memory, Random(index), size=size, event_idx=event_idx, index=0)
         self.qemu = qemu
         """Where its doorbell is rung."""
         self._index = index
-        self._doorbell = 0
+        self.doorbell = 0
+        """The address of its register, once it is set up."""
 
     async def set_up(self) -> None:
         driver = self.driver
         ring = Ring(driver.size, driver.descriptors, driver.available, driver.used)
-        self._doorbell = await self.qemu.device.set_up_queue(self._index, ring)
+        self.doorbell = await self.qemu.device.set_up_queue(self._index, ring)
 
     async def publish(self) -> None:
         """Makes all that was submitted available."""
         self.driver.ask_for_interrupt(1)
         if self.driver.publish():
-            await self.qemu.qtest.writew(self._doorbell, self._index)
+            await self.qemu.qtest.writew(self.doorbell, self._index)
 
     async def commands(self, encoded: Iterable[bytes], way: Way = Way.DIRECT) -> list[bytes]:
         """Sends commands, as many at once as the ring takes; the answers, in their order."""

@@ -93,7 +93,17 @@ async def machine(
     `back_end` is the socket of the back end, which listens; `reconnect` is the chardev's property;
     `kind` is the machine's; `more` are other options.
     """
+    chardev = ("-chardev", f"socket,id=back-end,path={back_end}{reconnect}")
     firmware = back_end.with_suffix(".firmware")
+    async with driven(program, (*chardev, *card, *more), firmware, kind=kind) as qemu:
+        yield qemu
+
+
+@asynccontextmanager
+async def driven(
+    program: str, options: tuple[str, ...], firmware: Path, *, kind: str = "pc"
+) -> AsyncIterator[Machine]:
+    """Run a machine that has a card by these options; its firmware is written there."""
     write_firmware(firmware)
 
     def command(qtest: int, qmp: int) -> list[str]:
@@ -103,9 +113,7 @@ async def machine(
             *("-machine", f"{kind},memory-backend=memory", "-m", f"{MEMORY_SIZE // MIB}M"),
             *("-object", f"memory-backend-memfd,id=memory,size={MEMORY_SIZE},share=on"),
             *("-bios", str(firmware)),
-            *("-chardev", f"socket,id=back-end,path={back_end}{reconnect}"),
-            *card,
-            *more,
+            *options,
             *("-chardev", f"socket,id=qtest,fd={qtest}", "-qtest", "chardev:qtest"),
             *("-qtest-log", "/dev/null"),
             *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
