@@ -33,6 +33,7 @@ class BackEndProcess:
         folder: Path,
         *options: str,
         software: str = "loop",
+        device: Sequence[str] = (),
         within: Namespace | None = None,
         front_ends: tuple[str, ...] = (),
         program: Sequence[str] = PROGRAM,
@@ -44,6 +45,7 @@ class BackEndProcess:
             folder: with its sockets, its state and its log.
             options: more of its own.
             software: the kind of its device.
+            device: the options of another device, instead of a software one.
             within: the network namespace that it runs in.
             front_ends: where they come from, if not by its socket in the folder.
             program: that is the back end.
@@ -59,7 +61,8 @@ class BackEndProcess:
         where = front_ends or ("--socket-path", str(self.front_end))
         places = ("--control", str(self.control), "--varlink", str(self.varlink))
         kept = ("--state-directory", str(self.state), "--name", "net0")
-        command = [*program, f"--software={software}", *where, *places, *kept, *options]
+        on = device or (f"--software={software}",)
+        command = [*program, *on, *where, *places, *kept, *options]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command if within is None else within.command(*command),

@@ -97,9 +97,9 @@ class Agent:
         """A file."""
         return await asyncio.to_thread(Path(path).read_text)
 
-    async def wait_for(self, path: str, text: str) -> None:
-        """Returns when this text stands in a file."""
-        await until(lambda: text in Path(path).read_text(), PATIENCE, EVERY)
+    async def wait_for(self, path: str, text: str, seconds: float = PATIENCE) -> None:
+        """Returns when this text stands in a file, which may take so long."""
+        await until(lambda: text in Path(path).read_text(), seconds, EVERY)
 
     async def wait_until_gone(self, path: str) -> None:
         """Returns when there is nothing under this path."""

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.availability import skip_or_fail
+from tests.qemu.versions import TRIXIE
+from tests.qemu.versions import why_unavailable as why_no_version
 from tests.support.waiting import wait_until
 
 from .host import Json, negotiated
 from .machine import MAC, Machine
+from .steps.followed import admitted
 from .test_restore import NO_FILTER
 from .test_steps import NODES, telling, told
 
 OTHER_MAC = "52:54:00:aa:bb:cc"
 SIM_MAC = "52:54:00:00:00:01"
 LINK_UP = 1
-PATIENCE = 30.0
+OWN_MACS = {"vp0": MAC, "sim0": SIM_MAC}
+PATIENCE, A_LONG_WHILE = 60.0, 200.0
+PLACES = ("begun", "set", "less", "wider", "after a pause", "another back end")
 
 
 def shown_mac(vm: Machine, device: str) -> str:
@@ -25,6 +31,12 @@ def shown_mac(vm: Machine, device: str) -> str:
     config = json.loads(vm.output("vdpa", "-j", "dev", "config", "show", device))
     mac: str = config["config"][device]["mac"]
     return mac
+
+
+def outer_filter(vm: Machine) -> Json:
+    """What the outer QEMU's device lets in, as a story tells it."""
+    told: Json = json.loads(json.dumps(admitted(vm.rx_filter())))
+    return told
 
 
 def assert_has(vm: Machine, captured: Json) -> None:
@@ -110,6 +122,28 @@ def test_one_address_space_is_refused_and_let_go_of(vm: Machine) -> None:
     assert told(vm, "isolation", "sim0") == {"first": "stopped", "again": "stopped"}
 
 
+def test_the_filter_that_an_inner_qemu_keeps_is_followed(vm: Machine) -> None:
+    """The outer QEMU's device lets in what the inner one's does, which knows nothing of it."""
+    skip_or_fail(why_no_version(TRIXIE))
+    seen: dict[str, Json] = {}
+    with telling(vm, "followed", "vp0") as story:
+        for place in PLACES:
+            # Programs start there, a QEMU among them.
+            inner = story.reaches(place, A_LONG_WHILE)["inner"]
+            wait_until(lambda: outer_filter(vm) == inner, PATIENCE)  # noqa: B023
+            story.goes_on_from(place)
+            seen[place] = inner
+        told = story.ends()
+    assert seen["begun"]["main_mac"] != MAC
+    assert seen["set"]["vlan_table"] == [*range(1, 100), *range(200, 301)]
+    assert (seen["less"]["vlan_table"], seen["less"]["nobcast"]) == ([*range(1, 100)], True)
+    assert seen["wider"]["every unicast"] is True
+    assert seen["another back end"] == seen["after a pause"] == seen["wider"]
+    assert told["captured"]["missing"] == []
+    assert told["captured"]["state"]["vlans"] == [[1, 99], 4000]
+    assert told["events"] == ["filter-followed"]
+
+
 # --- vdpa_sim_net ---
 
 
@@ -156,3 +190,5 @@ def test_packets_go_while_the_back_end_sleeps(vm: Machine, device: str, received
     assert (seen["acks"], seen["acks again"]) == ([0], [0])
     assert (seen["sleeps"], seen["switches"]) == (True, True)
     assert seen["bases"] == [received, 101, 2]
+    # The simulator keeps through a reset what a guest has set.
+    assert shown_mac(vm, device) == OWN_MACS[device]

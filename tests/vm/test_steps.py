@@ -31,9 +31,10 @@ class Story:
     log: str
     ended: bool = False
 
-    def reaches(self, place: str) -> Json:
-        """What it has seen once it pauses there."""
-        self.vm.ask("wait_for", path=self.log, text=f'{{"at": "{place}"')
+    def reaches(self, place: str, seconds: float = 60.0) -> Json:
+        """What it has seen once it pauses there, which may take so long."""
+        text = f'{{"at": "{place}"'
+        self.vm.ask("wait_for", path=self.log, text=text, seconds=seconds)
         (told,) = (each for each in self._told() if each.get("at") == place)
         seen: Json = told["seen"]
         return seen
