@@ -283,6 +283,8 @@ METHODS = {
     "release": ["vdpa0"],
     "keygen": [],
     "selftest": ["vdpa0"],
+    "provision": ["--like", "file", "--mgmtdev", "m"],
+    "deprovision": ["vdpa0"],
     "decode": ["file", "other"],
     "capture": ["--qmp", "qmp", "--ask-features"],
     "load": ["file", "--backend", "net0"],
