@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from cryptography.fernet import Fernet
 
+from tests.support.descriptors import no_descriptor_left
 from vdpad.wire.keys import MAX_KEYS, BadKeys, key_file, load_keys, new_key, write_new_key
 
 # Always the same, as tests are named for them.
@@ -82,6 +83,11 @@ def test_a_file_without_keys_is_told(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_too_long_or_no_text_is_told(tmp_path: Path) -> None:
     assert "at most" in told(written(tmp_path, "#" * 17_000))
     assert "text file" in told(written(tmp_path, b"\xff\xfe"))
+
+
+def test_a_file_that_is_none_leaves_no_descriptor(tmp_path: Path) -> None:
+    with no_descriptor_left(), pytest.raises(BadKeys):
+        load_keys(tmp_path)
 
 
 def test_a_path_that_leads_to_no_file_is_told(tmp_path: Path) -> None:

@@ -104,9 +104,13 @@ def _read(path: Path) -> str:
     try:
         # Not blocking, as a FIFO would have us wait for its writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            _refuse_open_to_others(path, os.fstat(fd))
-            data = file.read(_MAX_FILE + 1)
+        try:
+            # Closed apart from the file, which is not there where this is a directory.
+            with open(fd, "rb", closefd=False) as file:
+                _refuse_open_to_others(path, os.fstat(fd))
+                data = file.read(_MAX_FILE + 1)
+        finally:
+            os.close(fd)
     except (OSError, ValueError) as error:
         raise BadKeys(f"{path}: {why(error)}") from error
     if len(data) > _MAX_FILE:
