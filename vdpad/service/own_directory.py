@@ -88,8 +88,7 @@ def write_file(
     if len(whole) > most:
         raise NotWritten(errno.EFBIG, f"expected at most {most} bytes, got {len(whole)}")
     new = f".{name.partition('.')[0]}.new"
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(new, flags, 0o600, dir_fd=directory)
+    fd = _open_new(new, directory)
     try:
         if os.write(fd, whole) != len(whole):
             raise NotWritten(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -102,6 +101,17 @@ def write_file(
     finally:
         os.close(fd)
     return mapped
+
+
+def _open_new(name: str, directory: int) -> int:
+    """An empty file that nobody else has open, in place of whatever has its name."""
+    # Never what is there already: to write to another's FIFO would never end.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    except FileExistsError:
+        os.unlink(name, dir_fd=directory)
+    return os.open(name, flags, 0o600, dir_fd=directory)
 
 
 def read_file(name: str, directory: int, most: int) -> bytes:
