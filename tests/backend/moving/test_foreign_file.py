@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,4 +138,56 @@ async def test_few_sleep_on_and_then_no_more_are_taken(monkeypatch: pytest.Monke
     assert await files.read(reader, 1) == b""
     for each in (reader, *(reader for reader, _ in pipes)):
         os.close(each)
+    await _gone(files)
+
+
+def _in_error() -> int:
+    """A socket that does not block, is in error for poll(2), and has nothing to be read."""
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.setblocking(False)
+    # SO_TIMESTAMPING: of what it sends, by software; the time is queued as an error.
+    sender.setsockopt(socket.SOL_SOCKET, 37, 1 << 1 | 1 << 4)
+    sender.sendto(b"x", ("127.0.0.1", 9))
+    return sender.detach()
+
+
+def _without_room() -> int:
+    """An eventfd that does not block, and has room for 1, but not for what is written."""
+    fd = os.eventfd(0, os.EFD_NONBLOCK)
+    os.eventfd_write(fd, 2**64 - 3)
+    return fd
+
+
+@pytest.mark.parametrize(
+    ("made", "use"),
+    [
+        (_in_error, lambda files, fd: files.read(fd, 100)),
+        (_without_room, lambda files, fd: files.write(fd, b"{version")),
+    ],
+)
+async def test_one_that_is_ready_and_does_nothing_takes_no_processor(
+    monkeypatch: pytest.MonkeyPatch,
+    made: Callable[[], int],
+    use: Callable[[ForeignFiles, int], Coroutine[Any, Any, object]],
+) -> None:
+    looks: list[select.poll] = []
+    poll = select.poll
+
+    def counted() -> select.poll:
+        looks.append(poll())
+        return looks[-1]
+
+    monkeypatch.setattr(select, "poll", counted)
+    files = ForeignFiles()
+    fd = made()
+    using = asyncio.ensure_future(use(files, fd))
+    begun = asyncio.get_running_loop().time()
+    await until(lambda: len(looks) >= 20)
+    took = asyncio.get_running_loop().time() - begun
+    assert not using.done()
+    # Every second look is the pause; without it all of them take less than a millisecond.
+    assert took > 0.05
+    using.cancel()
+    await asyncio.wait([using])
+    os.close(fd)
     await _gone(files)

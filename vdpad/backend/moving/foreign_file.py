@@ -8,6 +8,10 @@ thread's own, and the event loop waits for no more than the thread's word.
 A thread asks poll(2) before each step, for the descriptor and for an eventfd that calls it off: so
 one that nobody waits for any more ends at once, unless somebody has taken between the two what
 poll(2) had seen. Such threads may sleep on. There are few at most, and then no more transfers.
+
+poll(2) may say that one is ready which then gives and takes nothing, for as long as its sender
+likes: a socket that does not block and whose error queue nobody reads, an eventfd that has no room
+for what is written. So a thread that was told so looks again after a while, and not at once.
 """
 
 import asyncio
@@ -25,6 +29,10 @@ T = TypeVar("T")
 # As much as a pipe takes or gives at once, where poll(2) says that it does: PIPE_BUF.
 _STEP = 4096
 _READ = 1 << 16
+
+# How long one that is ready and does nothing is left alone, in ms. Stops it from taking a whole
+# processor.
+_LOOKS_AGAIN = 10
 
 # How long one that was called off is waited for, in seconds. All but those that sleep on end.
 _LETS_GO = 0.2
@@ -59,7 +67,7 @@ class ForeignFiles:
         Raises:
             BadTransfer: it cannot be read.
         """
-        return await self._work_off(fd, lambda own, wait: _read(own, wait, most))
+        return await self._work_off(fd, lambda own, waits: _read(own, waits, most))
 
     async def write(self, fd: int, data: bytes) -> None:
         """Writes all of it; as of `read`.
@@ -67,9 +75,9 @@ class ForeignFiles:
         Raises:
             BadTransfer: it cannot be written.
         """
-        await self._work_off(fd, lambda own, wait: _write(own, wait, data))
+        await self._work_off(fd, lambda own, waits: _write(own, waits, data))
 
-    async def _work_off(self, fd: int, work: Callable[[int, Callable[[int], None]], T]) -> T:
+    async def _work_off(self, fd: int, work: Callable[[int, "_Waits"], T]) -> T:
         if self.asleep >= _MOST_ASLEEP:
             raise BadTransfer(
                 f"expected at most {_MOST_ASLEEP} earlier descriptors that nobody reads or writes, "
@@ -99,9 +107,9 @@ class ForeignFiles:
         thread.exception()
 
 
-def _on_thread(own: int, call_off: int, work: Callable[[int, Callable[[int], None]], T]) -> T:
+def _on_thread(own: int, call_off: int, work: Callable[[int, "_Waits"], T]) -> T:
     try:
-        return work(own, lambda event: _wait(own, event, call_off))
+        return work(own, _Waits(own, call_off))
     except OSError as error:
         raise BadTransfer(f"expected a descriptor to move a state by, got {why(error)}") from error
     finally:
@@ -109,23 +117,38 @@ def _on_thread(own: int, call_off: int, work: Callable[[int, Callable[[int], Non
         os.close(own)
 
 
-def _wait(fd: int, event: int, call_off: int) -> None:
-    """Returns when the descriptor is ready, or in an error that the next call on it tells."""
-    poll = select.poll()
-    poll.register(fd, event)
-    poll.register(call_off, select.POLLIN)
-    ready = [each for each, _ in poll.poll()]
-    if call_off in ready:
-        raise _CalledOff("nobody waits for the state any more")
+class _Waits:
+    """What a thread waits for between two steps. Each ends in _CalledOff when it is called off."""
+
+    def __init__(self, fd: int, call_off: int) -> None:
+        self._fd = fd
+        self._call_off = call_off
+
+    def until_ready(self, event: int) -> None:
+        """Returns when the descriptor is ready, or in an error that the next call on it tells."""
+        poll = select.poll()
+        poll.register(self._fd, event)
+        self._wait(poll, None)
+
+    def a_while(self) -> None:
+        """Returns after _LOOKS_AGAIN."""
+        self._wait(select.poll(), _LOOKS_AGAIN)
+
+    def _wait(self, poll: select.poll, timeout: int | None) -> None:
+        poll.register(self._call_off, select.POLLIN)
+        ready = [each for each, _ in poll.poll(timeout)]
+        if self._call_off in ready:
+            raise _CalledOff("nobody waits for the state any more")
 
 
-def _read(fd: int, wait: Callable[[int], None], most: int) -> bytes:
+def _read(fd: int, waits: _Waits, most: int) -> bytes:
     whole = bytearray()
     while len(whole) <= most:
-        wait(select.POLLIN)
+        waits.until_ready(select.POLLIN)
         try:
             some = os.read(fd, min(_READ, most + 1 - len(whole)))
         except BlockingIOError:
+            waits.a_while()
             continue
         if not some:
             break
@@ -133,11 +156,11 @@ def _read(fd: int, wait: Callable[[int], None], most: int) -> bytes:
     return bytes(whole)
 
 
-def _write(fd: int, wait: Callable[[int], None], data: bytes) -> None:
+def _write(fd: int, waits: _Waits, data: bytes) -> None:
     left = memoryview(data)
     while left:
-        wait(select.POLLOUT)
+        waits.until_ready(select.POLLOUT)
         try:
             left = left[os.write(fd, left[:_STEP]) :]
         except BlockingIOError:
-            continue
+            waits.a_while()
