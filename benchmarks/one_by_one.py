@@ -8,6 +8,7 @@ process of its own, as the daemon does, since whoever lends the ring may have to
 """
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -61,7 +62,7 @@ def _run(asked: dict[str, Any], fds: list[int]) -> OneByOne:
     programs = [
         encode((command,), target.geometry, event_idx=False) for command in planned.commands
     ]
-    queue = target.open(fds)
+    queue = target.open(fds, os.geteuid())
     try:
         return send_one_by_one(programs, queue)
     finally:

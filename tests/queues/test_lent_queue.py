@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from vdpad.wire.descriptors import CLOSER
 SIZE = 8192
 GEOMETRY = lay_out(8, Region(0x100000, SIZE))
 NO_INDICES = Indices()
+ALICE, BOB = 1000, 1001
 
 # fcntl has no name for it before Python 3.13 (linux/fcntl.h).
 _F_SEAL_FUTURE_WRITE = 0x10
@@ -339,11 +340,30 @@ def test_duplicates_live_on_when_the_first_are_closed(memory: int) -> None:
         _open(again).close()
 
 
+def test_a_lender_s_memory_that_takes_long_to_go_holds_up_no_other_s(
+    memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+
+    def close(uid: int, fds: Sequence[int]) -> None:
+        closed.append(uid)
+        for fd in fds:
+            os.close(fd)
+
+    monkeypatch.setattr(CLOSER, "close", close)
+    for lender in (ALICE, BOB):
+        lent = _lend(lambda: os.dup(memory))
+        again = LentDescriptors.from_list([lent.memory, lent.kick, lent.call], lender).duplicate()
+        lent.close()
+        _open(again).close()
+    assert closed == [-1, ALICE, -1, BOB]
+
+
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_where_not_all_can_be_duplicated_none_is_left_open(missing: int) -> None:
     # As where the table of descriptors is full after the first or the second.
     lent = _lend()
-    fds = list(dataclasses.astuple(lent))
+    fds = [lent.memory, lent.kick, lent.call]
     fds[missing] = -1
     try:
         with no_descriptor_left(), pytest.raises(BadLend, match="cannot be kept"):

@@ -24,7 +24,7 @@ from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.split_ring import RingGeometry
 from vdpad.wire.descriptors import CLOSER
 
-# Whose descriptors ours were made from is not known here; those that we keep close quickly.
+# The lender of a device of our own.
 _NOBODY = -1
 
 
@@ -35,10 +35,16 @@ class LentDescriptors:
     memory: int
     kick: int
     call: int
+    lender: int = _NOBODY
+    """The uid of whoever lends them, whose thread closes them."""
 
     @classmethod
-    def from_list(cls, fds: list[int]) -> "LentDescriptors":
+    def from_list(cls, fds: list[int], lender: int = _NOBODY) -> "LentDescriptors":
         """The three in their order.
+
+        Args:
+            fds: as they came.
+            lender: the uid of whoever sent them; -1 where nobody else did.
 
         Raises:
             BadLend: there are not three.
@@ -48,7 +54,8 @@ class LentDescriptors:
                 f"expected three descriptors (memory, kick, call), got {len(fds)}; "
                 "send them with the request (SCM_RIGHTS)"
             )
-        return cls(*fds)
+        memory, kick, call = fds
+        return cls(memory, kick, call, lender)
 
     def check(self) -> Lent:
         """Refuses what is no sealed memfd of ordinary pages and two eventfds. Does not sleep.
@@ -79,11 +86,11 @@ class LentDescriptors:
             for fd in copies:
                 os.close(fd)
             raise BadLend(f"the descriptors cannot be kept: {error.strerror}") from error
-        return LentDescriptors(*copies)
+        return LentDescriptors.from_list(copies, self.lender)
 
     def close(self) -> None:
         """Has all three closed, where nobody waits: memory goes with its last copy, in its time."""
-        CLOSER.close(_NOBODY, (self.memory, self.kick, self.call))
+        CLOSER.close(self.lender, (self.memory, self.kick, self.call))
 
 
 @dataclass(frozen=True, slots=True)

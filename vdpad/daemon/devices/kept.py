@@ -147,7 +147,7 @@ class KeptDevice:
         """The device itself; it needs no descriptors."""
         return self.node
 
-    def open(self, fds: list[int]) -> ControlQueue:
+    def open(self, fds: list[int], user: int) -> ControlQueue:
         """The CVQ, which stands ready since the bring-up."""
         try:
             return self.device.queue()

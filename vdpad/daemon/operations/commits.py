@@ -55,9 +55,21 @@ class Commits:
         self._later = later
 
     def start(
-        self, operation: Operation, ready: Ready, fds: list[int], deadline_ms: int | None
+        self,
+        operation: Operation,
+        ready: Ready,
+        fds: list[int],
+        user: int,
+        deadline_ms: int | None,
     ) -> Commit:
         """Opens the control queue of a prepared operation and lets the commit's task begin.
+
+        Args:
+            operation: the one that is prepared.
+            ready: its phase.
+            fds: the request's descriptors; they stay the caller's to close.
+            user: who sent them: a uid, or ANOTHER_HOST.
+            deadline_ms: for the whole replay; None for the configured one.
 
         Raises:
             Refusal: busy: another commit has the device; what the target raises.
@@ -67,7 +79,7 @@ class Commits:
         owner = self._running.owner(identity)
         if owner is not None:
             raise Refusal(Kind.BUSY, f"the commit of {owner} has this device", migration=owner)
-        queue = ready.destination.open(fds)
+        queue = ready.destination.open(fds, user)
         self._running.add(identity, operation.migration)
         lent = lent_as(queue) if operation.is_lent else None
         ready.record.begin(lent)

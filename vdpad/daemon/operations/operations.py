@@ -139,7 +139,7 @@ class Operations:
         operation = self.get(migration, requester)
         match operation.phase:
             case Ready() as ready:
-                return self._commits.start(operation, ready, fds, deadline_ms)
+                return self._commits.start(operation, ready, fds, requester.user, deadline_ms)
             case Cancellation():
                 raise Refusal(
                     Kind.CONFLICT,

@@ -28,8 +28,12 @@ class Destination(Terms, Protocol):
             BadLend: the descriptors are not what the target needs.
         """
 
-    def open(self, fds: list[int]) -> ControlQueue:
+    def open(self, fds: list[int], user: int) -> ControlQueue:
         """The control queue, idle. The descriptors stay the caller's.
+
+        Args:
+            fds: as they came.
+            user: who sent them: a uid, or ANOTHER_HOST.
 
         Raises:
             BadLend: the descriptors or the ring cannot be used.

@@ -66,12 +66,12 @@ class LentTarget:
         memory = memory_identity(LentDescriptors.from_list(fds))
         return (*memory, self.geometry.descriptors - self.geometry.memory.iova)
 
-    def open(self, fds: list[int]) -> ControlQueue:
+    def open(self, fds: list[int], user: int) -> ControlQueue:
         """Maps the ring and the buffers, from copies of the descriptors."""
         ring = self.params.ring
         return LentQueue(
             self.geometry,
-            LentDescriptors.from_list(fds).duplicate(),
+            LentDescriptors.from_list(fds, user).duplicate(),
             Indices(ring.next_available, ring.next_used),
             event_idx=self.event_idx,
         )

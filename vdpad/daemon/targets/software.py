@@ -49,7 +49,7 @@ class SoftwareTarget:
         """The device itself; it needs no descriptors."""
         return self._settings.name
 
-    def open(self, fds: list[int]) -> ControlQueue:
+    def open(self, fds: list[int], user: int) -> ControlQueue:
         """Resets the device, as whoever brings one up for a guest does, and lends its ring."""
         self._device.reset()
         return LentQueue(
