@@ -14,6 +14,7 @@ from vdpad.daemon.api.varlink import ABOUT, interface
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations.changes import Changes
+from vdpad.daemon.operations.collector import leave_out_all_there_is
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
@@ -263,6 +264,7 @@ async def run(load: Callable[[], Settings]) -> None:
         if watchdog is not None:
             beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
         path = await service.start()
+        leave_out_all_there_is()
         loop.add_signal_handler(signal.SIGHUP, _reload, service, load, notifier, path)
         try:
             notifier.ready(f"Listening on {path}")
