@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tests.backend.vmm import PLAIN, Vmm
 from tests.support.daemon import ROOT
+from tests.support.forker import Child, forker_of
 from tests.support.guest import Guest
 from tests.support.namespaces import Namespace, bridged_taps, wait_until_up
 from tests.support.waiting import GUARD, wait_until
@@ -22,7 +23,8 @@ from vdpad.backend.control.varlink import INTERFACE
 from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
-PROGRAM = (sys.executable, "-m", "vdpad.cli.vdpad_vhost_user")
+MODULE = "vdpad.cli.vdpad_vhost_user"
+PROGRAM = (sys.executable, "-m", MODULE)
 
 
 class BackEndProcess:
@@ -36,7 +38,7 @@ class BackEndProcess:
         device: Sequence[str] = (),
         within: Namespace | None = None,
         front_ends: tuple[str, ...] = (),
-        program: Sequence[str] = PROGRAM,
+        program: Sequence[str] | None = None,
         **more: Any,
     ) -> None:
         """Starts it; `ready` tells when it listens.
@@ -48,7 +50,7 @@ class BackEndProcess:
             device: the options of another device, instead of a software one.
             within: the network namespace that it runs in.
             front_ends: where they come from, if not by its socket in the folder.
-            program: that is the back end.
+            program: that is the back end; by default it is forked, where nothing is for Popen.
             more: for Popen.
         """
         self.folder = folder
@@ -62,8 +64,13 @@ class BackEndProcess:
         places = ("--control", str(self.control), "--varlink", str(self.varlink))
         kept = ("--state-directory", str(self.state), "--name", "net0")
         on = device or (f"--software={software}",)
-        command = [*program, *on, *where, *places, *kept, *options]
+        arguments = [*on, *where, *places, *kept, *options]
         with self._log.open("wb") as log:
+            self.process: Child | subprocess.Popen[bytes]
+            if program is None and within is None and not more:
+                self.process = forker_of(MODULE).start(*arguments, stderr=log)
+                return
+            command = [*(program or PROGRAM), *arguments]
             self.process = subprocess.Popen(
                 command if within is None else within.command(*command),
                 stdin=subprocess.DEVNULL,

@@ -5,21 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.daemon import ROOT
+from tests.support.forker import forker_of
 
-VDPACTL = [sys.executable, "-m", "vdpad.cli.vdpactl"]
+MODULE = "vdpad.cli.vdpactl"
+OF_STATES = "vdpad.cli.state_files"
+"""What it imports for commands on states."""
+VDPACTL = [sys.executable, "-m", MODULE]
 
 
-def run(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*VDPACTL, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        input=stdin,
-        timeout=60,
-        check=False,
-    )
+def run(*arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    """Runs one to its end."""
+    return forker_of(MODULE, OF_STATES).run(*arguments, stdin=stdin, env=environment())
+
+
+def text_of(*arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[str]":
+    """The same with what it printed as text."""
+    done = run(*arguments, stdin=stdin)
+    printed = done.stdout.decode(), done.stderr.decode()
+    return subprocess.CompletedProcess(done.args, done.returncode, *printed)
 
 
 def environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,12 @@ from typing import Any
 import pytest
 
 from tests.availability import skip_or_fail
-from tests.cli.commands import VDPACTL
+from tests.cli.commands import MODULE as VDPACTL
+from tests.cli.commands import OF_STATES
 from tests.daemon.support import STATE, faulty, vlans
-from tests.support.daemon import ROOT, VDPAD, daemon
+from tests.support.daemon import MODULE as VDPAD
+from tests.support.daemon import ROOT, daemon
+from tests.support.forker import forker_of
 from tests.support.waiting import GUARD
 
 Json = dict[str, Any]
@@ -54,26 +58,40 @@ def locale(request: pytest.FixtureRequest) -> Locale:
 
 
 def run(
-    locale: Locale, *command: str | bytes | Path, stdin: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
+    locale: Locale, module: str, *arguments: str | bytes | Path, stdin: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
     """A command, whatever its end, without a traceback."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **locale},
-        input=stdin,
-        capture_output=True,
-        timeout=GUARD,
-        check=False,
-    )
+    there = {**os.environ, **locale}
+    more = [OF_STATES] if module == VDPACTL else []
+    done = forker_of(module, *more, **locale).run(*arguments, stdin=stdin, env=there, timeout=GUARD)
+    return without_a_traceback(done)
+
+
+def without_a_traceback(
+    done: "subprocess.CompletedProcess[bytes]",
+) -> "subprocess.CompletedProcess[bytes]":
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     assert b"UnicodeEncodeError" not in done.stderr
     return done
 
 
+def begun_anew(locale: Locale, *command: str) -> "subprocess.CompletedProcess[bytes]":
+    """The same by an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, **locale},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=GUARD,
+        check=False,
+    )
+    return without_a_traceback(done)
+
+
 def test_the_locale_is_a_real_one(latin_1: Locale) -> None:
     program = "import sys; print(sys.stdout.encoding, sys.getfilesystemencoding())"
-    done = run(latin_1, VDPACTL[0], "-c", program)
+    done = begun_anew(latin_1, "-c", program)
     assert done.stdout.split() == [b"iso8859-1", b"iso8859-1"]
 
 
@@ -81,29 +99,29 @@ def test_the_locale_is_a_real_one(latin_1: Locale) -> None:
 
 
 def test_letters_of_its_own_are_its_own(latin_1: Locale) -> None:
-    done = run(latin_1, *VDPACTL, "decode", "-", stdin=json.dumps(STATE).encode())
+    done = run(latin_1, VDPACTL, "decode", "-", stdin=json.dumps(STATE).encode())
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"32 packets or 50 \xb5s" in done.stdout
-    done = run(OTHERS["ASCII"], *VDPACTL, "decode", "-", stdin=json.dumps(STATE).encode())
+    done = run(OTHERS["ASCII"], VDPACTL, "decode", "-", stdin=json.dumps(STATE).encode())
     assert b"32 packets or 50 us" in done.stdout
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        [*VDPACTL, "--help"],
-        *([*VDPACTL, method, "--help"] for method in ("check", "capture")),
-        [*VDPAD, "--help"],
+        [VDPACTL, "--help"],
+        *([VDPACTL, method, "--help"] for method in ("check", "capture")),
+        [VDPAD, "--help"],
     ],
 )
 def test_every_help_can_be_read(locale: Locale, command: list[str]) -> None:
-    done = run(locale, *command)
+    done = begun_anew(locale, "-m", *command)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_letter_that_it_has_not_got(locale: Locale, tmp_path: Path) -> None:
     with daemon(tmp_path, software=[faulty("err", *range(100))]) as running:
-        command = [*VDPACTL, "--socket", str(running.socket), "restore", "vm", "-"]
+        command = [VDPACTL, "--socket", str(running.socket), "restore", "vm", "-"]
         state = json.dumps(vlans([1, 100])).encode()
         done = run(locale, *command, "--software", "sim0", stdin=state)
     assert done.returncode == 4
@@ -112,7 +130,7 @@ def test_a_letter_that_it_has_not_got(locale: Locale, tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_state_is_told(locale: Locale) -> None:
     wrong = json.dumps({"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [5000]})
-    done = run(locale, *VDPACTL, "decode", "-", stdin=wrong.encode())
+    done = run(locale, VDPACTL, "decode", "-", stdin=wrong.encode())
     assert done.returncode == 2
     assert b"vlans.0" in done.stdout
     assert b"expected a VLAN id 0 " in done.stdout
@@ -125,12 +143,12 @@ def test_what_is_wrong_with_a_state_is_told(locale: Locale) -> None:
 def test_a_file_is_read_whatever_its_name(locale: Locale, name: bytes, tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/" + name
     Path(os.fsdecode(path)).write_text(json.dumps(STATE))
-    done = run(locale, *VDPACTL, "decode", path)
+    done = run(locale, VDPACTL, "decode", path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b": a state in JSON" in done.stdout
     if locale["LC_ALL"] == LATIN_1 and b"\x82" not in name:
         assert name in done.stdout
-    done = run(locale, *VDPACTL, "diff", path, path + b".none")
+    done = run(locale, VDPACTL, "diff", path, path + b".none")
     assert done.returncode == 2
     assert b"No such file" in done.stderr
 
@@ -138,14 +156,14 @@ def test_a_file_is_read_whatever_its_name(locale: Locale, name: bytes, tmp_path:
 def test_a_file_is_written_whatever_its_name(locale: Locale, tmp_path: Path) -> None:
     path = os.fsencode(tmp_path / "état")
     state = json.dumps(STATE).encode()
-    done = run(locale, *VDPACTL, "convert", "-", "--to", "native", "--output", path, stdin=state)
+    done = run(locale, VDPACTL, "convert", "-", "--to", "native", "--output", path, stdin=state)
     assert (done.returncode, done.stderr) == (0, b"")
-    (file,) = json.loads(run(locale, *VDPACTL, "decode", path, "-j").stdout)
+    (file,) = json.loads(run(locale, VDPACTL, "decode", path, "-j").stdout)
     assert file["format"] == "native"
 
 
 def test_a_daemon_that_is_not_there(locale: Locale) -> None:
-    done = run(locale, *VDPACTL, "--socket", b"/nowhere/" + FILES[2], "info")
+    done = run(locale, VDPACTL, "--socket", b"/nowhere/" + FILES[2], "info")
     assert done.returncode == 7
     assert b"is vdpad running?" in done.stderr
 
@@ -156,7 +174,7 @@ def test_a_daemon_that_is_not_there(locale: Locale) -> None:
 def test_arguments_are_taken_in_the_locale_s_letters(latin_1: Locale, tmp_path: Path) -> None:
     """What the daemon is asked for is what was typed."""
     with daemon(tmp_path) as running:
-        command = [*VDPACTL, "--socket", str(running.socket), "check", "-", "--json", "--target"]
+        command = [VDPACTL, "--socket", str(running.socket), "check", "-", "--json", "--target"]
         target = '{"kind": "vhost-vdpa", "device": "é"}'.encode("latin-1")
         done = run(latin_1, *command, target, stdin=json.dumps(STATE).encode())
     error = json.loads(done.stdout)["error"]
@@ -170,7 +188,7 @@ def test_arguments_that_make_no_sense_are_refused(
 ) -> None:
     state = json.dumps(STATE).encode()
     with daemon(tmp_path) as running:
-        command = [*VDPACTL, "--socket", str(running.socket)]
+        command = [VDPACTL, "--socket", str(running.socket)]
         for arguments, codes in (
             (["restore", word, "-", "--software", "sim0"], {2}),
             # There is none, or it is no text.
@@ -198,7 +216,7 @@ def test_settings_with_names_that_the_locale_has_not_got(locale: Locale, tmp_pat
     config = tmp_path / "vdpad.toml"
     for key in (f'"{NAME}"', "socket_group", "key_file"):
         config.write_text(f'{key} = "{NAME}"\n')
-        done = run(locale, *VDPAD, "--check-config", "--config", str(config))
+        done = run(locale, VDPAD, "--check-config", "--config", str(config))
         assert done.returncode in (0, 1)
         assert (done.stderr == b"") is (done.returncode == 0)
 
@@ -206,7 +224,7 @@ def test_settings_with_names_that_the_locale_has_not_got(locale: Locale, tmp_pat
 @contextmanager
 def _running(locale: Locale, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen(
-        [*VDPAD, *arguments],
+        [sys.executable, "-m", VDPAD, *arguments],
         cwd=ROOT,
         env={**os.environ, **locale},
         stderr=subprocess.PIPE,
@@ -239,7 +257,7 @@ def test_a_daemon_serves_whatever_its_files_are_called(
             assert line, told
             told += line
         state = json.dumps(STATE).encode()
-        command = [*VDPACTL, "--socket", socket, "restore", "vm", "-", "--software", "sim0"]
+        command = [VDPACTL, "--socket", socket, "restore", "vm", "-", "--software", "sim0"]
         assert run(locale, *command, stdin=state).returncode == 0
         running.send_signal(signal.SIGTERM)
         told += running.stderr.read()
@@ -254,6 +272,6 @@ def test_a_daemon_serves_whatever_its_files_are_called(
 def test_a_daemon_that_cannot_start_says_why(locale: Locale, settings: str, tmp_path: Path) -> None:
     config = tmp_path / "vdpad.toml"
     config.write_text(settings.format(tmp_path / "none" / NAME) + "\n")
-    done = run(locale, *VDPAD, "--config", str(config))
+    done = run(locale, VDPAD, "--config", str(config))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(b"vdpad: ")

@@ -3,34 +3,22 @@
 import json
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
+from tests.cli.commands import text_of
 from tests.daemon.support import STATE, is_report
 from tests.daemon.udp_support import OTHER_KEY, key_file, known_for_long
-from tests.support.daemon import ROOT, daemon
+from tests.support.daemon import daemon
 from tests.support.waiting import wait_until
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vdpad.cli.vdpactl", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def usage_error(*arguments: str) -> str:
     """What it says of arguments that cannot be used: one line, exit code 2, nothing else."""
-    done = run(*arguments)
+    done = text_of(*arguments)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert done.stderr.startswith("vdpactl: ")
     assert len(done.stderr.splitlines()) == 1
@@ -66,17 +54,17 @@ def test_a_request_that_no_sealed_datagram_takes(host: str, folder: Path) -> Non
 def test_a_state_is_restored_on_another_host(host: str, folder: Path) -> None:
     there = ("--host", host, "--key-file", str(folder / "keys"), "--json")
     (folder / "state.json").write_text(json.dumps(STATE))
-    done = run(*there, "restore", "vm-1", str(folder / "state.json"), "--software", "sim0")
+    done = text_of(*there, "restore", "vm-1", str(folder / "state.json"), "--software", "sim0")
     assert (done.returncode, done.stderr) == (0, "")
     assert is_report(json.loads(done.stdout), "restored")
-    done = run(*there, "status", "vm-2")
+    done = text_of(*there, "status", "vm-2")
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["data"]["kind"] == "no-such-migration"
 
 
 def test_another_key_reaches_nobody(host: str, tmp_path: Path) -> None:
     keys = str(key_file(tmp_path, OTHER_KEY))
-    done = run("--host", host, "--key-file", keys, "--timeout", "0.5", "info")
+    done = text_of("--host", host, "--key-file", keys, "--timeout", "0.5", "info")
     assert (done.returncode, done.stdout) == (7, "")
     assert "no reply within 0.5 s" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -95,16 +83,16 @@ def test_options_that_do_not_say_how_to_ask_are_told(tmp_path: Path) -> None:
 
 
 def test_keygen_prints_a_key_that_is_a_line_of_a_key_file() -> None:
-    keys = {run("keygen").stdout for _ in range(2)}
+    keys = {text_of("keygen").stdout for _ in range(2)}
     assert len(keys) == 2
     for key in keys:
         Fernet(key.removesuffix("\n"))
-    Fernet(json.loads(run("--json", "keygen").stdout)["key"])
+    Fernet(json.loads(text_of("--json", "keygen").stdout)["key"])
 
 
 def test_keygen_makes_a_file_for_its_owner_and_never_overwrites(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    done = run("keygen", str(path))
+    done = text_of("keygen", str(path))
     assert (done.returncode, done.stderr) == (0, "")
     key = path.read_text()
     Fernet(key.strip())

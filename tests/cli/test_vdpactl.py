@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import environment
+from tests.cli.commands import text_of
 from tests.daemon.support import (
     CHECK,
     HASH_REPORT,
@@ -67,17 +67,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def run(
     vdpad: Path, *arguments: str, stdin: str = "", options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vdpad.cli.vdpactl", "--socket", str(vdpad)]
-    return subprocess.run(
-        [*command, *options, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        input=stdin,
-        timeout=60,
-        check=False,
-    )
+    return text_of("--socket", str(vdpad), *options, *arguments, stdin=stdin.encode())
 
 
 def said(vdpad: Path, *arguments: str, code: int = 0, stdin: str = "") -> str:

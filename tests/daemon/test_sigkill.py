@@ -128,6 +128,7 @@ class Restores:
             await caller.send(ask, self._judge.fds)
             await self._moments.come(number, caller, self._judge)
             daemon.kill()
+            daemon.wait()
             return caller.received()
 
 

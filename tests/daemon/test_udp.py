@@ -256,7 +256,7 @@ async def test_a_daemon_that_was_killed_leaves_what_it_let_in(tmp_path: Path) ->
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         address = free.getsockname()
-    settings = {
+    settings: Json = {
         "udp": {"listen": f"127.0.0.1:{address[1]}", "key_file": str(key_file(tmp_path))},
         "records": {"directory": known_for_long(tmp_path / "records")},
     }

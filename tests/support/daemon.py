@@ -10,38 +10,37 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from tests.support.descriptors import open_descriptors_of
+from tests.support.forker import Child, forker_of
 from tests.support.waiting import GUARD, wait_until
 
 ROOT = Path(__file__).parents[2]
-VDPAD = (sys.executable, "-m", "vdpad.cli.vdpad")
+MODULE = "vdpad.cli.vdpad"
+VDPAD = (sys.executable, "-m", MODULE)
 """The command line of a daemon. Run it in ROOT."""
 
 
 class Daemon:
     """vdpad as a process, in a folder with its socket, settings and log."""
 
-    def __init__(self, folder: Path, command: Sequence[str] = VDPAD, **settings: Any) -> None:
+    def __init__(self, folder: Path, command: Sequence[str] | None = None, **settings: Any) -> None:
         """Starts it; `ready` tells when it listens.
 
         Args:
             folder: that is its own.
-            command: that runs it, to which vdpad's options are added.
+            command: that runs it, to which vdpad's options are added; without one it is forked,
+                which is quick, but its memory is then not all its own.
             settings: as in its configuration.
         """
         self.socket = folder / "vdpad.sock"
         self._log = folder / "vdpad.log"
         config = folder / "vdpad.toml"
         config.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in settings.items()))
+        options = ("--socket", str(self.socket), "--config", str(config))
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--socket", str(self.socket), "--config", str(config)],
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-                cwd=ROOT,
-            )
+            self.process = _started(command, options, log)
 
     @property
     def pid(self) -> int:
@@ -109,8 +108,16 @@ class Daemon:
             return self.process.wait()
 
 
+def _started(
+    command: Sequence[str] | None, options: Sequence[str], log: IO[bytes]
+) -> "Child | subprocess.Popen[bytes]":
+    if command is None:
+        return forker_of(MODULE).start(*options, stderr=log)
+    return subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT)
+
+
 @contextmanager
-def daemon(folder: Path, command: Sequence[str] = VDPAD, **settings: Any) -> Iterator[Daemon]:
+def daemon(folder: Path, command: Sequence[str] | None = None, **settings: Any) -> Iterator[Daemon]:
     """A daemon of its own, listening, for tests without a loop."""
     running = Daemon(folder, command, **settings)
     try:
@@ -120,9 +127,11 @@ def daemon(folder: Path, command: Sequence[str] = VDPAD, **settings: Any) -> Ite
 
 
 @asynccontextmanager
-async def running(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
+async def running(
+    folder: Path, command: Sequence[str] | None = None, **settings: Any
+) -> AsyncIterator[Daemon]:
     """A daemon of its own, listening."""
-    process = Daemon(folder, **settings)
+    process = Daemon(folder, command, **settings)
     try:
         yield await asyncio.to_thread(process.ready)
     finally:
@@ -131,13 +140,12 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
 
 def refused(*arguments: str) -> str:
     """What a vdpad that cannot start says: one line, and exit code 1."""
-    done = subprocess.run(
-        [*VDPAD, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("vdpad: ")
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+    done = forker_of(MODULE).run(*arguments, timeout=GUARD)
+    said = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert said.startswith("vdpad: ")
+    assert len(said.splitlines()) == 1, said
+    return said
 
 
 def _toml(value: Any) -> str:

@@ -420,7 +420,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 async def test_the_kernel_says_who_speaks(open_folder: Path) -> None:
-    settings = {"socket_mode": "0666", "allowed_uids": [0]}
+    settings: Json = {"socket_mode": "0666", "allowed_uids": [0]}
     async with running(open_folder, **settings) as daemon:
         await answers(daemon.socket)
         other = await asyncio.create_subprocess_exec(

@@ -1,5 +1,6 @@
 """Records as a daemon leaves them, and a process that goes on writing them (`main`)."""
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,3 +104,7 @@ def main(arguments: list[str]) -> None:
             record.begin()
             record.progress.acks[:] = bytes([ACK_OK]) * len(COMMANDS)
             records.settle(record, failure())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""A forked command is as one that an interpreter of its own runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cases import FOLDER
+from tests.cli.commands import MODULE, VDPACTL
+from tests.support.daemon import ROOT
+from tests.support.descriptors import open_descriptors_of
+from tests.support.forker import forker_of
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (["--version"], b""),
+        (["--help"], b""),
+        (["nothing"], b""),
+        (["decode", str(FOLDER / "tso_no_csum.json")], b""),
+        (["decode", "-", "--json"], b'{"version": 1, "features": []}'),
+        (["decode", "-"], b"{"),
+        (["--socket", "/nowhere/é", "info"], b""),
+        (["--socket", b"/nowhere/\xe9", "info"], b""),
+    ],
+)
+def test_it_says_and_ends_the_same(arguments: Sequence[str | bytes], stdin: bytes) -> None:
+    anew = subprocess.run(
+        [*VDPACTL, *arguments], cwd=ROOT, input=stdin, capture_output=True, check=False
+    )
+    forked = forker_of(MODULE).run(*arguments, stdin=stdin)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (
+        (anew.returncode, anew.stdout, anew.stderr)
+    )
+
+
+def test_it_has_the_arguments_the_environment_and_the_folder_and_no_other_descriptor(
+    tmp_path: Path,
+) -> None:
+    variables = {"PATH": "/usr/bin", "NAME": "é\udce9"}
+    with Path(os.devnull).open("rb"):
+        done = forker_of(__name__).run("a b", "", stdin=b"in", env=variables, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (3, b"in")
+    assert json.loads(done.stdout) == [["a b", ""], variables, str(tmp_path), [0, 1, 2]]
+
+
+def test_each_of_several_ends_by_itself() -> None:
+    mine = forker_of(__name__)
+    with mine.child("sleep") as one, mine.child("sleep") as other:
+        assert one.poll() is other.poll() is None
+        one.terminate()
+        assert one.wait() == one.poll() == -signal.SIGTERM
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.05)
+    assert other.poll() == -signal.SIGKILL
+
+
+def main() -> int:
+    """What such a process is like; or one that stays, if it is told to sleep."""
+    if sys.argv[1:] == ["sleep"]:
+        time.sleep(1000)
+    fds = sorted(map(int, open_descriptors_of("self")))
+    print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd(), fds]))
+    sys.stderr.write(sys.stdin.read())
+    return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
