@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
+# Tests start thousands of processes, of which each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # What these tests need, and the tests: one after the other, or as many side by side as -nN says.
 define run-tests
