@@ -26,7 +26,7 @@ from tabulate import tabulate
 from benchmarks.states import full, usual
 from tests.qemu import lender
 from tests.qemu.guestless import Options, guestless, why_unavailable
-from tests.support.daemon import running
+from tests.support.daemon import VDPAD, running
 from tests.support.device_process import device_process
 from tests.support.devices import config, geometry_of
 from tests.support.lent import lent_target
@@ -73,7 +73,7 @@ class Bench:
 async def daemon(**settings: Any) -> AsyncIterator[Client]:
     """A running daemon with these settings, and a client of it."""
     with tempfile.TemporaryDirectory(prefix="vdpad-bench-") as folder:
-        async with running(Path(folder), **settings) as process:
+        async with running(Path(folder), VDPAD, **settings) as process:
             os.sched_setaffinity(process.pid, DRIVERS_CPU)
             async with Client(process.socket, timeout=120) as client:
                 yield client
