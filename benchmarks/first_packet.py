@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.shadow_guest import send_one_by_one
-from tests.backend.process import running
+from tests.backend.process import PROGRAM, running
 from tests.backend.vmm import BUFFER, HEADER, OTHER_MAC, Vmm
 from tests.support.split_driver import Way
 from tests.vhost_user import front_end as protocol
@@ -80,7 +80,7 @@ async def first_packet(guest: Vmm, commands: Sequence[Command], *, loops: bool) 
 async def on_software(count: int, rounds: int) -> list[float]:
     """Each round's."""
     with TemporaryDirectory(prefix="vdpad-bench-") as folder:
-        async with running(Path(folder), "--stay") as process:
+        async with running(Path(folder), "--stay", program=PROGRAM) as process:
             took = []
             for _ in range(rounds):
                 async with process.vmm() as guest:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.backend.process import BackEndProcess
+from tests.backend.process import PROGRAM, BackEndProcess
 from tests.qemu.device import sensible
 from tests.qemu.guest_driver import GuestDriver, guest_memory
 from tests.qemu.qmp import RxFilter
@@ -94,6 +94,7 @@ async def _back_end(folder: Path, node: Path) -> BackEndProcess:
         own,
         *("--stay", "--shared-address-space", "--qmp", str(folder / "qmp")),
         device=("--vhost-vdpa", str(node)),
+        program=PROGRAM,
     )
     return await asyncio.to_thread(process.ready)
 
