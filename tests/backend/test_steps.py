@@ -62,3 +62,24 @@ async def test_a_step_whose_asker_was_cancelled_is_waited_for_by_the_next() -> N
     gate.set()
     await asyncio.gather(*others)
     assert done == ["first", "second", "third"]
+
+
+async def test_a_step_is_taken_whose_asker_was_cancelled_before_its_turn() -> None:
+    steps = Steps()
+    gate, began, done = threading.Event(), asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        loop.call_soon_threadsafe(began.set)
+        gate.wait()
+
+    going = asyncio.create_task(steps.take(first))
+    await began.wait()
+    asking = asyncio.create_task(steps.take(lambda: done.append("second")))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    gate.set()
+    await going
+    await steps.take(lambda: done.append("third"))
+    assert done == ["second", "third"]

@@ -1,12 +1,13 @@
-"""A device's steps, each on a thread, one after the other.
+"""A device's steps, each on a thread, one after the other in the order in which they are asked for.
 
-Whoever is cancelled while a step is under way goes at once; the step goes on, since nobody can call
-it back, and the next one waits for its end. What the system refuses a step is an error of ours.
+Whoever is cancelled goes at once. A step that he has asked for is taken all the same, whether it is
+under way or waits for its turn, as what comes after it may rest on it: memory is unmapped behind a
+reset.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vdpad.service.threads import on_a_thread
 from vdpad.vhost_user.faults import means
@@ -19,7 +20,7 @@ class Steps:
 
     def __init__(self) -> None:
         """None is under way."""
-        self._last: asyncio.Future[Any] | None = None
+        self._turn = asyncio.Lock()
 
     async def take(self, step: Callable[[], T]) -> T:
         """Takes a step once those before it have ended, and returns what came of it.
@@ -28,9 +29,9 @@ class Steps:
             VdpadError: the step's own.
             NoMeans: the system refused it something.
         """
-        while (last := self._last) is not None:
-            await asyncio.wait([last])
-            if self._last is last:
-                self._last = None
-        ended = self._last = on_a_thread(means()(step), "device")
-        return await asyncio.shield(ended)
+        return await asyncio.shield(self._take(step))
+
+    async def _take(self, step: Callable[[], T]) -> T:
+        # A lock is given in the order in which it was asked for.
+        async with self._turn:
+            return await on_a_thread(means()(step), "device")
