@@ -5,12 +5,12 @@ from typing import Annotated, Self, TypeVar
 from pydantic import Field, model_validator
 
 from vdpad.api.params import NoParams, Params, envelopes, typed_params
+from vdpad.api.targets import DeviceName
 from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.settings import MAX_DEADLINE_MS, MAX_UID
 from vdpad.daemon.targets.target_params import (
     IN_ORDER,
     DescriptorPlaces,
-    DeviceName,
     TargetParams,
 )
 from vdpad.service.request import Request

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 from vdpad.api.params import Params
+from vdpad.api.targets import SoftwareParams, VhostVdpaParams
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.settings import Software
 from vdpad.daemon.targets.interface import Target
 from vdpad.daemon.targets.lent import LentTarget
 from vdpad.daemon.targets.software import SoftwareTarget
-from vdpad.daemon.targets.target_params import LentParams, SoftwareParams, VhostVdpaParams
+from vdpad.daemon.targets.target_params import LentParams
 from vdpad.daemon.targets.vhost_vdpa import VhostVdpaTarget
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.refusal import Kind, Refusal

@@ -4,33 +4,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, RootModel, model_validator
-from pydantic_core import PydanticCustomError
 
 from vdpad.api.params import Params
+from vdpad.api.targets import SoftwareParams, VhostVdpaParams, target_of
 from vdpad.state.fields import U16, FeatureNames, HashTypeNames
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import Feature
 
 _Address = Annotated[int, Field(ge=0, lt=1 << 64)]
-# Linux include/uapi/linux/limits.h, NAME_MAX: the name is a folder's in sysfs.
-DeviceName = Annotated[str, Field(min_length=1, max_length=255)]
 _Size = Annotated[int, Field(ge=1, lt=1 << 64)]
-
-
-class SoftwareParams(Params):
-    """A software device of the daemon's, by its name."""
-
-    kind: Literal["software"]
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class VhostVdpaParams(Params):
-    """A vhost-vdpa device, by its vdpa name or its node's path."""
-
-    kind: Literal["vhost-vdpa"]
-    device: DeviceName = ""
-    path: Annotated[str, Field(min_length=1, max_length=4096)] = ""
 
 
 class RegionParams(Params):
@@ -117,18 +100,9 @@ _NEEDED_CONFIG = {
 
 
 def _parse(value: Any) -> Params:
-    """The target of a request: by its kind first, so that problems' paths name no other kind."""
-    if not isinstance(value, dict):
-        raise PydanticCustomError("target", "expected an object with a kind")
-    kind = value.get("kind")
-    model = _MODELS.get(kind) if isinstance(kind, str) else None
-    if model is None:
-        raise invalid((("kind",), "kind", f"expected one of {', '.join(KINDS)}"))
-    target = model.model_validate(value)
+    target = target_of(_MODELS, value)
     if isinstance(target, LentParams):
         _require_config(target)
-    if isinstance(target, VhostVdpaParams) and bool(target.device) == bool(target.path):
-        raise invalid(((), "device-or-path", "expected either a device or a path"))
     return target
 
 

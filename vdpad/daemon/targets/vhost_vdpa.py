@@ -5,11 +5,11 @@
 
 from dataclasses import dataclass
 
+from vdpad.api.targets import VhostVdpaParams
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.kept import KeptDevice
 from vdpad.daemon.targets.host import DeviceNode, find, one_device
 from vdpad.daemon.targets.interface import Destination
-from vdpad.daemon.targets.target_params import VhostVdpaParams
 from vdpad.host.vdpa import config_space
 from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.errors import NoControlQueue
