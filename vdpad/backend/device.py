@@ -4,25 +4,26 @@ Nothing happens here. Each call goes to the one part of the device that it is th
 
     device_lifecycle.py   from a start to its stop
     memory.py             the guest's memory, and the log of what is written there
-    moving/               the state of a guest that comes or goes, while the device is stopped
+    moving/               the state of a guest that comes or goes, while the device is stopped; and
+                          another device that takes over
 
-They share the device (owned_device.py) and what the guest has set (guest_settings.py).
+They share the device in use (device_in_use.py) and what the guest has set (guest_settings.py).
 """
 
 from collections.abc import Mapping
 from typing import Self
 
+from vdpad.backend.device_in_use import DeviceInUse
 from vdpad.backend.device_lifecycle import DeviceLifecycle, Status
+from vdpad.backend.driven_device import DrivenDevice
 from vdpad.backend.driving import as_rings_stand, check_descriptors
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.kept_queue import KeptQueue
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.marking import Logged
-from vdpad.backend.memory import Memory
-from vdpad.backend.moving.announcement import Announcement
 from vdpad.backend.moving.moving import Moving
-from vdpad.backend.own_address import put_back
+from vdpad.backend.moving.switching import Switching
 from vdpad.backend.owned_device import OwnAddress, OwnedDevice, as_shown
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
@@ -76,34 +77,31 @@ class BackEndDevice:
         """For `open`."""
         self.settings = GuestSettings()
         """What the guest has set."""
-        self._name = name
-        self._announce = listeners.announce
-        self._owned = owned
-        self._memory = Memory(owned, name, listeners)
-        self._announcement = Announcement(self.settings, owned.config)
-        self._lifecycle = DeviceLifecycle(
-            owned, self.settings, self._memory.marking, self._announcement, name, listeners
-        )
+        self._in_use = DeviceInUse(DrivenDevice(owned, self.settings, name, listeners))
         self.moving = Moving(
-            owned.device,
-            owned.steps,
-            owned.offer,
+            lambda: self._owned,
             self.settings,
             name,
             listeners,
             rehearses=rehearses,
-            runs=lambda: self._lifecycle.is_running,
-            behind_memory=lambda: self._memory.marking.end,
-            reported=self._lifecycle.reported,
+            runs=lambda: self.is_running,
+            behind_memory=lambda: self._in_use.driven.memory.marking.end,
+            reported=lambda report: self._lifecycle.reported(report),
         )
+        self.switching = Switching(self._in_use, self.moving.turn, self.settings, name, listeners)
 
     async def close(self) -> None:
         """Gives the device back, with the address that it had at first. It is stopped."""
-        try:
-            await put_back(self._owned, self._name, self._memory.marking.end, self._announce)
-        finally:
-            await self._owned.close()
-            await self._lifecycle.close()
+        await self.switching.close()
+        await self._in_use.driven.close()
+
+    @property
+    def _owned(self) -> OwnedDevice:
+        return self._in_use.driven.owned
+
+    @property
+    def _lifecycle(self) -> DeviceLifecycle:
+        return self._in_use.driven.lifecycle
 
     # --- what it is ---
 
@@ -160,7 +158,7 @@ class BackEndDevice:
     @property
     def needs_reset(self) -> bool:
         """Whether DEVICE_NEEDS_RESET stands in its status."""
-        return bool(self.failure) and self.is_running
+        return bool(self.failure) and self._lifecycle.has_guest
 
     @property
     def report(self) -> Report | None:
@@ -187,7 +185,7 @@ class BackEndDevice:
     @property
     def logged(self) -> Logged | None:
         """How the guest's memory is logged, if it is."""
-        return self._memory.logged
+        return self._in_use.driven.memory.logged
 
     # --- the config space ---
 
@@ -197,12 +195,16 @@ class BackEndDevice:
         A device may keep an address through its reset. Who looks while it is stopped is the guest's
         next driver, which must not see it: a guest that goes on stands still until the start.
         """
+        async with self._in_use.serving:
+            return await self._config()
+
+    async def _config(self) -> bytes:
         offer = self._owned.offer
         if not self.is_running:
             return offer.config
         space = await self._owned.config()
         mac = self.settings.mac or offer.net.mac
-        return self._announcement.shown(mac + space[len(mac) :])
+        return self._in_use.driven.announcement.shown(mac + space[len(mac) :])
 
     async def set_config(self, offset: int, data: bytes, *, moving: bool) -> None:
         """
@@ -218,15 +220,18 @@ class BackEndDevice:
 
     async def add_memory(self, mapped: MappedRegion) -> None:
         """Maps a region for the device, which may take seconds."""
-        await self._memory.add(mapped)
+        async with self._in_use.serving:
+            await self._in_use.add_memory(mapped)
 
     async def remove_memory(self, mapped: MappedRegion) -> None:
         """Takes a region from the device."""
-        await self._memory.remove(mapped)
+        async with self._in_use.serving:
+            await self._in_use.remove_memory(mapped)
 
     async def log(self, log: DirtyLog | None) -> None:
         """Marks what is written to the guest's memory, or no more."""
-        await self._memory.log(log)
+        async with self._in_use.serving:
+            await self._in_use.driven.memory.log(log)
 
     # --- moving ---
 
@@ -247,8 +252,10 @@ class BackEndDevice:
             VdpadError: it does not; the device was reset.
         """
         check_descriptors(start)
-        async with self.moving.turn:
-            await self._lifecycle.start(as_rings_stand(start))
+        async with self._in_use.serving, self.moving.turn:
+            standing = as_rings_stand(start)
+            await self._lifecycle.start(standing)
+            self._in_use.started(standing)
 
     async def enable(self, index: int, enabled: bool) -> None:
         """Enables a ring. One that is disabled again stays with the device.
@@ -256,11 +263,15 @@ class BackEndDevice:
         Some drivers know no way back from it but a reset; and where fewer queue pairs are used, the
         device is told so.
         """
-        await self._lifecycle.up.enable(index, enabled)
+        async with self._in_use.serving:
+            await self._lifecycle.up.enable(index, enabled)
+            self._in_use.enabled(index, enabled)
 
     async def set_call(self, index: int, call: int | None) -> None:
         """Calls by another descriptor from now on."""
-        await self._lifecycle.up.set_call(index, call)
+        async with self._in_use.serving:
+            await self._lifecycle.up.set_call(index, call)
+            self._in_use.calls(index, call)
 
     async def stop(self) -> Mapping[int, int]:
         """Stops it. What the guest has set stays.
@@ -268,8 +279,13 @@ class BackEndDevice:
         Returns:
             where each ring stands.
         """
-        return await self._lifecycle.stop()
+        async with self._in_use.serving:
+            try:
+                return await self._lifecycle.stop()
+            finally:
+                self._in_use.stopped()
 
     async def reset(self) -> None:
         """Forgets all that a guest has set."""
-        self._lifecycle.reset()
+        async with self._in_use.serving:
+            self._lifecycle.reset()

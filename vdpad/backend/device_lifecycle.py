@@ -91,6 +91,8 @@ class DeviceLifecycle:
         self._running: Running | None = None
         self._last: Running | None = None
         """The same, and also while it stops and afterwards."""
+        self._is_lost = False
+        """It has left its rings, and no device has taken them."""
         self._watch = ConfigWatch(self._device_changed)
 
     async def close(self) -> None:
@@ -121,6 +123,11 @@ class DeviceLifecycle:
         return self._running is not None
 
     @property
+    def has_guest(self) -> bool:
+        """Whether the front end has started it and not stopped it."""
+        return self._running is not None or self._is_lost
+
+    @property
     def status(self) -> Status:
         """How it is; one that has failed stays so until the next start."""
         if self.failure:
@@ -137,19 +144,30 @@ class DeviceLifecycle:
         """
         self._begin_settings(start)
         self._listeners.began(start)
-        self.failure = ""
-        self.report = None
-        owned = self._owned
-        try:
-            step = partial(bring_up, owned.device, owned.offer, start, self._watch.call)
-            features = await owned.steps.take(step)
-            running = Running(owned.device, owned.steps, start, features, self._marking.wrote)
-            self._running = self._last = running
-            await self._serve(running)
-            self._listeners.started(start)
-        except BaseException:
-            await self._stop()
-            raise
+        await self._run(start)
+        self._listeners.started(start)
+
+    async def take_over(self, start: Start) -> None:
+        """Goes on with rings that another device has left, or this one; as of `start`.
+
+        Args:
+            start: the rings as they were left, of the guest whose settings there are.
+        """
+        self._settings.bases = {each.index: each.base for each in start.vrings}
+        await self._run(start)
+
+    async def leave(self) -> None:
+        """Stops it for another one to take over, or this one again.
+
+        The settings' bases tell where it has left its rings, as far as it tells.
+        """
+        self._settings.bases = {}
+        self._settings.bases = await self._stop()
+
+    def lose(self, error: VdpadError) -> None:
+        """No device goes on with the rings that this one has left: its guest is told."""
+        self._is_lost = True
+        self._fail(error)
 
     async def stop(self) -> Mapping[int, int]:
         """Stops it. What the guest has set stays.
@@ -161,9 +179,10 @@ class DeviceLifecycle:
         try:
             bases = await self._stop()
         finally:
+            self._is_lost = False
             self._settings.bases = bases or self._settings.bases
             self._listeners.stopped()
-        return bases
+        return self._settings.bases
 
     def reset(self) -> None:
         """Forgets all that a guest has set, and a failure."""
@@ -175,6 +194,23 @@ class DeviceLifecycle:
         """A state was tried on the device."""
         self.report = report
         self._listeners.settings_changed()
+
+    async def _run(self, start: Start) -> None:
+        self.failure = ""
+        self.report = None
+        self._is_lost = False
+        owned = self._owned
+        try:
+            step = partial(bring_up, owned.device, owned.offer, start, self._watch.call)
+            features = await owned.steps.take(step)
+            running = Running(owned.device, owned.steps, start, features, self._marking.wrote)
+            self._running = self._last = running
+            await self._serve(running)
+        except BaseException:
+            # Rings may have been served by then.
+            bases, self._settings.bases = self._settings.bases, {}
+            self._settings.bases = await self._stop() or bases
+            raise
 
     def _begin_settings(self, start: Start) -> None:
         if start.is_fresh:
@@ -197,8 +233,9 @@ class DeviceLifecycle:
         goes_on = running.has_control_queue and not running.start.is_fresh
         state = self._settings.to_restore() if goes_on else None
         net = self._owned.offer.net
-        if state is None:
+        if state is None or state.mac is None:
             await running.put_address_back(net.mac, self._name)
+        if state is None:
             return
         self.report = report = await running.restore(state, self._name, net)
         if report.commands:
@@ -243,7 +280,7 @@ class DeviceLifecycle:
         self._settings.queue_pairs = pairs
 
     def _fail(self, error: VdpadError) -> None:
-        if self._running is None or self.failure:
+        if not self.has_guest or self.failure:
             return
         self.failure = str(error)
         self._listeners.announce(DeviceFailed(self._name, self.failure))

@@ -3,7 +3,7 @@
 Each is one step for steps.py, or looks at nothing but what the front end has sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vdpad.backend.faults import CannotStart, SharedAddressSpace
@@ -92,10 +92,18 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
             raise CannotStart(
                 f"expected data queues below {device.control_queue_index}, got ring {vring.index}"
             )
-        _check_size(device, vring)
-        _set_vring(device, vring)
+        set_vring(device, vring.index, _as_device_has_it(vring))
     device.start()
     return features
+
+
+def left_at(start: Start, bases: Mapping[int, int]) -> Start:
+    """A start with rings that a device has left; where it does not tell, the used rings do."""
+    vrings = (
+        replace(each, base=bases.get(each.index, used_index(start.memory, each)))
+        for each in start.vrings
+    )
+    return replace(start, vrings=tuple(vrings))
 
 
 def as_rings_stand(start: Start) -> Start:
@@ -131,15 +139,22 @@ def control_vring(start: Start, index: int) -> GuestVring | None:
     return next((each for each in start.vrings if each.index == index), None)
 
 
-def _set_vring(device: ShadowedDevice, vring: GuestVring) -> None:
+def set_vring(device: ShadowedDevice, index: int, vring: shadowed_device.Vring) -> None:
+    """Gives a device a data queue's ring.
+
+    Raises:
+        CannotStart: it is too large, or the device's driver cannot begin one where this stands.
+        VdpadError: the device refuses it.
+    """
+    check_size(device, index, vring.ring.size)
     try:
-        device.set_vring(vring.index, _as_device_has_it(vring))
+        device.set_vring(index, vring)
     except Unsupported as error:
         if not vring.base:
             raise
         raise CannotStart(
-            f"ring {vring.index}: expected one that begins at 0, it goes on at {vring.base}, and "
-            f"the device's driver cannot begin a ring there ({error}); reset the guest's device"
+            f"ring {index}: expected one that begins at 0, it goes on at {vring.base}, and the "
+            f"device's driver cannot begin a ring there ({error}); reset the guest's device"
         ) from error
 
 
@@ -147,12 +162,17 @@ def _as_device_has_it(vring: GuestVring) -> shadowed_device.Vring:
     return shadowed_device.Vring(vring.addresses, vring.base, vring.kick, vring.call)
 
 
-def _check_size(device: ShadowedDevice, vring: GuestVring) -> None:
-    largest = device.largest_ring(vring.index)
-    if vring.addresses.size > largest:
+def check_size(device: ShadowedDevice, index: int, size: int) -> None:
+    """Refuses a data queue's ring of so many entries.
+
+    Raises:
+        CannotStart: it is larger than the device takes.
+    """
+    largest = device.largest_ring(index)
+    if size > largest:
         raise CannotStart(
-            f"ring {vring.index}: expected at most {largest} entries, which the device takes, got "
-            f"{vring.addresses.size}; give the VMM's device smaller queues"
+            f"ring {index}: expected at most {largest} entries, which the device takes, got "
+            f"{size}; give the VMM's device smaller queues"
         )
 
 

@@ -133,3 +133,37 @@ class AnnouncementAsked(Event):
 
     def sentence(self) -> str:
         return f"{self.device}: its guest, which has moved, was asked to announce itself"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSwitched(Event):
+    """Another device has taken the place of the one that the back end had."""
+
+    NAME = "device-switched"
+    MESSAGE_ID = "7e339b51f9f84425a11433b6c03851ae"
+    device: str
+    before: str
+    after: str
+    paused_us: int
+    """How long the data queues stood still; 0 where no guest ran."""
+
+    def sentence(self) -> str:
+        return (
+            f"{self.device} has {self.after} in place of {self.before}; the guest's queues "
+            f"stood still for {self.paused_us} µs"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFailed(Event):
+    """Another device did not take over."""
+
+    NAME = "switch-failed"
+    MESSAGE_ID = "70dc3146517d4feeac0c41dbbb1c4730"
+    LEVEL = logging.WARNING
+    device: str
+    reason: str
+    """Which says whether the device before goes on."""
+
+    def sentence(self) -> str:
+        return f"{self.device} was not switched to another device: {self.reason}"

@@ -38,5 +38,17 @@ class DeviceRuns(BackEndError):
     """A guest has the device, and what was asked for would take it away."""
 
 
+class NoSuchDevice(BackEndError):
+    """There is no device of this name that a back end can own."""
+
+
+class SwitchUnderWay(BackEndError):
+    """Another device is about to take over already."""
+
+
+class CannotSwitch(BackEndError):
+    """Another device does not take over."""
+
+
 class NotAnswered(BackEndError):
     """The device did with a command what no device may, or nothing."""

@@ -29,3 +29,5 @@ class Listeners:
     """The device runs."""
     stopped: Callable[[], None] = lambda: None
     """The device was stopped, and the settings tell where it left its rings."""
+    taken_over: Callable[[], None] = lambda: None
+    """A device goes on with rings that another has left, or that it has left itself."""

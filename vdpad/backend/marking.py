@@ -77,6 +77,10 @@ class Marking:
             self._before += self._log.marked
         self._log = log
 
+    def go_on_from(self, before: "Marking") -> None:
+        """Marks what this device writes where another's was marked so far, if it was."""
+        self._log, self._before = before._log, before._before
+
     def wrote(self, region: Region) -> None:
         """This process has written there."""
         if self._log is not None:

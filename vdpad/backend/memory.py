@@ -25,6 +25,7 @@ class Memory:
             listeners: who is told.
         """
         self.marking = Marking(owned.steps)
+        self._mapped: set[MappedRegion] = set()
         self._owned = owned
         self._name = name
         self._listeners = listeners
@@ -34,15 +35,24 @@ class Memory:
         """How it is logged, if it is."""
         return self.marking.logged
 
+    @property
+    def mapped(self) -> frozenset[MappedRegion]:
+        """The regions that the device reaches."""
+        return frozenset(self._mapped)
+
     async def add(self, mapped: MappedRegion) -> None:
         """Maps a region for the device, which may take seconds."""
         await self._owned.steps.take(partial(self._owned.device.map, mapped.guest, mapped.view))
         self.marking.add(mapped.guest)
+        self._mapped.add(mapped)
 
     async def remove(self, mapped: MappedRegion) -> None:
-        """Takes a region from the device."""
+        """Takes a region from the device, if it has it."""
+        if mapped not in self._mapped:
+            return
         await self._owned.steps.take(partial(self._owned.device.unmap, mapped.guest))
         self.marking.remove(mapped.guest)
+        self._mapped.discard(mapped)
 
     async def log(self, log: DirtyLog | None) -> None:
         """Marks what is written to it, or no more."""

@@ -1,9 +1,9 @@
-"""The address that a device had before any guest, and has again once its back end ends.
+"""The address that a device had before any guest, and has again once its back end gives it back.
 
 Some devices keep through a reset what a guest has set (mlx5_vdpa, vdpa_sim_net). Whoever has such a
 one next would take a guest's address for the device's own. So a guest that begins is given that
-(running.py), and so is the device at the end, here. What a process leaves that is killed the next
-one finds in the state directory (kept/file.py).
+(running.py), and so is the device when it is given back, here. What a process leaves that is killed
+the next one finds in the state directory (kept/file.py).
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ _NEEDED: FeatureSet = frozenset({Feature.MAC, Feature.CTRL_VQ, Feature.CTRL_MAC_
 async def put_back(owned: OwnedDevice, name: str, behind: int, announce: Announce) -> None:
     """Gives a device that is stopped its own address, where it has another. It is reset afterwards.
 
-    Where that fails it is told, and nothing else: whoever ends has no use for the device.
+    Where that fails it is told, and nothing else: whoever gives a device back has no use for it.
 
     Args:
         owned: the device.
@@ -32,15 +32,14 @@ async def put_back(owned: OwnedDevice, name: str, behind: int, announce: Announc
         behind: a device address behind all memory that is mapped.
         announce: told where the device keeps another.
     """
-    offer = owned.offer
-    if not offer.features >= _NEEDED:
+    if not owned.offer.features >= _NEEDED:
         return
-    own = NetState(version=1, features=_NEEDED, mac=offer.net.mac)
+    own = NetState(version=1, features=_NEEDED, mac=owned.address)
     try:
-        if await _shown(owned) != offer.net.mac:
-            await rehearse(own, owned.device, owned.steps, offer, name=name, behind=behind)
+        if await _shown(owned) != owned.address:
+            await rehearse(own, owned, name=name, behind=behind)
     except VdpadError as error:
-        announce(AddressNotPutBack(name, format_mac(offer.net.mac), str(error)))
+        announce(AddressNotPutBack(name, format_mac(owned.address), str(error)))
 
 
 async def _shown(owned: OwnedDevice) -> bytes:

@@ -29,6 +29,8 @@ class OwnedDevice:
     """What it is to a guest."""
     steps: Steps
     """Its own."""
+    address: bytes
+    """Its own, which it had before any guest; the offer's, unless a guest knows another."""
 
     @classmethod
     async def open(
@@ -62,7 +64,8 @@ class OwnedDevice:
         except BaseException:
             await steps.take(device.close)
             raise
-        return cls(device, offer.with_address(own_address(offer.net.mac)), steps)
+        address = own_address(offer.net.mac)
+        return cls(device, offer.with_address(address), steps, address)
 
     @property
     def name(self) -> str:

@@ -28,10 +28,8 @@ from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.moving.foreign_file import ForeignFiles
 from vdpad.backend.moving.rehearsal import Rehearsed, check, rehearse
-from vdpad.backend.offer import Offer
-from vdpad.backend.steps import Steps
+from vdpad.backend.owned_device import OwnedDevice
 from vdpad.errors import VdpadError
-from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.state.formats import device_state
 from vdpad.state.formats.device_state import StateWriter, bases_of, missing_of
@@ -57,9 +55,7 @@ class Moving:
 
     def __init__(
         self,
-        device: ShadowedDevice,
-        steps: Steps,
-        offer: Offer,
+        owned: Callable[[], OwnedDevice],
         settings: GuestSettings,
         name: str,
         listeners: Listeners,
@@ -71,7 +67,7 @@ class Moving:
     ) -> None:
         """
         Args:
-            device: the device, whose steps these are and which offers this.
+            owned: the device that the back end has at the time.
             settings: what is known of the guest.
             name: of the back end.
             listeners: who is told.
@@ -82,9 +78,7 @@ class Moving:
         """
         self.turn = asyncio.Lock()
         """Of whoever brings the device up."""
-        self._device = device
-        self._steps = steps
-        self._offer = offer
+        self._owned = owned
         self._settings = settings
         self._name = name
         self._listeners = listeners
@@ -104,7 +98,9 @@ class Moving:
             BadTransfer: it cannot be written.
         """
         found, state = self._settings.found(), self._settings.to_restore()
-        writer = StateWriter(vdpad=vdpad.__version__, back_end=self._name, device=self._device.name)
+        writer = StateWriter(
+            vdpad=vdpad.__version__, back_end=self._name, device=self._owned().name
+        )
         missing = () if found is None else found.missing
         data = device_state.encode(writer, state, missing, self._settings.bases)
         await self._files.write(fd, data)
@@ -166,18 +162,12 @@ class Moving:
     async def _try(self, state: NetState | None, *, tried: bool) -> Rehearsed | None:
         if state is None:
             return None
-        check(state, self._offer)
+        owned = self._owned()
+        check(state, owned.offer)
         if not tried:
             return None
         try:
-            rehearsed = await rehearse(
-                state,
-                self._device,
-                self._steps,
-                self._offer,
-                name=self._name,
-                behind=self._behind_memory(),
-            )
+            rehearsed = await rehearse(state, owned, name=self._name, behind=self._behind_memory())
         except NotRestored as error:
             if error.report is not None:
                 self._reported(error.report)

@@ -11,22 +11,24 @@ has one. All have the same: nothing is ever made available in it, and so nothing
 what a device wants to be told of.
 """
 
+import struct
 import time
 from collections.abc import Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 
-from vdpad.backend.driving import negotiate
+from vdpad.backend.driving import check_size, negotiate, set_vring
 from vdpad.backend.offer import Offer
+from vdpad.backend.owned_device import OwnedDevice
 from vdpad.backend.restoring import cannot_take, restore
-from vdpad.backend.steps import Steps
 from vdpad.queues.shadowed_device import ShadowedDevice, Vring
 from vdpad.queues.vhost_vdpa.memory import LARGEST_RING, SharedMemory, ring_room
 from vdpad.restore.plan import Incompatible, plan
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem
+from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.features import FEATURES, TRANSPORT, Feature, FeatureSet
 from vdpad.virtio.split_ring import align_up, lay_out
@@ -35,6 +37,12 @@ from vdpad.virtio.split_ring import align_up, lay_out
 # (0xfee00000).
 _LEAST_IOVA = 1 << 32
 _ALIGNMENT = 1 << 21
+
+# Where a ring of ours begins if the guest's does not begin at 0, which some drivers cannot do.
+_GOES_ON_AT = 1
+
+_INDEX = struct.Struct("<H")
+_INDEX_AT = 2  # of either ring's index, behind its flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +74,28 @@ def check(state: NetState, offer: Offer) -> None:
 
 async def rehearse(
     state: NetState,
-    device: ShadowedDevice,
-    steps: Steps,
-    offer: Offer,
+    owned: OwnedDevice,
     *,
     name: str,
     behind: int,
+    start: Start | None = None,
 ) -> Rehearsed:
     """Tries a state on a device that is stopped, and so it is afterwards, on cancellation too.
 
     Args:
         state: one that `check` has passed.
-        device: the device.
-        steps: its steps.
-        offer: what it offers.
+        owned: the device.
         name: of the back end, for the report.
         behind: a device address behind all memory that is mapped.
+        start: the guest's rings, where they are known: whether the device takes such is tried too.
 
     Raises:
         NotRestored: the device does not take it; with the report, where there is one.
-        VdpadError: the device does not come up.
+        VdpadError: the device does not come up, or not with such rings.
     """
     began = time.perf_counter_ns()
-    trial = _Trial(device, max(_LEAST_IOVA, align_up(behind, _ALIGNMENT)))
+    device, steps, offer = owned.device, owned.steps, owned.offer
+    trial = _Trial(device, max(_LEAST_IOVA, align_up(behind, _ALIGNMENT)), start)
     try:
         features = await steps.take(partial(trial.begin, offer, _negotiable(state, offer)))
         with closing(device.control_queue()) as queue:
@@ -115,9 +122,12 @@ def _negotiable(state: NetState, offer: Offer) -> FeatureSet:
 class _Trial:
     """The device between `begin` and `end`, which are steps of its own."""
 
-    def __init__(self, device: ShadowedDevice, iova: int) -> None:
+    def __init__(self, device: ShadowedDevice, iova: int, start: Start | None) -> None:
         self._device = device
         self._region = ring_room(iova)
+        vrings = () if start is None else start.vrings
+        self._sizes = {each.index: each.addresses.size for each in vrings}
+        self._base = _GOES_ON_AT if start is not None and not start.is_fresh else 0
         self._undo = ExitStack()
 
     def begin(self, offer: Offer, features: FeatureSet) -> FeatureSet:
@@ -129,10 +139,19 @@ class _Trial:
         self._undo.callback(device.reset)
         negotiated = negotiate(device, offer, features)
         for index in range(device.control_queue_index):
-            size = min(device.largest_ring(index), LARGEST_RING)
-            device.set_vring(index, Vring(lay_out(size, region).addresses))
+            self._set_vring(index, memory)
         device.start()
         return negotiated
+
+    def _set_vring(self, index: int, memory: SharedMemory) -> None:
+        largest = self._device.largest_ring(index)
+        size = self._sizes.get(index, largest)
+        check_size(self._device, index, size)
+        geometry = lay_out(min(size, LARGEST_RING), self._region)
+        for part in ("available", "used"):
+            # Nothing is available, and nothing is to be returned.
+            _INDEX.pack_into(geometry.views(memory.view)[part], _INDEX_AT, self._base)
+        set_vring(self._device, index, Vring(geometry.addresses, self._base))
 
     def enable(self, queues: Set[int]) -> None:
         """Lets the device work on these, which have nothing to be worked on."""

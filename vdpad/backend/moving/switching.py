@@ -1,0 +1,268 @@
+"""A switch: another device takes the place of the one in use, under a guest that runs.
+
+    prepare     the other is opened, and must offer what the first does
+                it is given the guest's memory, region by region
+                the state is rehearsed on it                        the guest runs on meanwhile
+    take over   the first leaves the rings: suspended, its bases read, reset
+                the other takes them where they stand: replay, data queues, a kick each
+    put away    the one that is not in use gives the memory back, and is closed
+
+How it works. All that can take long, and nearly all that can fail, comes before anything is taken
+from the device in use. The front end is not told, and may do anything meanwhile, also stop the
+device or go away: what holds is looked at again when the switch has its calls wait
+(device_in_use.py). Where the device is stopped then, the other is in its place at once, for the
+next start.
+
+Where taking over fails, the first is started again, with the rings as they stand. Only where it
+does not come up either, or cannot begin rings but at 0, the guest is told that its device needs a
+reset.
+
+A guest that was moved to another port announces itself, as one that has moved (announcement.py).
+What is logged goes on being logged: what the first has written is marked when it has left.
+
+A switch that nobody waits for any more goes on. There is one at a time.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+
+from vdpad.backend.device_in_use import DeviceInUse
+from vdpad.backend.driven_device import DrivenDevice
+from vdpad.backend.driving import left_at
+from vdpad.backend.events import DeviceSwitched, SwitchFailed
+from vdpad.backend.faults import BackEndError, CannotSwitch, NotRestored, SwitchUnderWay
+from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.listeners import Listeners
+from vdpad.backend.moving.rehearsal import check, rehearse
+from vdpad.backend.moving.successor import check_successor, with_address_of
+from vdpad.backend.owned_device import OwnedDevice
+from vdpad.errors import VdpadError
+from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.restore.report import Report
+from vdpad.service.threads import on_a_thread
+from vdpad.state.model import NetState
+from vdpad.vhost_user.device import Start
+from vdpad.virtio.features import Feature
+
+Opener = Callable[[], ShadowedDevice]
+"""Opens a device, on a thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchReport(Report):
+    """What a switch came to: the replay on the device that has taken over."""
+
+    paused_us: int
+    """How long the data queues stood still; 0 where no guest ran."""
+
+
+class Switching:
+    """The switches of one back end."""
+
+    def __init__(
+        self,
+        in_use: DeviceInUse,
+        turn: asyncio.Lock,
+        settings: GuestSettings,
+        name: str,
+        listeners: Listeners,
+    ) -> None:
+        """
+        Args:
+            in_use: the device, and its rings.
+            turn: of whoever brings it up.
+            settings: what the guest has set.
+            name: of the back end.
+            listeners: who is told.
+        """
+        self._in_use = in_use
+        self._turn = turn
+        self._settings = settings
+        self._name = name
+        self._listeners = listeners
+        self._under_way: asyncio.Task[SwitchReport] | None = None
+
+    async def close(self) -> None:
+        """Waits for the end of a switch that is under way."""
+        if self._under_way is not None:
+            await asyncio.wait([self._under_way])
+
+    async def switch(self, opener: Opener) -> SwitchReport:
+        """Puts another device in the place of the one in use. Goes on if it is cancelled.
+
+        Args:
+            opener: opens the other.
+
+        Raises:
+            SwitchUnderWay: there is a switch already.
+            NotRestored: the other cannot take the first's place, or does not take the state; the
+                first goes on.
+            CannotSwitch: the same, for any other reason; or neither goes on, which it says.
+            VdpadError: the other cannot be opened; the first goes on.
+        """
+        if self._under_way is not None:
+            raise SwitchUnderWay("expected no other switch to be under way, there is one; wait")
+        task = self._under_way = asyncio.create_task(self._switch(opener), name="switch")
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[SwitchReport]) -> None:
+        self._under_way = None
+        if not task.cancelled():
+            # Whoever has asked may have gone.
+            task.exception()
+
+    async def _switch(self, opener: Opener) -> SwitchReport:
+        before = self._in_use.driven.owned
+        try:
+            successor = await self._open(opener, before)
+            done = await self._replace(before, successor)
+        except VdpadError as error:
+            self._listeners.announce(SwitchFailed(self._name, str(error)))
+            raise
+        names = (before.name, successor.owned.name)
+        self._listeners.announce(DeviceSwitched(self._name, *names, done.paused_us))
+        return done
+
+    async def _open(self, opener: Opener, before: OwnedDevice) -> DrivenDevice:
+        owned = await OwnedDevice.open(
+            await on_a_thread(opener, "open device"),
+            shared_address_space=before.offer.may_share_address_space,
+            follows_filter=before.offer.follows_filter,
+        )
+        offer = with_address_of(before.offer, owned.offer)
+        return DrivenDevice(
+            replace(owned, offer=offer), self._settings, self._name, self._listeners
+        )
+
+    async def _replace(self, before: OwnedDevice, successor: DrivenDevice) -> SwitchReport:
+        """Prepares and takes over; puts away whichever is not in use afterwards."""
+        in_use, first = self._in_use, self._in_use.driven
+        in_use.beside = successor
+        try:
+            check_successor(before.offer, successor.owned.offer)
+            await self._map(successor)
+            rehearsed = await self._rehearse(successor)
+            async with in_use.serving, self._turn:
+                # What has come since.
+                await self._map(successor)
+                done = await self._take_over(first, successor, rehearsed)
+                in_use.driven, in_use.beside = successor, first
+        except _NeitherGoesOn:
+            raise
+        except VdpadError as error:
+            raise _with_the_first(error, before.name) from error
+        finally:
+            await self._put_away()
+        return done
+
+    # --- prepare ---
+
+    async def _map(self, successor: DrivenDevice) -> None:
+        """Lets it reach all of the guest's memory, which may come and go meanwhile."""
+        in_use = self._in_use
+        while True:
+            async with in_use.mapping:
+                lacks = in_use.driven.memory.mapped - successor.memory.mapped
+                if not lacks:
+                    return
+                await successor.memory.add(min(lacks, key=lambda each: each.guest))
+
+    async def _rehearse(self, successor: DrivenDevice) -> Report:
+        """Tries on it what the guest has set; where nothing is known, that it comes up."""
+        nothing = NetState(version=1, features=frozenset({Feature.VERSION_1}))
+        state = self._settings.to_restore() or nothing
+        check(state, successor.owned.offer)
+        first = self._in_use.driven
+        rehearsed = await rehearse(
+            state,
+            successor.owned,
+            name=self._name,
+            behind=first.memory.marking.end,
+            start=self._in_use.start if first.lifecycle.is_running else None,
+        )
+        return rehearsed.report
+
+    # --- take over ---
+
+    async def _take_over(
+        self, first: DrivenDevice, successor: DrivenDevice, rehearsed: Report
+    ) -> SwitchReport:
+        successor.memory.marking.go_on_from(first.memory.marking)
+        if not first.lifecycle.is_running:
+            return _report(rehearsed, 0)
+        if first.lifecycle.failure:
+            raise CannotSwitch(
+                "expected a guest whose device works, it was told that its device needs a reset "
+                f"({first.lifecycle.failure}); reset the guest's device"
+            )
+        began = time.perf_counter_ns()
+        await self._hand_over(first, successor)
+        paused_us = (time.perf_counter_ns() - began) // 1000
+        self._listeners.taken_over()
+        return _report(successor.lifecycle.report or rehearsed, paused_us)
+
+    async def _hand_over(self, first: DrivenDevice, successor: DrivenDevice) -> None:
+        """From the one to the other; back again where that fails."""
+        in_use, settings = self._in_use, self._settings
+        had_moved = settings.has_moved
+        try:
+            await first.lifecycle.leave()
+            settings.has_moved = True
+            await self._give(successor, in_use.start)
+        except BaseException as error:
+            settings.has_moved = had_moved
+            await self._go_back(first, error)
+            raise
+
+    async def _give(self, driven: DrivenDevice, start: Start) -> None:
+        """Starts a device with these rings, as the one before it has left them."""
+        left = left_at(start, self._settings.bases)
+        await driven.lifecycle.take_over(left)
+        self._in_use.started(left)
+
+    async def _go_back(self, first: DrivenDevice, error: BaseException) -> None:
+        try:
+            await self._give(first, self._in_use.start)
+        except VdpadError as again:
+            lost = _NeitherGoesOn(
+                f"{error}; nor does {first.owned.name} go on: {again}; reset the guest's device"
+            )
+            first.lifecycle.lose(lost)
+            raise lost from again
+        self._listeners.taken_over()
+
+    # --- put away ---
+
+    async def _put_away(self) -> None:
+        """Closes the device that is not in use; what it says to that changes nothing any more."""
+        in_use = self._in_use
+        unused = in_use.beside
+        assert unused is not None
+        for mapped in unused.memory.mapped:
+            with suppress(VdpadError):
+                async with in_use.mapping:
+                    await unused.memory.remove(mapped)
+        in_use.beside = None
+        with suppress(VdpadError):
+            await unused.close()
+
+
+class _NeitherGoesOn(CannotSwitch):
+    """Neither device serves the guest."""
+
+
+def _with_the_first(error: VdpadError, name: str) -> BackEndError:
+    """The error of a switch that has changed nothing."""
+    why = f"{error}; {name} goes on as before"
+    if isinstance(error, NotRestored):
+        return NotRestored(why, problems=error.problems, report=error.report)
+    return CannotSwitch(why)
+
+
+def _report(report: Report, paused_us: int) -> SwitchReport:
+    told = {each.name: getattr(report, each.name) for each in fields(Report)}
+    return SwitchReport(**told, paused_us=paused_us)
