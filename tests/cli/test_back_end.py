@@ -95,10 +95,35 @@ async def test_what_one_has_captured_is_loaded_into_another(tmp_path: Path) -> N
     guest.close()
 
 
+async def test_another_device_takes_over(tmp_path: Path) -> None:
+    async with running(tmp_path, "--stay") as process, process.vmm() as vmm:
+        named = ("--backend", str(process.control))
+        await vmm.start()
+        assert await vmm.command(VlanAdd(7).encode()) == OK
+        assert await vmm.loop(b"before") == b"before"
+        shown = await ask(*named, "switch", "--software", "loop")
+        assert "applied       1 of 1 command" in shown
+        assert "the guest's queues stood still for" in shown
+        assert await vmm.loop(b"after") == b"after"
+        assert (await process.ask("status"))["report"]["applied"] == 1
+        refused_one = await asyncio.to_thread(run, *named, "switch", "--vhost-vdpa", "none")
+        assert refused_one.returncode == 1
+        assert b"no-such-device: " in refused_one.stderr
+        assert await vmm.loop(b"after that") == b"after that"
+        (event,) = process.events("device-switched")
+        assert (event["before"], event["after"]) == ("loop", "loop")
+        assert event["paused_us"] > 0
+        (event,) = process.events("switch-failed")
+        assert "none" in event["reason"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["--backend", "a", "devices"], "expected one of info, status, capture, check, load"),
+        (
+            ["--backend", "a", "devices"],
+            "expected one of info, status, capture, check, load, switch",
+        ),
         (["--backend", "a", "--socket", "b", "info"], "either --backend or a daemon's"),
     ],
 )
@@ -111,6 +136,7 @@ def test_what_makes_no_sense(arguments: list[str], what: str) -> None:
     [
         (["check", "file"], "one of --software, --vhost-vdpa and --target, or --backend"),
         (["load", "file"], "--backend, as no daemon takes states so"),
+        (["switch", "--software", "loop"], "--backend, as no daemon has a guest's device"),
         (["capture"], "--qmp and one of --features and --ask-features, or --backend"),
         (["capture", "--qmp", "x"], "--qmp and one of"),
         (["capture", "--features", "MQ"], "--qmp and one of"),

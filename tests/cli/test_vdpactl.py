@@ -278,6 +278,7 @@ METHODS = {
     "decode": ["file", "other"],
     "capture": ["--qmp", "qmp", "--ask-features"],
     "load": ["file", "--backend", "net0"],
+    "switch": ["--software", "loop", "--backend", "net0"],
     "convert": ["file", "--to", "native"],
     "diff": ["file", "other"],
 }

@@ -101,7 +101,8 @@ def _incompatible(planned: Incompatible, state: NetState) -> CheckResult:
     )
 
 
-def _without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) -> Any:
+def without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) -> Any:
+    """For a WrapSerializer of a Report: notes only where there are any."""
     told = dump(report)
     if not report.notes:
         del told["notes"]
@@ -110,7 +111,7 @@ def _without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) ->
 
 # A lambda, as what a function says that it returns would be taken for the schema.
 ReportResult = Annotated[
-    Report, WrapSerializer(lambda report, dump: _without_empty_notes(report, dump))
+    Report, WrapSerializer(lambda report, dump: without_empty_notes(report, dump))
 ]
 """A Report as it is sent: with notes only where there are any."""
 

@@ -70,6 +70,7 @@ async def opened(
             device,
             back_end.overview,
             back_end.load,
+            device.switching.switch,
             {0, os.geteuid(), *options.allowed},
             announce,
         )

@@ -76,6 +76,7 @@ class BackEnd:
             acknowledged=self.kept.note,
             started=self._started,
             stopped=self._stopped,
+            taken_over=self._taken_over,
         )
 
     def attend(self, device: BackEndDevice, kept: Kept | None) -> None:
@@ -178,6 +179,11 @@ class BackEnd:
         self.announce(DeviceStopped(self._options.name))
         if self.follower is not None:
             self.follower.stopped()
+        self._keep()
+
+    def _taken_over(self) -> None:
+        if self.follower is not None:
+            self.follower.started()
         self._keep()
 
     def _keep(self) -> None:

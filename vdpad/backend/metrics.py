@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 import vdpad
 from vdpad.backend.control.results import BackEndPhase
-from vdpad.backend.events import DeviceFailed, GuestRestored
+from vdpad.backend.events import DeviceFailed, DeviceSwitched, GuestRestored, SwitchFailed
 from vdpad.backend.process_events import DeviceStarted, FrontEndCame, FrontEndRefused
 from vdpad.backend.shown import CountsOfCommands
 from vdpad.service import metrics
@@ -53,6 +53,8 @@ class BackEndMetrics(Collector):
         self._starts = {"yes": 0, "no": 0}
         self._heard = dict.fromkeys((FrontEndCame, FrontEndRefused, DeviceFailed), 0)
         self._restores, self._restoring = 0, 0.0
+        self._switches = {"ok": 0, "failed": 0}
+        self._paused = 0.0
         self._registry = metrics.registry()
         self._registry.register(self)
 
@@ -64,6 +66,11 @@ class BackEndMetrics(Collector):
             case GuestRestored():
                 self._restores += 1
                 self._restoring += event.duration_us / 1e6
+            case DeviceSwitched():
+                self._switches["ok"] += 1
+                self._paused += event.paused_us / 1e6
+            case SwitchFailed():
+                self._switches["failed"] += 1
             case FrontEndCame() | FrontEndRefused() | DeviceFailed():
                 self._heard[type(event)] += 1
 
@@ -106,6 +113,17 @@ class BackEndMetrics(Collector):
         yield self._counters("restores", "Guests given back what they set.", _n(self._restores))
         yield self._counters(
             "restore_seconds", "Time that this took, all in all.", _n(self._restoring)
+        )
+        yield self._counters(
+            "switches",
+            "Switches to another device, by result.",
+            metrics.by_one(self._switches),
+            "result",
+        )
+        yield self._counters(
+            "switch_pause_seconds",
+            "Standstill of queues by switches, all in all.",
+            _n(self._paused),
         )
         yield self._counters(
             "failures", "Times that a guest was told to reset.", _n(self._heard[DeviceFailed])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vdpad.backend.faults import BackEndError
+from vdpad.backend.faults import NoSuchDevice
 from vdpad.host import sysfs
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software import tap
@@ -17,10 +17,6 @@ TAP = "tap:"
 interface, whose name stands behind this."""
 
 
-class NoVhostVdpaDevice(BackEndError):
-    """There is no device of this name that vhost_vdpa drives."""
-
-
 def is_software(kind: str) -> bool:
     """Whether there is such a kind of software device; a TAP interface need not be there yet."""
     return kind == LOOP or (kind.startswith(TAP) and tap.is_name(kind.removeprefix(TAP)))
@@ -33,9 +29,14 @@ def open_software(kind: str) -> ShadowedDevice:
         kind: LOOP, or TAP and the interface's name.
 
     Raises:
+        NoSuchDevice: there is no such kind.
         TapError: the interface cannot be used.
     """
-    assert is_software(kind)
+    if not is_software(kind):
+        raise NoSuchDevice(
+            f"{kind}: expected a software device of the kind {LOOP}, or {TAP} and an interface's "
+            "name"
+        )
     if kind == LOOP:
         return LoopDevice()
     return TapDevice(tap.Tap.attach(kind.removeprefix(TAP)))
@@ -50,14 +51,19 @@ def open_vhost_vdpa(named: str) -> ShadowedDevice:
     Raises:
         VdpadError: it cannot be opened.
     """
-    return ShadowedNode(Node(node_of(named)))
+    return open_node(node_of(named))
+
+
+def open_node(node: Path) -> ShadowedDevice:
+    """The same, by its node."""
+    return ShadowedNode(Node(node))
 
 
 def node_of(named: str) -> Path:
     """The node of a device by its vdpa name, or of a path.
 
     Raises:
-        NoVhostVdpaDevice: its driver is another.
+        NoSuchDevice: its driver is another.
         VdpaError: there is none of this name.
     """
     if "/" in named:
@@ -65,7 +71,7 @@ def node_of(named: str) -> Path:
     node = sysfs.node_of(named)
     if node is None:
         driver = sysfs.driver_of(named) or "no driver"
-        raise NoVhostVdpaDevice(
+        raise NoSuchDevice(
             f"{named}: expected a device with the driver vhost_vdpa, this one has {driver}; bind "
             "it (docs/devices.md)"
         )

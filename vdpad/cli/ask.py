@@ -71,6 +71,15 @@ def _params(arguments: argparse.Namespace) -> dict[str, Any]:
     return params
 
 
+def target_params(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The target that a command line names, as a parameter.
+
+    Raises:
+        Usage: it cannot be used.
+    """
+    return {"target": _target(arguments)}
+
+
 def state_params(arguments: argparse.Namespace) -> dict[str, Any]:
     """The state that a command line names, as a parameter.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vdpad.cli import show, show_back_end
-from vdpad.cli.ask import moved_params, state_params
+from vdpad.cli.ask import moved_params, state_params, target_params
 from vdpad.cli.failures import Usage
 from vdpad.cli.progress import waiting
 from vdpad.cli.whose import if_not_of
@@ -44,6 +44,7 @@ _METHODS: Mapping[str, _Method] = {
     "capture": _Method(show_back_end.capture),
     "check": _Method(show.check, state_params),
     "load": _Method(show.report, moved_params),
+    "switch": _Method(show_back_end.switched, target_params),
 }
 
 # How long one that does not answer keeps a list of all waiting, in seconds.

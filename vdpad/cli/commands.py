@@ -33,6 +33,7 @@ from vdpad.cli.options import (
     with_original,
     with_source,
     with_state,
+    with_target,
 )
 
 # The parsers of argparse's subcommands, which it has no public type for.
@@ -166,6 +167,14 @@ def _load(methods: _Subparsers) -> None:
     load.set_defaults(lack=lambda _: "--backend, as no daemon takes states so")
 
 
+def _switch(methods: _Subparsers) -> None:
+    switch = _add(
+        methods, "switch", show.report, "have another device take over a back end's guest"
+    )
+    with_target(switch)
+    switch.set_defaults(lack=lambda _: "--backend, as no daemon has a guest's device")
+
+
 def _prepare(methods: _Subparsers) -> None:
     prepare = _add(methods, "prepare", show.operation, "check and encode a state for a target")
     with_migration(prepare)
@@ -292,6 +301,7 @@ _COMMANDS = (
     _backends,
     _check,
     _load,
+    _switch,
     _prepare,
     _restore,
     _commit,

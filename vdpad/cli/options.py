@@ -34,7 +34,7 @@ def with_common_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="NAME",
         help="ask this back end of vdpad-vhost-user's, of whose methods are info, status, capture, "
-        "check and load; or the path of its control socket",
+        "check, load and switch; or the path of its control socket",
     )
     transport.add_options(group)
     group.add_argument(
@@ -81,8 +81,13 @@ def with_original(parser: argparse.ArgumentParser) -> None:
 def with_state(parser: argparse.ArgumentParser, *, needs_target: bool = True) -> None:
     """A state, and where it is to go."""
     with_source(parser)
-    target = parser.add_mutually_exclusive_group(required=needs_target)
-    target.add_argument("--software", metavar="NAME", help="a software device of the daemon's")
+    with_target(parser, required=needs_target)
+
+
+def with_target(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """A device, of whatever kind."""
+    target = parser.add_mutually_exclusive_group(required=required)
+    target.add_argument("--software", metavar="NAME", help="a software device, by its name or kind")
     target.add_argument(
         "--vhost-vdpa", metavar="DEVICE", help="a vDPA device of the host, or the path of its node"
     )

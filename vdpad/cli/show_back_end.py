@@ -78,6 +78,11 @@ def capture(result: Json) -> str:
     return "\n".join([state, *missing])
 
 
+def switched(result: Json) -> str:
+    """What a switch came to."""
+    return f"{show.report(result)}\n\nthe guest's queues stood still for {result['paused_us']} µs"
+
+
 def back_ends(result: Sequence[Json]) -> str:
     """A line for each."""
     if not result:

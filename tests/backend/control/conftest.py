@@ -5,7 +5,9 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,10 @@ from tests.vhost_user.front_end import FrontEnd
 from vdpad.backend.control.api import ControlApi
 from vdpad.backend.control.sockets import CONTROL, VARLINK, ControlSockets
 from vdpad.backend.moving.moving import MovedState
+from vdpad.backend.moving.switching import Opener, SwitchReport
 from vdpad.backend.overview import Overview
 from vdpad.errors import VdpadError
+from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import Line, Report
 from vdpad.service.events.event import Event
@@ -43,6 +47,11 @@ def report_of(outcome: Outcome) -> Report:
     )
 
 
+def vars_of(report: Report) -> dict[str, Any]:
+    """A report's fields."""
+    return {each.name: getattr(report, each.name) for each in fields(report)}
+
+
 class Controlled:
     """A back end of the tests': front ends, a device, and what is told of them."""
 
@@ -54,8 +63,15 @@ class Controlled:
         self.loaded: list[MovedState] = []
         self.refuses: VdpadError | None = None
         """What becomes of a state that is loaded."""
+        self.switched: list[ShadowedDevice] = []
         self.api = ControlApi(
-            "vm-7", self.device, self.overview, self._load, allowed, self.events.append
+            "vm-7",
+            self.device,
+            self.overview,
+            self._load,
+            self._switch,
+            allowed,
+            self.events.append,
         )
         self.sockets = ControlSockets(self.api, self.events.append)
         self.paths = {CONTROL: folder / "control", VARLINK: folder / "io.vdpad"}
@@ -65,6 +81,12 @@ class Controlled:
             raise self.refuses
         self.loaded.append(moved)
         return report_of(Outcome.RESTORED)
+
+    async def _switch(self, opener: Opener) -> SwitchReport:
+        if self.refuses is not None:
+            raise self.refuses
+        self.switched.append(opener())
+        return SwitchReport(**vars_of(report_of(Outcome.RESTORED)), paused_us=42)
 
     @asynccontextmanager
     async def front_end(self) -> AsyncIterator[FrontEnd]:

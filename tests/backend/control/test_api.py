@@ -118,7 +118,7 @@ async def test_check_is_against_its_device(controlled: Controlled) -> None:
     assert result["problems"]
 
 
-@pytest.mark.parametrize("method", ["switch", "restore", "watch"])
+@pytest.mark.parametrize("method", ["commit", "restore", "watch"])
 async def test_what_is_not_there_is_told_so(controlled: Controlled, method: str) -> None:
     with pytest.raises(Refused) as raised:
         await ask(controlled, method)

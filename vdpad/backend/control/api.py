@@ -2,18 +2,21 @@
 
 It knows no way that requests come, as the daemon's. They are checked in this order, and the first
 thing that is wrong is answered: the method's name, whether the sender may speak, the parameters.
-Only `load` changes anything, and has the device to itself meanwhile.
+Only `load` and `switch` change anything, and have a device to themselves meanwhile.
 """
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import vdpad
-from vdpad.api.params import NoParams
+from vdpad.api.params import NoParams, Params
 from vdpad.api.results import CheckResult
+from vdpad.api.targets import SoftwareParams, VhostVdpaParams
 from vdpad.backend.control.methods import METHODS, WATCH, plain
-from vdpad.backend.control.params import CheckStateParams, LoadParams, read_params
+from vdpad.backend.control.params import CheckStateParams, LoadParams, SwitchParams, read_params
 from vdpad.backend.control.refused import refusal_of
 from vdpad.backend.control.results import (
     BackEndInfoResult,
@@ -22,6 +25,8 @@ from vdpad.backend.control.results import (
     CaptureResult,
 )
 from vdpad.backend.moving.moving import MovedState
+from vdpad.backend.moving.switching import Opener, SwitchReport
+from vdpad.backend.opening import open_node, open_software, open_vhost_vdpa
 from vdpad.backend.overview import Overview
 from vdpad.backend.shown import ShownDevice
 from vdpad.restore.report import MAX_LINES, Report
@@ -38,6 +43,9 @@ API_VERSION = 1
 Load = Callable[[MovedState], Awaitable[Report]]
 """Tries a state and takes it; raises as Moving.take."""
 
+Switch = Callable[[Opener], Awaitable[SwitchReport]]
+"""Puts another device in the place of the back end's; raises as Switching.switch."""
+
 
 class ControlApi:
     """All methods, over one back end."""
@@ -48,6 +56,7 @@ class ControlApi:
         device: ShownDevice,
         overview: Overview,
         load: Load,
+        switch: Switch,
         allowed: Collection[int],
         announce: Announce,
     ) -> None:
@@ -57,6 +66,7 @@ class ControlApi:
             device: its device.
             overview: of both, and of the front end.
             load: tries a state on the device and takes it.
+            switch: has another device take over.
             allowed: the uids that may ask.
             announce: told of who may not, and of faults of ours.
         """
@@ -65,12 +75,14 @@ class ControlApi:
         self._overview = overview
         self._allowed = allowed
         self._load_state = load
+        self._switch_device = switch
         self._methods: Mapping[str, Callable[[Request], Awaitable[object]]] = {
             "info": self._info,
             "status": self._status,
             "capture": self._capture,
             "check": self._check,
             "load": self._load,
+            "switch": self._switch,
         }
         self._answering = Answering((*METHODS, WATCH), refusal_of, announce)
 
@@ -142,6 +154,20 @@ class ControlApi:
         params = read_params(LoadParams, request)
         missing, bases = missing_of(params.missing), bases_of(params.rings)
         return await self._load_state(MovedState(params.state, missing, bases))
+
+    async def _switch(self, request: Request) -> SwitchReport:
+        return await self._switch_device(_opener(read_params(SwitchParams, request).target))
+
+
+def _opener(target: Params) -> Opener:
+    match target:
+        case SoftwareParams():
+            return partial(open_software, target.name)
+        case VhostVdpaParams(device=""):
+            return partial(open_node, Path(target.path))
+        case VhostVdpaParams():
+            return partial(open_vhost_vdpa, target.device)
+    raise AssertionError(f"a target of a kind that is none: {target}")
 
 
 def _event_of(request: Request) -> Callable[[Refusal], Event | None]:

@@ -9,7 +9,7 @@ from vdpad.api.describing import ApiMethod
 from vdpad.api.params import NoParams
 from vdpad.api.results import CheckResult, ReportResult
 from vdpad.backend.control import results
-from vdpad.backend.control.params import CheckStateParams, LoadParams
+from vdpad.backend.control.params import CheckStateParams, LoadParams, SwitchParams
 
 METHODS: Mapping[str, ApiMethod] = {
     "info": ApiMethod(
@@ -37,6 +37,12 @@ METHODS: Mapping[str, ApiMethod] = {
         "of a guest that goes on.",
         LoadParams,
         ReportResult,
+    ),
+    "switch": ApiMethod(
+        "Has another device take over, under a guest that runs too; the device before goes on "
+        "where that fails.",
+        SwitchParams,
+        results.SwitchResult,
     ),
 }
 

@@ -1,8 +1,13 @@
 """The parameters of each method: docs/api.md, "The back end's control socket"."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, TypeVar
+
+from pydantic import Field, PlainValidator, RootModel
 
 from vdpad.api.params import NoParams, Params, envelopes, typed_params
+from vdpad.api.targets import SoftwareParams, VhostVdpaParams, target_of
 from vdpad.service.request import Request
 from vdpad.state.formats.device_state import MissingParts, RingBases
 from vdpad.state.model import NetState
@@ -22,7 +27,27 @@ class LoadParams(Params):
     rings: RingBases = ()
 
 
-_ENVELOPES = envelopes(NoParams, CheckStateParams, LoadParams)
+_MODELS: Mapping[str, type[Params]] = {
+    "software": SoftwareParams,
+    "vhost-vdpa": VhostVdpaParams,
+}
+
+
+class OwnableTarget(RootModel[SoftwareParams | VhostVdpaParams]):
+    """A device that a back end can own: one of these, by its kind."""
+
+    root: Annotated[SoftwareParams | VhostVdpaParams, Field(discriminator="kind")]
+
+
+class SwitchParams(Params):
+    """switch."""
+
+    target: Annotated[
+        Params, PlainValidator(partial(target_of, _MODELS), json_schema_input_type=OwnableTarget)
+    ]
+
+
+_ENVELOPES = envelopes(NoParams, CheckStateParams, LoadParams, SwitchParams)
 
 P = TypeVar("P", bound=Params)
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from vdpad.backend.faults import DeviceRuns, NotRestored
+from vdpad.backend.faults import DeviceRuns, NoSuchDevice, NotRestored, SwitchUnderWay
 from vdpad.errors import VdpadError
+from vdpad.host.vdpa import NoSuchVdpaDevice
+from vdpad.queues.vhost_vdpa.errors import NodeBusy, NoSuchNode
 from vdpad.restore.replay import Outcome
 from vdpad.service.refusal import Kind, Refusal
 
@@ -21,8 +23,10 @@ def refusal_of(error: BaseException) -> Refusal | None:
     match error:
         case Refusal():
             return error
-        case DeviceRuns():
+        case DeviceRuns() | SwitchUnderWay() | NodeBusy():
             return Refusal(Kind.BUSY, str(error))
+        case NoSuchDevice() | NoSuchNode() | NoSuchVdpaDevice():
+            return Refusal(Kind.NO_SUCH_DEVICE, str(error))
         case NotRestored():
             return _not_restored(error)
         case VdpadError():

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, WrapSerializer
 
-from vdpad.api.results import Count, NoData, ProblemsData, ReportResult, Result, is_none
+from vdpad.api.results import (
+    Count,
+    NoData,
+    ProblemsData,
+    ReportResult,
+    Result,
+    is_none,
+    without_empty_notes,
+)
+from vdpad.backend.moving.switching import SwitchReport
 from vdpad.service.refusal import Kind
 from vdpad.state.formats import native
 from vdpad.state.model import NetState
@@ -122,6 +131,13 @@ class CaptureResult(Result):
     running: bool
 
 
+# A lambda, as of the above.
+SwitchResult = Annotated[
+    SwitchReport, WrapSerializer(lambda report, dump: without_empty_notes(report, dump))
+]
+"""A Report, and for how long the data queues stood still."""
+
+
 class TriedData(Result):
     """What became of the commands; absent where none were sent."""
 
@@ -136,6 +152,7 @@ DATA: Mapping[Kind, type[Result]] = {
     Kind.INTERNAL: NoData,
     Kind.INCOMPATIBLE: ProblemsData,
     Kind.BUSY: NoData,
+    Kind.NO_SUCH_DEVICE: NoData,
     Kind.REJECTED: TriedData,
     Kind.TIMEOUT: TriedData,
     Kind.DEVICE_BROKEN: TriedData,
