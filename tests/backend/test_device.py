@@ -21,9 +21,10 @@ from vdpad.backend.kept.kept_state import KeptState
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_device import PacketDeviceRefused
+from vdpad.queues.software.packet_offer import PACKET_CONFIG
 from vdpad.service.events.event import Event
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
-from vdpad.virtio.config import pull_config
+from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import Feature, FeatureSet
 
 
@@ -66,8 +67,8 @@ OTHERS_MAC = bytes.fromhex("5254000000ee")
 class Remembering(LoopDevice):
     """A device that keeps its address through a reset, as mlx5_vdpa and vdpa_sim_net do."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, net: NetConfig = PACKET_CONFIG) -> None:
+        super().__init__(net)
         self.kept = super().config()[:6]
 
     def negotiate(self, features: FeatureSet) -> None:

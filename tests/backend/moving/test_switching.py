@@ -10,7 +10,7 @@ import pytest
 
 from tests.backend.moving.faulty_device import Broke, FaultyDevice, traffic
 from tests.backend.moving.test_announcement import ACK, ANNOUNCES, interrupts, status
-from tests.backend.test_marking import all_pages
+from tests.backend.test_device import Remembering
 from tests.backend.test_restoring import COALESCES, Conforming
 from tests.backend.vmm import (
     OK,
@@ -29,7 +29,7 @@ from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import mappings
 from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.device_lifecycle import Status
-from vdpad.backend.events import DeviceSwitched, SwitchFailed
+from vdpad.backend.events import AddressNotPutBack, DeviceSwitched, SwitchFailed
 from vdpad.backend.faults import CannotSwitch, NotRestored, SwitchUnderWay
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -190,6 +190,19 @@ async def test_the_guest_keeps_the_address_that_it_saw(on: BackEnd) -> None:
         assert await on.device.config() == before
 
 
+async def test_each_device_has_its_own_address_when_it_is_given_back(heard: Heard) -> None:
+    first, other = Remembering(), Remembering(replace(PACKET_CONFIG, mac=b"\x52\x54\0\0\0\x09"))
+    theirs = [first.kept, other.kept]
+    async with back_end(first, heard) as on, vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
+        await on.device.switching.switch(to(other))
+        assert [first.kept, other.kept] == [theirs[0], OTHER_MAC]
+        await machine.stop()
+    assert [first.kept, other.kept] == theirs
+    assert not [each for each in heard.events if isinstance(each, AddressNotPutBack)]
+
+
 async def test_the_guest_is_asked_to_announce_itself(on: BackEnd) -> None:
     ours, theirs = socket.socketpair()
     async with vmm(on, features=ANNOUNCES) as machine:
@@ -224,7 +237,7 @@ async def test_memory_that_is_logged_goes_on_being_logged(on: BackEnd) -> None:
             assert await machine.loop(b"packet") == b"packet"
             await on.device.switching.switch(LoopDevice)
             # What the first has written.
-            pages = all_pages(machine.guest)
+            pages = machine.guest.pages
             assert pages_in(log) == pages
             logged = on.device.logged
             assert logged is not None

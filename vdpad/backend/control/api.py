@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import vdpad
-from vdpad.api.params import NoParams, Params
+from vdpad.api.params import NoParams
 from vdpad.api.results import CheckResult
 from vdpad.api.targets import SoftwareParams, VhostVdpaParams
 from vdpad.backend.control.methods import METHODS, WATCH, plain
@@ -159,15 +159,12 @@ class ControlApi:
         return await self._switch_device(_opener(read_params(SwitchParams, request).target))
 
 
-def _opener(target: Params) -> Opener:
-    match target:
-        case SoftwareParams():
-            return partial(open_software, target.name)
-        case VhostVdpaParams(device=""):
-            return partial(open_node, Path(target.path))
-        case VhostVdpaParams():
-            return partial(open_vhost_vdpa, target.device)
-    raise AssertionError(f"a target of a kind that is none: {target}")
+def _opener(target: SoftwareParams | VhostVdpaParams) -> Opener:
+    if isinstance(target, SoftwareParams):
+        return partial(open_software, target.name)
+    if target.path:
+        return partial(open_node, Path(target.path))
+    return partial(open_vhost_vdpa, target.device)
 
 
 def _event_of(request: Request) -> Callable[[Refusal], Event | None]:

@@ -43,7 +43,8 @@ class SwitchParams(Params):
     """switch."""
 
     target: Annotated[
-        Params, PlainValidator(partial(target_of, _MODELS), json_schema_input_type=OwnableTarget)
+        SoftwareParams | VhostVdpaParams,
+        PlainValidator(partial(target_of, _MODELS), json_schema_input_type=OwnableTarget),
     ]
 
 

@@ -228,11 +228,9 @@ class Switching:
         try:
             await self._give(first, self._in_use.start)
         except VdpadError as again:
-            lost = _NeitherGoesOn(
-                f"{error}; nor does {first.owned.name} go on: {again}; reset the guest's device"
-            )
-            first.lifecycle.lose(lost)
-            raise lost from again
+            why = f"{error}; nor does {first.owned.name} go on: {again}; reset the guest's device"
+            first.lifecycle.lose(_NeitherGoesOn(why))
+            raise _NeitherGoesOn(why) from again
         self._listeners.taken_over()
 
     # --- put away ---
