@@ -34,8 +34,13 @@ class DeviceInUse:
 
     @property
     def start(self) -> Start:
-        """The rings of a device that runs, as the front end has them now."""
+        """The rings of a device that runs, as the front end has them now; for whoever serves."""
         assert self._start is not None
+        return self._start
+
+    @property
+    def start_if_known(self) -> Start | None:
+        """The same for anybody; None where it is stopped, or about to start."""
         return self._start
 
     def started(self, start: Start) -> None:

@@ -46,6 +46,7 @@ from vdpad.virtio.commands import (
     VlanAdd,
 )
 from vdpad.virtio.config import NetConfig, pull_config
+from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature, FeatureSet
 
 COMMANDS: tuple[Command, ...] = (MqPairsSet(2), RxPromisc(on=False), VlanAdd(7))
@@ -545,6 +546,29 @@ async def test_a_front_end_that_pauses_meanwhile(on: BackEnd, step: str, nth: in
         await asyncio.gather(switching, pausing)
         assert await machine.loop(b"packet") == b"packet"
         assert settings(on)["vlans"] == [7]
+        assert other.net.settings()["vlans"] == [7]
+
+
+async def test_a_front_end_that_is_starting_meanwhile() -> None:
+    first, other = FaultyDevice(), FaultyDevice()
+    async with back_end(first) as on, vmm(on) as machine:
+        await set_up(machine)
+        bases = await machine.stop()
+        await machine.set_up_rings(bases)
+        gate = first.wait_at("enable")
+        starting = asyncio.create_task(machine.enable_all())
+        await until(gate.reached.is_set)
+        assert on.device.is_running
+        switching = asyncio.create_task(on.device.switching.switch(to(other)))
+        # It is rehearsed, and then waits for its turn.
+        await until(
+            lambda: (
+                switching.done() or ("start" in other.steps and other.status() == DeviceStatus(0))
+            )
+        )
+        gate.open()
+        await asyncio.gather(switching, starting)
+        assert await machine.loop(b"packet") == b"packet"
         assert other.net.settings()["vlans"] == [7]
 
 

@@ -176,13 +176,12 @@ class Switching:
         nothing = NetState(version=1, features=frozenset({Feature.VERSION_1}))
         state = self._settings.to_restore() or nothing
         check(state, successor.owned.offer)
-        first = self._in_use.driven
         rehearsed = await rehearse(
             state,
             successor.owned,
             name=self._name,
-            behind=first.memory.marking.end,
-            start=self._in_use.start if first.lifecycle.is_running else None,
+            behind=self._in_use.driven.memory.marking.end,
+            start=self._in_use.start_if_known,
         )
         return rehearsed.report
 
