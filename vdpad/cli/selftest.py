@@ -199,10 +199,9 @@ def _refusal(device: str, error: VdpadError) -> Refusal:
     match error:
         case NodeBusy():
             holders = sysfs.holders_of(_node(device))
-            named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
             return Refusal(
                 Kind.BUSY,
-                f"{device} is in use by {named or 'another process'}",
+                f"{device} is in use by {sysfs.named_holders(holders)}",
                 holders=[asdict(each) for each in holders],
             )
         case NotPermitted():

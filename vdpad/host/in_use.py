@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vdpad.errors import why
-from vdpad.host.sysfs import PROC, Holder, holders_of
+from vdpad.host.sysfs import PROC, Holder, holders_of, named_holders
 from vdpad.host.vdpa import VdpaError
 
 
@@ -24,10 +24,9 @@ class InUse(VdpaError):
 
     def __init__(self, name: str, holders: Sequence[Holder]) -> None:
         """Takes the device's name and who has it, as far as that can be seen."""
-        named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
         super().__init__(
-            f"{name} is open in {named or 'another process'}; it can be removed once that is "
-            "closed, and until then nobody would get an answer from vdpa netlink"
+            f"{name} is open in {named_holders(holders)}; it can be removed once that is closed, "
+            "and until then nobody would get an answer from vdpa netlink"
         )
         self.holders = tuple(holders)
 

@@ -10,7 +10,7 @@ Sources: Linux drivers/vdpa/vdpa.c (the bus), drivers/vhost/vdpa.c (vhost_vdpa_p
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,11 @@ class Holder:
     pid: int
     command: str
     """Its name as ps shows it, at most 15 characters; the process itself chose it."""
+
+
+def named_holders(holders: Iterable[Holder]) -> str:
+    """Processes in a message; "another process" where none of them could be seen."""
+    return ", ".join(f"{each.command} (pid {each.pid})" for each in holders) or "another process"
 
 
 def names(root: Path = SYS) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vdpad.daemon.devices.kept import Device
 from vdpad.daemon.devices.store import DescriptorStore, Stored
-from vdpad.host.sysfs import Holder, holders_of
+from vdpad.host.sysfs import Holder, holders_of, named_holders
 from vdpad.queues.vhost_vdpa.adopted import AdoptedDevice
 from vdpad.queues.vhost_vdpa.device import VhostVdpaDevice
 from vdpad.queues.vhost_vdpa.errors import NodeBusy, VhostVdpaError
@@ -21,10 +21,8 @@ class OwnedElsewhere(NodeBusy):
     """Another process has the device."""
 
     def __init__(self, node: Path, holders: Sequence[Holder]) -> None:
-        named = ", ".join(f"{each.command} (pid {each.pid})" for each in holders)
         super().__init__(
-            f"{named or 'another process'} has {node}; only one can, and closing it resets the "
-            "device"
+            f"{named_holders(holders)} has {node}; only one can, and closing it resets the device"
         )
         self.holders = holders
 
