@@ -33,7 +33,7 @@ from vdpad.provisioning.listing import (
 from vdpad.provisioning.provisioner import CannotBeLike
 from vdpad.provisioning.vdpa_tool import dev_add
 from vdpad.provisioning.wanted import Original
-from vdpad.service.envelope import CODES
+from vdpad.service.envelope import error_of
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.state.formats import recognise
 from vdpad.state.formats.recognise import Reading
@@ -141,9 +141,7 @@ def _as_refused() -> Iterator[None]:
     try:
         yield
     except VdpadError as error:
-        refusal = _refusal(error)
-        data = {"kind": refusal.kind.value, **refusal.data}
-        raise CannotProvision(CODES[refusal.kind], str(refusal), data) from error
+        raise CannotProvision(**error_of(_refusal(error))) from error
 
 
 def _refusal(error: VdpadError) -> Refusal:

@@ -33,7 +33,7 @@ from vdpad.queues.vhost_vdpa.errors import (
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.restore.report import length_notes
-from vdpad.service.envelope import CODES
+from vdpad.service.envelope import error_of
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.commands import (
     ACK_ERR,
@@ -181,9 +181,7 @@ def selftest_of(device: str) -> SelfTest:
         with shown(lambda: f"{device}: {stage.now}"):
             return asyncio.run(_run(node, stage))
     except VdpadError as error:
-        refusal = _refusal(device, error)
-        data = {"kind": refusal.kind.value, **refusal.data}
-        raise CannotTest(CODES[refusal.kind], str(refusal), data) from error
+        raise CannotTest(**error_of(_refusal(device, error))) from error
 
 
 def _node(device: str) -> Path:

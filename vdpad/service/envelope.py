@@ -55,12 +55,16 @@ def encode_result(request_id: str | int | None, result: object) -> bytes:
 
 def encode_refusal(request_id: str | int | None, refusal: Refusal) -> bytes:
     """The reply to one that was not."""
-    error = {
+    return _encode(request_id, {"error": error_of(refusal)})
+
+
+def error_of(refusal: Refusal) -> dict[str, Any]:
+    """A refusal as JSON-RPC's error object: code, message, data."""
+    return {
         "code": CODES[refusal.kind],
         "message": str(refusal),
         "data": {"kind": refusal.kind.value, **refusal.data},
     }
-    return _encode(request_id, {"error": error})
 
 
 def _encode(request_id: str | int | None, reply: Mapping[str, object]) -> bytes:
