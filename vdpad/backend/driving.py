@@ -100,7 +100,10 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
 def left_at(start: Start, bases: Mapping[int, int]) -> Start:
     """A start with rings that a device has left; where it does not tell, the used rings do."""
     vrings = (
-        replace(each, base=bases.get(each.index, used_index(start.memory, each)))
+        replace(
+            each,
+            base=bases[each.index] if each.index in bases else used_index(start.memory, each),
+        )
         for each in start.vrings
     )
     return replace(start, vrings=tuple(vrings))
