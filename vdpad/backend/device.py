@@ -113,7 +113,7 @@ class BackEndDevice:
     @property
     def own_mac(self) -> bytes:
         """The address that it had before any guest."""
-        return self._owned.offer.net.mac
+        return self._owned.address
 
     @property
     def features(self) -> FeatureSet:
