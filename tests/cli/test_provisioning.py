@@ -324,3 +324,22 @@ def test_no_daemon_is_asked(
     ):
         assert "without a daemon" in _usage(capsys, *daemon_s, *command)
     assert host.read()["asked"] == []
+
+
+def test_each_command_starts_one_process(
+    listing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts: list[vdpa_asker.Asker] = []
+
+    class Counted(vdpa_asker.Asker):
+        def __init__(self) -> None:
+            starts.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(vdpa_asker, "Asker", Counted)
+    _result(capsys, "provision", "--like", listing, "--mgmtdev", SIMULATOR)
+    assert len(starts) == 1
+    _result(capsys, "devices", "--management")
+    assert len(starts) == 2
+    _result(capsys, "deprovision", "net7")
+    assert len(starts) == 3

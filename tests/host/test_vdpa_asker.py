@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vdpad.host.vdpa import (
     OddReply,
     VdpaError,
 )
-from vdpad.host.vdpa_asker import Reply, asking
+from vdpad.host.vdpa_asker import Reply, asking, one_conversation
 
 REPLIES: list[Any] = [[["DEV_NAME", "sim0"]]]
 ANSWER = {"replies": REPLIES}
@@ -248,6 +249,35 @@ async def test_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     _use(monkeypatch, alone + code)
     answers = await asyncio.gather(*[_ask() for _ in range(6)])
     assert answers == [REPLIES] * 6
+
+
+async def test_one_conversation_is_one_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another's turn comes when it is over, and what is asked then has a process of its own."""
+    starts = tmp_path / "starts"
+    _use(monkeypatch, f"open({str(starts)!r}, 'a').write('.')\n" + children.saying(*[ANSWER] * 3))
+    async with one_conversation():
+        assert await _ask() == REPLIES
+        another = asyncio.create_task(_ask(), context=Context())
+        assert [await _ask(), await _ask()] == [REPLIES] * 2
+        assert starts.read_text() == "."
+        assert not another.done()
+    assert await another == REPLIES
+    assert starts.read_text() == ".."
+    assert await _ask() == REPLIES
+    assert starts.read_text() == "..."
+
+
+async def test_in_one_conversation_a_late_answer_is_nobody_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _use(monkeypatch, children.SILENT)
+    async with one_conversation():
+        with pytest.raises(NetlinkStuck, match=r"within 0\.05 s"):
+            await _ask(0.05)
+        with pytest.raises(NetlinkStuck, match="from before"):
+            await _ask()
 
 
 def test_every_loop_has_turns_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

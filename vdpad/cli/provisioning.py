@@ -22,6 +22,7 @@ from vdpad.errors import VdpadError
 from vdpad.host import vdpa_netlink
 from vdpad.host.in_use import InUse, MayBeInUse
 from vdpad.host.vdpa import NETWORK, ManagementDevice, NameInUse, NoSuchManagementDevice
+from vdpad.host.vdpa_asker import one_conversation
 from vdpad.provisioning import provisioner
 from vdpad.provisioning.listing import (
     MAX_SIZE,
@@ -132,8 +133,15 @@ def _refuse_daemon(arguments: Namespace) -> None:
 
 
 def _done(work: Coroutine[Any, Any, T]) -> T:
+    async def in_one_conversation() -> T:
+        try:
+            async with one_conversation():
+                return await work
+        finally:
+            work.close()
+
     with shown(lambda: "waiting for the kernel"), _as_refused():
-        return asyncio.run(work)
+        return asyncio.run(in_one_conversation())
 
 
 @contextmanager

@@ -9,8 +9,9 @@ booted again (both seen on 6.12). So a child process asks. It has no descriptor 
 and the standard error, and this process can end whatever becomes of it.
 
 A child lives for one conversation, and there is one at a time. When it has said that it is ready,
-each of its answers must come within the time limit. One that we are through with is killed. One
-that does not even die of that is left, and until it is gone nobody else is sent the same way.
+each of its answers must come within the time limit; where one has not, it is asked nothing more.
+One that we are through with is killed. One that does not even die of that is left, and until it is
+gone nobody else is sent the same way.
 
 Sources: Linux net/netlink/genetlink.c (genl_mutex), drivers/vdpa/vdpa.c (vdpa_dev_lock),
 drivers/vhost/vdpa.c (vhost_vdpa_remove).
@@ -23,7 +24,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -60,17 +62,17 @@ Reply = list[tuple[str, int | str]]
 class Asker:
     """A child process, and the conversation with it."""
 
-    def __init__(self, seconds: float) -> None:
-        """Starts it.
+    seconds: float
+    """How long the kernel may take for each answer."""
 
-        Args:
-            seconds: how long the kernel may take for each answer.
+    def __init__(self) -> None:
+        """Starts it.
 
         Raises:
             AskerFailed: the system starts no process.
         """
-        self._seconds = seconds
         self._received = b""
+        self._owes_an_answer = False
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         with theirs:
@@ -116,16 +118,20 @@ class Asker:
         Raises:
             VdpaError: one of its kinds: the kernel refuses, does not answer, or makes no sense.
         """
+        if self._owes_an_answer:
+            raise _owing()
         request = json.dumps([command, attributes]) + "\n"
+        self._owes_an_answer = True
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self.seconds):
                 await self._send(request.encode())
                 answer = _json(await self._line())
         except TimeoutError:
             raise NetlinkStuck(
-                f"expected the kernel's answer within {self._seconds:g} s, got none; somebody may "
+                f"expected the kernel's answer within {self.seconds:g} s, got none; somebody may "
                 "be removing a vDPA device that is open, and all who ask wait until it is closed"
             ) from None
+        self._owes_an_answer = False
         if "replies" not in answer:
             # What the kernel lacks for a new device is not that device.
             raise _error(answer, None if command == "DEV_NEW" else attributes.get("DEV_NAME"))
@@ -210,14 +216,11 @@ class _Turns:
         self._last: Asker | None = None
 
     @asynccontextmanager
-    async def take(self, seconds: float) -> AsyncIterator[Asker]:
+    async def take(self) -> AsyncIterator[Asker]:
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if self._last is not None and self._last.is_present:
-                raise NetlinkStuck(
-                    "the kernel still owes an answer from before; somebody may be removing a vDPA "
-                    "device that is open, and all who ask wait until it is closed"
-                )
-            self._last = asker = Asker(seconds)
+                raise _owing()
+            self._last = asker = Asker()
             try:
                 await asker.ready()
                 yield asker
@@ -225,11 +228,37 @@ class _Turns:
                 await asker.end()
 
 
+def _owing() -> NetlinkStuck:
+    return NetlinkStuck(
+        "the kernel still owes an answer from before; somebody may be removing a vDPA device that "
+        "is open, and all who ask wait until it is closed"
+    )
+
+
 _TURNS = _Turns()
 
+_CONVERSATION: ContextVar[Asker] = ContextVar("_CONVERSATION")
 
-def asking(seconds: float) -> AbstractAsyncContextManager[Asker]:
-    """A conversation with the kernel, when those before it are over.
+
+@asynccontextmanager
+async def one_conversation() -> AsyncIterator[None]:
+    """Has all asking in this context share a process, as each costs a start of Python.
+
+    Raises:
+        NetlinkStuck: at once, where the kernel still keeps an earlier asker.
+        AskerFailed: no process can be had.
+    """
+    async with _TURNS.take() as asker:
+        token = _CONVERSATION.set(asker)
+        try:
+            yield
+        finally:
+            _CONVERSATION.reset(token)
+
+
+@asynccontextmanager
+async def asking(seconds: float) -> AsyncIterator[Asker]:
+    """The conversation with the kernel that is open; or one, when those before it are over.
 
     Args:
         seconds: how long the kernel may take for each answer.
@@ -238,4 +267,10 @@ def asking(seconds: float) -> AbstractAsyncContextManager[Asker]:
         NetlinkStuck: at once, where the kernel still keeps an earlier asker.
         AskerFailed: no process can be had.
     """
-    return _TURNS.take(seconds)
+    if (asker := _CONVERSATION.get(None)) is not None:
+        asker.seconds = seconds
+        yield asker
+    else:
+        async with _TURNS.take() as asker:
+            asker.seconds = seconds
+            yield asker

@@ -6,7 +6,7 @@ all four. The kernel does not tell which, but for refusing a request with one th
 before it does anything. So what is not taken is left out, as little as can be; whether the device
 has it of itself, who asked must look.
 
-Each function has a conversation of its own and raises what those of `vdpa_netlink` do. A driver may
+Each function has a conversation and raises what those of `vdpa_netlink` do. A driver may
 take seconds to make a device. Cancellation ends the conversation; a request that was sent the
 kernel may fulfil all the same.
 

@@ -1,8 +1,8 @@
 """What the kernel tells of its vDPA devices over netlink, family "vdpa".
 
-Each function has a conversation of its own (see `vdpa_asker`), of 0.2 s and more, and takes turns
-with the others. Its time limit is for each answer of the kernel's, and does not count
-the wait for the turn. Cancellation ends the conversation. All of them raise:
+Each function has a conversation of its own, of 0.2 s and more, and takes turns with the others; in
+`vdpa_asker.one_conversation` they share one. Its time limit is for each answer of the kernel's, and
+does not count the wait for the turn. Cancellation ends the conversation. All of them raise:
 
 - NotLoaded: this network namespace has no vdpa;
 - NetlinkStuck: no answer within the time limit; at once, where an earlier asker is still stuck;
