@@ -3,6 +3,9 @@
 One JSON object a line, in both directions. A request has an id, a verb and the verb's arguments;
 its reply has the id and either a result or an error. Requests are served side by side, so that a
 test may do something while something else is under way.
+
+To import one of our programs takes this machine some five seconds, so those that tests start most
+are forked from a process that has.
 """
 
 from __future__ import annotations
@@ -18,15 +21,25 @@ import sys
 import time
 import tty
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests.support.forker import Child, Forker, forker_of
 from tests.support.waiting import until
 from vdpad.client import Client, Refused, Unreachable
 
 PORT_NAME = "vdpad.agent"
 SOCKET_TIMEOUT = 100.0
 PATIENCE, EVERY = 60.0, 0.02
+LONGEST_RUN = 600.0
+
+FORKED = {
+    "vdpad.cli.vdpad": ("vdpad.cli.vdpad",),
+    "vdpad.cli.vdpactl": ("vdpad.cli.vdpactl", "vdpad.cli.provisioning", "vdpad.cli.selftest"),
+    "tests.vm.steps": ("tests.vm.steps.__main__",),
+}
+"""The module that Python runs and what it imports later, by what stands behind its -m."""
 
 Verb = Callable[..., Awaitable[Any]]
 
@@ -39,11 +52,18 @@ def find_port() -> Path:
     raise SystemExit(f"expected a serial port named {PORT_NAME}, found none")
 
 
+def forker_for(argv: list[str]) -> Forker | None:
+    """The forker of the module that these words have Python run, where there is one for it."""
+    python, option, module, *_ = *argv[:3], "", "", ""
+    forked = (python, option) == (sys.executable, "-m") and module in FORKED
+    return forker_of(*FORKED[module]) if forked else None
+
+
 class Agent:
     """What can be asked."""
 
     def __init__(self) -> None:
-        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._children: dict[int, subprocess.Popen[bytes] | Child] = {}
         self.verbs: dict[str, Verb] = {
             "run": self.run,
             "spawn": self.spawn,
@@ -59,11 +79,17 @@ class Agent:
 
     async def run(self, argv: list[str], stdin: str = "") -> dict[str, Any]:
         """Runs a program to its end."""
-        child = await asyncio.create_subprocess_exec(
-            *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        out, err = await child.communicate(stdin.encode())
-        return {"code": child.returncode, "out": out.decode(), "err": err.decode()}
+        given = stdin.encode()
+
+        def to_its_end() -> subprocess.CompletedProcess[bytes]:
+            if (own := forker_for(argv)) is not None:
+                return own.run(*argv[3:], stdin=given, timeout=LONGEST_RUN)
+            return subprocess.run(
+                argv, input=given, capture_output=True, timeout=LONGEST_RUN, check=False
+            )
+
+        done = await asyncio.to_thread(to_its_end)
+        return {"code": done.returncode, "out": done.stdout.decode(), "err": done.stderr.decode()}
 
     async def spawn(self, argv: list[str], stderr: str, memlock: int | None = None) -> int:
         """Starts a program; its pid.
@@ -78,10 +104,15 @@ class Agent:
             if memlock is not None:
                 resource.setrlimit(resource.RLIMIT_MEMLOCK, (memlock, memlock))
 
-        with open(stderr, "ab") as errors:  # noqa: ASYNC230 - a file in memory
-            child = await asyncio.create_subprocess_exec(
-                *argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, preexec_fn=limit
-            )
+        def begun() -> subprocess.Popen[bytes] | Child:
+            with open(stderr, "ab") as errors:
+                if memlock is None and (own := forker_for(argv)) is not None:
+                    return own.start(*argv[3:], stdout=errors, stderr=errors)
+                return subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, preexec_fn=limit
+                )
+
+        child = await asyncio.to_thread(begun)
         self._children[child.pid] = child
         return child.pid
 
@@ -91,7 +122,7 @@ class Agent:
 
     async def wait(self, pid: int) -> int:
         """How a spawned program ended."""
-        return await self._children.pop(pid).wait()
+        return await asyncio.to_thread(self._children.pop(pid).wait)
 
     async def read(self, path: str) -> str:
         """A file."""
@@ -171,6 +202,8 @@ async def main() -> None:
         tty.setraw(fd)
     reader = asyncio.StreamReader(limit=1 << 24)
     loop = asyncio.get_running_loop()
+    # One for each child that is waited for, and some.
+    loop.set_default_executor(ThreadPoolExecutor(32))
     with os.fdopen(fd, "rb", buffering=0, closefd=False) as port:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), port)
         os.write(fd, b'{"id": 0, "result": "ready"}\n')
