@@ -86,7 +86,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages machine-packages
-.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd test-clients
+.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd test-clients test-promtool
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -112,6 +112,9 @@ test-systemd: machine-packages
 
 test-vdpa-tool: machine-packages
 	@.ci/vdpa >/dev/null || true
+
+test-promtool:
+	@.ci/promtool >/dev/null || true
 
 test-clients: test-packages
 	@for each in varlinkctl go; do .ci/$$each >/dev/null || true; done

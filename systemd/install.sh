@@ -66,6 +66,9 @@ if [ ! -e "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml" ]; then # the operator's, from 
     place config/vdpad.toml 644 "$DESTDIR$SYSCONFDIR/vdpad/vdpad.toml"
 fi
 
+install -d "$root/share/vdpad/monitoring"
+install -m 644 config/monitoring/* "$root/share/vdpad/monitoring"
+
 install -d "$doc/examples"
 install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink vdpad/backend/control/*.varlink "$doc"
 install -m 644 docs/examples/* "$doc/examples"

@@ -20,6 +20,7 @@ NEEDS = {
     "qemu": ("test-qemus",),
     "dpdk": ("test-dpdk",),
     "clients": ("test-clients",),
+    "monitoring": ("test-promtool",),
 }
 
 # Those that take longest first. Tests in all others start no machine, no QEMU and no testpmd.

@@ -11,14 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.kinds import KINDS
+from tests.support.metrics import labels_by_name, of_a_daemon
 from tests.support.pages import quoted, table
 from tests.test_man import PAGES
 from vdpad.daemon.configuration import load_settings
-from vdpad.daemon.events.operations import ReplayEnded, Restored
-from vdpad.daemon.metrics import Metrics, Sources
+from vdpad.daemon.events.operations import ReplayEnded
 from vdpad.daemon.operations import phases
 from vdpad.daemon.settings import MAX_DEADLINE_MS, Settings
 from vdpad.restore.replay import Outcome
@@ -85,37 +84,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
         quoted(name)[0]: set(filter(None, labels.split(", ")))
         for name, labels, _ in rows("metric", "labels", "what")
     }
-    assert told == _metrics()
-
-
-def _metrics() -> dict[str, set[str]]:
-    """All that a daemon has after one operation, with their labels."""
-    metrics = Metrics(
-        "1",
-        Sources(
-            operations=lambda: {"restored": 1},
-            kept_devices=lambda: 0,
-            requests=lambda: {("info", "ok"): 1},
-            datagrams_refused=lambda: {("udp", "foreign"): 1},
-            replies_dropped=lambda: {"unix": 0},
-            journal_dropped=lambda: 0,
-            listener_failures=lambda: 0,
-        ),
-    )
-    given: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Restored)}
-    metrics.heard(Restored(**given | {"acks": {("VLAN_ADD", "ok"): 1}}))
-    return {
-        family.name + ("_total" if family.type == "counter" else ""): {
-            label for sample in family.samples for label in sample.labels if label != "le"
-        }
-        for family in text_string_to_metric_families(metrics.render().decode())
-    }
-
-
-def test_the_alerts_ask_for_metrics_that_are_there() -> None:
-    asked = set(re.findall(r"increase\((vdpad_[a-z_]+)", PAGE))
-    assert len(asked) == 3
-    assert asked <= set(_metrics())
+    assert told == labels_by_name(of_a_daemon())
 
 
 def test_every_reason_for_which_a_datagram_is_refused_is_told() -> None:

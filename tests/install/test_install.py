@@ -64,6 +64,8 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/share/man/man8/vdpad.8",
         "usr/share/man/man8/vdpad-vhost-user.8",
         "usr/share/qemu/vhost-user/50-vdpad-vhost-user.json",
+        "usr/share/vdpad/monitoring/vdpad.rules.yml",
+        "usr/share/vdpad/monitoring/vdpad.dashboard.json",
         "usr/share/doc/vdpad/api.md",
         "usr/share/doc/vdpad/io.vdpad.Daemon.varlink",
         "usr/share/doc/vdpad/io.vdpad.BackEnd.varlink",
