@@ -297,7 +297,7 @@ def _command(
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"),
         *("-accel", "tcg", "-machine", kind, "-m", MEMORY),
         *("-kernel", str(kernel / f"boot/vmlinuz-{release}"), "-initrd", f"{folder}/initramfs"),
-        *("-append", "console=ttyS0 quiet panic=-1 init_on_free=1"),
+        *("-append", f"console=ttyS0 quiet panic=-1 init_on_free=1 {vm.UNTIMED}"),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=shell,fd={shell}", "-serial", "chardev:shell"),
         *("-chardev", f"socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),

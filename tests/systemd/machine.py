@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.qemu.versions import CACHE, PROGRAM
 from tests.vm import machine as without
-from tests.vm.machine import ROOT, Machine, kernel, qemu_options, running
+from tests.vm.machine import ROOT, UNTIMED, Machine, kernel, qemu_options, running
 
 from . import initramfs
 
@@ -88,7 +88,7 @@ def _command(folder: Path, layers: list[Path], memory: str) -> list[str]:
         *(PROGRAM, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", memory),
         *("-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{folder}/console"),
         *("-kernel", str(found / f"boot/vmlinuz-{release}"), "-initrd", str(initrd)),
-        *("-append", "console=ttyS0 panic=-1 intel_iommu=on loglevel=4 audit=off"),
+        *("-append", f"console=ttyS0 panic=-1 intel_iommu=on loglevel=4 audit=off {UNTIMED}"),
         *shared,
         *qemu_options(folder).split(),
     ]
