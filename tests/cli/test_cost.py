@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.commands import VDPACTL
 from tests.support.daemon import ROOT
+from vdpad.state.formats import command_log
 from vdpad.state.formats.native import MAX_SIZE
 from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
 from vdpad.virtio.device_parts import MAX_BYTES
@@ -207,4 +208,22 @@ def test_device_parts_as_many_as_may_be(tmp_path: Path, least: Cost, kind: int) 
     (tmp_path / "parts").write_bytes(b"".join(empty))
     cost = cost_of(tmp_path / "parts")
     assert (cost.code, "expected" in cost.said) == (2, True), cost
+    assert is_bounded(cost, least), (cost, least)
+
+
+# --- command logs ---
+
+_LOGGED = {
+    "nothing": command_log.push_command(b"", 0),
+    "resets": command_log.push_reset(range(128)),
+}
+
+
+@pytest.mark.parametrize("record", _LOGGED.values(), ids=_LOGGED)
+def test_a_command_log_as_long_as_may_be(tmp_path: Path, least: Cost, record: bytes) -> None:
+    header = command_log.push_header(range(128))
+    count = (command_log.MAX_SIZE - len(header)) // len(record)
+    (tmp_path / "log").write_bytes(header + count * record)
+    cost = cost_of(tmp_path / "log")
+    assert (cost.code, "acknowledged" in cost.said) == (0, True), cost
     assert is_bounded(cost, least), (cost, least)

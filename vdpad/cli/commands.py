@@ -278,7 +278,7 @@ def _lack_of_qemu(arguments: argparse.Namespace) -> str:
 def _convert(methods: _Subparsers) -> None:
     convert = _add_offline(methods, "convert", "converted", "a state in another format")
     convert.add_argument("file", type=file_name, metavar="FILE", help=STATE_FILE)
-    convert.add_argument("--to", required=True, choices=("native", "device-parts"))
+    convert.add_argument("--to", required=True, choices=("native", "device-parts", "command-log"))
     convert.add_argument(
         "--output", type=file_name, metavar="FILE", help="default: standard output"
     )

@@ -8,8 +8,8 @@ from vdpad.client import DEFAULT_TIMEOUT
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 
 STATE_FILE = (
-    "a file with a state: JSON, what a back end captured or wrote, a QEMU migration stream or "
-    "virtio device parts; - is standard input"
+    "a file with a state: JSON, what a back end captured or wrote, a QEMU migration stream, a "
+    "command log or virtio device parts; - is standard input"
 )
 
 

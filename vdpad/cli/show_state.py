@@ -20,6 +20,7 @@ _FORMATS = {
     "qemu-stream": "a QEMU migration stream",
     "device-parts": "virtio device parts",
     "device-state": "a back end's device state",
+    "command-log": "a log of a guest's commands",
     "capture": "what a back end has captured",
 }
 

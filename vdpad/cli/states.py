@@ -17,7 +17,7 @@ from vdpad.cli.terminal import give_bytes, is_terminal, tell
 from vdpad.errors import why
 from vdpad.state.diff import differences
 from vdpad.state.formats import native
-from vdpad.state.formats.recognise import DEVICE_PARTS, NATIVE
+from vdpad.state.formats.recognise import COMMAND_LOG, DEVICE_PARTS, NATIVE
 from vdpad.state.found import Found, Missing
 from vdpad.state.model import NetState
 
@@ -99,9 +99,16 @@ def _encode_parts(state: NetState) -> tuple[bytes, Sequence[Missing]]:
     return encoded.data, encoded.missing
 
 
+def _encode_log(state: NetState) -> tuple[bytes, Sequence[Missing]]:
+    from vdpad.state.formats import command_log
+
+    return command_log.encode(state), ()
+
+
 _ENCODERS: dict[str, Callable[[NetState], tuple[bytes, Sequence[Missing]]]] = {
     NATIVE: _encode_native,
     DEVICE_PARTS: _encode_parts,
+    COMMAND_LOG: _encode_log,
 }
 
 

@@ -39,9 +39,12 @@ from vdpad.virtio.features import Feature, FeatureSet
 Observed = dict[str, Any]
 """Values by the dotted paths of their parts."""
 
-# About twice the largest RSS command; 43 000 addresses, more than a request to vdpad can carry.
-# Stops a guest's endless MAC table from growing manifold in the memory of who decodes it.
-_MAX_COMMAND = 1 << 18
+MAX_COMMAND = 1 << 18
+"""The longest command that is decoded, in bytes.
+
+About twice the largest RSS command; 43 000 addresses, more than a request to vdpad can carry. Stops
+a guest's endless MAC table from growing manifold in the memory of who decodes it.
+"""
 
 _CLASS_STATS = 8
 _STATELESS = {AnnounceAck.CODE, CoalVqGet.CODE}
@@ -111,8 +114,8 @@ def decode(readable: bytes) -> Command:
     Raises:
         DecodeError: it is, or as decode_command.
     """
-    if len(readable) > _MAX_COMMAND:
-        raise DecodeError(f"expected at most {_MAX_COMMAND} bytes, got {len(readable)}")
+    if len(readable) > MAX_COMMAND:
+        raise DecodeError(f"expected at most {MAX_COMMAND} bytes, got {len(readable)}")
     return decode_command(readable)
 
 

@@ -14,15 +14,26 @@ from typing import BinaryIO
 from vdpad.state.formats import native, peek
 from vdpad.state.found import FormatError, Found
 
-__all__ = ["CAPTURE", "DEVICE_PARTS", "DEVICE_STATE", "NATIVE", "QEMU_STREAM", "Reading", "read"]
+__all__ = [
+    "CAPTURE",
+    "COMMAND_LOG",
+    "DEVICE_PARTS",
+    "DEVICE_STATE",
+    "NATIVE",
+    "QEMU_STREAM",
+    "Reading",
+    "read",
+]
 
 NATIVE = "native"
 QEMU_STREAM = "qemu-stream"
 DEVICE_PARTS = "device-parts"
 DEVICE_STATE = "device-state"
 CAPTURE = "capture"
+COMMAND_LOG = "command-log"
 
 _QEMU_MAGIC = b"QEVM"
+_LOG_MAGIC = b"VDPADLOG"
 _JSON_SPACE = b" \t\r\n"
 # By its first member: a back end's device state, of whatever version, or what it captured. A state
 # has neither.
@@ -58,7 +69,7 @@ _SHOWN = 16
 
 _KNOWN = (
     "a state, a back end's device state or its capture in JSON, a QEMU migration stream (which "
-    "begins with QEVM), or virtio device parts"
+    "begins with QEVM), a command log (VDPADLOG), or virtio device parts"
 )
 
 
@@ -67,7 +78,7 @@ class Reading:
     """What a file or a pipe holds."""
 
     format: str
-    """NATIVE, QEMU_STREAM, DEVICE_PARTS, DEVICE_STATE or CAPTURE."""
+    """NATIVE, QEMU_STREAM, DEVICE_PARTS, DEVICE_STATE, CAPTURE or COMMAND_LOG."""
     devices: tuple[Found, ...]
     """One but for QEMU streams, which hold as many virtio-net devices as their machine has."""
     about: tuple[tuple[str, str], ...] = ()
@@ -95,6 +106,8 @@ def _reader_of(head: bytes) -> Callable[[BinaryIO], Reading]:
         return _qemu_stream
     if _is_sparse_image(head):
         return _sparse_image
+    if head.startswith(_LOG_MAGIC):
+        return _command_log
     # Space alone may go on as JSON: its own reader says what is wrong.
     if head and head.lstrip(_JSON_SPACE)[:1] in (b"{", b""):
         return _json
@@ -122,6 +135,12 @@ def _device_parts(stream: BinaryIO) -> Reading:
     from vdpad.virtio.device_parts import MAX_BYTES
 
     return Reading(DEVICE_PARTS, (device_parts.decode(stream.read(MAX_BYTES + 1)),))
+
+
+def _command_log(stream: BinaryIO) -> Reading:
+    from vdpad.state.formats import command_log
+
+    return Reading(COMMAND_LOG, (command_log.decode(stream.read(command_log.MAX_SIZE + 1)),))
 
 
 def _qemu_stream(stream: BinaryIO, at: int = 0) -> Reading:
