@@ -1,0 +1,595 @@
+/*
+ * For VMMs: lends the control virtqueue of a vDPA device to vdpad, and writes down what a guest
+ * tells its device. C11 on Linux, nothing else is needed. docs/lending.md has the rules, docs/api.md
+ * the messages, docs/formats.md the log; vmm.c beside this is a small VMM that uses all of it.
+ *
+ *   vdpad_ring_make   memory for the ring, laid out and sealed; map it for the device at `iova`
+ *   vdpad_connect     a socket to the daemon, long before it is needed
+ *   vdpad_target      what the daemon is told of the device
+ *   vdpad_prepare     while the guest still runs on its source; touches no device
+ *   vdpad_commit      while it is stopped: lends the ring, and takes it back with a report
+ *   vdpad_log_...     the guest's commands, for the next migration
+ *
+ * Functions return 0, or -1 with errno set. Nothing is kept beside what the caller has, so threads
+ * may each have their own.
+ */
+#ifndef VDPAD_LEND_H
+#define VDPAD_LEND_H
+
+#ifndef _GNU_SOURCE
+#error "define _GNU_SOURCE before anything is included: memfd_create and F_ADD_SEALS need it"
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* --- the ring's memory (virtio 1.4, 2.7) --- */
+
+#define VDPAD_PAGE 4096u
+
+struct vdpad_ring {
+    int memory;          /* the memfd */
+    unsigned char *base; /* where it is mapped here */
+    size_t length;       /* of it, in bytes */
+    uint64_t iova;       /* where the device sees its first byte */
+    uint16_t size;       /* entries */
+    size_t descriptors, available, used, buffers; /* where in it these begin */
+};
+
+/* For VHOST_SET_VRING_ADDR: where the device sees a part of the ring. */
+static inline uint64_t vdpad_iova(const struct vdpad_ring *ring, size_t part)
+{
+    return ring->iova + part;
+}
+
+static inline size_t vdpad_round_up(size_t bytes, size_t to)
+{
+    return (bytes + to - 1) / to * to;
+}
+
+static inline void vdpad_ring_close(struct vdpad_ring *ring)
+{
+    if (ring->base)
+        munmap(ring->base, ring->length);
+    if (ring->memory >= 0)
+        close(ring->memory);
+    *ring = (struct vdpad_ring){.memory = -1};
+}
+
+/*
+ * Makes a ring of zeros, with room for buffers behind it.
+ *
+ * size: entries, a power of 2 from 2 to 32768; iova: where the caller will map it for the device.
+ */
+static inline int vdpad_ring_make(struct vdpad_ring *ring, uint16_t size, uint64_t iova)
+{
+    size_t room = (size_t)size * 512;
+
+    *ring = (struct vdpad_ring){.memory = -1, .iova = iova, .size = size};
+    if (size < 2 || (size & (size - 1))) {
+        errno = EINVAL;
+        return -1;
+    }
+    ring->available = (size_t)size * 16;
+    ring->used = vdpad_round_up(ring->available + 6 + (size_t)size * 2, 4);
+    ring->buffers = vdpad_round_up(ring->used + 6 + (size_t)size * 8, VDPAD_PAGE);
+    /* The largest commands need some KiB, and of more than 512 KiB nothing is used. */
+    room = room < 0x8000 ? 0x8000 : room > 0x80000 ? 0x80000 : room;
+    ring->length = ring->buffers + room;
+    ring->memory = memfd_create("vdpad-cvq", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (ring->memory < 0 || ftruncate(ring->memory, (off_t)ring->length)
+        || fcntl(ring->memory, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
+        goto failed;
+    ring->base = mmap(NULL, ring->length, PROT_READ | PROT_WRITE, MAP_SHARED, ring->memory, 0);
+    if (ring->base == MAP_FAILED) {
+        ring->base = NULL;
+        goto failed;
+    }
+    memset(ring->base, 0, ring->length); /* so that its pages are there */
+    return 0;
+
+failed:;
+    int why = errno;
+    vdpad_ring_close(ring);
+    errno = why;
+    return -1;
+}
+
+/* --- what the daemon is told of the device --- */
+
+/* virtio 1.4, 5.1.3: the features that make parts of the configuration necessary. */
+#define VDPAD_F_MQ 22
+#define VDPAD_F_HASH_REPORT 57
+#define VDPAD_F_RSS 60
+
+/* Text that grows within its room; longer than `room` where it did not fit. */
+struct vdpad_text {
+    char *at;
+    size_t room, length;
+};
+
+__attribute__((format(printf, 2, 3))) static inline void vdpad_put(struct vdpad_text *text,
+                                                                   const char *format, ...)
+{
+    va_list values;
+    size_t left = text->length < text->room ? text->room - text->length : 0;
+
+    va_start(values, format);
+    int more = vsnprintf(left ? text->at + text->length : NULL, left, format, values);
+    va_end(values);
+    text->length += more < 0 ? text->room : (size_t)more;
+}
+
+/* A list of bits, each by its number, which is a name that the daemon takes. */
+static inline void vdpad_put_bits(struct vdpad_text *text, const uint64_t *words, int bits)
+{
+    const char *comma = "";
+
+    for (int bit = 0; bit < bits; bit++)
+        if (words[bit / 64] >> (bit % 64) & 1) {
+            vdpad_put(text, "%s\"bit_%d\"", comma, bit);
+            comma = ",";
+        }
+}
+
+static inline uint32_t vdpad_config_word(const unsigned char *config, size_t length, size_t at,
+                                         size_t bytes)
+{
+    uint32_t word = 0;
+
+    for (size_t each = 0; each < bytes && at + each < length; each++)
+        word |= (uint32_t)config[at + each] << (8 * each);
+    return word;
+}
+
+/* The keys of struct virtio_net_config (virtio 1.4, 5.1.4) that the features make necessary. */
+static inline void vdpad_put_config(struct vdpad_text *text, const uint64_t features[2],
+                                    const unsigned char *config, size_t length)
+{
+    const int rss = features[0] >> VDPAD_F_RSS & 1;
+    const int hash = rss || (features[0] >> VDPAD_F_HASH_REPORT & 1);
+    const uint64_t types = vdpad_config_word(config, length, 20, 4);
+    const char *comma = "";
+
+    if (rss || (features[0] >> VDPAD_F_MQ & 1)) {
+        vdpad_put(text, "\"max_virtqueue_pairs\":%" PRIu32,
+                  vdpad_config_word(config, length, 8, 2));
+        comma = ",";
+    }
+    if (!hash)
+        return;
+    vdpad_put(text, "%s\"rss_max_key_size\":%" PRIu32, comma,
+              vdpad_config_word(config, length, 17, 1));
+    vdpad_put(text, ",\"rss_max_indirection_table_length\":%" PRIu32,
+              vdpad_config_word(config, length, 18, 2));
+    vdpad_put(text, ",\"supported_hash_types\":[");
+    vdpad_put_bits(text, &types, 32);
+    vdpad_put(text, "]");
+}
+
+/*
+ * Writes the JSON of a lent target, for vdpad_prepare. 4096 bytes are enough.
+ *
+ * features: bits 0 … 63 and 64 … 127, as negotiated with this device.
+ * config: the device's configuration space, as VHOST_VDPA_GET_CONFIG gives it; `config_length` may
+ * end before what the features do not need.
+ */
+static inline int vdpad_target(char *out, size_t room, const struct vdpad_ring *ring,
+                               const uint64_t features[2], const void *config,
+                               size_t config_length)
+{
+    struct vdpad_text text = {.at = out, .room = room};
+
+    vdpad_put(&text, "{\"kind\":\"lent\",\"features\":[");
+    vdpad_put_bits(&text, features, 128);
+    vdpad_put(&text, "],\"config\":{");
+    vdpad_put_config(&text, features, config, config_length);
+    vdpad_put(&text, "},\"ring\":{\"size\":%u,\"memory\":{\"iova\":%" PRIu64 ",\"size\":%zu}",
+              (unsigned)ring->size, ring->iova, ring->length);
+    vdpad_put(&text, ",\"descriptors\":%" PRIu64 ",\"available\":%" PRIu64 ",\"used\":%" PRIu64,
+              vdpad_iova(ring, ring->descriptors), vdpad_iova(ring, ring->available),
+              vdpad_iova(ring, ring->used));
+    vdpad_put(&text, ",\"buffers\":{\"iova\":%" PRIu64 ",\"size\":%zu}}}",
+              vdpad_iova(ring, ring->buffers), ring->length - ring->buffers);
+    if (text.length < room)
+        return 0;
+    errno = ENOBUFS;
+    return -1;
+}
+
+/* --- requests --- */
+
+#define VDPAD_MAX_DATAGRAM (200u * 1024)
+
+struct vdpad_client {
+    int socket;
+    unsigned id;                         /* of the last request */
+    char reply[VDPAD_MAX_DATAGRAM + 1]; /* the last one, in JSON */
+};
+
+static inline void vdpad_disconnect(struct vdpad_client *client)
+{
+    if (client->socket >= 0)
+        close(client->socket);
+    client->socket = -1;
+}
+
+/* timeout_ms: how long a reply is waited for; more than the deadline of a commit. */
+static inline int vdpad_connect(struct vdpad_client *client, const char *path, unsigned timeout_ms)
+{
+    const struct timeval patience = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
+    const sa_family_t nobody = AF_UNIX;
+    struct sockaddr_un daemon = {.sun_family = AF_UNIX};
+
+    client->id = 0;
+    client->reply[0] = 0;
+    client->socket = -1;
+    if (strlen(path) >= sizeof daemon.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(daemon.sun_path, path);
+    client->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    /* A name of the kernel's choice (autobind, unix(7)): without one there is no reply. */
+    if (client->socket < 0
+        || setsockopt(client->socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience)
+        || setsockopt(client->socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience)
+        || bind(client->socket, (const struct sockaddr *)&nobody, sizeof nobody)
+        || connect(client->socket, (const struct sockaddr *)&daemon, sizeof daemon)) {
+        int why = errno;
+        vdpad_disconnect(client);
+        errno = why;
+        return -1;
+    }
+    return 0;
+}
+
+static inline int vdpad_send(struct vdpad_client *client, const char *const *texts, size_t count,
+                             const int *fds, size_t fd_count)
+{
+    struct iovec parts[16];
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(3 * sizeof(int))];
+    } control = {0};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+
+    for (size_t each = 0; each < count; each++)
+        parts[each] = (struct iovec){(char *)(uintptr_t)texts[each], strlen(texts[each])};
+    if (fd_count) {
+        message.msg_control = control.room;
+        message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+        memcpy(CMSG_DATA(&control.header), fds, fd_count * sizeof(int));
+    }
+    return sendmsg(client->socket, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+static inline const char *vdpad_json_member(const char *object, const char *key);
+
+/* The reply to the last request; one to an earlier one, given up by then, is passed over. */
+static inline int vdpad_receive(struct vdpad_client *client)
+{
+    for (;;) {
+        ssize_t got = recv(client->socket, client->reply, VDPAD_MAX_DATAGRAM, MSG_TRUNC);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 || (size_t)got > VDPAD_MAX_DATAGRAM) {
+            errno = got >= 0 ? EMSGSIZE : errno == EAGAIN ? ETIMEDOUT : errno;
+            client->reply[0] = 0;
+            return -1;
+        }
+        client->reply[got] = 0;
+        const char *id = vdpad_json_member(client->reply, "id");
+        if (id && strtoul(id, NULL, 10) == client->id)
+            return 0;
+    }
+}
+
+/*
+ * Asks for one method; the reply is then in `client->reply`, also where it is a refusal.
+ *
+ * params: texts that are JSON when they are put together, at most 12.
+ */
+static inline int vdpad_ask(struct vdpad_client *client, const char *method,
+                            const char *const *params, size_t count, const int *fds,
+                            size_t fd_count)
+{
+    char head[128];
+    const char *texts[14] = {head};
+
+    snprintf(head, sizeof head, "{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"%.32s\",\"params\":",
+             ++client->id, method);
+    for (size_t each = 0; each < count; each++)
+        texts[1 + each] = params[each];
+    texts[1 + count] = "}";
+    if (vdpad_send(client, texts, count + 2, fds, fd_count))
+        return -1;
+    return vdpad_receive(client);
+}
+
+/* --- replies: JSON as the daemon writes it --- */
+
+/* Where the value ends that begins here. */
+static inline const char *vdpad_json_end(const char *at)
+{
+    int depth = 0, quoted = 0;
+
+    for (; *at; at++) {
+        if (quoted && *at == '\\' && at[1]) {
+            at++;
+        } else if (*at == '"') {
+            quoted = !quoted;
+            if (!quoted && !depth)
+                return at + 1;
+        } else if (quoted) {
+            continue;
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+        } else if ((*at == '}' || *at == ']') && --depth <= 0) {
+            return depth < 0 ? at : at + 1;
+        } else if (*at == ',' && !depth) {
+            return at;
+        }
+    }
+    return at;
+}
+
+/* The value of a key of the object that begins here; NULL where there is none. */
+static inline const char *vdpad_json_member(const char *object, const char *key)
+{
+    const size_t length = strlen(key);
+
+    if (!object || *object != '{')
+        return NULL;
+    for (const char *at = object + 1; *at == '"' || *at == ',' || *at == ' ';) {
+        const char *name = at + strspn(at, ", "), *end = vdpad_json_end(name);
+        const char *value = end + strspn(end, ": ");
+        if ((size_t)(end - name) == length + 2 && !memcmp(name + 1, key, length))
+            return value;
+        at = vdpad_json_end(value);
+    }
+    return NULL;
+}
+
+static inline uint32_t vdpad_json_number(const char *value)
+{
+    return value ? (uint32_t)strtoul(value, NULL, 10) : 0;
+}
+
+/* The string that begins here, as far as there is room; what is not ASCII becomes '?'. */
+static inline void vdpad_json_string(const char *value, char *out, size_t room)
+{
+    size_t length = 0;
+
+    for (value = value && *value == '"' ? value + 1 : ""; *value && *value != '"'; value++) {
+        char letter = *value;
+        if (letter == '\\' && value[1]) {
+            letter = *++value;
+            if (letter == 'u' && strlen(value) > 4) {
+                value += 4;
+                letter = '?';
+            } else if (letter == 'n' || letter == 't') {
+                letter = ' ';
+            }
+        }
+        if (length + 1 < room)
+            out[length++] = letter & 0x80 ? '?' : letter;
+    }
+    out[length] = 0;
+}
+
+/* --- a migration --- */
+
+struct vdpad_report {
+    char kind[32];     /* why it was not restored, as docs/api.md names it; empty where it was */
+    char message[512]; /* the same for people */
+    uint32_t commands, applied, rejected, unanswered;
+    char command[32], arguments[128]; /* the first that was rejected, else the first unanswered */
+    int has_ring;         /* the ring is the caller's again, and goes on at the next two */
+    uint16_t next_available, next_used;
+    int device_must_reset; /* before the ring's memory is used again */
+};
+
+static inline void vdpad_report_line(struct vdpad_report *report, const char *lines)
+{
+    if (report->command[0] || !lines || lines[0] != '[' || lines[1] != '{')
+        return;
+    vdpad_json_string(vdpad_json_member(lines + 1, "command"), report->command,
+                      sizeof report->command);
+    vdpad_json_string(vdpad_json_member(lines + 1, "arguments"), report->arguments,
+                      sizeof report->arguments);
+}
+
+static inline void vdpad_read_report(const char *reply, struct vdpad_report *report)
+{
+    const char *error = vdpad_json_member(reply, "error");
+    const char *data = vdpad_json_member(error, "data");
+    const char *body = error ? vdpad_json_member(data, "report")
+                             : vdpad_json_member(reply, "result");
+    const char *ring = vdpad_json_member(body, "ring"), *reset;
+
+    *report = (struct vdpad_report){.device_must_reset = 1};
+    vdpad_json_string(vdpad_json_member(data, "kind"), report->kind, sizeof report->kind);
+    vdpad_json_string(vdpad_json_member(error, "message"), report->message,
+                      sizeof report->message);
+    report->commands = vdpad_json_number(vdpad_json_member(body, "commands"));
+    report->applied = vdpad_json_number(vdpad_json_member(body, "applied"));
+    report->rejected = vdpad_json_number(vdpad_json_member(body, "rejected_total"));
+    report->unanswered = vdpad_json_number(vdpad_json_member(body, "unanswered_total"));
+    vdpad_report_line(report, vdpad_json_member(body, "rejected"));
+    vdpad_report_line(report, vdpad_json_member(body, "unanswered"));
+    report->has_ring = ring && *ring == '{';
+    report->next_available = (uint16_t)vdpad_json_number(vdpad_json_member(ring, "next_available"));
+    report->next_used = (uint16_t)vdpad_json_number(vdpad_json_member(ring, "next_used"));
+    /* A refusal without a report has sent nothing, but for one that vdpad does not understand. */
+    reset = vdpad_json_member(body, "device_must_reset");
+    report->device_must_reset = reset ? *reset == 't' : !strcmp(report->kind, "internal");
+}
+
+/*
+ * Has a state checked and encoded for a device that will be lent.
+ *
+ * migration: the caller's name for it, 1 to 128 of [A-Za-z0-9._:/-]; state: JSON, or what `vdpactl
+ * convert --to native` makes of other formats; target: from vdpad_target. A refusal is in `report`,
+ * whose `kind` is empty where all is well.
+ */
+static inline int vdpad_prepare(struct vdpad_client *client, const char *migration,
+                                const char *state, const char *target,
+                                struct vdpad_report *report)
+{
+    const char *const params[] = {"{\"migration\":\"", migration, "\",\"state\":", state,
+                                  ",\"target\":", target, "}"};
+
+    if (vdpad_ask(client, "prepare", params, 7, NULL, 0))
+        return -1;
+    vdpad_read_report(client->reply, report);
+    report->device_must_reset = 0;
+    return 0;
+}
+
+/*
+ * Lends the ring, idle, of a device that is at DRIVER_OK with this queue enabled. Until this returns
+ * the ring and the call eventfd are not the caller's.
+ *
+ * kick, call: the eventfds given to VHOST_SET_VRING_KICK and VHOST_SET_VRING_CALL, call
+ * non-blocking. deadline_ms: for the replay; 0 is the daemon's own.
+ *
+ * Where it returns -1 nothing was heard: the device must be reset.
+ */
+static inline int vdpad_commit(struct vdpad_client *client, const char *migration,
+                               const struct vdpad_ring *ring, int kick, int call,
+                               unsigned deadline_ms, struct vdpad_report *report)
+{
+    const int fds[3] = {ring->memory, kick, call};
+    char deadline[48] = "}";
+    const char *const params[] = {"{\"migration\":\"", migration, "\"", deadline};
+
+    *report = (struct vdpad_report){.device_must_reset = 1};
+    if (deadline_ms)
+        snprintf(deadline, sizeof deadline, ",\"deadline_ms\":%u}", deadline_ms);
+    if (vdpad_ask(client, "commit", params, 4, fds, 3))
+        return -1;
+    vdpad_read_report(client->reply, report);
+    return 0;
+}
+
+/* --- the log of a guest's commands: docs/formats.md, "Command log" --- */
+
+#define VDPAD_LOG_MAX (4u << 20)
+#define VDPAD_LOG_MAX_COMMAND (1u << 18)
+
+enum vdpad_log_kind { VDPAD_LOG_COMMAND = 1, VDPAD_LOG_RESET = 2, VDPAD_LOG_STATE = 3 };
+
+static inline void vdpad_put_number(unsigned char *at, uint64_t number, int bytes)
+{
+    for (int each = 0; each < bytes; each++)
+        at[each] = (unsigned char)(number >> (8 * each));
+}
+
+/* Writes both whole, or takes back what there is of them. */
+static inline int vdpad_log_write(int fd, const void *head, size_t head_length, const void *bytes,
+                                  size_t length)
+{
+    struct iovec parts[2] = {{(char *)(uintptr_t)head, head_length},
+                             {(char *)(uintptr_t)bytes, length}};
+    const size_t all = head_length + length;
+    struct stat before;
+    ssize_t done;
+
+    if (fstat(fd, &before))
+        return -1;
+    if (before.st_size + (off_t)all > (off_t)VDPAD_LOG_MAX) {
+        errno = EFBIG;
+        return -1;
+    }
+    do {
+        done = writev(fd, parts, 2);
+    } while (done < 0 && errno == EINTR);
+    if (done == (ssize_t)all)
+        return 0;
+    if (done >= 0) {
+        if (ftruncate(fd, before.st_size))
+            return -1;
+        errno = ENOSPC;
+    }
+    return -1;
+}
+
+static inline int vdpad_log_record(int fd, enum vdpad_log_kind kind, uint8_t ack, const void *bytes,
+                                   size_t length)
+{
+    unsigned char head[8] = {0};
+
+    vdpad_put_number(head, length, 4);
+    head[4] = (unsigned char)kind;
+    head[5] = ack;
+    return vdpad_log_write(fd, head, sizeof head, bytes, length);
+}
+
+/*
+ * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty.
+ *
+ * features: bits 0 … 63 and 64 … 127, as the guest negotiated them.
+ */
+static inline int vdpad_log_begin(int fd, const uint64_t features[2])
+{
+    unsigned char head[32] = "VDPADLOG";
+
+    vdpad_put_number(head + 8, 1, 4);
+    vdpad_put_number(head + 16, features[0], 8);
+    vdpad_put_number(head + 24, features[1], 8);
+    return vdpad_log_write(fd, head, sizeof head, "", 0);
+}
+
+/*
+ * Writes down what the device holds, as vdpad restored it: behind vdpad_log_begin or nowhere.
+ *
+ * state: the JSON that was prepared; its features are the log's.
+ */
+static inline int vdpad_log_state(int fd, const char *state)
+{
+    return vdpad_log_record(fd, VDPAD_LOG_STATE, 0, state, strlen(state));
+}
+
+/*
+ * Writes down a command that the device has given back, in the order in which it does so.
+ *
+ * bytes: all that the device could read of its chain, from the class on; ack: what it wrote. EFBIG
+ * where the log is full: have it written anew (vdpactl convert --to command-log).
+ */
+static inline int vdpad_log_command(int fd, const void *bytes, size_t length, uint8_t ack)
+{
+    /* One byte more than is ever understood tells that there were more. */
+    const size_t kept = length > VDPAD_LOG_MAX_COMMAND ? VDPAD_LOG_MAX_COMMAND + 1 : length;
+
+    return vdpad_log_record(fd, VDPAD_LOG_COMMAND, ack, bytes, kept);
+}
+
+/* Writes down that the device was reset, and what was negotiated then. */
+static inline int vdpad_log_reset(int fd, const uint64_t features[2])
+{
+    unsigned char words[16];
+
+    vdpad_put_number(words, features[0], 8);
+    vdpad_put_number(words + 8, features[1], 8);
+    return vdpad_log_record(fd, VDPAD_LOG_RESET, 0, words, sizeof words);
+}
+
+#endif
