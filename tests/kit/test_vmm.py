@@ -92,6 +92,7 @@ def test_rejected_with_its_name(lending: Lending) -> None:
 def test_timeout(lending: Lending, option: str) -> None:
     _, failed, *rest = lending.fails(option)
     assert failed.startswith("timeout: 37 of 37 commands were not answered by the deadline")
+    assert "the device has returned nothing; " in failed
     assert rest == [
         "first: MAC_ADDR_SET mac=52:54:00:12:34:56",
         "applied: 0 of 37",

@@ -23,6 +23,7 @@ from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.pipeline import DeviceFault, Pipeline
 from vdpad.restore.program import Program
 from vdpad.restore.progress import Progress
+from vdpad.restore.standstill import Standstill
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.split_ring import INDEX_MASK
 
@@ -67,6 +68,8 @@ class Replayed:
     """Where the ring stands, both indices; None where the device still has buffers."""
     fault: str = ""
     """What a broken device did."""
+    standstill: Standstill | None = None
+    """How the ring stood at the deadline; None where no deadline came."""
     wrong_lengths: tuple[tuple[int, int], ...] = ()
     """Used lengths other than an ack's 1 byte, and how many commands came back with each."""
 
@@ -105,6 +108,7 @@ class _Replay:
     ) -> None:
         self._queue = queue
         self._ring: DriverRing = queue.ring
+        self._before = queue.ring.standing()
         self._poll_ns = poll_ns
         self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick, progress)
         self._yielded_ns = time.perf_counter_ns()
@@ -216,5 +220,9 @@ class _Replay:
             elapsed_ns=elapsed_ns,
             next_index=pipeline.index & INDEX_MASK if idle else None,
             fault=fault,
+            standstill=self._standstill() if outcome is Outcome.INCOMPLETE else None,
             wrong_lengths=tuple(sorted(pipeline.wrong_lengths.items())),
         )
+
+    def _standstill(self) -> Standstill:
+        return Standstill(self._before, self._ring.standing())

@@ -11,6 +11,7 @@ Source: virtio 1.4, 2.7 "Split Virtqueues"; Linux include/uapi/linux/virtio_ring
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Self
 
 from vdpad.virtio.fences import full_fence, ordering_fence
@@ -41,6 +42,20 @@ def command_descriptors(chains: Iterable[tuple[int, int, int, int]]) -> bytes:
         + DESCRIPTOR.pack(ack_address, 1, DESC_F_WRITE, 0)
         for head, address, length, ack_address in chains
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RingStanding:
+    """What stands in a ring beside its entries, for who looks at it afterwards."""
+
+    available: int
+    """The available index."""
+    used: int
+    """The used index."""
+    flags: int
+    """Of the used ring."""
+    avail_event: int | None
+    """From where on the device wants a doorbell; None without RING_EVENT_IDX."""
 
 
 class DriverRing:
@@ -106,6 +121,11 @@ class DriverRing:
     def used_index(self) -> int:
         """How far the device says it has come."""
         return self.used_words[1]
+
+    def standing(self) -> RingStanding:
+        """Both indices, and what the device says of doorbells."""
+        event = self.used_words[-1] if self.event_idx else None
+        return RingStanding(self.available_index, self.used_index(), self.used_words[0], event)
 
     def returned_since(self, index: int) -> int:
         """How far the used index has gone from this one."""

@@ -534,6 +534,26 @@ async def test_4094_vlans_go_through_a_lent_ring(
         assert lender.indices() == (stands, stands)
 
 
+async def test_kick_and_call_that_are_swapped_are_named_at_the_deadline(caller: Caller) -> None:
+    async with lending() as lender:
+        memory, kick, call = lender.fds
+        asked = wish(lender, deadline_ms=50)
+        error = await caller.error("restore", [memory, call, kick], **asked)
+    assert is_error(error, "timeout", "report")
+    assert "available index 3 and used index 0" in error["message"]
+    assert "that kick and call are not swapped" in error["message"]
+
+
+async def test_event_idx_that_a_device_ignores_is_named_at_the_deadline(caller: Caller) -> None:
+    without = [name for name in FEATURES if name != "RING_EVENT_IDX"]
+    async with lending(without) as lender:
+        claimed = {**lender.target, "features": FEATURES}
+        asked = {**wish(lender), "state": vlans(*range(1, 1000)), "target": claimed}
+        error = await caller.error("restore", lender.fds, **asked, deadline_ms=50)
+    assert is_error(error, "timeout", "report")
+    assert "like one that ignores RING_EVENT_IDX" in error["message"]
+
+
 async def test_only_the_drivers_parts_of_the_memory_are_written(process: Daemon) -> None:
     """No device answers here, so whatever changes was the daemon's doing."""
     async with lending(start=False) as lender:

@@ -29,7 +29,7 @@ _FAILURES = {
     Outcome.REJECTED: (Kind.REJECTED, "the device refused {rejected} of {commands} commands"),
     Outcome.INCOMPLETE: (
         Kind.TIMEOUT,
-        "{unanswered} of {commands} commands were not answered by the deadline",
+        "{unanswered} of {commands} commands were not answered by the deadline; {stood}",
     ),
     Outcome.BROKEN: (Kind.DEVICE_BROKEN, "the device broke the rules of the ring: {fault}"),
 }
@@ -106,7 +106,7 @@ class Commits:
         try:
             replayed = await self._replay(ready, queue, deadline_ms)
             report = report_of(details, commands, replayed)
-            ending = _ending(report, replayed)
+            ending = _ending(report, replayed, is_lent=operation.is_lent)
         except BaseException as error:
             ending = _our_fault()
             self._later(CommitFailed(*details.named, error))
@@ -136,17 +136,19 @@ def _committing(operation: Operation, lent: Lent | None) -> Committing:
     return Committing(*operation.details.named, operation.details.commands, told)
 
 
-def _ending(report: Report, replayed: Replayed) -> Success | Failure:
+def _ending(report: Report, replayed: Replayed, *, is_lent: bool) -> Success | Failure:
     """What a replay's end makes of its operation, as of now."""
     ended = datetime.now(UTC)
     if replayed.outcome is Outcome.RESTORED:
         return Success(report=report, ended=ended)
+    stood = replayed.standstill
     kind, message = _FAILURES[replayed.outcome]
     message = message.format(
         rejected=report.rejected_total,
         unanswered=report.unanswered_total,
         commands=report.commands,
         fault=replayed.fault,
+        stood="" if stood is None else stood.sentence(lent=is_lent),
     )
     return Failure(report=report, failure=(kind, message), ended=ended)
 
