@@ -86,7 +86,8 @@ clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages machine-packages
-.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd test-clients test-promtool
+.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd
+.PHONY: test-clients test-kit test-promtool
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -118,6 +119,9 @@ test-promtool:
 
 test-clients: test-packages
 	@for each in varlinkctl go; do .ci/$$each >/dev/null || true; done
+
+test-kit: test-packages
+	@.ci/packages rustc=rustc
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

@@ -21,6 +21,7 @@ NEEDS = {
     "dpdk": ("test-dpdk",),
     "clients": ("test-clients",),
     "monitoring": ("test-promtool",),
+    "kit": ("test-kit",),
 }
 
 # Those that take longest first. Tests in all others start no machine, no QEMU and no testpmd.

@@ -1,11 +1,12 @@
 /*
  * A small VMM: has vdpad restore its device, takes the ring back, and goes on recording.
  *
- *   vmm [-r CLASS.COMMAND] [-s] [-u] [-x] SOCKET STATE LOG
+ *   vmm [-r CLASS.COMMAND] [-s] [-b] [-x] SOCKET STATE LOG
  *
  * STATE is JSON; of the features in it this VMM knows those of docs/examples/state.json. LOG is
- * made anew. The options have things go wrong: a device that refuses a command, or is silent; a
- * memory that is not sealed; kick and call swapped. It ends with 0 where the device was restored.
+ * made anew. The options have things go wrong: a device that refuses a command, or is silent; the
+ * memory lent in place of the call; kick and call swapped. It ends with 0 where the device was
+ * restored.
  */
 #define _GNU_SOURCE
 #include "device.h"
@@ -34,7 +35,7 @@ struct vmm {
     char *state;
     char migration[32];
     int log;
-    int swapped, unsealed;
+    int swapped, bad_lend;
 };
 
 static int fail(const char *what)
@@ -80,18 +81,19 @@ static int prepare(struct vmm *vmm)
 static int commit(struct vmm *vmm, struct vdpad_report *report)
 {
     const int kick = vmm->swapped ? vmm->device.call : vmm->device.kick;
-    const int call = vmm->swapped ? vmm->device.kick : vmm->device.call;
-    struct vdpad_ring lent = vmm->ring;
+    int call = vmm->swapped ? vmm->device.kick : vmm->device.call;
 
-    if (vmm->unsealed)
-        lent.memory = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (vdpad_commit(&vmm->client, vmm->migration, &lent, kick, call, DEADLINE, report))
+    if (vmm->bad_lend)
+        call = vmm->ring.memory;
+    if (vdpad_commit(&vmm->client, vmm->migration, &vmm->ring, kick, call, DEADLINE, report))
         return fail("commit");
     if (report->kind[0]) {
         printf("%s: %s\n", report->kind, report->message);
         if (report->command[0])
             printf("first: %s %s\n", report->command, report->arguments);
-        printf("applied: %" PRIu32 " of %" PRIu32 "\n", report->applied, report->commands);
+        if (report->commands)
+            printf("applied: %" PRIu32 " of %" PRIu32 "\n", report->applied,
+                   report->commands);
         printf("the device must be reset: %s\n", report->device_must_reset ? "yes" : "no");
         return 1;
     }
@@ -168,13 +170,13 @@ static int options(struct vmm *vmm, int argc, char **argv)
 {
     int option, class, command;
 
-    while ((option = getopt(argc, argv, "r:sux")) != -1) {
+    while ((option = getopt(argc, argv, "r:sbx")) != -1) {
         if (option == 'r' && sscanf(optarg, "%d.%d", &class, &command) == 2)
             vmm->device.refused = class << 8 | command;
         else if (option == 's')
             vmm->device.silent = 1;
-        else if (option == 'u')
-            vmm->unsealed = 1;
+        else if (option == 'b')
+            vmm->bad_lend = 1;
         else if (option == 'x')
             vmm->swapped = 1;
         else
@@ -189,7 +191,7 @@ int main(int argc, char **argv)
     int failed;
 
     if (options(&vmm, argc, argv)) {
-        fprintf(stderr, "usage: vmm [-r CLASS.COMMAND] [-s] [-u] [-x] SOCKET STATE LOG\n");
+        fprintf(stderr, "usage: vmm [-r CLASS.COMMAND] [-s] [-b] [-x] SOCKET STATE LOG\n");
         return 2;
     }
     if (set_up(&vmm, argv + optind))

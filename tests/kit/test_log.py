@@ -1,9 +1,11 @@
-"""The log that the header in C writes is byte for byte the one that Python does."""
+"""The log that each language writes is byte for byte the one that Python does."""
 
-import subprocess
 from pathlib import Path
 
-from tests.kit.building import SANITIZED, compiled_c
+import pytest
+
+from tests.clients.programs import run
+from tests.kit.building import SANITIZED, compiled_c, compiled_rust
 from vdpad.state.formats import command_log
 from vdpad.state.observed import MAX_COMMAND
 from vdpad.virtio.bits import bits_of
@@ -11,10 +13,21 @@ from vdpad.virtio.bits import bits_of
 STATE = b'{"version":1}'
 
 
-def test_the_log_is_the_same(tmp_path: Path) -> None:
-    program = compiled_c(tmp_path / "log", Path(__file__).with_name("log.c"), more=SANITIZED)
+def _writer(language: str, folder: Path) -> tuple[Path, str]:
+    """What writes a log, and what it says when the log is full."""
+    source = Path(__file__)
+    if language == "Rust":
+        return compiled_rust(folder / "log", source.with_name("log.rs")), "the log is full"
+    program = compiled_c(folder / "log", source.with_name("log.c"), more=SANITIZED)
+    return program, "File too large"
+
+
+@pytest.mark.parametrize("language", ["C", "Rust"])
+def test_the_log_is_the_same(language: str, tmp_path: Path) -> None:
+    program, full = _writer(language, tmp_path)
     written = tmp_path / "vm.log"
-    done = subprocess.run([program, written], capture_output=True, text=True, check=True)
+    done = run(program, written)
+    assert done.returncode == 0, done.stderr
     header = command_log.push_header(bits_of(0xE0000 | 1 << 64))
     before = (
         header
@@ -28,5 +41,5 @@ def test_the_log_is_the_same(tmp_path: Path) -> None:
     )
     table = command_log.push_command(bytes([1, *bytes(MAX_COMMAND + 100)]), 0)
     fitting = (command_log.MAX_SIZE - len(before)) // len(table)
-    assert done.stdout == f"{fitting} commands, then File too large\n"
+    assert done.stdout == f"{fitting} commands, then {full}\n"
     assert written.read_bytes() == before + fitting * table

@@ -1,0 +1,93 @@
+//! The log of a guest's commands: docs/formats.md, "Command log".
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::path::Path;
+
+const MAX_SIZE: u64 = 4 << 20;
+const MAX_COMMAND: usize = 1 << 18;
+
+const COMMAND: u8 = 1;
+const RESET: u8 = 2;
+const STATE: u8 = 3;
+
+/// A log that is being written.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+}
+
+impl Log {
+    /// Begins one at FEATURES_OK, in a file that is not there yet.
+    ///
+    /// `features` are the bits that the guest negotiated.
+    ///
+    /// # Errors
+    /// The file is there, or cannot be written.
+    pub fn begin(path: &Path, features: u128) -> io::Result<Log> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(path)?;
+        let mut log = Log { file };
+        log.write(b"VDPADLOG\x01\0\0\0\0\0\0\0", &features.to_le_bytes())?;
+        Ok(log)
+    }
+
+    /// Writes down what the device holds, as vdpad restored it: first, or not at all.
+    ///
+    /// `state` is the JSON that was prepared; its features are the log's.
+    ///
+    /// # Errors
+    /// As of [`Log::command`].
+    pub fn state(&mut self, state: &str) -> io::Result<()> {
+        self.record(STATE, 0, state.as_bytes())
+    }
+
+    /// Writes down a command that the device has given back, in the order in which it does so.
+    ///
+    /// `bytes` are all that the device could read of its chain, from the class on, `ack` is what it
+    /// wrote.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the log is full: have it written anew (`vdpactl convert --to
+    /// command-log`). Nothing of the record is left in it.
+    pub fn command(&mut self, bytes: &[u8], ack: u8) -> io::Result<()> {
+        // One byte more than is ever understood tells that there were more.
+        self.record(COMMAND, ack, &bytes[..bytes.len().min(MAX_COMMAND + 1)])
+    }
+
+    /// Writes down that the device was reset, and what was negotiated then.
+    ///
+    /// # Errors
+    /// As of [`Log::command`].
+    pub fn reset(&mut self, features: u128) -> io::Result<()> {
+        self.record(RESET, 0, &features.to_le_bytes())
+    }
+
+    fn record(&mut self, kind: u8, ack: u8, bytes: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut head = [0; 8];
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        head[4] = kind;
+        head[5] = ack;
+        self.write(&head, bytes)
+    }
+
+    /// Writes both whole, or takes back what there is of them.
+    fn write(&mut self, head: &[u8], bytes: &[u8]) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let all = head.len() + bytes.len();
+        if before + all as u64 > MAX_SIZE {
+            return Err(io::Error::new(io::ErrorKind::Other, "the log is full"));
+        }
+        let written = self
+            .file
+            .write_vectored(&[IoSlice::new(head), IoSlice::new(bytes)])?;
+        if written == all {
+            return Ok(());
+        }
+        self.file.set_len(before)?;
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
