@@ -1,7 +1,8 @@
 /*
  * For VMMs: lends the control virtqueue of a vDPA device to vdpad, and writes down what a guest
- * tells its device. C11 on Linux, nothing else is needed. docs/lending.md has the rules, docs/api.md
- * the messages, docs/formats.md the log; vmm.c beside this is a small VMM that uses all of it.
+ * tells its device. C11 on Linux, nothing else is needed. docs/lending.md has the rules,
+ * docs/api.md the messages, docs/formats.md the log; vmm.c beside this is a small VMM that uses all
+ * of it.
  *
  *   vdpad_ring_make   memory for the ring, laid out and sealed; map it for the device at `iova`
  *   vdpad_connect     a socket to the daemon, long before it is needed
@@ -228,7 +229,12 @@ static inline void vdpad_disconnect(struct vdpad_client *client)
     client->socket = -1;
 }
 
-/* timeout_ms: how long a reply is waited for; more than the deadline of a commit. */
+/*
+ * timeout_ms: how long a reply is waited for; more than the deadline of a commit.
+ *
+ * A request that fails with ECONNREFUSED later has met a daemon that was started anew: connect
+ * again.
+ */
 static inline int vdpad_connect(struct vdpad_client *client, const char *path, unsigned timeout_ms)
 {
     const struct timeval patience = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
@@ -438,7 +444,7 @@ static inline void vdpad_read_report(const char *reply, struct vdpad_report *rep
     report->has_ring = ring && *ring == '{';
     report->next_available = (uint16_t)vdpad_json_number(vdpad_json_member(ring, "next_available"));
     report->next_used = (uint16_t)vdpad_json_number(vdpad_json_member(ring, "next_used"));
-    /* A refusal without a report has sent nothing, but for one that vdpad does not understand. */
+    /* Without a report nothing was sent, but where vdpad does not know what failed. */
     reset = vdpad_json_member(body, "device_must_reset");
     report->device_must_reset = reset ? *reset == 't' : !strcmp(report->kind, "internal");
 }
@@ -465,8 +471,8 @@ static inline int vdpad_prepare(struct vdpad_client *client, const char *migrati
 }
 
 /*
- * Lends the ring, idle, of a device that is at DRIVER_OK with this queue enabled. Until this returns
- * the ring and the call eventfd are not the caller's.
+ * Lends the ring, idle, of a device that is at DRIVER_OK with this queue enabled. Until this
+ * returns the ring and the call eventfd are not the caller's.
  *
  * kick, call: the eventfds given to VHOST_SET_VRING_KICK and VHOST_SET_VRING_CALL, call
  * non-blocking. deadline_ms: for the replay; 0 is the daemon's own.

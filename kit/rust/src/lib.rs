@@ -1,6 +1,7 @@
 //! For VMMs: lends the control virtqueue of a vDPA device to vdpad, and writes down what a guest
-//! tells its device. Nothing is needed but the C library. docs/lending.md has the rules, docs/api.md
-//! the messages, docs/formats.md the log; examples/vmm is a small VMM that uses all of it.
+//! tells its device. Nothing is needed but the C library. docs/lending.md has the rules,
+//! docs/api.md the messages, docs/formats.md the log; examples/vmm is a small VMM that uses all of
+//! it.
 //!
 //! - [`Ring`]: memory for the ring, laid out and sealed; map it for the device at its `iova`.
 //! - [`Client::connect`]: a socket to the daemon, long before it is needed.

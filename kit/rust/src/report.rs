@@ -57,7 +57,7 @@ impl Error {
     pub fn device_must_reset(&self) -> bool {
         match self {
             Error::Unanswered(_) => true,
-            // A refusal without a report has sent nothing, but for one that vdpad does not understand.
+            // Without a report nothing was sent, but where vdpad does not know what failed.
             Error::Refused(refusal) => match &refusal.report {
                 Some(report) => report.device_must_reset,
                 None => refusal.kind == "internal",

@@ -4,8 +4,8 @@
 //!
 //! STATE is JSON; of the features in it this VMM knows those of docs/examples/state.json. LOG must
 //! not be there yet. The options have things go wrong: a device that refuses a command, or is
-//! silent; the memory lent in place of the call; kick and call swapped. It ends with 0 where the device
-//! was restored.
+//! silent; the memory lent in place of the call; kick and call swapped. It ends with 0 where the
+//! device was restored.
 
 mod device;
 
