@@ -14,7 +14,7 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run demo-backend check test fuzz bench bench-kernel bench-load bench-backend lint types format schema man lock install clean
+.PHONY: all run demo-backend check test fuzz bench bench-kernel bench-load bench-backend lint types format schema man completion lock install clean
 
 all: $(VENV)/ready
 
@@ -70,6 +70,9 @@ man: all ## the man pages, in build/man
 	for page in vdpad.8 vdpad-vhost-user.8 vdpactl.1 vdpad.toml.5; do \
 		$(BIN)/rst2man --halt=info docs/man/$$page.rst build/man/$$page || exit 1; done
 
+completion: all ## of command lines, for bash, zsh and fish, in build/completion
+	$(BIN)/python systemd/completion.py build/completion
+
 COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 lock: ## both locks from pyproject.toml; needs uv (PyPI) on the PATH
 	$(COMPILE) --upgrade --group dev pyproject.toml -o requirements.lock
@@ -78,7 +81,7 @@ lock: ## both locks from pyproject.toml; needs uv (PyPI) on the PATH
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 SYSTEM_PYTHON ?= /usr/bin/python3
-install: man ## what a distribution's package would have, under DESTDIR; PREFIX, SYSCONFDIR, SYSTEM_PYTHON
+install: man completion ## what a distribution's package would have, under DESTDIR; PREFIX, SYSCONFDIR, SYSTEM_PYTHON
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(SYSTEM_PYTHON)' \
 		PIP='$(BIN)/pip' sh systemd/install.sh
 
@@ -87,7 +90,7 @@ clean:
 
 .PHONY: python-packages test-packages machine-packages
 .PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd
-.PHONY: test-clients test-kit test-promtool
+.PHONY: test-clients test-kit test-promtool test-shells
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -122,6 +125,9 @@ test-clients: test-packages
 
 test-kit: test-packages
 	@.ci/packages rustc=rustc
+
+test-shells: test-packages
+	@.ci/packages zsh=zsh fish=fish
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

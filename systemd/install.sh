@@ -68,10 +68,15 @@ fi
 
 install -d "$root/share/vdpad/monitoring"
 install -m 644 config/monitoring/* "$root/share/vdpad/monitoring"
+install -Dm 644 kit/c/vdpad-lend.h "$root/include/vdpad-lend.h"
 
 install -d "$doc/examples"
 install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink vdpad/backend/control/*.varlink "$doc"
 install -m 644 docs/examples/* "$doc/examples"
+for each in bash-completion/completions zsh/vendor-completions fish/vendor_completions.d; do
+    install -d "$root/share/$each"
+    install -m 644 build/completion/$each/* "$root/share/$each" # `make completion`
+done
 for each in build/man/*.[1-8]; do # `make man`
     place "$each" 644 "$root/share/man/man${each##*.}/$(basename "$each")"
 done

@@ -148,7 +148,7 @@ def section(page: str, title: str) -> str:
     return text.replace("*", "")
 
 
-@pytest.mark.parametrize("option", sorted(set(options(vdpad._parser())) - {"--help"}))
+@pytest.mark.parametrize("option", sorted(set(options(vdpad.command_line())) - {"--help"}))
 def test_vdpad_s_options_are_told(option: str) -> None:
     assert option in PAGES["vdpad.8.rst"]
 

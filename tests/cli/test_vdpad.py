@@ -29,7 +29,7 @@ def test_its_help_names_its_options() -> None:
 
 def sections() -> dict[str, str]:
     """What its help has below each title, and before the first of them."""
-    parts = re.split(r"^([a-z][a-z ]+):", command._parser().format_help(), flags=re.M)
+    parts = re.split(r"^([a-z][a-z ]+):", command.command_line().format_help(), flags=re.M)
     return dict(zip(["about", *parts[1::2]], [parts[0], *parts[2::2]], strict=True))
 
 
@@ -61,7 +61,7 @@ def test_its_help_and_its_page_tell_the_same() -> None:
 
 def test_the_examples_of_its_help_can_be_typed() -> None:
     parsers: dict[str, argparse.ArgumentParser] = {
-        "vdpad": command._parser(),
+        "vdpad": command.command_line(),
         "vdpactl": command_line(),
     }
     lines = [line.strip() for line in sections()["examples"].splitlines() if line[:4] == "    "]
@@ -75,7 +75,7 @@ def test_the_examples_of_its_help_can_be_typed() -> None:
 @pytest.mark.parametrize("columns", [50, 80, 200])
 def test_its_help_keeps_to_the_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    for parser in (command._parser(), command_line()):
+    for parser in (command.command_line(), command_line()):
         lines = parser.format_help().splitlines()
         commands = [line for line in lines if line.startswith("    ") and "--" in line]
         assert max(len(line) for line in lines if line not in commands) <= columns

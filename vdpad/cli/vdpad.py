@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     terminal.set_up()
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = command_line().parse_args(argv)
         load = partial(
             load_settings, arguments.config, socket=arguments.socket, varlink=arguments.varlink
         )
@@ -74,7 +74,8 @@ def _run(argv: list[str] | None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of vdpad's command line."""
     parser = Parser(
         prog="vdpad",
         formatter_class=help_text.WithSections,
