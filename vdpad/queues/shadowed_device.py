@@ -6,6 +6,7 @@ It stands before the kernel's node (vhost_vdpa/shadowed_node.py) and a device of
     negotiate → set_vring of each data queue → start → enable of each data queue
                                                 ↑ the CVQ works from here on
     suspend → base of each data queue → reset, from where it may be negotiated anew
+            ↘ move_vring of some → resume, where it can
 
 - Memory is mapped and unmapped at any time, and stays mapped through a reset. `reset` may come at
   any time, and undoes all else.
@@ -122,7 +123,18 @@ class ShadowedDevice(Protocol):
     def set_call(self, queue: int, eventfd: int | None) -> None:
         """Another eventfd for a data queue's interrupts, or none for the time being."""
 
-    # --- the end ---
+    # --- suspended ---
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can be suspended and go on, with other rings and its CVQ as it was."""
+
+    def spare_addresses(self, size: int) -> Region:
+        """Where memory of ours may be mapped for the data queues, far from any guest's memory.
+
+        Args:
+            size: in bytes; whole pages.
+        """
 
     def suspend(self) -> None:
         """Has the device leave all rings as they are; it forgets nothing.
@@ -137,6 +149,20 @@ class ShadowedDevice(Protocol):
         Raises:
             Unsupported: it does not tell.
         """
+
+    def move_vring(self, queue: int, vring: Vring, *, enabled: bool) -> None:
+        """Has a data queue go on with a ring that lies elsewhere, once it is resumed.
+
+        Args:
+            queue: whose ring was set.
+            vring: of as many entries; its base is where the queue stands.
+            enabled: the queue is.
+        """
+
+    def resume(self) -> None:
+        """Lets it go on. A queue need not look at what was made available meanwhile: kick it."""
+
+    # --- the end ---
 
     def reset(self) -> None:
         """Back to the beginning, from wherever it is. What was mapped stays mapped."""

@@ -1,8 +1,10 @@
 """The software device that loops, with the tests' own driver on it."""
 
 import asyncio
+import mmap
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -186,6 +188,42 @@ def test_it_goes_on_where_it_was_suspended(device: LoopDevice) -> None:
             device.enable(queue.index)
             os.eventfd_write(queue.kick, 1)
         assert [each[12:] for each in pump(guest, [b"again"] * 3)] == [b"again"] * 3
+
+
+def test_it_is_resumed_with_a_used_ring_that_lies_elsewhere(device: LoopDevice) -> None:
+    guest = Guest(2)
+    region = device.spare_addresses(mmap.PAGESIZE)
+    with running(device, guest, PLAIN), mmap.mmap(-1, region.size) as own:
+        device.map(region, view := memoryview(own))
+        guest.queues[RECEIVE].send([], [BUFFER])
+        guest.queues[RECEIVE].send([], [BUFFER])
+        pump(guest, [b"packet"] * 3)
+        guest.queues[TRANSMIT].send([HEADER, b"held"], [])
+        device.suspend()
+        there = vring(guest.queues[RECEIVE], device.base(RECEIVE))
+        used = guest.queues[RECEIVE].driver.used
+        part = there.ring.parts()["used"]
+        view[: part.size] = guest.queues[RECEIVE].driver.memory.peek(used, part.size)
+        moved = replace(there, ring=replace(there.ring, used=region.iova))
+        device.move_vring(RECEIVE, moved, enabled=True)
+        device.resume()
+        before = device.packets
+        guest.queues[TRANSMIT].send([HEADER, b"packet"], [])
+        wait_until(lambda: device.packets > before)
+        # The guest's ring stays as it was, and ours has what came.
+        assert int.from_bytes(view[2:4], "little") > device.packets - 2
+        device.reset()
+        device.unmap(region)
+        view.release()
+
+
+def test_only_a_device_that_is_suspended_is_resumed(device: LoopDevice) -> None:
+    guest = Guest(2)
+    with running(device, guest, PLAIN):
+        with pytest.raises(VdpadError, match="expected a suspended device"):
+            device.resume()
+        with pytest.raises(VdpadError, match="expected a suspended device"):
+            device.move_vring(RECEIVE, vring(guest.queues[RECEIVE]), enabled=True)
 
 
 def test_nothing_is_served_while_it_is_suspended(device: LoopDevice) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,58 @@ def test_it_stops_where_it_stands(kernel: FakeKernel, node: ShadowedNode) -> Non
     assert node.base(0) == 7
     node.reset()
     assert node.status() == 0
+
+
+def test_a_ring_moves_while_it_is_suspended(kernel: FakeKernel, node: ShadowedNode) -> None:
+    assert node.can_resume
+    bring_up(node)
+    node.enable(0)
+    node.suspend()
+    kernel.said.clear()
+    moved = replace(RING, ring=replace(RING.ring, used=0x7000), base=7)
+    node.move_vring(0, moved, enabled=True)
+    node.resume()
+    (told,) = kernel.told("SET_VRING_ADDR")
+    ring = moved.ring
+    assert uapi.VRING_ADDR.unpack(told) == (0, 0, ring.descriptors, ring.used, ring.available, 0)
+    # Some drivers take a ring's addresses when its queue is enabled.
+    assert enabled(kernel) == [(0, 0), (0, 1)]
+    assert [step for step in kernel.steps() if "VRING_C" not in step and "KICK" not in step] == [
+        "SET_VRING_NUM",
+        "SET_VRING_BASE",
+        "SET_VRING_ADDR",
+        "SET_VRING_ENABLE",
+        "SET_VRING_ENABLE",
+        "RESUME",
+    ]
+
+
+def test_a_queue_that_is_not_enabled_stays_so_when_its_ring_moves(
+    kernel: FakeKernel, node: ShadowedNode
+) -> None:
+    bring_up(node)
+    node.suspend()
+    node.move_vring(0, RING, enabled=False)
+    assert enabled(kernel) == [(CONTROL, 1)]
+
+
+@pytest.mark.parametrize("lacking", [BackendFeature.SUSPEND, BackendFeature.RESUME])
+def test_without_either_half_it_cannot_go_on(kernel: FakeKernel, lacking: BackendFeature) -> None:
+    kernel.backend_features = EVERYTHING & ~lacking
+    node = ShadowedNode(FakeNode(kernel))
+    assert not node.can_resume
+    node.close()
+
+
+def test_spare_addresses_are_the_highest_that_nothing_has(kernel: FakeKernel) -> None:
+    for features, end in ((EVERYTHING, 1 << 40), (EVERYTHING & ~BackendFeature.IOTLB_ASID, None)):
+        kernel.backend_features = features
+        node = ShadowedNode(FakeNode(kernel))
+        bring_up(node)
+        spare = node.spare_addresses(2 * mmap.PAGESIZE)
+        assert spare.size == 2 * mmap.PAGESIZE
+        assert spare.end == (end or node.control_geometry.memory.iova)
+        node.close()
 
 
 def test_a_driver_that_cannot_be_suspended_says_so(kernel: FakeKernel, node: ShadowedNode) -> None:

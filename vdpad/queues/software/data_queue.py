@@ -46,15 +46,39 @@ class DataQueue:
         """A copy, for who watches it; None: the ring is to be looked at now and then."""
         self.taken: deque[Chain] = deque()
         """In flight, in their order."""
-        self.ring = DeviceRing(
-            memory,
+        self._memory = memory
+        self._features = features
+        self._transmits = transmits
+        self.ring = self._ring(vring)
+        self._interrupt: Interrupt | None = None
+        self._take_eventfds(vring)
+
+    def place(self, vring: Vring) -> None:
+        """Goes on with a ring that lies elsewhere, and takes anew what was in flight.
+
+        Raises:
+            BadGeometry: as of DeviceRing; then all is as before.
+        """
+        ring = self._ring(vring)
+        self.ring.release()
+        self.ring = ring
+        self.taken.clear()
+        if self.doorbell is not None:
+            os.close(self.doorbell)
+            self.doorbell = None
+        self._take_eventfds(vring)
+
+    def _ring(self, vring: Vring) -> DeviceRing:
+        return DeviceRing(
+            self._memory,
             vring.ring,
             next_available=vring.base,
-            event_idx=Feature.RING_EVENT_IDX in features,
-            indirect=Feature.RING_INDIRECT_DESC in features,
-            answered=not transmits,
+            event_idx=Feature.RING_EVENT_IDX in self._features,
+            indirect=Feature.RING_INDIRECT_DESC in self._features,
+            answered=not self._transmits,
         )
-        self._interrupt: Interrupt | None = None
+
+    def _take_eventfds(self, vring: Vring) -> None:
         try:
             if vring.kick is not None:
                 self.doorbell = os.dup(vring.kick)

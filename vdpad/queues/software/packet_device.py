@@ -164,7 +164,16 @@ class PacketDevice:
         """Another eventfd for a data queue's interrupts, which is copied, or none."""
         self._do(lambda: self._queue(queue).set_call(eventfd))
 
-    # --- the end ---
+    # --- suspended ---
+
+    @property
+    def can_resume(self) -> bool:
+        """It can."""
+        return True
+
+    def spare_addresses(self, size: int) -> Region:
+        """The last there are."""
+        return Region((1 << 64) - size, size)
 
     def suspend(self) -> None:
         """Serves nothing more."""
@@ -173,6 +182,16 @@ class PacketDevice:
     def base(self, queue: int) -> int:
         """Where a data queue stands."""
         return self._do(lambda: self._queue(queue).ring.next_used)
+
+    def move_vring(self, queue: int, vring: Vring, *, enabled: bool) -> None:
+        """Has a data queue go on with a ring that lies elsewhere."""
+        self._do(lambda: self._move_vring(queue, vring))
+
+    def resume(self) -> None:
+        """Serves on."""
+        self._do(self._resume)
+
+    # --- the end ---
 
     def reset(self) -> None:
         """Forgets all but the memory."""
@@ -245,6 +264,21 @@ class PacketDevice:
     def _suspend(self) -> None:
         self._end_traffic(self._up)
         self._up.suspended = True
+
+    def _move_vring(self, index: int, vring: Vring) -> None:
+        up, queue = self._up, self._queue(index)
+        if not up.suspended:
+            raise PacketDeviceRefused(f"queue {index}: expected a suspended device, it runs")
+        if queue.enabled:
+            self._worker.unwatch(queue.doorbell)
+        queue.place(vring)
+        if queue.enabled:
+            self._worker.watch(queue.doorbell)
+
+    def _resume(self) -> None:
+        if not self._up.suspended:
+            raise PacketDeviceRefused("expected a suspended device, it runs")
+        self._up.suspended = False
 
     def _reset(self) -> None:
         self._set_config_call(None)

@@ -15,7 +15,8 @@ from typing import Self
 from vdpad.errors import VdpadError, why
 from vdpad.virtio.split_ring import Region, RingGeometry, align_up, lay_out, ring_bytes
 
-_PAGE = mmap.PAGESIZE
+PAGE = mmap.PAGESIZE
+"""What is mapped is in whole pages of so many bytes."""
 
 LARGEST_RING = 256
 """A ring this large takes any batch with one or two doorbells (docs/benchmarks.md)."""
@@ -46,7 +47,7 @@ class Layout:
         return self.data_memory.end - self.control.memory.iova
 
 
-def control_geometry(largest: int, iova: int = _PAGE) -> RingGeometry:
+def control_geometry(largest: int, iova: int = PAGE) -> RingGeometry:
     """The CVQ's ring and buffers.
 
     Args:
@@ -63,7 +64,7 @@ def topmost_control_geometry(largest: int, reachable: Region) -> RingGeometry:
     Raises:
         NoMemory: it does not fit into what is reachable.
     """
-    iova = reachable.end // _PAGE * _PAGE - _control_bytes(min(largest, LARGEST_RING))
+    iova = reachable.end // PAGE * PAGE - _control_bytes(min(largest, LARGEST_RING))
     if iova < reachable.iova:
         raise NoMemory(
             f"expected room for the CVQ's ring in the device addresses {reachable}, got too little"
@@ -82,12 +83,12 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
     Raises:
         NoMemory: they do not fit into what is reachable.
     """
-    control = control_geometry(largest, max(_PAGE, align_up(reachable.iova, _PAGE)))
+    control = control_geometry(largest, max(PAGE, align_up(reachable.iova, PAGE)))
     begin = at = control.memory.end
     rings = []
     for most in data:
         size = min(most, LARGEST_RING)
-        memory = Region(at, align_up(ring_bytes(size), _PAGE))
+        memory = Region(at, align_up(ring_bytes(size), PAGE))
         rings.append(lay_out(size, memory))
         at = memory.end
     layout = Layout(control, tuple(rings), Region(begin, at - begin))
@@ -98,11 +99,11 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
 
 def ring_room(iova: int) -> Region:
     """Room for the largest ring alone, from a page on: whole pages."""
-    return Region(iova, align_up(ring_bytes(LARGEST_RING), _PAGE))
+    return Region(iova, align_up(ring_bytes(LARGEST_RING), PAGE))
 
 
 def _control_bytes(size: int) -> int:
-    return align_up(ring_bytes(size) + _BUFFERS, _PAGE)
+    return align_up(ring_bytes(size) + _BUFFERS, PAGE)
 
 
 class SharedMemory:

@@ -8,6 +8,7 @@ has it elsewhere.
 """
 
 import ctypes
+import mmap
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from vdpad.queues.vhost_vdpa.memory import (
 )
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
+from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
@@ -147,7 +149,20 @@ class ShadowedNode:
         """Another eventfd for a data queue's interrupts, or none."""
         self._device.vrings.set_call(queue, eventfd)
 
-    # --- the end ---
+    # --- suspended ---
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether its driver offers both halves of it."""
+        both = BackendFeature.SUSPEND | BackendFeature.RESUME
+        return both in self._device.backend_features
+
+    def spare_addresses(self, size: int) -> Region:
+        """The last pages, or those before the CVQ's where that stands among them."""
+        end = self._device.iova_range.end // mmap.PAGESIZE * mmap.PAGESIZE
+        if self.shares_address_space:
+            end = self._wanted_geometry().memory.iova
+        return Region(end - size, size)
 
     def suspend(self) -> None:
         """Has the device leave all rings as they are."""
@@ -156,6 +171,20 @@ class ShadowedNode:
     def base(self, queue: int) -> int:
         """The available index that the device takes next."""
         return self._device.vrings.base(queue)
+
+    def move_vring(self, queue: int, vring: Vring, *, enabled: bool) -> None:
+        """Has a data queue go on with a ring that lies elsewhere; drivers latch it at enabling."""
+        vrings = self._device.vrings
+        vrings.set(queue, vring)
+        if enabled:
+            vrings.disable(queue)
+            vrings.enable(queue)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._device.resume()
+
+    # --- the end ---
 
     def reset(self) -> None:
         """Back to the beginning."""
