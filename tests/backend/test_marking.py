@@ -1,6 +1,6 @@
-"""What is marked while a front end logs, on the software device: all of it at the stop."""
+"""What is marked while a front end logs a device that cannot be relayed: all of it at the stop."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -13,11 +13,23 @@ from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import MacAddrSet, VlanAdd
 
 
+class NeverResumed(LoopDevice):
+    """One that can be suspended, and then only reset."""
+
+    can_resume = False
+
+
 def used_ring(guest: Guest, index: int) -> set[int]:
     """The pages of a queue's used ring."""
     driver = guest.queues[index].driver
     end = driver.used + 4 + 8 * driver.size + 2
     return {*range(driver.used >> 12, ((end - 1) >> 12) + 1)}
+
+
+@pytest.fixture
+async def on(heard: Heard) -> AsyncIterator[BackEnd]:
+    async with back_end(NeverResumed(), heard) as on:
+        yield on
 
 
 @pytest.fixture
@@ -104,7 +116,7 @@ async def test_nothing_is_marked_once_it_has_ended(on: BackEnd, log: int) -> Non
 
 
 async def test_a_device_that_does_not_stop_well_has_its_memory_marked(log: int) -> None:
-    class Broken(LoopDevice):
+    class Broken(NeverResumed):
         broken = False
 
         def reset(self) -> None:

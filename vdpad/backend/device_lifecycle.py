@@ -36,7 +36,7 @@ from vdpad.backend.events import AnnouncementAsked, DeviceFailed, GuestRestored
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
-from vdpad.backend.marking import Marking
+from vdpad.backend.memory import Memory
 from vdpad.backend.moving.announcement import Announcement
 from vdpad.backend.owned_device import OwnedDevice
 from vdpad.backend.running import Running
@@ -63,17 +63,15 @@ class DeviceLifecycle:
         self,
         owned: OwnedDevice,
         settings: GuestSettings,
-        marking: Marking,
         announcement: Announcement,
         name: str,
         listeners: Listeners,
     ) -> None:
-        """It is stopped.
+        """It is stopped, and has no memory.
 
         Args:
             owned: the device.
             settings: what is known of the guest.
-            marking: of what is written to its memory.
             announcement: of a guest that has moved.
             name: of the back end.
             listeners: who is told.
@@ -84,10 +82,11 @@ class DeviceLifecycle:
         """Why it failed, until the next start."""
         self._owned = owned
         self._settings = settings
-        self._marking = marking
         self._announcement = announcement
         self._name = name
         self._listeners = listeners
+        self.memory = Memory(owned, name, listeners, self._fail)
+        """The guest's."""
         self._running: Running | None = None
         self._last: Running | None = None
         """The same, and also while it stops and afterwards."""
@@ -96,7 +95,8 @@ class DeviceLifecycle:
         self._watch = ConfigWatch(self._device_changed)
 
     async def close(self) -> None:
-        """Listens to the device no more, which is closed."""
+        """Listens to the device no more, and lets go of the guest's memory; it is stopped."""
+        await self.memory.close()
         await self._watch.close()
 
     # --- how it is ---
@@ -199,12 +199,9 @@ class DeviceLifecycle:
         self.failure = ""
         self.report = None
         self._is_lost = False
-        owned = self._owned
         try:
-            step = partial(bring_up, owned.device, owned.offer, start, self._watch.call)
-            features = await owned.steps.take(step)
-            running = Running(owned.device, owned.steps, start, features, self._marking.wrote)
-            self._running = self._last = running
+            self._running = self._last = running = await self._bring_up(start)
+            await self.memory.begin(running)
             await self._serve(running)
         except BaseException:
             # Rings may have been served by then.
@@ -219,6 +216,13 @@ class DeviceLifecycle:
         else:
             self._settings.go_on(start.features)
         self._settings.bases = {each.index: each.base for each in start.vrings}
+
+    async def _bring_up(self, start: Start) -> Running:
+        owned, relaying = self._owned, self.memory.relaying
+        step = partial(bring_up, owned.device, owned.offer, start, self._watch.call, relaying.map)
+        features = await owned.steps.take(step)
+        wrote = self.memory.marking.wrote
+        return Running(owned.device, owned.steps, start, features, wrote, relaying)
 
     async def _serve(self, running: Running) -> None:
         await self._restore(running)
@@ -244,13 +248,14 @@ class DeviceLifecycle:
 
     async def _stop(self) -> Mapping[int, int]:
         running, self._running = self._running, None
+        self.memory.end()
         try:
             if running is not None:
                 return await running.stop()
-            await self._owned.steps.take(self._owned.device.reset)
+            await self._owned.steps.take(self.memory.relaying.reset)
             return {}
         finally:
-            await self._marking.stopped()
+            await self.memory.marking.stopped()
 
     # --- what the device and the shadow tell ---
 

@@ -7,7 +7,6 @@ nothing of each other: what both have to know, the settings of the guest, belong
 from vdpad.backend.device_lifecycle import DeviceLifecycle
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
-from vdpad.backend.memory import Memory
 from vdpad.backend.moving.announcement import Announcement
 from vdpad.backend.own_address import put_back
 from vdpad.backend.owned_device import OwnedDevice
@@ -29,16 +28,14 @@ class DrivenDevice:
         self.owned = owned
         self._name = name
         self._announce = listeners.announce
-        self.memory = Memory(owned, name, listeners)
         self.announcement = Announcement(settings, owned.config)
-        self.lifecycle = DeviceLifecycle(
-            owned, settings, self.memory.marking, self.announcement, name, listeners
-        )
+        self.lifecycle = DeviceLifecycle(owned, settings, self.announcement, name, listeners)
+        self.memory = self.lifecycle.memory
 
     async def close(self) -> None:
         """Gives the device back, with its own address. It is stopped, or has been left."""
         try:
             await put_back(self.owned, self._name, self.memory.marking.end, self._announce)
         finally:
-            await self.owned.close()
             await self.lifecycle.close()
+            await self.owned.close()

@@ -3,7 +3,7 @@
 Each is one step for steps.py, or looks at nothing but what the front end has sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from vdpad.backend.faults import CannotStart, SharedAddressSpace
@@ -67,7 +67,13 @@ def negotiate(device: ShadowedDevice, offer: Offer, guest: FeatureSet) -> Featur
     return features
 
 
-def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: int) -> FeatureSet:
+def bring_up(
+    device: ShadowedDevice,
+    offer: Offer,
+    start: Start,
+    config_call: int,
+    map_more: Callable[[Sequence[GuestVring]], None],
+) -> FeatureSet:
     """From a reset to DRIVER_OK with the CVQ alone.
 
     Args:
@@ -75,6 +81,7 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
         offer: what that gave.
         start: the front end's rings.
         config_call: the eventfd for the device's config interrupts.
+        map_more: called with the data rings, for what else the device is to reach.
 
     Returns:
         the features negotiated with the device.
@@ -85,14 +92,14 @@ def bring_up(device: ShadowedDevice, offer: Offer, start: Start, config_call: in
     features = negotiate(device, offer, start.features)
     device.set_config_call(config_call)
     shadowed = control_vring(start, device.control_queue_index)
-    for vring in start.vrings:
-        if vring is shadowed:
-            continue
+    data = [vring for vring in start.vrings if vring is not shadowed]
+    map_more(data)
+    for vring in data:
         if vring.index >= device.control_queue_index:
             raise CannotStart(
                 f"expected data queues below {device.control_queue_index}, got ring {vring.index}"
             )
-        set_vring(device, vring.index, _as_device_has_it(vring))
+        set_vring(device, vring.index, as_device_has_it(vring))
     device.start()
     return features
 
@@ -123,10 +130,27 @@ def as_rings_stand(start: Start) -> Start:
     return replace(start, vrings=tuple(vrings))
 
 
-def suspended_at(device: ShadowedDevice, vrings: Sequence[GuestVring]) -> dict[int, int] | None:
-    """Where the queues of a device stand, which is suspended then; None where it does not tell."""
+def with_call(start: Start, index: int, call: int | None) -> Start:
+    """A start with another call of one ring."""
+    vrings = (
+        replace(vring, call=call) if vring.index == index else vring for vring in start.vrings
+    )
+    return replace(start, vrings=tuple(vrings))
+
+
+def suspended_at(
+    device: ShadowedDevice, vrings: Sequence[GuestVring], suspended: Callable[[], None]
+) -> dict[int, int] | None:
+    """Where the queues of a device stand, which is suspended then; None where it does not tell.
+
+    Args:
+        device: that runs.
+        vrings: its queues.
+        suspended: called once it is.
+    """
     try:
         device.suspend()
+        suspended()
         return {each.index: device.base(each.index) for each in vrings}
     except Unsupported:
         return None
@@ -161,7 +185,8 @@ def set_vring(device: ShadowedDevice, index: int, vring: shadowed_device.Vring) 
         ) from error
 
 
-def _as_device_has_it(vring: GuestVring) -> shadowed_device.Vring:
+def as_device_has_it(vring: GuestVring) -> shadowed_device.Vring:
+    """A ring in the guest's memory, for the device."""
     return shadowed_device.Vring(vring.addresses, vring.base, vring.kick, vring.call)
 
 

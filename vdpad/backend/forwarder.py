@@ -79,6 +79,8 @@ class Forwarder:
         self._most_answered = min(_MAX_ANSWERED, room.size // 2)
         self._answer_at = room.iova
         self._command_at = room.iova + self._most_answered
+        self.idle = asyncio.Lock()
+        """Held while a command is in flight, and by whoever needs that none is."""
         self.largest = room.size - self._most_answered
         """Bytes that a command may have."""
 
@@ -97,15 +99,16 @@ class Forwarder:
         Raises:
             NotAnswered: nothing may be forwarded any more. So it is after a cancellation.
         """
-        if self._given_up:
-            raise NotAnswered(self._given_up)
         if len(command) > self.largest:
             return bytes((ACK_ERR,))
         room = min(room, self._most_answered)
-        self._publish(command, room)
-        if not self._has_come(self._look_ns):
-            await self._sleep()
-        return self._answer(room)
+        async with self.idle:
+            if self._given_up:
+                raise NotAnswered(self._given_up)
+            self._publish(command, room)
+            if not self._has_come(self._look_ns):
+                await self._sleep()
+            return self._answer(room)
 
     def give_up(self, why: str) -> None:
         """Has `forward` raise NotAnswered for this reason from now on, and soon where it waits.

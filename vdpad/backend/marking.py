@@ -1,14 +1,16 @@
-"""What is written to the guest's memory is marked while its front end logs: all of it, at the stop.
+"""What is written to the guest's memory is marked while its front end logs: relayed, or all of it.
 
 How it works. vhost-vdpa has no dirty log, and a device that writes to the guest's rings by itself
-tells nobody where. So once the device is stopped all memory that it reaches is marked: what it
+tells nobody where. So while memory is logged its receive queues are *relayed* (relaying.py), where
+that can be: then each page is marked when the guest is given what was written there. Else, and
+where the relay has failed, all memory that the device reaches is marked once it is stopped: what it
 could write it may have written. That is correct and slow, as the front end sends all of it once
 more while the guest stands still. What this process writes, to the guest's CVQ, is marked when it
 is written.
 
-The event loop marks, and at a stop a step of the device's (steps.py), when nobody else writes.
-Until then nothing is marked of what the device has written; a process that is killed before leaves
-it to the next one, which marks everything as well.
+One thread marks at any time: the relay's while there is one, and the event loop hands over to it;
+else the event loop; and at a stop or a switch a step of the device's (steps.py). A process that is
+killed before its stop leaves it to the next one, which marks everything.
 """
 
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from vdpad.backend.relaying import Relaying
 from vdpad.backend.steps import Steps
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.to_its_end import to_its_end
@@ -37,13 +40,15 @@ class Logged:
 class Marking:
     """That of one device."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, relaying: Relaying) -> None:
         """Nothing is logged, and there is no memory.
 
         Args:
             steps: the device's.
+            relaying: the device's, for others to begin and end.
         """
         self._steps = steps
+        self._relaying = relaying
         self._log: DirtyLog | None = None
         self._before = 0
         """Pages marked in logs before this one."""
@@ -54,7 +59,9 @@ class Marking:
         """How memory is logged, if it is."""
         if self._log is None:
             return None
-        return Logged("everything", self._before + self._log.marked)
+        relaying = self._relaying
+        relays = relaying.has_marked_all or (relaying.is_on and not relaying.has_failed)
+        return Logged("relay" if relays else "everything", self._before + self._log.marked)
 
     @property
     def end(self) -> int:
@@ -68,6 +75,11 @@ class Marking:
     def remove(self, region: Region) -> None:
         """The device reaches it no more. Whoever takes memory away needs nothing of it."""
         self._reached.discard(region)
+
+    @property
+    def log(self) -> DirtyLog | None:
+        """Where it is marked."""
+        return self._log
 
     def set_log(self, log: DirtyLog | None) -> None:
         """Marks in this one from now on, or no more. No device is being stopped."""
@@ -83,16 +95,24 @@ class Marking:
 
     def wrote(self, region: Region) -> None:
         """This process has written there."""
-        if self._log is not None:
+        if self._log is None:
+            return
+        if self._relaying.is_on:
+            self._log.hand_over(region.iova, region.size)
+        else:
             self._log.mark(region.iova, region.size)
 
     async def stopped(self) -> None:
-        """The device writes no more: marks all that it may have written. Ends also if cancelled."""
+        """The device writes no more: marks what it may have written and nobody has marked.
+
+        Ends also if cancelled.
+        """
         if self._log is not None:
-            mark = partial(_mark, self._log, frozenset(self._reached))
-            await to_its_end(self._steps.take(mark))
+            left = frozenset() if self._relaying.has_marked_all else frozenset(self._reached)
+            await to_its_end(self._steps.take(partial(_mark, self._log, left)))
 
 
 def _mark(log: DirtyLog, regions: frozenset[Region]) -> None:
+    log.take_over()
     for region in regions:
         log.mark(region.iova, region.size)

@@ -6,14 +6,16 @@ it where the VMM keeps the guest's (kept_queue.py); and which data queues the de
 """
 
 from collections.abc import Callable, Set
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
-from vdpad.backend.driving import control_vring, suspended_at, used_index
+from vdpad.backend.driving import control_vring, suspended_at, used_index, with_call
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.forwarder import Forwarder
 from vdpad.backend.kept_queue import KeptQueue, opening
 from vdpad.backend.marking import Wrote
 from vdpad.backend.moving.announcement import Announcement, Announcing
+from vdpad.backend.relaying import DataQueues, Relaying
 from vdpad.backend.restoring import restore, send
 from vdpad.backend.shadow import Shadow
 from vdpad.backend.steps import Steps
@@ -23,6 +25,7 @@ from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.vhost_user.device import GuestVring, Start
+from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.commands import MacAddrSet
 from vdpad.virtio.config import NetConfig, pull_config
@@ -39,6 +42,7 @@ class Running:
         start: Start,
         features: FeatureSet,
         wrote: Wrote,
+        relaying: Relaying,
     ) -> None:
         """
         Args:
@@ -47,15 +51,18 @@ class Running:
             start: what the front end has set up; its descriptors stay the session's.
             features: those negotiated with the device.
             wrote: called with what this process writes to the guest's memory.
+            relaying: the device's.
         """
         self.start = start
+        self._relaying = relaying
         self._wrote = wrote
         self._device = device
         self._steps = steps
         self._features = features
         self._queue = device.control_queue()
-        self._forwarder: Forwarder | None = None
         self._control = control_vring(start, device.control_queue_index)
+        self._forwarder: Forwarder | None = None
+        """From `serve` on."""
         self._shadow: Shadow | None = None
         self.kept_queue: KeptQueue | None = None
         """The device's CVQ, where the VMM keeps the guest's and it serves."""
@@ -156,6 +163,27 @@ class Running:
         if self.kept_queue is not None:
             await self.kept_queue.set_enabled(self._wanted)
 
+    async def relay(self, log: DirtyLog) -> None:
+        """Relays the receive queues from now on, and marks in this log. Ends also if cancelled.
+
+        Raises:
+            CannotRelay: this device's cannot be; it runs on as before.
+            VdpadError: the switch has failed, and the device may stand still.
+        """
+        async with self._idle_control_queue():
+            step = partial(self._relaying.begin, self._data_queues, log)
+            await to_its_end(self._steps.take(step))
+
+    async def relay_no_more(self) -> None:
+        """Gives the receive queues back. Ends also if cancelled.
+
+        Raises:
+            VdpadError: the switch has failed, and the device may stand still.
+        """
+        async with self._idle_control_queue():
+            step = partial(self._relaying.end, self._data_queues)
+            await to_its_end(self._steps.take(step))
+
     async def set_call(self, index: int, call: int | None) -> None:
         """Calls by another descriptor from now on.
 
@@ -167,9 +195,9 @@ class Running:
         if self._shadow is not None and self._vring(index) is self._control:
             self._shadow.set_call(call)
         else:
-            # The step has the descriptor, which is closed afterwards.
-            step = partial(self._device.set_call, index, call)
-            await to_its_end(self._steps.take(step))
+            # The step has the descriptor, and the one before is closed afterwards.
+            await to_its_end(self._steps.take(partial(self._set_call, index, call)))
+            self.start = with_call(self.start, index, call)
 
     def give_up(self, why: str) -> None:
         """Waits for no command that the device has; also while it stops. May be called again."""
@@ -183,7 +211,7 @@ class Running:
             where each ring stands.
         """
         bases: dict[int, int] = {}
-        data = [each for each in self.start.vrings if each is not self._control]
+        data = self._data
         try:
             try:
                 if self.kept_queue is not None:
@@ -192,12 +220,34 @@ class Running:
                     bases[self._control.index] = await self._shadow.stop()
             finally:
                 self._queue.close()
-            data_bases = await self._steps.take(partial(suspended_at, self._device, data))
+            step = partial(suspended_at, self._device, data, self._relaying.finish)
+            data_bases = await self._steps.take(step)
         finally:
-            await self._steps.take(self._device.reset)
+            await self._steps.take(self._relaying.reset)
         if data_bases is None:
             data_bases = {each.index: used_index(self.start.memory, each) for each in data}
         return bases | data_bases
+
+    @property
+    def _data(self) -> list[GuestVring]:
+        return [each for each in self.start.vrings if each is not self._control]
+
+    @property
+    def _data_queues(self) -> DataQueues:
+        enabled = frozenset(self._enabled)
+        return DataQueues(tuple(self._data), enabled, self._features, self.start.memory)
+
+    def _idle_control_queue(self) -> AbstractAsyncContextManager[None]:
+        """Within it no command is in flight."""
+        return nullcontext() if self._forwarder is None else self._forwarder.idle
+
+    # --- steps ---
+
+    def _set_call(self, index: int, call: int | None) -> None:
+        if not self._relaying.set_call(index, call):
+            self._device.set_call(index, call)
+
+    # --- queues ---
 
     def _vring(self, index: int) -> GuestVring:
         for vring in self.start.vrings:

@@ -11,6 +11,7 @@ import pytest
 from tests.backend.moving.faulty_device import Broke, FaultyDevice, traffic
 from tests.backend.moving.test_announcement import ACK, ANNOUNCES, interrupts, status
 from tests.backend.test_device import Remembering
+from tests.backend.test_marking import NeverResumed, used_ring
 from tests.backend.test_restoring import COALESCES, Conforming
 from tests.backend.vmm import (
     OK,
@@ -230,24 +231,40 @@ async def test_a_guest_whose_vmm_keeps_its_control_queue(on: BackEnd) -> None:
         assert other.net.settings()["rx"]["promisc"] is True
 
 
-async def test_memory_that_is_logged_goes_on_being_logged(on: BackEnd) -> None:
+async def test_memory_that_is_marked_at_stops_is_at_a_switch() -> None:
     with log_file(1 << 31 >> 15) as log:
-        async with vmm(on) as machine:
+        async with back_end(NeverResumed()) as on, vmm(on) as machine:
             await machine.start()
             await machine.log(log)
             assert await machine.loop(b"packet") == b"packet"
-            await on.device.switching.switch(LoopDevice)
+            assert pages_in(log) == set()
+            await on.device.switching.switch(NeverResumed)
             # What the first has written.
             pages = machine.guest.pages
             assert pages_in(log) == pages
             logged = on.device.logged
             assert logged is not None
             assert logged.pages >= len(pages)
-            os.pwrite(log, bytes(1 << 16), 0)
-            assert await machine.loop(b"packet") == b"packet"
             await machine.stop()
             assert on.device.logged is not None
             assert on.device.logged.pages >= 2 * len(pages)
+            await machine.log_no_more()
+
+
+async def test_queues_that_are_relayed_are_relayed_by_the_other(on: BackEnd) -> None:
+    with log_file(1 << 31 >> 15) as log:
+        async with vmm(on) as machine:
+            await machine.start()
+            await machine.log(log)
+            async with traffic(machine):
+                await on.device.switching.switch(LoopDevice)
+                assert on.device.logged is not None
+                assert on.device.logged.way == "relay"
+                os.pwrite(log, bytes(1 << 16), 0)
+            assert used_ring(machine.guest, 0) | used_ring(machine.guest, 2) <= pages_in(log)
+            assert pages_in(log) != machine.guest.pages
+            await machine.stop()
+            assert on.device.logged.way == "relay"
             await machine.log_no_more()
 
 

@@ -1,0 +1,232 @@
+"""The thread that relays a device's receive queues (relay/), and is the one that marks meanwhile.
+
+How it works. The thread takes turns of all queues, one after the other, for as long as any finds
+something, and then sleeps until the device calls. It does not sleep for long: the device may call
+nobody although it has returned something, and may ask for kicks after its last call. So a *tick*
+wakes it too, the shorter the busier it is. It does not spin: a thread that does has Python's other
+threads wait, and makes nothing faster where it shares a processor.
+
+Everything that a turn uses is changed by others only between two *rounds* of turns, under the lock:
+the guest's memory, the log, the guest's call. It is begun and ended by steps of the device's
+(steps.py), while the device stands still.
+
+A queue that cannot be relayed ends the thread, which says why, once.
+
+The device calls by eventfds of ours. They are watched edge by edge and never read: their counters
+do not get to their ends in any time. select(2) sleeps for microseconds where epoll_wait(2) and
+poll(2) know milliseconds, but takes no descriptor from 1024 on; so it sleeps on the epoll's, which
+is made when the device is opened, before the descriptors of any guest.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from vdpad.backend.relay.relay import Due, Relay, queue_in
+from vdpad.errors import VdpadError
+from vdpad.queues.software.worker import Interrupt
+from vdpad.vhost_user.device import GuestVring
+from vdpad.vhost_user.dirty_log import DirtyLog
+from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.split_ring import Region
+
+_SHORTEST_TICK = 100e-6
+_LONGEST_TICK = 2e-3
+"""Seconds. A guest that is called by nobody else waits for as long."""
+
+# How long its end is waited for before a notification that sleeps is ended, in seconds.
+_PATIENCE = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    """One queue that is relayed."""
+
+    vring: GuestVring
+    relay: Relay
+    kick: Interrupt | None
+    call: Interrupt | None
+    called: int
+    """The eventfd by which the device calls."""
+
+    def notify(self, due: Due) -> None:
+        """Does what a turn has left to be done."""
+        if due.calls and self.call is not None:
+            self.call()
+        if due.kicks and self.kick is not None:
+            self.kick()
+
+
+class RelayThread:
+    """That of one device."""
+
+    def __init__(self, failed: Callable[[VdpadError], None]) -> None:
+        """It does not run.
+
+        Args:
+            failed: called on the thread, once a queue cannot be relayed.
+        """
+        self._failed = failed
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)
+        self._lock = threading.Lock()
+        self._memory = GuestMemory()
+        self._queues: list[_Queue] = []
+        self._views = ExitStack()
+        self._log: DirtyLog | None = None
+        self._thread: threading.Thread | None = None
+        self._ended = False
+
+    def close(self) -> None:
+        """Lets go of everything. No queue is relayed."""
+        self._epoll.close()
+        os.close(self._wake)
+        self._memory.release()
+
+    # --- between rounds ---
+
+    def add(self, region: Region, view: memoryview) -> None:
+        """Reaches a region of the guest's memory from now on."""
+        with self._lock:
+            self._memory.add(region, view[:])
+
+    def remove(self, region: Region) -> None:
+        """Leaves a region alone from now on.
+
+        Raises:
+            BadRegion: a ring that is relayed lies there.
+        """
+        with self._lock:
+            self._memory.remove(region)
+
+    def set_log(self, log: DirtyLog) -> None:
+        """Marks there from now on; what was handed over to the log before is marked in that."""
+        with self._lock:
+            if self._log is not None:
+                self._log.take_over()
+            self._log = log
+            for queue in self._queues:
+                queue.relay.set_log(log)
+
+    def set_call(self, index: int, call: int | None) -> None:
+        """Calls the guest by another eventfd, which is copied."""
+        interrupt = None if call is None else Interrupt(call)
+        with self._lock:
+            for queue in self._queues:
+                if queue.vring.index == index:
+                    queue.call, interrupt = interrupt, queue.call
+        if interrupt is not None:
+            interrupt.close()
+
+    # --- from begin to end; the device stands still, and only the thread's start is later ---
+
+    def begin(self, vring: GuestVring, ours: memoryview, features: FeatureSet) -> int:
+        """Makes our used ring the guest's, for a queue that is relayed from `run` on.
+
+        Args:
+            vring: as the front end has set it up; its descriptors are copied.
+            ours: where our used ring lies; released at `release`.
+            features: those negotiated with the device.
+
+        Returns:
+            the eventfd by which the device is to call; this object's.
+
+        Raises:
+            BadGeometry: the ring is not in the memory.
+        """
+        views = self._views
+        views.callback(ours.release)
+        event_idx = Feature.RING_EVENT_IDX in features
+        indirect = Feature.RING_INDIRECT_DESC in features
+        queue = queue_in(views, self._memory, vring.addresses, ours, indirect=indirect)
+        relay = Relay(queue, self._memory, self._current_log, event_idx=event_idx)
+        relay.begin()
+        called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        views.callback(os.close, called)
+        self._epoll.register(called, select.EPOLLIN | select.EPOLLET)
+        kick, call = (None if fd is None else Interrupt(fd) for fd in (vring.kick, vring.call))
+        self._queues.append(_Queue(vring, relay, kick, call, called))
+        return called
+
+    def run(self) -> None:
+        """Starts to relay."""
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="relay", daemon=True)
+        self._thread.start()
+
+    def halt(self) -> None:
+        """Relays no more; a turn that runs is finished."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._ended = True
+        os.eventfd_write(self._wake, 1)
+        thread.join(_PATIENCE)
+        while thread.is_alive():
+            for queue in self._queues:
+                for interrupt in (queue.kick, queue.call):
+                    if interrupt is not None:
+                        interrupt.unblock()
+            thread.join(_PATIENCE)
+
+    def finish(self, others: Sequence[Region]) -> None:
+        """Relays what a device has left that is suspended, and marks all that is left to be marked.
+
+        Args:
+            others: what the device has written to beside, wherever in it.
+
+        Raises:
+            VdpadError: a queue cannot be relayed; what was written is not all marked.
+        """
+        for queue in self._queues:
+            queue.notify(queue.relay.finish())
+        for region in others:
+            self._current_log.mark(region.iova, region.size)
+        self._current_log.take_over()
+
+    def release(self) -> None:
+        """Lets go of all queues."""
+        for queue in self._queues:
+            self._epoll.unregister(queue.called)
+            for interrupt in (queue.kick, queue.call):
+                if interrupt is not None:
+                    interrupt.close()
+        self._queues = []
+        self._views.close()
+        self._views = ExitStack()
+        self._log = None
+
+    @property
+    def _current_log(self) -> DirtyLog:
+        assert self._log is not None
+        return self._log
+
+    # --- the thread ---
+
+    def _work(self) -> None:
+        tick = _SHORTEST_TICK
+        while not self._ended:
+            try:
+                with self._lock:
+                    busy = self._round()
+            except VdpadError as error:
+                self._failed(error)
+                return
+            tick = _SHORTEST_TICK if busy else min(2 * tick, _LONGEST_TICK)
+            select.select([self._epoll], [], [], 0 if busy else tick)
+            self._epoll.poll(0)
+
+    def _round(self) -> bool:
+        busy = False
+        for queue in self._queues:
+            due = queue.relay.turn()
+            if not due.is_idle:
+                queue.notify(due)
+                busy = True
+        self._current_log.take_over()
+        return busy
