@@ -14,7 +14,8 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run demo-backend check test fuzz bench bench-kernel bench-load bench-backend lint types format schema man completion lock install clean
+.PHONY: all run demo-backend check test fuzz lint types format schema man completion lock install clean
+.PHONY: bench bench-kernel bench-load bench-backend bench-moving
 
 all: $(VENV)/ready
 
@@ -45,6 +46,9 @@ bench-load: all ## 64 clients and 256 software devices at once
 
 bench-backend: all test-kernel ## a guest's commands through the back end, and packets past it
 	$(BIN)/python -m benchmarks.backend $(ARGS)
+
+bench-moving: all ## what logging a guest's memory by a relay costs
+	$(BIN)/python -m benchmarks.relay
 
 lint: all
 	$(BIN)/ruff check .
