@@ -63,10 +63,16 @@ async def play(to: Vmm, random: Random, log: int) -> HostileGuest:
     return hostile
 
 
+class _FuzzedDevice(LoopDevice):
+    """One whose memory is logged in either way."""
+
+    can_resume = True
+
+
 class RingFuzzer:
     """Sessions of one seed, by number; what chance decides in one is the same each time."""
 
-    def __init__(self, on: BackEnd, device: LoopDevice, seed: int) -> None:
+    def __init__(self, on: BackEnd, device: _FuzzedDevice, seed: int) -> None:
         self._on = on
         self._device = device
         self._seed = seed
@@ -82,7 +88,7 @@ class RingFuzzer:
         thrown: list[str] = []
         hook, threading.excepthook = threading.excepthook, lambda args: thrown.append(repr(args))
         try:
-            device = LoopDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=1))
+            device = _FuzzedDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=1))
             async with back_end(device) as on:
                 assert on.device.queues == QUEUES
                 yield cls(on, device, seed)
@@ -98,6 +104,7 @@ class RingFuzzer:
         """
         try:
             async with nothing_left():
+                self._device.can_resume = bool(number % 2)
                 await self._hold(Random(f"{self._seed} {number}"))
                 if number % _HONEST_EVERY == 0:
                     await self._check_honest()
@@ -123,7 +130,9 @@ class RingFuzzer:
         await asyncio.sleep(random.choice((0, 0, 0.001)))
         self.broken += self._on.device.status is Status.FAILED
         if random.random() < 0.5:
-            is_marked = hostile.log_is_on and self._on.device.is_running
+            logged = self._on.device.logged
+            is_everything = logged is not None and logged.way == "everything"
+            is_marked = hostile.log_is_on and self._on.device.is_running and is_everything
             os.pwrite(log, bytes(LOG_SIZE), 0)
             await to.stop()
             # Whatever the guest did meanwhile, the device may have written anywhere.
