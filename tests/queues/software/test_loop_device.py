@@ -226,6 +226,21 @@ def test_only_a_device_that_is_suspended_is_resumed(device: LoopDevice) -> None:
             device.move_vring(RECEIVE, vring(guest.queues[RECEIVE]), enabled=True)
 
 
+def test_a_queue_whose_ring_cannot_move_stays_where_it_is(device: LoopDevice) -> None:
+    guest = Guest(2)
+    with running(device, guest, PLAIN):
+        there = vring(guest.queues[RECEIVE])
+        nowhere = replace(there, ring=replace(there.ring, used=1 << 60))
+        device.suspend()
+        with pytest.raises(VdpadError, match=r"ring\.used"):
+            device.move_vring(RECEIVE, nowhere, enabled=True)
+        device.resume()
+        guest.queues[RECEIVE].send([], [BUFFER])
+        assert [each[12:] for each in pump(guest, [b"packet"])] == [b"packet"]
+        # All of it is given back.
+        device.reset()
+
+
 def test_nothing_is_served_while_it_is_suspended(device: LoopDevice) -> None:
     guest = Guest(2)
     with running(device, guest, PLAIN):

@@ -271,9 +271,12 @@ class PacketDevice:
             raise PacketDeviceRefused(f"queue {index}: expected a suspended device, it runs")
         if queue.enabled:
             self._worker.unwatch(queue.doorbell)
-        queue.place(vring)
-        if queue.enabled:
-            self._worker.watch(queue.doorbell)
+        try:
+            queue.place(vring)
+        finally:
+            # Also where it stays as it was: what is enabled is watched.
+            if queue.enabled:
+                self._worker.watch(queue.doorbell)
 
     def _resume(self) -> None:
         if not self._up.suspended:
