@@ -36,6 +36,7 @@ async def test_mutated_rings(first: int) -> None:
         # Else the sessions have tried nothing.
         assert fuzzer.broken > _AT_ONCE // 4
         assert fuzzer.marked > _AT_ONCE // 50
+        assert fuzzer.relayed > _AT_ONCE // 25
 
 
 @pytest.mark.parametrize(

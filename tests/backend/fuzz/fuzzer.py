@@ -17,6 +17,8 @@ from typing import Self
 from tests.backend.fuzz.guest import (
     LOG_SIZE,
     QUEUES,
+    RECEIVE,
+    TRANSMIT,
     HostileGuest,
     enable_all,
     features_of,
@@ -24,6 +26,7 @@ from tests.backend.fuzz.guest import (
     set_up,
     set_up_rings,
 )
+from tests.backend.test_marking import used_ring
 from tests.backend.vmm import OK, PLAIN, BackEnd, Vmm, back_end, vmm
 from tests.support.guest import Guest
 from tests.support.waiting import GUARD
@@ -35,6 +38,9 @@ from vdpad.queues.software.packet_offer import PACKET_CONFIG
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.device_status import DeviceStatus
 
+_NONE: frozenset[int] = frozenset()
+_KEPT = {1: frozenset({RECEIVE}), 5: frozenset({RECEIVE, TRANSMIT})}
+"""Queues that a guest keeps as it should, by its session's number modulo 8; all are relayed."""
 _MAX_STEPS = 24
 _HONEST_EVERY = 10
 
@@ -43,8 +49,11 @@ class Fault(AssertionError):
     """A session did what no session may."""
 
 
-async def play(to: Vmm, random: Random, log: int) -> HostileGuest:
+async def play(to: Vmm, random: Random, log: int, keeps: frozenset[int] = _NONE) -> HostileGuest:
     """A guest begins, and does this and that; with a dirty log of LOG_SIZE.
+
+    Args:
+        to, random, log, keeps: the HostileGuest's.
 
     Raises:
         ConnectionError: the back end has closed the connection.
@@ -53,8 +62,8 @@ async def play(to: Vmm, random: Random, log: int) -> HostileGuest:
     base = to.guest.queues[0].driver.base
     await set_up_rings(to, [base] * len(to.guest.queues))
     assert await enable_all(to) == 0
-    hostile = HostileGuest(to, random, log)
-    if random.random() < 0.3:
+    hostile = HostileGuest(to, random, log, keeps=keeps)
+    if keeps or random.random() < 0.3:
         await hostile.begin_to_log()
     for _ in range(random.randint(1, _MAX_STEPS)):
         await hostile.step()
@@ -80,6 +89,8 @@ class RingFuzzer:
         """How many guests have broken their device or their CVQ."""
         self.marked = 0
         """How many had all of their memory marked at a stop."""
+        self.relayed = 0
+        """How many had what they received marked by the relay."""
 
     @classmethod
     @asynccontextmanager
@@ -105,40 +116,54 @@ class RingFuzzer:
         try:
             async with nothing_left():
                 self._device.can_resume = bool(number % 2)
-                await self._hold(Random(f"{self._seed} {number}"))
+                await self._hold(Random(f"{self._seed} {number}"), _KEPT.get(number % 8, _NONE))
                 if number % _HONEST_EVERY == 0:
                     await self._check_honest()
         except Exception as error:
             raise Fault(f"session {number} of seed {self._seed}") from error
 
-    async def _hold(self, random: Random) -> None:
+    async def _hold(self, random: Random, keeps: frozenset[int]) -> None:
         features = features_of(random)
         guest = guest_of(random, features)
         try:
             async with asyncio.timeout(GUARD), vmm(self._on, features=features, guest=guest) as to:
                 # The back end has had enough.
                 with contextlib.suppress(ConnectionError), log_file(LOG_SIZE) as log:
-                    await self._play(to, random, log)
+                    await self._play(to, random, log, keeps)
         finally:
             guest.close()
         assert self._on.device.status is not Status.RUNNING
         assert self._device.status() == DeviceStatus(0)
 
-    async def _play(self, to: Vmm, random: Random, log: int) -> None:
-        hostile = await play(to, random, log)
+    async def _play(self, to: Vmm, random: Random, log: int, keeps: frozenset[int]) -> None:
+        hostile = await play(to, random, log, keeps)
         # Others have looked by then, and the end comes in the midst of it or not.
         await asyncio.sleep(random.choice((0, 0, 0.001)))
         self.broken += self._on.device.status is Status.FAILED
-        if random.random() < 0.5:
-            logged = self._on.device.logged
-            is_everything = logged is not None and logged.way == "everything"
-            is_marked = hostile.log_is_on and self._on.device.is_running and is_everything
-            os.pwrite(log, bytes(LOG_SIZE), 0)
-            await to.stop()
+        if keeps or random.random() < 0.5:
+            await self._stop(to, hostile, log)
+
+    async def _stop(self, to: Vmm, hostile: HostileGuest, log: int) -> None:
+        """What the device writes until its stop is marked, by the way that it tells then."""
+        is_logged = hostile.log_is_on and self._on.device.is_running
+        os.pwrite(log, bytes(LOG_SIZE), 0)
+        received = hostile.receive_more() if RECEIVE in hostile.keeps else None
+        await asyncio.sleep(0.001)
+        await to.stop()
+        logged = self._on.device.logged
+        if not is_logged or logged is None:
+            return
+        marked = pages_in(log)
+        if logged.way == "everything":
             # Whatever the guest did meanwhile, the device may have written anywhere.
-            if is_marked:
-                self.marked += 1
-                assert to.guest.pages <= pages_in(log)
+            self.marked += 1
+            assert to.guest.pages <= marked
+            return
+        assert used_ring(to.guest, TRANSMIT) <= marked
+        # Of other guests nobody knows where the device has written: their descriptors are others.
+        if received is not None and (pages := received.pages()):
+            self.relayed += 1
+            assert pages <= marked
 
     async def _check_honest(self) -> None:
         guest = Guest(QUEUES)

@@ -3,6 +3,7 @@
 import os
 from random import Random
 
+from tests.backend.fuzz.received import Received
 from tests.backend.fuzz.rings import mutate, offer
 from tests.backend.vmm import USER, Vmm
 from tests.support.guest import Guest, GuestQueue, SharedRegion
@@ -69,12 +70,13 @@ def guest_of(random: Random, features: FeatureSet) -> Guest:
 class HostileGuest:
     """What it does next."""
 
-    def __init__(self, vmm: Vmm, random: Random, log: int) -> None:
+    def __init__(self, vmm: Vmm, random: Random, log: int, *, keeps: frozenset[int]) -> None:
         """
         Args:
             vmm: its own, whose device has begun.
             random: says what comes.
             log: a dirty log of all its memory.
+            keeps: the queues that it keeps as a guest should.
         """
         self.log_is_on = False
         """Whether its VMM has switched logging on, in the log."""
@@ -82,6 +84,7 @@ class HostileGuest:
         self._random = random
         self._log = log
         self._log_is_given = False
+        self.keeps = keeps
         self._mutated: set[int] = set()
         self._header = bytes(20 if Feature.HASH_REPORT in vmm.features else 12)
 
@@ -98,7 +101,7 @@ class HostileGuest:
         """
         queue = self._random.choice(self._vmm.guest.queues)
         chance = self._random.random()
-        if chance < 0.5:
+        if chance < 0.5 and queue.index not in self.keeps:
             self._mutate(queue)
         elif chance < 0.8 and queue.index not in self._mutated:
             self._use(queue)
@@ -106,6 +109,20 @@ class HostileGuest:
             os.eventfd_write(queue.kick, self._random.choice((1, 1, 1 << 32)))
         else:
             await self._speak(queue)
+
+    def receive_more(self) -> Received:
+        """Of a receive queue that it keeps: what the device writes from now on.
+
+        Something is sent, so that there is something to be received, if the device still does it.
+        """
+        receive, transmit = self._vmm.guest.queues[RECEIVE], self._vmm.guest.queues[TRANSMIT]
+        receive.collect()
+        self._submit_some(receive, 4)
+        received = Received(receive)
+        receive.publish()
+        if TRANSMIT not in self._mutated:
+            self._use(transmit)
+        return received
 
     async def shrink(self) -> None:
         """Cuts the file of some of the memory, and does what needs no memory of its own any more.
@@ -131,11 +148,14 @@ class HostileGuest:
 
     def _use(self, queue: GuestQueue) -> None:
         queue.collect()
-        for _ in range(self._random.choice((1, 2, 4))):
+        self._submit_some(queue, self._random.choice((1, 2, 4)))
+        queue.publish()
+
+    def _submit_some(self, queue: GuestQueue, most: int) -> None:
+        for _ in range(most):
             if queue.driver.free < 3:
                 break
             self._submit(queue)
-        queue.publish()
 
     def _submit(self, queue: GuestQueue) -> None:
         random, driver = self._random, queue.driver
@@ -162,7 +182,10 @@ class HostileGuest:
     async def _pause(self, _: GuestQueue) -> None:
         bases = [await self._vmm.front_end.base(each.index) for each in self._vmm.guest.queues]
         if self._random.random() < 0.3:
-            bases = [self._random.choice((0, base, base + 1)) & 0xFFFF for base in bases]
+            bases = [
+                base if index in self.keeps else self._random.choice((0, base, base + 1)) & 0xFFFF
+                for index, base in enumerate(bases)
+            ]
         await set_up_rings(self._vmm, bases)
         await enable_all(self._vmm)
 
