@@ -1,8 +1,10 @@
 """Memory that is logged by a relay, on the software device: switched under a guest that goes on."""
 
 import asyncio
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
+from vdpad.virtio.split_ring import Region
 
 
 @pytest.fixture
@@ -216,6 +219,57 @@ async def test_memory_that_is_plugged_in_meanwhile_is_marked(on: BackEnd) -> Non
                 await machine.front_end.done(REM_MEM_REG, shared)
     finally:
         region.close()
+
+
+async def test_what_a_process_before_has_left_unmarked_is_marked_at_a_start(
+    on: BackEnd, log: int
+) -> None:
+    guest = Guest(9)
+    try:
+        async with vmm(on, guest=guest) as machine:
+            await machine.start()
+            await machine.log(log)
+            assert await machine.loop(b"packet") == b"packet"
+            # As if it had been killed: nothing is left in the log.
+        os.pwrite(log, bytes(1 << 16), 0)
+        async with vmm(on, guest=guest) as machine:
+            await machine.set_up([1, 1] + [0] * 7)
+            await machine.log(log)
+            await machine.enable_all()
+            assert await machine.loop(b"again") == b"again"
+            assert on.device.logged is not None
+            assert on.device.logged.way == "relay"
+            await until(lambda: pages_in(log) == guest.pages)
+            os.pwrite(log, bytes(1 << 16), 0)
+            await machine.pause()
+            assert await machine.loop(b"and again") == b"and again"
+            await machine.stop()
+            assert pages_in(log) != guest.pages
+    finally:
+        guest.close()
+
+
+async def test_what_is_written_while_a_log_takes_another_s_place_is_marked(
+    on: BackEnd, log: int
+) -> None:
+    async with vmm(on) as machine:
+        await machine.start()
+        await machine.log(log)
+        memory = on.device._in_use.driven.memory
+        take, region = memory._owned.steps.take, machine.guest.regions[-1]
+        page = region.start >> 12
+
+        async def written_meanwhile(step: Callable[[], Any]) -> Any:
+            done = await take(step)
+            memory.marking.wrote(Region(region.start, 1))
+            return done
+
+        with log_file(1 << 31 >> 15) as other:
+            memory._owned.steps.take = written_meanwhile  # type: ignore[method-assign]
+            await machine.log(other)
+            memory._owned.steps.take = take  # type: ignore[method-assign]
+            await until(lambda: page in pages_in(log) | pages_in(other))
+            await machine.log_no_more()
 
 
 # --- where it cannot be ---

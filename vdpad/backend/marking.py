@@ -9,8 +9,11 @@ more while the guest stands still. What this process writes, to the guest's CVQ,
 is written.
 
 One thread marks at any time: the relay's while there is one, and the event loop hands over to it;
-else the event loop; and at a stop or a switch a step of the device's (steps.py). A process that is
-killed before its stop leaves it to the next one, which marks everything.
+else the event loop; and at a stop or a switch a step of the device's (steps.py).
+
+A process that is killed leaves some of what its device has written unmarked. The next one is told
+of the log before its device starts, and knows nothing of the one before: so it marks everything at
+that start, where nothing else would, and the front end sends it while the guest runs.
 """
 
 from collections.abc import Callable
@@ -53,6 +56,8 @@ class Marking:
         self._before = 0
         """Pages marked in logs before this one."""
         self._reached: set[Region] = set()
+        self._sees_all = False
+        """It knows of all that has been written since the logging began."""
 
     @property
     def logged(self) -> Logged | None:
@@ -81,10 +86,11 @@ class Marking:
         """Where it is marked."""
         return self._log
 
-    def set_log(self, log: DirtyLog | None) -> None:
-        """Marks in this one from now on, or no more. No device is being stopped."""
+    def set_log(self, log: DirtyLog | None, *, running: bool) -> None:
+        """Marks in this one from now on, or no more; of a device that runs, or not."""
         if log is None or self._log is None:
             self._before = 0
+            self._sees_all = running
         else:
             self._before += self._log.marked
         self._log = log
@@ -92,6 +98,14 @@ class Marking:
     def go_on_from(self, before: "Marking") -> None:
         """Marks what this device writes where another's was marked so far, if it was."""
         self._log, self._before = before._log, before._before
+        self._sees_all = before._sees_all
+
+    def started(self) -> None:
+        """A device runs from now on, and is relayed where it can be."""
+        if not self._sees_all and self._relaying.is_on:
+            for region in self._reached:
+                self.wrote(region)
+        self._sees_all = True
 
     def wrote(self, region: Region) -> None:
         """This process has written there."""

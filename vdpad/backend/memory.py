@@ -85,7 +85,7 @@ class Memory:
         if self.relaying.is_on:
             await self._go_on(log)
         else:
-            self.marking.set_log(log)
+            self.marking.set_log(log, running=self._running is not None)
             await self._relay()
         if before is None and (logged := self.logged) is not None:
             self._listeners.announce(LoggingBegan(self._name, logged.way))
@@ -97,6 +97,7 @@ class Memory:
         """A device runs from now on; before any data queue works."""
         self._running = running
         await self._relay()
+        self.marking.started()
 
     def end(self) -> None:
         """It is being stopped, which ends its relay."""
@@ -104,13 +105,16 @@ class Memory:
 
     async def _go_on(self, log: DirtyLog | None) -> None:
         if log is not None:
+            # From here on others hand over to this one; what the one before has is taken over.
+            self.marking.set_log(log, running=True)
             await self._owned.steps.take(partial(self.relaying.thread.set_log, log))
-        elif self._running is not None:
+            return
+        if self._running is not None:
             try:
                 await self._running.relay_no_more()
             except VdpadError as error:
                 self._failed(error)
-        self.marking.set_log(log)
+        self.marking.set_log(None, running=True)
 
     async def _relay(self) -> None:
         """Relays, where memory is logged and that can be."""
