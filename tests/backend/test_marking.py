@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.backend.vmm import OK, BackEnd, Heard, back_end, settings, vmm
+from tests.backend.written import used_ring
 from tests.support.guest import Guest
 from tests.support.waiting import until
 from tests.vhost_user.log_file import log_file, pages_in
@@ -17,13 +18,6 @@ class NeverResumed(LoopDevice):
     """One that can be suspended, and then only reset."""
 
     can_resume = False
-
-
-def used_ring(guest: Guest, index: int) -> set[int]:
-    """The pages of a queue's used ring."""
-    driver = guest.queues[index].driver
-    end = driver.used + 4 + 8 * driver.size + 2
-    return {*range(driver.used >> 12, ((end - 1) >> 12) + 1)}
 
 
 @pytest.fixture

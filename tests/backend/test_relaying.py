@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.backend.test_marking import used_ring
 from tests.backend.vmm import HEADER, OK, PLAIN, BackEnd, Heard, Vmm, back_end, vmm
+from tests.backend.written import changed, contents, driven, used_ring
 from tests.support.guest import Guest, GuestQueue, shared_region
 from tests.support.split_driver import Way
 from tests.support.waiting import until
@@ -28,37 +28,6 @@ def log() -> Iterator[int]:
     """Of all of the guest's memory."""
     with log_file(1 << 31 >> 15) as fd:
         yield fd
-
-
-def contents(guest: Guest) -> dict[int, bytes]:
-    """The guest's memory by its pages."""
-    return {
-        (region.start + at) >> 12: region.mapping[at : at + 4096]
-        for region in guest.regions
-        for at in range(0, region.size, 4096)
-    }
-
-
-def changed(before: dict[int, bytes], guest: Guest) -> set[int]:
-    """Pages that are not as they were."""
-    return {page for page, data in contents(guest).items() if data != before[page]}
-
-
-def driven(guest: Guest) -> set[int]:
-    """Pages that the guest's driver writes to: descriptor tables, available rings, what it sends.
-
-    In the tests' guest a packet or an indirect table may stand on any page, so these are whole
-    transmit queues' regions, and the receive queues' rings.
-    """
-    pages = set()
-    for queue in guest.queues:
-        driver = queue.driver
-        pages |= {driver.descriptors >> 12, (driver.descriptors + 16 * driver.size - 1) >> 12}
-        pages |= {driver.available >> 12, (driver.available + 6 + 2 * driver.size - 1) >> 12}
-        if queue.index % 2 or queue is guest.queues[-1]:
-            for region in queue.regions:
-                pages |= set(range(region.start >> 12, (region.start + region.size) >> 12))
-    return pages
 
 
 @pytest.mark.parametrize("event_idx", [True, False])

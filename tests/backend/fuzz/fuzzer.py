@@ -26,8 +26,8 @@ from tests.backend.fuzz.guest import (
     set_up,
     set_up_rings,
 )
-from tests.backend.test_marking import used_ring
 from tests.backend.vmm import OK, PLAIN, BackEnd, Vmm, back_end, vmm
+from tests.backend.written import used_ring
 from tests.support.guest import Guest
 from tests.support.waiting import GUARD
 from tests.vhost_user.fuzz.bench import nothing_left

@@ -11,7 +11,7 @@ import pytest
 from tests.backend.moving.faulty_device import Broke, FaultyDevice, traffic
 from tests.backend.moving.test_announcement import ACK, ANNOUNCES, interrupts, status
 from tests.backend.test_device import Remembering
-from tests.backend.test_marking import NeverResumed, used_ring
+from tests.backend.test_marking import NeverResumed
 from tests.backend.test_restoring import COALESCES, Conforming
 from tests.backend.vmm import (
     OK,
@@ -23,6 +23,7 @@ from tests.backend.vmm import (
     settings,
     vmm,
 )
+from tests.backend.written import used_ring
 from tests.support.descriptors import no_descriptor_left
 from tests.support.guest import shared_region
 from tests.support.waiting import until
