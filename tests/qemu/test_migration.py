@@ -8,7 +8,6 @@ has written it knows by the back end's marks, or does not.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -24,15 +23,16 @@ from tests.backend.vmm import BUFFER, HEADER, BackEnd, Heard
 from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Memory, Way
 from tests.support.waiting import until
+from tests.vhost_user.forgetful_log import FORGOTTEN, forgetful_logs
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import LoggingBegan, LoggingEnded, StateLoaded, StateSaved
 from vdpad.backend.faults import BackEndError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.state.formats.recognise import read
-from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import Feature
 
+from .comparison import PAGE, different_pages
 from .device import sensible
 from .guest_driver import GuestDriver, guest_memory, serving
 from .layout import BUFFERS, DATA_RINGS, MEMORY_SIZE, MIB, place_ring
@@ -42,7 +42,6 @@ from .vhost_user import NETDEV, Machine, machine
 
 OLDEST_KIND = "pc-i440fx-10.0"
 """A machine that both QEMUs have."""
-PAGE = 4096
 SLOW = 100_000
 """Bytes a second: so slow that packets go round for as long as a test likes."""
 SOON = 4_000_000
@@ -99,15 +98,6 @@ class Side:
                 assert found.get("status") not in ("failed", "cancelled"), found
                 await asyncio.sleep(0.005)
         return found
-
-    def pages(self) -> list[bytes]:
-        """All of the machine's memory."""
-        fd = open_guest_memory(self.qemu.process.pid)
-        try:
-            with mmap.mmap(fd, MEMORY_SIZE, prot=mmap.PROT_READ) as whole:
-                return [whole[at : at + PAGE] for at in range(0, MEMORY_SIZE, PAGE)]
-        finally:
-            os.close(fd)
 
 
 @asynccontextmanager
@@ -323,8 +313,7 @@ async def test_a_machine_moves_while_packets_go_round(
         await begin(here, there, traffic)
         moved = await end(here, there, traffic)
         assert moved["downtime"] < GUARD * 1000
-        sent, come = here.pages(), there.pages()
-        assert [page for page, data in enumerate(sent) if data != come[page]] == []
+        assert different_pages(here.qemu.process.pid, there.qemu.process.pid) == []
         await there.qemu.qmp.execute("cont")
         traffic.go_on(there)
         await traffic.more(100)
@@ -425,24 +414,16 @@ async def test_a_guest_that_stood_still_goes_on_at_its_source(
 
 @pytest.mark.parametrize("logged", LOGGED)
 async def test_pages_that_are_not_marked_are_missed_where_they_are_looked_for(
-    tmp_path: Path, way: tuple[Version, Version], monkeypatch: pytest.MonkeyPatch, logged: str
+    tmp_path: Path, way: tuple[Version, Version], logged: str
 ) -> None:
     """That the comparison finds what a wrong log does."""
-    mark = DirtyLog.mark
-
-    def forgetful(log: DirtyLog, address: int, length: int) -> None:
-        for page in range(address // PAGE, -(-(address + length) // PAGE)):
-            if page % 100:
-                mark(log, page * PAGE, PAGE)
-
-    monkeypatch.setattr(DirtyLog, "mark", forgetful)
-    async with pair(*way, tmp_path, moved_from=LOGGED[logged]()) as (here, there, traffic):
-        await begin(here, there, traffic)
-        await until_buffers_were_sent(here)
-        await traffic.more(500)
-        await end(here, there, traffic)
-        both = enumerate(zip(here.pages(), there.pages(), strict=True))
-        wrong = [number for number, (sent, come) in both if sent != come]
-        assert wrong
-        assert all(number % 100 == 0 for number in wrong)
-        assert any(RECEIVE <= number * PAGE < RECEIVE + MIB for number in wrong)
+    with forgetful_logs():
+        async with pair(*way, tmp_path, moved_from=LOGGED[logged]()) as (here, there, traffic):
+            await begin(here, there, traffic)
+            await until_buffers_were_sent(here)
+            await traffic.more(500)
+            await end(here, there, traffic)
+            wrong = different_pages(here.qemu.process.pid, there.qemu.process.pid)
+    assert wrong
+    assert all(page % FORGOTTEN == 0 for page in wrong)
+    assert any(RECEIVE <= page * PAGE < RECEIVE + MIB for page in wrong)
