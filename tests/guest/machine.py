@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from tests.qemu import process
-from tests.qemu.qmp import Qmp
+from tests.qemu.qmp import Qmp, QmpError
 from tests.qemu.versions import SYSTEM, Version
 from tests.support.waiting import wait_until
 from tests.vm import machine as vm
@@ -109,12 +109,15 @@ class Guest:
     def __init__(
         self,
         qemu: Version,
+        pid: int,
         shell: socket.socket,
         qmp: Qmp,
         runner: asyncio.Runner,
         folder: Path,
     ) -> None:
         self.qemu = qemu
+        self.pid = pid
+        """QEMU's."""
         self._socket = shell
         self._shell = shell.makefile("rwb")
         self._qmp = qmp
@@ -178,28 +181,40 @@ class Guest:
                 received = asyncio.to_thread(_receive, listener, path)
                 await asyncio.gather(received, self._qmp.migrate_to_socket(address))
 
-    def move_to(self, other: Guest, **parameters: int) -> dict[str, Any]:
-        """Moves the guest, which runs on, to a machine that awaits one.
+    def begin_to_move(self, other: Guest, **parameters: int) -> None:
+        """Has the guest, which runs on, be sent to a machine that awaits one.
 
         Args:
-            other: a machine of `awaited`; the guest is there afterwards, and here no more.
+            other: a machine of `awaited`.
             parameters: of the migration.
-
-        Returns what QEMU tells of it: "downtime" is in ms. Raises QmpError where it fails,
-        TimeoutError where it takes longer than STREAM_SECONDS.
         """
         address = f"unix:{other._folder / 'listener'}"
         other.qmp("migrate-incoming", uri=address)
+        self.bound_migration(**parameters)
+        self.qmp("migrate", uri=address)
+
+    def bound_migration(self, **parameters: int) -> None:
+        """Changes parameters of the migration."""
         if parameters:
             self.qmp("migrate-set-parameters", **parameters)
-        self._runner.run(self._migrate(address))
-        wait_until(lambda: other.qmp("query-status")["running"], said=other.printed)
-        moved: dict[str, Any] = self.qmp("query-migrate")
-        return moved
 
-    async def _migrate(self, address: str) -> None:
-        async with asyncio.timeout(STREAM_SECONDS):
-            await self._qmp.migrate(address)
+    def migration(self) -> dict[str, Any]:
+        """What QEMU tells of it. Raises QmpError where it fails."""
+        told: dict[str, Any] = self.qmp("query-migrate")
+        if told.get("status") in ("failed", "cancelled"):
+            raise QmpError(f"migrate: {told}")
+        return told
+
+    def until_moved(self, other: Guest) -> dict[str, Any]:
+        """Returns when the guest is at the other machine, where it stands still.
+
+        Returns what QEMU tells of the migration: "downtime" is in ms.
+        """
+        wait_until(
+            lambda: self.migration()["status"] == "completed", STREAM_SECONDS, said=self.printed
+        )
+        wait_until(lambda: other.qmp("query-status")["status"] == "paused", said=other.printed)
+        return self.migration()
 
     def printed(self) -> str:
         """What its console, and QEMU, have said."""
@@ -245,8 +260,11 @@ def booted(
 
 @contextmanager
 def awaited(cards: Sequence[Card], *, qemu: Version, kind: str) -> Iterator[Guest]:
-    """A machine to which a guest can move, for the time of the context; as of `booted`."""
-    with _machine(cards, qemu, kind, "-incoming", "defer") as guest:
+    """A machine to which a guest can move, for the time of the context; as of `booted`.
+
+    The guest stands still there until QMP's `cont`.
+    """
+    with _machine(cards, qemu, kind, "-incoming", "defer", "-S") as guest:
         yield guest
 
 
@@ -258,25 +276,26 @@ def _machine(cards: Sequence[Card], qemu: Version, kind: str, *more: str) -> Ite
         qmp, its_qmp = _socket_pair(stack)
         inherited = (its_shell.fileno(), its_qmp.fileno())
         command = [*_command(folder, cards, qemu.program, kind, *inherited), *more]
-        _start(stack, command, inherited, folder)
+        pid = _start(stack, command, inherited, folder)
         # With a copy of its ends here, QEMU's death would never end the streams.
         its_shell.close()
         its_qmp.close()
         runner = stack.enter_context(asyncio.Runner())
         client = runner.run(Qmp.over(qmp))
         stack.callback(lambda: runner.run(client.close()))
-        yield Guest(qemu, shell, client, runner, folder)
+        yield Guest(qemu, pid, shell, client, runner, folder)
 
 
 def _start(
     stack: ExitStack, command: Sequence[str], inherited: Collection[int], folder: Path
-) -> None:
+) -> int:
     with (folder / "console").open("wb") as console:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, pass_fds=inherited
         )
     stack.callback(child.wait)
     stack.callback(child.kill)
+    return child.pid
 
 
 def _command(
