@@ -192,3 +192,19 @@ def test_packets_go_while_the_back_end_sleeps(vm: Machine, device: str, received
     assert seen["bases"] == [received, 101, 2]
     # The simulator keeps through a reset what a guest has set.
     assert shown_mac(vm, device) == OWN_MACS[device]
+
+
+@pytest.mark.parametrize(("device", "way"), [("vp0", "everything"), ("sim0", "relay")])
+def test_what_a_device_writes_while_memory_is_logged_is_marked(
+    vm: Machine, device: str, way: str
+) -> None:
+    seen = told(vm, "logged", device)
+    assert seen == {
+        "acks": [0],
+        "ways": [way],
+        "missed": [],
+        "all": way == "everything",
+        "bases": [0 if device == "vp0" else seen["packets"], seen["packets"], seen["commands"]],
+        "packets": 120,
+        "commands": 20,
+    }

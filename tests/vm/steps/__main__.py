@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import asleep, back_end, control, data, followed
+from . import asleep, back_end, control, data, followed, logged
 from .telling import Json, tell
 
 STORIES: dict[str, Callable[[Path, Path], Json]] = {
@@ -16,7 +16,7 @@ STORIES: dict[str, Callable[[Path, Path], Json]] = {
         *(control.look, control.pinned, control.replayed, control.refusals, control.silence),
         *(control.late_call, control.config, control.config_call),
         *(back_end.commands, back_end.told_of, back_end.back_end_packets, back_end.removed),
-        *(back_end.isolation, asleep.asleep, followed.followed),
+        *(back_end.isolation, asleep.asleep, followed.followed, logged.logged),
     )
 }
 

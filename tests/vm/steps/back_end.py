@@ -74,7 +74,8 @@ async def _opened(path: Path, heard: Heard) -> AsyncIterator[BackEnd]:
 
 
 @contextlib.asynccontextmanager
-async def _machine(path: Path, heard: Heard) -> AsyncIterator[tuple[BackEnd, Vmm]]:
+async def machine_on(path: Path, heard: Heard) -> AsyncIterator[tuple[BackEnd, Vmm]]:
+    """A guest before its start, on a back end on this device."""
     async with _opened(path, heard) as on, _vmm(on) as machine:
         yield on, machine
 
@@ -120,7 +121,7 @@ async def transmit(machine: Vmm) -> None:
 async def _commands(path: Path, folder: Path) -> Json:
     heard = Heard()
     seen: Json = {}
-    async with _machine(path, heard) as (on, machine):
+    async with machine_on(path, heard) as (on, machine):
         await machine.start()
         seen["features"] = FEATURES.names(machine.features)
         seen["acks"] = await acks(machine, SETTINGS)
@@ -159,7 +160,7 @@ def commands(path: Path, folder: Path) -> Json:
 async def _told_of(path: Path, folder: Path) -> Json:
     heard = Heard()
     seen: Json = {}
-    async with _machine(path, heard) as (on, machine):
+    async with machine_on(path, heard) as (on, machine):
         await machine.start()
         seen["link"] = [pull_config(await on.device.config()).status]
         await _pause(folder, "running")
@@ -228,7 +229,7 @@ def back_end_packets(path: Path, folder: Path) -> Json:
 
 async def _removed(path: Path, folder: Path) -> Json:
     heard = Heard()
-    async with _machine(path, heard) as (on, machine):
+    async with machine_on(path, heard) as (on, machine):
         await machine.start()
         await _pause(folder, "running")
         seen: Json = {
