@@ -19,6 +19,7 @@ from tests.backend.vmm import PLAIN
 from tests.support.daemon import ROOT
 from tests.support.varlink import VarlinkCaller
 from tests.support.waiting import GUARD, until
+from tests.vhost_user import front_end as page
 from vdpad.backend.kept.file import decode_file, encode_file
 from vdpad.virtio.commands import ACK_OK, MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.features import FEATURES
@@ -156,6 +157,7 @@ async def test_sighup_takes_no_guest_s_device(tmp_path: Path) -> None:
 async def test_a_front_end_that_lies_ends_its_connection_only(tmp_path: Path) -> None:
     async with running(tmp_path, "--stay") as process:
         async with process.vmm() as vmm:
+            await vmm.front_end.number(page.GET_FEATURES)
             await vmm.front_end.send_bytes(b"\xff" * 12)
             await vmm.front_end.ended()
         await until(lambda: len(process.events("front-end-left")) == 1)
@@ -164,6 +166,22 @@ async def test_a_front_end_that_lies_ends_its_connection_only(tmp_path: Path) ->
         async with process.vmm() as vmm:
             await vmm.start()
             assert (await process.ask("status"))["phase"] == "running"
+
+
+async def test_who_speaks_something_else_or_nothing_ends_no_back_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as process:
+        async with process.vmm() as stranger, process.vmm() as silent:
+            await stranger.front_end.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
+            assert await stranger.front_end.ended() == b""
+            (told,) = process.events("front-end-refused")
+            assert "speak vhost-user to this socket" in told["reason"]
+            assert (await process.ask("status"))["phase"] == "waiting"
+            async with process.vmm() as machine:
+                await machine.start()
+                assert await silent.front_end.ended() == b""
+                assert await machine.loop(b"packet") == b"packet"
+        assert await asyncio.to_thread(process.wait) == 0
+        assert len(process.events("front-end-came")) == 1
 
 
 @pytest.mark.parametrize("spare", range(0, 30, 6))
@@ -175,6 +193,7 @@ async def test_without_descriptors_a_front_end_is_refused_and_the_next_is_served
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         few = (descriptors(pid) + spare, before[1])
         async with process.vmm() as vmm:
+            await vmm.front_end.number(page.GET_FEATURES)
             assert (await process.ask("status"))["phase"] == "connected"
             resource.prlimit(pid, resource.RLIMIT_NOFILE, few)
             with contextlib.suppress(ConnectionError, AssertionError):

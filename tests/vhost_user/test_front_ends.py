@@ -5,7 +5,8 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from tests.vhost_user.front_end import (
 )
 from tests.vhost_user.recording_device import FEATURES, RecordingDevice
 from vdpad.errors import VdpadError
-from vdpad.vhost_user import front_ends as front_ends_module
+from vdpad.vhost_user import newcomers
 from vdpad.vhost_user.faults import BadConnection, BadMessage, NotServed
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.vhost_user.session import Session
@@ -295,6 +296,10 @@ def _ignore(_request: str, _error: VdpadError) -> None:
     pass
 
 
+def _note(refusals: list[str], request: str, error: VdpadError) -> None:
+    refusals.append(f"{request}: {error}")
+
+
 async def connect(path: Path) -> FrontEnd:
     """A front end that comes by the socket's path."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -339,6 +344,84 @@ async def test_who_goes_without_a_word_was_no_front_end(tmp_path: Path) -> None:
     assert len(sessions) == 2
 
 
+NOISE = {
+    "who asks for a page": b"GET / HTTP/1.1\r\n\r\n",
+    "half a message": page.HEADER.pack(page.GET_FEATURES, VERSION, 0)[:7],
+    "a request that nobody knows": page.HEADER.pack(1 << 30, VERSION, 0),
+    "a request of another size": page.HEADER.pack(page.SET_FEATURES, VERSION, 9) + bytes(9),
+    "a request of no version": page.HEADER.pack(page.GET_FEATURES, 0, 0),
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+async def test_who_begins_otherwise_was_no_front_end(tmp_path: Path, noise: str) -> None:
+    path, sessions, refusals = tmp_path / "socket", list[Session | None](), list[str]()
+    async with listening(path) as (_, listener):
+        told = partial(_note, refusals)
+        front_ends = FrontEnds(RecordingDevice(), told, sessions.append)
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        async with await connect(path) as stranger:
+            await stranger.send_bytes(NOISE[noise], [stranger.eventfd()])
+            stranger.socket.shutdown(socket.SHUT_WR)
+            assert await stranger.ended() == b""
+        async with await connect(path) as first:
+            assert await first.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
+        await asyncio.wait_for(serving, GUARD)
+    assert len(sessions) == 2
+    (refusal,) = refusals
+    assert refusal.startswith("a connection: expected a front end, got who begins ")
+
+
+async def test_who_is_silent_keeps_no_front_end_waiting(tmp_path: Path) -> None:
+    path, refusals = tmp_path / "socket", list[str]()
+    async with listening(path) as (_, listener), AsyncExitStack() as stack:
+        front_ends = FrontEnds(RecordingDevice(), partial(_note, refusals))
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        silent = [await stack.enter_async_context(await connect(path)) for _ in range(3)]
+        # Not all of it: he is listened to, with what he has sent along.
+        await silent[0].send_bytes(b"\1", [silent[0].eventfd()])
+        await asyncio.sleep(0.01)
+        assert front_ends.session is None
+        async with await connect(path) as first:
+            assert await first.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
+            for each in silent:
+                assert await each.ended() == b""
+            assert await first.number(page.GET_QUEUE_NUM) == 3
+        await asyncio.wait_for(serving, GUARD)
+    reason = "expected one front end at a time, another has the device"
+    assert refusals == [f"a second connection: {reason}"] * 3
+
+
+async def test_of_too_many_that_are_silent_the_longest_makes_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, refusals = tmp_path / "socket", list[str]()
+    monkeypatch.setattr(newcomers, "_MOST_SILENT", 2)
+    async with listening(path) as (_, listener), AsyncExitStack() as stack:
+        front_ends = FrontEnds(RecordingDevice(), partial(_note, refusals))
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        silent = [await stack.enter_async_context(await connect(path)) for _ in range(3)]
+        assert await silent[0].ended() == b""
+        assert refusals == ["a connection: expected a message sooner, got none before others came"]
+        assert await silent[1].number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
+        assert await silent[2].ended() == b""
+        silent[1].close()
+        await asyncio.wait_for(serving, GUARD)
+
+
+async def test_nobody_is_left_where_waiting_for_a_front_end_is_cancelled(tmp_path: Path) -> None:
+    path, refusals = tmp_path / "socket", list[str]()
+    async with listening(path) as (_, listener):
+        front_ends = FrontEnds(RecordingDevice(), partial(_note, refusals))
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        async with await connect(path) as silent:
+            await asyncio.sleep(0.01)
+            serving.cancel()
+            assert await silent.ended() == b""
+        await asyncio.wait([serving])
+    assert refusals == []
+
+
 async def test_one_that_comes_while_the_last_is_cleaned_up_after_waits(tmp_path: Path) -> None:
     path, device = tmp_path / "socket", RecordingDevice()
     async with listening(path) as (_, listener):
@@ -381,7 +464,7 @@ async def test_what_nobody_received_is_closed_on_a_thread(tmp_path: Path, which:
 async def test_who_is_turned_away_is_closed_as_his_own_and_not_past_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(front_ends_module, "_RESTS", 0.001)
+    monkeypatch.setattr(newcomers, "_RESTS", 0.001)
     monkeypatch.setattr(descriptors, "_MAX_WAITING", 2)
     refusals = list[str]()
     with open_folder() as folder, users(ALICE) as [alice], lingering(seconds=60) as fd:
@@ -420,7 +503,7 @@ async def test_nobody_is_accepted_while_there_are_no_descriptors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, refusals = tmp_path / "socket", list[str]()
-    monkeypatch.setattr(front_ends_module, "_RESTS", 0.001)
+    monkeypatch.setattr(newcomers, "_RESTS", 0.001)
     async with listening(path) as (_, listener):
         front_ends = FrontEnds(RecordingDevice(), lambda what, _: refusals.append(what))
         async with await connect(path) as first, await connect(path) as second:

@@ -1,9 +1,7 @@
 """Front ends and the order of their messages: one at a time, each message answered before the next.
 
-How it works. While a front end is served, others are accepted and closed at once, each on its
-user's thread: one that waited in the kernel's queue would take its device for hung. One that comes
-when the last is gone, but not cleaned up after, waits until it is. Who connects and goes without a
-word, as who looks whether somebody listens there, was no front end.
+How it works. Who of those that connect is the front end newcomers.py says, and what becomes of the
+others.
 
 What is not served is told by the reply that the request has of its own, or by a number that is not
 zero where the front end asked for one (REPLY_ACK). Where there is no way to say it the connection
@@ -16,32 +14,22 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from vdpad.errors import VdpadError, why
+from vdpad.errors import VdpadError
 from vdpad.vhost_user import messages
-from vdpad.vhost_user.channel import Channel, FrontEndMessage, hang_up, who_connected
+from vdpad.vhost_user.channel import Channel, FrontEndMessage
 from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.faults import FrontEndGone, NotServed, NotTold, means
 from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
+from vdpad.vhost_user.newcomers import Newcomers, OnRefusal
 from vdpad.vhost_user.requests import serve
 from vdpad.vhost_user.session import Session
 from vdpad.vhost_user.shapes import SHAPES, Shape
-from vdpad.wire.descriptors import CLOSER
-from vdpad.wire.readiness import readable
 
 _DONE = 0
 _NOT_DONE = 1
 
-OnRefusal = Callable[[str, VdpadError], None]
-"""Is told what was refused, a request by its name, and why."""
-
 OnSession = Callable[[Session | None], None]
 """Is told of a session that begins, by its first message, and when all of it has ended."""
-
-# How long nobody is accepted where there are no descriptors, in seconds.
-_RESTS = 1.0
-
-# Under a number that no user has: whose connection it is, is known once it is accepted.
-_NOBODY = -1
 
 
 class FrontEnds:
@@ -69,15 +57,24 @@ class FrontEnds:
         Raises:
             VdpadError: as of `serve`.
         """
-        came = False
-        while not came:
-            connection = await self._accept(listener)
-            turning_away = asyncio.create_task(self._turn_away(listener))
-            try:
-                came = await self._serve(connection, turning_away.cancel)
-            finally:
-                turning_away.cancel()
-                await asyncio.wait([turning_away])
+        newcomers = Newcomers(listener, self._on_refusal)
+        try:
+            channel, first = await newcomers.front_end()
+            with means(), contextlib.closing(channel):
+                await self._serve_beside(newcomers, channel, first)
+        finally:
+            await newcomers.close()
+
+    async def _serve_beside(
+        self, newcomers: Newcomers, channel: Channel, first: FrontEndMessage
+    ) -> None:
+        """Serves one, as `_serve`, and turns all others away meanwhile."""
+        turning_away = asyncio.create_task(newcomers.turn_away())
+        try:
+            await self._serve(channel, self._begin(channel), first, turning_away.cancel)
+        finally:
+            turning_away.cancel()
+            await asyncio.wait([turning_away])
 
     async def serve(self, connection: socket.socket) -> None:
         """Serves a front end until it is gone. On cancellation too the device is stopped first.
@@ -90,67 +87,49 @@ class FrontEnds:
             BadMessage, NotServed, NoMeans: the connection was closed for this reason.
             VdpadError: the device could not be stopped as it should.
         """
-        await self._serve(connection, lambda: None)
-
-    async def _serve(self, connection: socket.socket, on_end: Callable[[], object]) -> bool:
-        """As `serve`; whether it was a front end.
-
-        Args:
-            connection: taken over.
-            on_end: called as soon as no more of its messages are read.
-        """
         channel = Channel(connection)
         with means(), contextlib.closing(channel):
-            self.session = session = Session(self._device, channel.front_end, channel.gone)
-            first: FrontEndMessage | None = None
+            session = self._begin(channel)
             try:
                 first = await _first(channel)
-                if first is None:
-                    return False
-                self._on_session(session)
-                await self._converse(channel, session, first)
             finally:
-                on_end()
                 self.session = None
-                if first is not None:
-                    await self._end(session)
-        return True
+            if first is not None:
+                self.session = session
+                await self._serve(channel, session, first, lambda: None)
+
+    def _begin(self, channel: Channel) -> Session:
+        self.session = Session(self._device, channel.front_end, channel.gone)
+        return self.session
+
+    async def _serve(
+        self,
+        channel: Channel,
+        session: Session,
+        first: FrontEndMessage,
+        on_end: Callable[[], object],
+    ) -> None:
+        """Serves a session from its first message on.
+
+        Args:
+            channel: the caller's to close.
+            session: the one that is served now.
+            first: its first message.
+            on_end: called as soon as no more of its messages are read.
+        """
+        try:
+            self._on_session(session)
+            await self._converse(channel, session, first)
+        finally:
+            on_end()
+            self.session = None
+            await self._end(session)
 
     async def _end(self, session: Session) -> None:
         try:
             await session.end()
         finally:
             self._on_session(None)
-
-    async def _turn_away(self, listener: socket.socket) -> None:
-        while True:
-            another = await self._accept(listener)
-            hang_up(another, who_connected(another).uid)
-            reason = NotServed("expected one front end at a time, another has the device")
-            self._on_refusal("a second connection", reason)
-
-    async def _accept(self, listener: socket.socket) -> socket.socket:
-        """The next connection. Cancellation leaves it to whoever accepts then."""
-        while True:
-            await readable(listener)
-            if CLOSER.are_too_many_of(_NOBODY):
-                await self._rest(
-                    "descriptors that can be closed, got too many whose closing sleeps"
-                )
-                continue
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                # No descriptors, no memory: nothing ends the listening.
-                await self._rest(f"room for it, got {why(error)}")
-            else:
-                return connection
-
-    async def _rest(self, expected: str) -> None:
-        self._on_refusal("a connection", NotServed(f"expected {expected}"))
-        await asyncio.sleep(_RESTS)
 
     async def _converse(self, channel: Channel, session: Session, first: FrontEndMessage) -> None:
         message: FrontEndMessage | None = first
