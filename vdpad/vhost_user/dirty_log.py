@@ -23,14 +23,15 @@ import fcntl
 import mmap
 import os
 from collections import deque
-from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final
 
 from vdpad.errors import why
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.messages import LogArea
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PAGE_SHIFT: Final = 12
 """VHOST_LOG_PAGE is 0x1000: log2 of it."""
@@ -40,9 +41,6 @@ _BITS_SHIFT: Final = 3
 # x86-64 and arm64 have guest addresses of at most 52 bits. Stops a front end from taking all of
 # this process's addresses by a sparse file.
 _MAX_BYTES: Final = 1 << 52 >> PAGE_SHIFT >> _BITS_SHIFT
-
-# A byte's bits by number.
-_BIT: Final = np.left_shift(1, np.arange(8)).astype(np.uint8)
 
 
 class DirtyLog:
@@ -58,7 +56,12 @@ class DirtyLog:
         self.marked = 0
         """How many pages were marked in it so far, one as often as it was marked."""
         self._mapping = mapping
+        # Here, since it takes some 60 ms that no back end should wait for whose guest never moves.
+        import numpy as np
+
         self._bits = np.frombuffer(mapping, dtype=np.uint8)
+        self._bit = np.left_shift(1, np.arange(8)).astype(np.uint8)
+        """A byte's bits by number."""
         self._handed_over: deque[tuple[int, int]] = deque()
 
     @property
@@ -86,15 +89,17 @@ class DirtyLog:
             self._bits[last] |= tail
         self.marked += end - first
 
-    def mark_pages(self, pages: NDArray[np.uint64]) -> None:
+    def mark_pages(self, pages: "NDArray[np.uint64]") -> None:
         """Marks pages by their numbers, each as often as it stands there.
 
         Args:
             pages: guest addresses divided by 4096, in any order.
         """
+        import numpy as np
+
         inside = pages[pages < self.pages].astype(np.intp)
         # Not `self._bits[at] |= bits`, which keeps one of those that fall into the same byte.
-        np.bitwise_or.at(self._bits, inside >> _BITS_SHIFT, _BIT[inside & 7])
+        np.bitwise_or.at(self._bits, inside >> _BITS_SHIFT, self._bit[inside & 7])
         self.marked += len(inside)
 
     def hand_over(self, address: int, length: int) -> None:
