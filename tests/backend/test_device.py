@@ -1,7 +1,5 @@
 """What a back end's device serves the tests' front end, on the software device."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.backend.vmm import (
@@ -14,15 +12,12 @@ from tests.backend.vmm import (
     settings,
     vmm,
 )
-from vdpad.backend.device import BackEndDevice
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import AddressNotPutBack
-from vdpad.backend.kept.kept_state import KeptState
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
-from vdpad.service.events.event import Event
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import Feature, FeatureSet
@@ -135,39 +130,6 @@ async def test_a_device_that_does_not_take_its_own_address_is_told(heard: Heard)
     (event,) = heard.events
     assert isinstance(event, AddressNotPutBack)
     assert (event.mac, event.reason) == (own.hex(":"), "expected nobody any more")
-
-
-async def test_an_address_that_another_process_has_left_is_none_of_the_device_s(
-    tmp_path: Path,
-) -> None:
-    """A process that was killed has put nothing back."""
-    device, events = Remembering(), list[Event]()
-    own = device.kept
-    kept = KeptState("nic0", tmp_path / "state", lambda: found, events.append)
-    async with back_end(device) as on, vmm(on) as machine:
-        kept.own_mac = on.device.own_mac
-        await machine.start()
-        assert await machine.command(MacAddrSet(OTHER_MAC).encode()) == OK
-        found = on.device.settings.found()
-        kept.begin(0, {})
-        await machine.stop()
-        device.close = lambda: None  # type: ignore[method-assign]
-        killed = device.kept
-    device.kept = killed
-    recalled = kept.recall()
-    kept.close()
-    assert killed == OTHER_MAC
-    assert recalled is not None
-    opened = await BackEndDevice.open(
-        device, "nic0", Heard().listeners(), own_address=recalled.own_address
-    )
-    assert opened.own_mac == own
-    assert pull_config(await opened.config()).mac == own
-    del device.close
-    await opened.close()
-    assert device.kept == own
-    # Somebody has given the device another one meanwhile.
-    assert recalled.own_address(OTHERS_MAC) == OTHERS_MAC
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from vdpad.backend.control.sockets import ControlSockets
 from vdpad.backend.device import BackEndDevice
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.options import BackEndOptions
-from vdpad.backend.owned_device import as_shown
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.service import log
 from vdpad.service.events.announcing import Announcer
@@ -59,7 +58,7 @@ async def opened(
             shared_address_space=options.shared_address_space,
             follows_filter=options.monitor is not None,
             rehearses=options.rehearses,
-            own_address=as_shown if kept is None else kept.own_address,
+            addresses=back_end.kept_addresses.recall,
         )
         closing.push_async_callback(device.close)
         back_end.attend(device, kept)

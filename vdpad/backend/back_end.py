@@ -21,6 +21,7 @@ from vdpad.backend.device import BackEndDevice
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.front_end_socket import listens
 from vdpad.backend.kept.file import Kept
+from vdpad.backend.kept.kept_addresses import KeptAddresses
 from vdpad.backend.kept.kept_state import KeptState
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.moving.moving import MovedState
@@ -59,6 +60,7 @@ class BackEnd:
         """Told of what an operator wants to know."""
         self._options = options
         self.kept = KeptState(options.name, options.state_directory, self._found, announce)
+        self.kept_addresses = KeptAddresses(self.kept.directory)
         self._owner: int | None = None
         """The uid whose guest's the settings are."""
         self._came = False
@@ -93,7 +95,7 @@ class BackEnd:
             )
         with_filter = (lambda found: found) if self.follower is None else self.follower.found
         self.overview = Overview(device, lambda: self.front_ends.session, with_filter)
-        self.kept.own_mac = device.own_mac
+        self.kept_addresses.keep(device.addresses)
         if kept is not None:
             device.settings.recall(kept.recorder, kept.features, kept.bases)
             self._owner = kept.uid
@@ -182,7 +184,8 @@ class BackEnd:
         self._keep()
 
     def _taken_over(self) -> None:
-        if self.follower is not None:
+        self.kept_addresses.keep(self.device.addresses)
+        if self.follower is not None and self.device.is_running:
             self.follower.started()
         self._keep()
 

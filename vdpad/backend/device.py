@@ -19,12 +19,13 @@ from vdpad.backend.driven_device import DrivenDevice
 from vdpad.backend.driving import as_rings_stand, check_descriptors
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.kept.addresses import Addresses
 from vdpad.backend.kept_queue import KeptQueue
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.marking import Logged
 from vdpad.backend.moving.moving import Moving
 from vdpad.backend.moving.switching import Switching
-from vdpad.backend.owned_device import OwnAddress, OwnedDevice, as_shown
+from vdpad.backend.owned_device import KnownAddresses, OwnedDevice
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.restore.report import Report
 from vdpad.restore.terms import Terms
@@ -47,7 +48,7 @@ class BackEndDevice:
         shared_address_space: bool = False,
         follows_filter: bool = False,
         rehearses: bool = True,
-        own_address: OwnAddress = as_shown,
+        addresses: KnownAddresses = Addresses,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -58,7 +59,7 @@ class BackEndDevice:
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
             rehearses: whether a state that comes in by a stream is tried.
-            own_address: tells it by the one that the device shows.
+            addresses: tells them by the one that the device shows; by default that is its own.
 
         Raises:
             VdpadError: it is no device for a guest.
@@ -67,7 +68,7 @@ class BackEndDevice:
             device,
             shared_address_space=shared_address_space,
             follows_filter=follows_filter,
-            own_address=own_address,
+            addresses=addresses,
         )
         return cls(owned, name, listeners, rehearses=rehearses)
 
@@ -111,9 +112,9 @@ class BackEndDevice:
         return self._owned.name
 
     @property
-    def own_mac(self) -> bytes:
-        """The address that it had before any guest."""
-        return self._owned.address
+    def addresses(self) -> Addresses:
+        """Its own, and those that it may show instead."""
+        return self._owned.addresses
 
     @property
     def features(self) -> FeatureSet:

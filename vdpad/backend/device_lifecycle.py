@@ -38,6 +38,7 @@ from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.memory import Memory
 from vdpad.backend.moving.announcement import Announcement
+from vdpad.backend.noting import Noting
 from vdpad.backend.owned_device import OwnedDevice
 from vdpad.backend.running import Running
 from vdpad.backend.watch import ConfigWatch
@@ -228,7 +229,10 @@ class DeviceLifecycle:
         await self._restore(running)
         has_queue = running.has_control_queue
         asked = self._announcement.begin(running.start.features, has_control_queue=has_queue)
-        await running.serve(self._announcement, self._acknowledged, self._paired, self._fail)
+        noting = partial(Noting, self._owned.addresses)
+        await running.serve(
+            self._announcement, noting, self._acknowledged, self._paired, self._fail
+        )
         if asked:
             self._listeners.config_changed()
             self._listeners.announce(AnnouncementAsked(self._name))
@@ -237,6 +241,7 @@ class DeviceLifecycle:
         goes_on = running.has_control_queue and not running.start.is_fresh
         state = self._settings.to_restore() if goes_on else None
         net = self._owned.offer.net
+        self._owned.addresses.gives(net.mac if state is None or state.mac is None else state.mac)
         if state is None or state.mac is None:
             await running.put_address_back(net.mac, self._name)
         if state is None:

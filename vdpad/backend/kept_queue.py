@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Set
 
 from vdpad.backend.faults import NotRestored
 from vdpad.backend.following.filter import WIDE, Filter, HeldFilter, NotFollowed
-from vdpad.backend.forwarder import Forwarder
+from vdpad.backend.forwarder import Forwards
 from vdpad.errors import VdpadError
 from vdpad.virtio.commands import ACK_OK, Command, MqPairsSet
 from vdpad.virtio.features import FeatureSet
@@ -30,7 +30,7 @@ class KeptQueue:
 
     def __init__(
         self,
-        forwarder: Forwarder,
+        forwarder: Forwards,
         features: FeatureSet,
         paired: Callable[[int], None],
         failed: Callable[[VdpadError], None],

@@ -30,4 +30,5 @@ class Listeners:
     stopped: Callable[[], None] = lambda: None
     """The device was stopped, and the settings tell where it left its rings."""
     taken_over: Callable[[], None] = lambda: None
-    """A device goes on with rings that another has left, or that it has left itself."""
+    """Another device is in use, with the rings that the one before has left, if it had any; or a
+    device goes on with those that it has left itself."""

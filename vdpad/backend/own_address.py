@@ -1,9 +1,7 @@
 """The address that a device had before any guest, and has again once its back end gives it back.
 
-Some devices keep through a reset what a guest has set (mlx5_vdpa, vdpa_sim_net). Whoever has such a
-one next would take a guest's address for the device's own. So a guest that begins is given that
-(running.py), and so is the device when it is given back, here. What a process leaves that is killed
-the next one finds in the state directory (kept/file.py).
+Why it may have another, kept/addresses.py says. A guest that begins is given its device's own
+(running.py), and so is the device when it is given back, here.
 """
 
 from functools import partial
@@ -34,12 +32,15 @@ async def put_back(owned: OwnedDevice, name: str, behind: int, announce: Announc
     """
     if not owned.offer.features >= _NEEDED:
         return
-    own = NetState(version=1, features=_NEEDED, mac=owned.address)
+    address = owned.addresses.own
+    own = NetState(version=1, features=_NEEDED, mac=address)
     try:
-        if await _shown(owned) != owned.address:
+        if await _shown(owned) != address:
             await rehearse(own, owned, name=name, behind=behind)
     except VdpadError as error:
-        announce(AddressNotPutBack(name, format_mac(owned.address), str(error)))
+        announce(AddressNotPutBack(name, format_mac(address), str(error)))
+    else:
+        owned.addresses.has_its_own()
 
 
 async def _shown(owned: OwnedDevice) -> bytes:

@@ -6,17 +6,13 @@ from functools import partial
 from typing import Self
 
 from vdpad.backend.driving import look
+from vdpad.backend.kept.addresses import Addresses
 from vdpad.backend.offer import Offer
 from vdpad.backend.steps import Steps
 from vdpad.queues.shadowed_device import ShadowedDevice
 
-OwnAddress = Callable[[bytes], bytes]
-"""Tells a device's own address by the one that it shows, which may be a guest's."""
-
-
-def as_shown(shown: bytes) -> bytes:
-    """That of a device which nobody knows anything else of."""
-    return shown
+KnownAddresses = Callable[[bytes], Addresses]
+"""Tells a device's addresses by the one that it shows, which may be a guest's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +25,8 @@ class OwnedDevice:
     """What it is to a guest."""
     steps: Steps
     """Its own."""
-    address: bytes
-    """Its own, which it had before any guest; the offer's, unless a guest knows another."""
+    addresses: Addresses
+    """Its own is the offer's, unless a guest knows another."""
 
     @classmethod
     async def open(
@@ -39,7 +35,7 @@ class OwnedDevice:
         *,
         shared_address_space: bool = False,
         follows_filter: bool = False,
-        own_address: OwnAddress = as_shown,
+        addresses: KnownAddresses = Addresses,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -47,7 +43,7 @@ class OwnedDevice:
             device: closed by `close`, and where this raises.
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
-            own_address: as it says.
+            addresses: as it says; by default the one that it shows is its own.
 
         Raises:
             VdpadError: it is no device for a guest.
@@ -64,8 +60,8 @@ class OwnedDevice:
         except BaseException:
             await steps.take(device.close)
             raise
-        address = own_address(offer.net.mac)
-        return cls(device, offer.with_address(address), steps, address)
+        known = addresses(offer.net.mac)
+        return cls(device, offer.with_address(known.own), steps, known)
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 
 from vdpad.backend.driving import control_vring, suspended_at, used_index, with_call
 from vdpad.backend.faults import BackEndError
-from vdpad.backend.forwarder import Forwarder
+from vdpad.backend.forwarder import Forwarder, Forwards
 from vdpad.backend.kept_queue import KeptQueue, opening
 from vdpad.backend.marking import Wrote
 from vdpad.backend.moving.announcement import Announcement, Announcing
@@ -107,6 +107,7 @@ class Running:
     async def serve(
         self,
         announcement: Announcement,
+        noting: Callable[[Forwards], Forwards],
         acknowledged: Callable[[bytes, bytes], None],
         paired: Callable[[int], None],
         failed: Callable[[VdpadError], None],
@@ -115,6 +116,7 @@ class Running:
 
         Args:
             announcement: which has begun, and takes the guest's answer to it.
+            noting: notes what is forwarded.
             acknowledged: is given each command and its answer, before the guest is.
             paired: is given how many queue pairs a guest uses whose commands the VMM keeps.
             failed: called once, where commands are served no more.
@@ -127,9 +129,9 @@ class Running:
             await send(opening(self._features), self._queue, geometry, name=self._device.name)
         forwarder = self._forwarder = Forwarder(self._queue, geometry)
         if self._control is None:
-            self.kept_queue = KeptQueue(forwarder, self._features, paired, failed)
+            self.kept_queue = KeptQueue(noting(forwarder), self._features, paired, failed)
         else:
-            announcing = Announcing(announcement, forwarder)
+            announcing = Announcing(announcement, noting(forwarder))
             self._shadow = Shadow(
                 start.memory,
                 self._control,

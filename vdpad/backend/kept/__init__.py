@@ -1,1 +1,1 @@
-"""What outlives the process: the guest's settings, for a back end that is started again."""
+"""What outlives the process: what the guest has set, and which addresses its device may show."""

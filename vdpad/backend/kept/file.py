@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from vdpad.errors import VdpadError
-from vdpad.state.fields import U16, MacAddress
+from vdpad.state.fields import U16
 from vdpad.state.formats import native
 from vdpad.state.formats.device_state import MissingPart
 from vdpad.state.found import Missing
@@ -30,8 +30,8 @@ from vdpad.state.model import NetState
 from vdpad.state.problems import problems_of, summary
 from vdpad.state.recorder import Recorder
 from vdpad.state.strict_model import StrictModel
-from vdpad.virtio.commands import ACK_OK, format_mac
-from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.commands import ACK_OK
+from vdpad.virtio.features import FeatureSet
 
 _MAGIC = b"vdpad-be"
 # magic, crc32 of the body, bytes of the log's room, bytes of the body, reserved.
@@ -66,8 +66,6 @@ class KeptBody(StrictModel):
     missing: tuple[MissingPart, ...] = ()
     bases: tuple[tuple[Annotated[int, Field(ge=0, lt=1 << 16)], U16], ...] = ()
     """Where queues stood, by index, as far as was known."""
-    own_mac: MacAddress | None = None
-    """The device's own address, which it may have kept for a guest's; None where nobody knew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +78,6 @@ class Kept:
     """Those that its driver negotiated."""
     uid: int | None
     bases: Mapping[int, int]
-    own_mac: bytes | None = None
-    """The device's own address, where that was known."""
-
-    def own_address(self, shown: bytes) -> bytes:
-        """The device's own address, where it shows this one after a reset.
-
-        That is a guest's where it is what the guest had set; and where its VMM kept its commands,
-        nobody knows what it had. Else somebody has given the device another one meanwhile.
-        """
-        state = self.recorder.found().state
-        guests = None if state is None else state.mac
-        is_guests = shown == guests or Feature.CTRL_VQ not in self.features
-        return self.own_mac if self.own_mac is not None and is_guests else shown
 
 
 class Log:
@@ -134,7 +119,6 @@ def encode_file(
     missing: Iterable[Missing],
     uid: int | None,
     bases: Mapping[int, int],
-    own_mac: bytes | None = None,
 ) -> bytes:
     """A file's bytes, with nothing in its log."""
     body = {
@@ -143,7 +127,6 @@ def encode_file(
         "state": native.plain(state),
         "missing": [asdict(each) for each in missing],
         "bases": sorted(bases.items()),
-        "own_mac": own_mac and format_mac(own_mac),
     }
     text = json.dumps(body, separators=(",", ":")).encode()
     head = _HEAD.pack(_MAGIC, zlib.crc32(text), LOG_ROOM, len(text), 0)
@@ -173,7 +156,7 @@ def decode_file(whole: bytes) -> Kept:
     recorder = Recorder.of(body.state, (Missing(each.part, each.why) for each in body.missing))
     for command in _commands(whole):
         recorder.fold(command, ACK_OK)
-    return Kept(recorder, body.state.features, body.uid, dict(body.bases), body.own_mac)
+    return Kept(recorder, body.state.features, body.uid, dict(body.bases))
 
 
 def _commands(whole: bytes) -> Iterator[bytes]:

@@ -63,8 +63,6 @@ class KeptState:
         self._path = directory
         self._found = found
         self._announce = announce
-        self.own_mac: bytes | None = None
-        """The device's own address, once it is known: what is kept has it too."""
         self._log: Log | None = None
         self._uid: int | None = None
         self._bases: Mapping[int, int] = {}
@@ -73,6 +71,11 @@ class KeptState:
         except NoDirectory as error:
             self._directory = None
             announce(SettingsNotKept(name, str(error)))
+
+    @property
+    def directory(self) -> int | None:
+        """Open until `close`; None where there is none."""
+        return self._directory
 
     def close(self) -> None:
         """Leaves what is kept to the next process."""
@@ -111,7 +114,7 @@ class KeptState:
         if found.state is None:
             self._lose(f"no state can say it: {summary(found.problems)}")
             return
-        whole = encode_file(found.state, found.missing, uid, bases, self.own_mac)
+        whole = encode_file(found.state, found.missing, uid, bases)
         try:
             memory = write_file(_NAME, self._directory, whole, MAX_FILE, changing=CHANGING)
         except OSError as error:

@@ -95,6 +95,8 @@ async def rehearse(
     """
     began = time.perf_counter_ns()
     device, steps, offer = owned.device, owned.steps, owned.offer
+    if state.mac is not None:
+        owned.addresses.gives(state.mac)
     trial = _Trial(device, max(_LEAST_IOVA, align_up(behind, _ALIGNMENT)), start)
     try:
         features = await steps.take(partial(trial.begin, offer, _negotiable(state, offer)))

@@ -151,6 +151,7 @@ class Switching:
                 await self._map(successor)
                 done = await self._take_over(first, successor, rehearsed)
                 in_use.driven, in_use.beside = successor, first
+                self._listeners.taken_over()
         except _NeitherGoesOn:
             raise
         except VdpadError as error:
@@ -201,7 +202,6 @@ class Switching:
         began = time.perf_counter_ns()
         await self._hand_over(first, successor)
         paused_us = (time.perf_counter_ns() - began) // 1000
-        self._listeners.taken_over()
         return _report(successor.lifecycle.report or rehearsed, paused_us)
 
     async def _hand_over(self, first: DrivenDevice, successor: DrivenDevice) -> None:
