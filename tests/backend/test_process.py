@@ -360,6 +360,10 @@ def test_its_capabilities_are_as_qemu_s_conventions_have_them() -> None:
             "another path than --socket-path",
         ),
         (["--software", "--socket-path", "x", "--nic", "y"], 2, "--nic: expected --qmp beside it"),
+        *[
+            (["--software", "--socket-path", "x", f"--{each}", "x" * 108], 2, f"{each}: expected a")
+            for each in ("qmp", "control", "varlink", "socket-path")
+        ],
         (["--software"], 2, "expected --socket-path, --fd or a socket of systemd's"),
         (["--software", "--fd", "9" * 20], 2, "--fd: expected a descriptor, 0 to 2147483647"),
         (["--software", "--fd", "-1"], 2, "--fd: expected a descriptor, 0 to 2147483647"),

@@ -146,6 +146,20 @@ class SettingsDropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MonitorAwaited(Event):
+    """No guest has the device, and the monitor that is to tell the next one's filter does not."""
+
+    NAME = "monitor-awaited"
+    MESSAGE_ID = "48d3ed7881a1402ca88c270815b09b52"
+    CLIENTS_CHOICE = True
+    device: str
+    reason: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: QEMU's monitor is looked for until it is there: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class FilterFollowed(Event):
     """The device lets in what its guest's filter lets in, by the monitor of the VMM."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from vdpad.cli import terminal
 from vdpad.cli.failures import Usage
 
 _STDIN = "-"
+
+# Linux, unix(7): sun_path has 108 bytes, the last of which is 0.
+_LONGEST_SOCKET = 107
 
 # An int of C's. And (uid_t) -1 is nobody, setresuid(2).
 _MAX_DESCRIPTOR = (1 << 31) - 1
@@ -38,6 +42,18 @@ def file_name(text: str) -> str:
 def path(text: str) -> Path:
     """Likewise, as a path: an empty one would be the current folder."""
     return Path(file_name(text))
+
+
+def socket_path(text: str) -> Path:
+    """Likewise, of a Unix socket."""
+    place = path(text)
+    length = len(os.fsencode(place))
+    if length > _LONGEST_SOCKET:
+        raise argparse.ArgumentTypeError(
+            f"expected a socket's path of at most {_LONGEST_SOCKET} bytes, got {length}; it is "
+            "shorter from a folder nearer to it, or by a symbolic link"
+        )
+    return place
 
 
 def textfile(text: str) -> Path:

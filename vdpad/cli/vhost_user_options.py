@@ -7,7 +7,7 @@ from pathlib import Path
 import vdpad
 from vdpad.backend.opening import LOOP, TAP, is_software
 from vdpad.cli import help_text
-from vdpad.cli.arguments import Parser, descriptor, file_name, path, textfile, uid
+from vdpad.cli.arguments import Parser, descriptor, file_name, path, socket_path, textfile, uid
 from vdpad.wire.addresses import BACK_END_CONTROL, BACK_END_VARLINK, BACK_ENDS
 
 STATE = "state"
@@ -118,7 +118,7 @@ def _add_device(group: argparse._ArgumentGroup) -> None:
 def _add_front_ends(group: argparse._ArgumentGroup) -> None:
     places = group.add_mutually_exclusive_group()
     places.add_argument(
-        "--socket-path", type=path, metavar="PATH", help="where the front end connects"
+        "--socket-path", type=socket_path, metavar="PATH", help="where the front end connects"
     )
     places.add_argument(
         "--fd", type=descriptor, metavar="N", help="its connection, or a socket that listens for it"
@@ -128,7 +128,7 @@ def _add_front_ends(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--qmp",
-        type=path,
+        type=socket_path,
         metavar="PATH",
         help="a QMP monitor of a QEMU that keeps the control queue: the device has the filter that "
         "its guest has, as the monitor tells (default: it is open wide)",
@@ -153,7 +153,7 @@ def _add_control(group: argparse._ArgumentGroup) -> None:
         kind = "datagrams" if name == "control" else "connections"
         group.add_argument(
             f"--{name}",
-            type=path,
+            type=socket_path,
             metavar="PATH",
             help=f"where to take {kind}, unless systemd hands a socket over (default: "
             f"{BACK_ENDS}/NAME/{where})",

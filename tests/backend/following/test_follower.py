@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ from tests.vhost_user.front_end import SET_STATUS, u64
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.following.follower import Follower
 from vdpad.backend.listeners import Listeners
-from vdpad.backend.process_events import FilterFollowed, FilterUnknown
+from vdpad.backend.process_events import FilterFollowed, FilterUnknown, MonitorAwaited
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.service.events.event import Event
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import ACK_ERR, RxPromisc, VlanAdd
 from vdpad.virtio.features import Feature
@@ -40,6 +41,18 @@ class Told(Heard):
     """What listeners were told, the follower among them."""
 
     follower: Follower | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited: list[str] = []
+        """Why the monitor was looked for while no guest had the device."""
+
+    def announce(self, event: Event) -> None:
+        """As the follower tells."""
+        if isinstance(event, MonitorAwaited):
+            self.awaited.append(event.reason)
+        else:
+            self.events.append(event)
 
     def listeners(self) -> Listeners:
         return Listeners(
@@ -105,7 +118,7 @@ async def following(
 ) -> AsyncIterator[Followed]:
     device, told = device or LoopDevice(), Told()
     async with back_end(device, told, follows_filter=True) as on:
-        told.follower = Follower("nic0", path, nic, on.device, told.events.append)
+        told.follower = Follower("nic0", path, nic, on.device, told.announce)
         task = asyncio.create_task(told.follower.run())
         try:
             yield Followed(device, on, told.follower, told, path)
@@ -303,6 +316,53 @@ async def test_a_card_that_is_unplugged(qemu: Qemu, followed: Followed) -> None:
         qemu.cards = [card("nic1")]
         await until(lambda: followed.follower.follows)
     assert "invalid net client name: nic0" in followed.told.said()[1]
+
+
+# --- a monitor that is not there yet ---
+
+
+async def test_a_monitor_that_is_not_there_yet_is_told_at_once(tmp_path: Path, qemu: Qemu) -> None:
+    path = tmp_path / "qmp"
+    none = f"{path}: expected QEMU's QMP socket: No such file or directory"
+    async with following(path) as followed:
+        await until(lambda: followed.told.awaited)
+        # Once, however often it is looked for.
+        await asyncio.sleep(0.5)
+        assert followed.told.awaited == [none]
+        async with listening(path, qemu.serve):
+            await until(lambda: qemu.queries)
+            async with guest_on(followed):
+                await until(lambda: followed.has())
+            qemu.hang_up()
+            await until(lambda: len(followed.told.awaited) > 1)
+    assert followed.told.awaited[1] == f"{path}: QEMU closed the connection"
+    assert [type(each) for each in followed.told.events] == [FilterFollowed]
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda path: path.mkdir(), "expected QEMU's QMP socket: Connection refused"),
+        (lambda path: path.touch(), "expected QEMU's QMP socket: Connection refused"),
+    ],
+    ids=["a folder", "a file"],
+)
+async def test_what_is_no_monitor_is_told_at_once(
+    tmp_path: Path, made: Callable[[Path], None], expected: str
+) -> None:
+    path = tmp_path / "qmp"
+    made(path)
+    async with following(path) as followed:
+        await until(lambda: followed.told.awaited)
+    assert followed.told.awaited == [f"{path}: {expected}"]
+
+
+async def test_a_card_that_is_not_there_is_told_at_once(tmp_path: Path, qemu: Qemu) -> None:
+    path = tmp_path / "qmp"
+    async with listening(path, qemu.serve), following(path, nic="nic9") as followed:
+        await until(lambda: followed.told.awaited)
+    (told,) = followed.told.awaited
+    assert "expected one of nic9; cards with a receive filter: nic0" in told
 
 
 # --- a monitor that goes ---

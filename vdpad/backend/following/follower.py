@@ -12,7 +12,8 @@ and at each stop, so that what is captured is what the guest has left. What it w
 start is not the next guest's, and is dropped.
 
 A monitor that is lost is looked for again, after a pause that grows; at once when the device
-starts. Which it is, and why, is told when it changes, and only of a device that runs.
+starts. So is one that is not there yet: QEMU may begin after this process. Which it is, and why, is
+told when it changes; of a device that does not run, why the monitor is still looked for.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from typing import NoReturn, Protocol
 
 from vdpad.backend.following.filter import FOLLOWED, Filter, NotFollowed, filter_of
 from vdpad.backend.following.monitor import Monitor, MonitorLost, connected
-from vdpad.backend.process_events import FilterFollowed, FilterUnknown
+from vdpad.backend.process_events import FilterFollowed, FilterUnknown, MonitorAwaited
 from vdpad.errors import VdpadError
 from vdpad.service.events.announcing import Announce
 from vdpad.state.formats.rx_filter import RxFilter, found_in
@@ -105,6 +106,8 @@ class Follower:
         """Why what QEMU shows is not known."""
         self._told: str | None = None
         """What was announced of this run of the device: a reason, or "" for a filter."""
+        self._awaited = ""
+        """Why the monitor is looked for, as was announced; "" once it was found."""
 
     @property
     def follows(self) -> bool:
@@ -129,7 +132,7 @@ class Follower:
             try:
                 async with connected(self._path, self._news.set) as monitor:
                     card = await self._choose(monitor)
-                    pause = _FIRST_PAUSE
+                    pause, self._awaited = _FIRST_PAUSE, ""
                     await self._follow(monitor, card)
             except VdpadError as error:
                 await self._lose(str(error))
@@ -204,6 +207,9 @@ class Follower:
         self._unknown = reason
         if self._device.is_running:
             self._shown = None
+        elif reason != self._awaited:
+            self._awaited = reason
+            self._announce(MonitorAwaited(self._name, reason))
         queue = self._device.kept_queue
         if queue is not None:
             await queue.open_wide()
