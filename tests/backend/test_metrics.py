@@ -7,11 +7,16 @@ import pytest
 
 import vdpad
 from tests.backend.process import running
+from tests.backend.vmm import HEADER
 from tests.daemon.test_metrics import Scrape
 from tests.support.daemon import ROOT
 from tests.support.pages import quoted, table
 from tests.support.waiting import until
+from vdpad.backend.control.results import BackEndPhase
+from vdpad.backend.guest_settings import CommandCounts
+from vdpad.backend.metrics import BackEndMetrics, BackEndSources
 from vdpad.cli.arguments import textfile
+from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
 from vdpad.virtio.commands import VlanAdd
 
 
@@ -45,6 +50,39 @@ async def test_what_a_guest_and_its_vmm_did(tmp_path: Path) -> None:
     for name in ("failures", "front_end_refusals", "datagrams_refused", "listener_failures"):
         assert found.value(f"vdpad_back_end_{name}_total", device="net0") == 0
     assert found.of("vdpad_back_end_filter_followed") == {}
+
+
+async def test_packets_that_are_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "net0.prom"
+    async with (
+        running(tmp_path, "--stay", "--metrics", str(file)) as on,
+        on.vmm() as machine,
+    ):
+        await machine.start()
+        receive, transmit = machine.guest.queues[:2]
+        receive.send([], [16])
+        transmit.send([HEADER, bytes(100)], [])
+        await until(lambda: transmit.returned == 1)
+        assert await machine.loop(b"pack") == b"pack"
+    found = scraped(file)
+    assert found.of("vdpad_back_end_packets_dropped_total") == {("net0",): 1}
+
+
+def test_a_device_that_does_not_tell_what_it_drops_has_no_such_metric() -> None:
+    sources = BackEndSources(
+        phase=lambda: BackEndPhase.WAITING,
+        commands=CommandCounts,
+        packets_dropped=lambda: None,
+        follows=None,
+        requests=dict,
+        datagrams_refused=int,
+        replies_dropped=int,
+        journal_dropped=int,
+        listener_failures=int,
+    )
+    whole = BackEndMetrics("net0", sources).render().decode()
+    assert Scrape(whole).of("vdpad_back_end_packets_dropped_total") == {}
+    assert ShadowedNode.dropped is None
 
 
 async def test_whether_the_filter_is_followed(tmp_path: Path) -> None:

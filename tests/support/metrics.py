@@ -49,6 +49,7 @@ def of_a_back_end(phase: BackEndPhase = BackEndPhase.RUNNING) -> list[Metric]:
         BackEndSources(
             phase=lambda: phase,
             commands=lambda: SimpleNamespace(forwarded=2, acked=1, refused=1),
+            packets_dropped=lambda: 1,
             follows=lambda: True,
             requests=lambda: {("info", result): 1 for result in RESULTS},
             datagrams_refused=lambda: 1,

@@ -92,6 +92,7 @@ def _textfile(back_end: BackEnd, api: ControlApi, sockets: ControlSockets, path:
     sources = BackEndSources(
         phase=lambda: back_end.overview.phase,
         commands=lambda: back_end.device.settings.counts,
+        packets_dropped=lambda: back_end.device.dropped,
         follows=None if follower is None else lambda: follower.follows,
         requests=lambda: api.answered,
         datagrams_refused=lambda: sockets.datagrams_refused,

@@ -188,6 +188,11 @@ class BackEndDevice:
         """How the guest's memory is logged, if it is."""
         return self._in_use.driven.memory.logged
 
+    @property
+    def dropped(self) -> int | None:
+        """How many packets the device in use has dropped; None where it does not tell."""
+        return self._owned.device.dropped
+
     # --- the config space ---
 
     async def config(self) -> bytes:

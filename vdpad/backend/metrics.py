@@ -26,6 +26,8 @@ class BackEndSources:
 
     phase: Callable[[], BackEndPhase]
     commands: Callable[[], CountsOfCommands]
+    packets_dropped: Callable[[], int | None]
+    """None where the device does not tell."""
     follows: Callable[[], bool] | None
     """Whether the device has its guest's filter; None where nobody follows that."""
     requests: Callable[[], Mapping[tuple[str, str], int]]
@@ -128,6 +130,9 @@ class BackEndMetrics(Collector):
         yield self._counters(
             "failures", "Times that a guest was told to reset.", _n(self._heard[DeviceFailed])
         )
+        dropped = now.packets_dropped()
+        if dropped is not None:
+            yield self._counters("packets_dropped", "Packets that came to nothing.", _n(dropped))
         if now.follows is not None:
             followed = "1 where the device has the filter that its guest's monitor tells, else 0."
             yield self._gauges("filter_followed", followed, _n(now.follows()))

@@ -53,6 +53,10 @@ class ShadowedDevice(Protocol):
     def offered(self) -> FeatureSet:
         """Features that it offers; CTRL_VQ and ACCESS_PLATFORM among them."""
 
+    @property
+    def dropped(self) -> int | None:
+        """How many packets it has dropped since it was opened; None where it does not tell."""
+
     # --- at any time ---
 
     def config(self) -> bytes:

@@ -163,6 +163,20 @@ def test_all_queues_send_and_the_first_receives(link: Link) -> None:
 # --- what no buffer takes, and what waits ---
 
 
+def test_what_was_dropped_is_counted_over_all_starts(link: Link) -> None:
+    """The frame that waits for a second buffer comes to nothing, too, with the reset."""
+    for number in (0, 2):
+        guest = Guest(2)
+        with running(link.device, guest, HASH):
+            assert link.device.dropped == number
+            offer(guest, 100)
+            link.host.send(frame(1, 250))
+            wait_until(lambda: link.device._traffic.held)
+            guest.queues[TRANSMIT].send([HEADER, b"short"], [])
+            link.until_dropped(number + 1)
+        assert link.device.dropped == number + 2
+
+
 def test_frames_wait_in_the_interface_for_buffers(link: Link) -> None:
     guest = Guest(2)
     with running(link.device, guest, PLAIN):

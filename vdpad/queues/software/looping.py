@@ -52,6 +52,7 @@ class LoopTraffic:
     """Implements Traffic: each pair for itself."""
 
     link_is_up = True
+    held = 0
 
     def __init__(
         self, queues: Mapping[int, DataQueue], features: FeatureSet, worker: Worker

@@ -71,6 +71,8 @@ class PacketDevice:
         self.control_geometry: RingGeometry = self._control.geometry
         self._config_interrupt: Interrupt | None = None
         self._was_up: _Up | None = None
+        self._dropping: tuple[Traffic | None, int] = None, 0
+        """The packets of this start, and how many came to nothing in those before."""
         self._worker = Worker(self._serve, self._unblock, f"{self.name}-device")
 
     # --- at any time ---
@@ -135,8 +137,9 @@ class PacketDevice:
 
     @property
     def dropped(self) -> int:
-        """How many came to nothing since the start."""
-        return self._traffic.dropped
+        """How many came to nothing since it was opened."""
+        traffic, before = self._dropping
+        return before if traffic is None else before + traffic.dropped
 
     def largest_ring(self, queue: int) -> int:
         """The same for all data queues."""
@@ -254,6 +257,7 @@ class PacketDevice:
         self._control.begin(up.features)
         self._worker.watch(self._control.doorbell)
         up.traffic = self._begin_traffic(up.queues, up.features, self._worker)
+        self._dropping = up.traffic, self._dropping[1]
 
     def _enable(self, index: int) -> None:
         queue = self._queue(index)
@@ -289,6 +293,8 @@ class PacketDevice:
         if up is None:
             return
         self._end_traffic(up)
+        if up.traffic is not None:
+            self._dropping = None, self.dropped + up.traffic.held
         for queue in up.queues.values():
             if queue.enabled:
                 self._worker.unwatch(queue.doorbell)

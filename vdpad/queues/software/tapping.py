@@ -47,6 +47,11 @@ class TapTraffic:
         return self._not_sent + (0 if self._receiver is None else self._receiver.dropped)
 
     @property
+    def held(self) -> int:
+        """The frame for which there were too few buffers, if there is one."""
+        return int(self._held is not None)
+
+    @property
     def link_is_up(self) -> bool:
         """Whether the interface is there."""
         return not self._tap.is_gone

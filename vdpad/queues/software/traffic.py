@@ -24,6 +24,10 @@ class Traffic(Protocol):
         """How many came to nothing: received by no buffer of the guest's, or sent to nowhere."""
 
     @property
+    def held(self) -> int:
+        """How many it has taken and given to nobody yet: at the reset they come to nothing."""
+
+    @property
     def link_is_up(self) -> bool:
         """Whether there is anybody at the other end; once it is not, it is not until the reset."""
 

@@ -43,6 +43,9 @@ class _Control:
 class ShadowedNode:
     """Implements ShadowedDevice."""
 
+    dropped = None
+    """vhost-vdpa does not tell."""
+
     def __init__(self, node: Node) -> None:
         """Takes over a node that was just opened. May sleep for as long as its driver does.
 
