@@ -71,6 +71,16 @@ async def test_a_guest_is_served_and_captured(tmp_path: Path) -> None:
         assert (info["name"], info["provides_control_queue"]) == ("net0", True)
 
 
+async def test_where_a_front_end_may_connect_is_told_each_time(tmp_path: Path) -> None:
+    async with running(tmp_path, "--stay") as process:
+        for number in (1, 2):
+            await until(lambda: len(process.events("front-end-awaited")) == number)  # noqa: B023
+            async with process.vmm() as machine:
+                await machine.start()
+        told = process.events("front-end-awaited")
+        assert {each["socket"] for each in told} == {str(process.front_end)}
+
+
 async def test_it_ends_when_its_front_end_has_gone(tmp_path: Path) -> None:
     process = await asyncio.to_thread(BackEndProcess(tmp_path).ready)
     async with process.vmm() as vmm:

@@ -185,6 +185,16 @@ async def test_whether_a_vmm_keeps_the_control_queue(tmp_path: Path) -> None:
     assert "commands   not seen: the VMM keeps the control queue" in shown
 
 
+async def test_whether_the_guest_that_is_captured_runs(tmp_path: Path) -> None:
+    async with running(tmp_path) as process, process.vmm() as vmm:
+        asked = ("capture", "--backend", str(process.control))
+        assert "is stopped" not in await ask(*asked)
+        await vmm.start()
+        assert "is stopped" not in await ask(*asked)
+        await vmm.stop()
+        assert "The device is stopped: so its guest has left it." in await ask(*asked)
+
+
 def test_one_that_is_not_there() -> None:
     assert "/run/vdpad/vhost-user/nonesuch/control" in refused(
         "--backend", "nonesuch", "status", code=7
@@ -196,6 +206,7 @@ async def test_all_that_there_are(
 ) -> None:
     monkeypatch.setattr(back_end, "BACK_ENDS", tmp_path)
     assert await listed(capsys) == []
+    assert "--backend PATH" in show_back_end.back_ends([])
     for name in ("one", "two", "empty"):
         (tmp_path / name).mkdir()
     async with running(tmp_path / "one"), running(tmp_path / "two") as killed:

@@ -32,6 +32,23 @@ class Meanwhile(PosixPath):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("none/x", "No such file or directory; make its folder, or choose another path"),
+        ("file/x", "Not a directory; choose a path in a folder"),
+    ],
+)
+def test_where_no_socket_can_be_what_to_do_is_said(
+    tmp_path: Path, kind: socket.SocketKind, path: str, what: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotListen) as refused:
+        bind(socket.socket(socket.AF_UNIX, kind), tmp_path / path, 0o600, None)
+    assert str(refused.value) == f"{tmp_path / path}: {what}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_of_two_that_find_one_left_socket_one_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: socket.SocketKind
 ) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from vdpad.backend.device import BackEndDevice
 from vdpad.backend.following.follower import Follower
-from vdpad.backend.front_end_socket import listens
+from vdpad.backend.front_end_socket import listens, place_of
 from vdpad.backend.kept.file import Kept
 from vdpad.backend.kept.kept_addresses import KeptAddresses
 from vdpad.backend.kept.kept_state import KeptState
@@ -30,6 +30,7 @@ from vdpad.backend.overview import Overview
 from vdpad.backend.process_events import (
     DeviceStarted,
     DeviceStopped,
+    FrontEndAwaited,
     FrontEndCame,
     FrontEndLeft,
     FrontEndRefused,
@@ -116,6 +117,7 @@ class BackEnd:
             await self._serve(self.front_ends.serve(endpoint))
             return
         while True:
+            self.announce(FrontEndAwaited(self._options.name, place_of(endpoint)))
             await self._serve(self.front_ends.serve_next(endpoint))
             # What the device says at the end of who is cancelled stands for the cancellation.
             if not self._options.stay or _is_cancelled():

@@ -75,6 +75,11 @@ def listens(endpoint: socket.socket) -> bool:
     return bool(endpoint.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
+def place_of(endpoint: socket.socket) -> str:
+    """Where front ends connect to it, for people."""
+    return os.fsdecode(endpoint.getsockname())
+
+
 def _is_connected(endpoint: socket.socket) -> bool:
     try:
         endpoint.getpeername()

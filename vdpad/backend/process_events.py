@@ -10,6 +10,20 @@ from vdpad.service.events.event import Event
 
 
 @dataclass(frozen=True, slots=True)
+class FrontEndAwaited(Event):
+    """A VMM may connect: nobody has the device."""
+
+    NAME = "front-end-awaited"
+    MESSAGE_ID = "02e037b9cedd4191be8e295a5a916e7c"
+    CLIENTS_CHOICE = True
+    device: str
+    socket: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: a VMM may connect to {self.socket}"
+
+
+@dataclass(frozen=True, slots=True)
 class FrontEndCame(Event):
     """A VMM has connected, and has the device to itself."""
 

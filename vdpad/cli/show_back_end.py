@@ -7,8 +7,10 @@ from vdpad.cli import show
 from vdpad.cli.layout import fields, sentence, table
 from vdpad.cli.show import Json
 from vdpad.cli.show_state import settings
+from vdpad.wire.addresses import BACK_ENDS
 
 _HAS_A_GUEST = ("running", "failed")
+_STOPPED = "The device is stopped: so its guest has left it."
 
 
 def info(result: Json) -> str:
@@ -74,8 +76,9 @@ def capture(result: Json) -> str:
         state = "No guest has set anything, or no state can say it."
     else:
         state = settings(result["state"])
+    stopped = [] if result["running"] or result["state"] is None else [_STOPPED]
     missing = [sentence(f"missing: {each['part']}: {each['why']}") for each in result["missing"]]
-    return "\n".join([state, *missing])
+    return "\n".join([state, *stopped, *missing])
 
 
 def switched(result: Json) -> str:
@@ -86,7 +89,7 @@ def switched(result: Json) -> str:
 def back_ends(result: Sequence[Json]) -> str:
     """A line for each."""
     if not result:
-        return "This host has no back ends."
+        return f"No back end has its sockets in {BACK_ENDS}. Ask others by --backend PATH."
     return table((_line(each) for each in result), "name", "phase", "device", "front end", "why")
 
 

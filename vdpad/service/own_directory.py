@@ -46,7 +46,10 @@ def take_directory(directory: Path, what: str) -> int:
             directory.mkdir(0o700)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise NoDirectory(f"{directory}: expected a directory for {what}: {why(error)}") from error
+        raise NoDirectory(
+            f"{directory}: expected a directory for {what}, or to make one: {why(error)}; choose "
+            "one that this user can have"
+        ) from error
     try:
         _refuse_strangers(directory, os.fstat(fd))
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

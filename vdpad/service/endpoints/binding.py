@@ -26,6 +26,14 @@ _LOOKS = 100
 _REST = 0.01
 
 
+_ADVICE = {
+    errno.ENOENT: "; make its folder, or choose another path",
+    errno.ENOTDIR: "; choose a path in a folder",
+    errno.EACCES: "; let this user write to its folder, or choose another path",
+    errno.EROFS: "; choose a path that this process may write to",
+}
+
+
 class CannotListen(VdpadError):
     """The socket cannot be had."""
 
@@ -134,9 +142,14 @@ def _bind_unseen(endpoint: socket.socket, path: Path) -> None:
         if endpoint.type is socket.SOCK_STREAM:
             endpoint.listen()
     except (OSError, ValueError) as error:
-        raise CannotListen(f"{path}: {why(error)}") from error
+        raise _cannot_bind(path, error) from error
     finally:
         os.umask(umask)
+
+
+def _cannot_bind(path: Path, error: Exception) -> CannotListen:
+    advice = _ADVICE.get(getattr(error, "errno", None) or 0, "")
+    return CannotListen(f"{path}: {why(error)}{advice}")
 
 
 def _clear(path: Path, kind: socket.SocketKind) -> None:
@@ -147,7 +160,7 @@ def _clear(path: Path, kind: socket.SocketKind) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise CannotListen(f"{path}: {why(error)}") from error
+        raise _cannot_bind(path, error) from error
     if _is_left(path, kind):
         path.unlink(missing_ok=True)
         return
