@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.backend.vmm import PLAIN, back_end, breaks_with_a_command, vmm, waits_for_ever
+from tests.backend.vmm import OTHER_MAC, PLAIN, back_end, breaks_with_a_command, vmm, waits_for_ever
 from tests.vhost_user.front_end import (
     SET_STATUS,
     SET_VRING_ENABLE,
@@ -10,7 +10,9 @@ from tests.vhost_user.front_end import (
     u64,
 )
 from vdpad.backend.device_lifecycle import Status
+from vdpad.backend.faults import CannotStart
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
 from vdpad.virtio.commands import ACK_ERR
 from vdpad.virtio.features import Feature
 
@@ -41,6 +43,42 @@ async def test_a_vmm_that_keeps_the_control_queue() -> None:
         await machine.front_end.enable(2, on=0)
         assert device.net.settings()["queue_pairs"] == 1
         assert await machine.stop() == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+async def test_the_device_has_the_address_of_the_guest_s_card() -> None:
+    device, other = LoopDevice(), LoopDevice()
+    async with back_end(device, card_mac=OTHER_MAC) as on:
+        async with vmm(on, queues=8, features=KEPT) as machine:
+            for _ in range(2):
+                await machine.set_up()
+                await machine.front_end.enable(0, 1)
+                await machine.front_end.done(SET_STATUS, u64(0xF))
+                assert device.net.settings()["mac"] == OTHER_MAC.hex(":")
+                assert await machine.loop(b"packet") == b"packet"
+                await machine.stop()
+        # One that hands the queue over sets what it likes.
+        async with vmm(on) as machine:
+            await machine.start()
+            assert device.net.settings()["mac"] == PACKET_CONFIG.mac.hex(":")
+        async with vmm(on, queues=8, features=KEPT) as machine:
+            await machine.set_up()
+            await machine.front_end.enable(0, 1)
+            await machine.front_end.done(SET_STATUS, u64(0xF))
+            await on.device.switching.switch(lambda: other)
+            assert other.net.settings()["mac"] == OTHER_MAC.hex(":")
+
+
+async def test_a_device_that_takes_no_address_must_have_that_of_the_card() -> None:
+    features = PACKET_FEATURES - {Feature.CTRL_MAC_ADDR}
+    own = PACKET_CONFIG.mac
+    with pytest.raises(CannotStart, match="expected a device that takes an address") as refused:
+        async with back_end(LoopDevice(features=features), card_mac=OTHER_MAC):
+            pass
+    assert f"or has {OTHER_MAC.hex(':')} (--mac), got one that has {own.hex(':')}" in str(
+        refused.value
+    )
+    async with back_end(LoopDevice(features=features), card_mac=own):
+        pass
 
 
 async def test_a_device_that_refuses_to_be_opened_wide_does_not_start() -> None:

@@ -374,6 +374,10 @@ def test_its_capabilities_are_as_qemu_s_conventions_have_them() -> None:
             (["--software", "--socket-path", "x", f"--{each}", "x" * 108], 2, f"{each}: expected a")
             for each in ("qmp", "control", "varlink", "socket-path")
         ],
+        *[
+            (["--software", "--socket-path", "x", "--mac", each], 2, "--mac: expected one card's")
+            for each in ("52:54:00:12:34", "01:00:5e:00:00:01", "00:00:00:00:00:00", "", "x")
+        ],
         (["--software"], 2, "expected --socket-path, --fd or a socket of systemd's"),
         (["--software", "--fd", "9" * 20], 2, "--fd: expected a descriptor, 0 to 2147483647"),
         (["--software", "--fd", "-1"], 2, "--fd: expected a descriptor, 0 to 2147483647"),

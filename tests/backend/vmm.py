@@ -100,6 +100,7 @@ async def back_end(
     *,
     shared_address_space: bool = False,
     follows_filter: bool = False,
+    card_mac: bytes | None = None,
     rehearses: bool = True,
 ) -> AsyncIterator[BackEnd]:
     """A back end on a software device, or on the one that is given."""
@@ -110,6 +111,7 @@ async def back_end(
         heard.listeners(),
         shared_address_space=shared_address_space,
         follows_filter=follows_filter,
+        card_mac=card_mac,
         rehearses=rehearses,
     )
     heard.back_end = BackEnd(opened)

@@ -57,6 +57,7 @@ async def opened(
             back_end.listeners(),
             shared_address_space=options.shared_address_space,
             follows_filter=options.monitor is not None,
+            card_mac=options.card_mac,
             rehearses=options.rehearses,
             addresses=back_end.kept_addresses.recall,
         )

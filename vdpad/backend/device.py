@@ -47,6 +47,7 @@ class BackEndDevice:
         *,
         shared_address_space: bool = False,
         follows_filter: bool = False,
+        card_mac: bytes | None = None,
         rehearses: bool = True,
         addresses: KnownAddresses = Addresses,
     ) -> Self:
@@ -58,6 +59,7 @@ class BackEndDevice:
             listeners: who is told of what.
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
+            card_mac: what such a guest's card has; None for the device's own.
             rehearses: whether a state that comes in by a stream is tried.
             addresses: tells them by the one that the device shows; by default that is its own.
 
@@ -68,6 +70,7 @@ class BackEndDevice:
             device,
             shared_address_space=shared_address_space,
             follows_filter=follows_filter,
+            card_mac=card_mac,
             addresses=addresses,
         )
         return cls(owned, name, listeners, rehearses=rehearses)

@@ -240,13 +240,15 @@ class DeviceLifecycle:
     async def _restore(self, running: Running) -> None:
         goes_on = running.has_control_queue and not running.start.is_fresh
         state = self._settings.to_restore() if goes_on else None
-        net = self._owned.offer.net
-        self._owned.addresses.gives(net.mac if state is None or state.mac is None else state.mac)
-        if state is None or state.mac is None:
-            await running.put_address_back(net.mac, self._name)
+        offer = self._owned.offer
+        own = offer.mac_of_guest(has_control_queue=running.has_control_queue)
+        guests = None if state is None else state.mac
+        self._owned.addresses.gives(guests or own)
+        if guests is None:
+            await running.put_address_back(own, self._name)
         if state is None:
             return
-        self.report = report = await running.restore(state, self._name, net)
+        self.report = report = await running.restore(state, self._name, offer.net)
         if report.commands:
             done = GuestRestored(self._name, report.commands, report.commit_us)
             self._listeners.announce(done)

@@ -11,6 +11,7 @@ from vdpad.backend.faults import CannotStart
 from vdpad.backend.following.filter import FOLLOWED
 from vdpad.queues.vhost_vdpa.memory import control_geometry
 from vdpad.restore.terms import DeviceTerms
+from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import NetConfig, cvq_index, pull_config
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 
@@ -49,6 +50,8 @@ class Offer:
     """How many entries the CVQ's ring may have."""
     follows_filter: bool = False
     """The VMM's monitor tells the filter of a guest that has no control queue."""
+    card_mac: bytes | None = None
+    """What the card of such a guest has; None for the device's own."""
 
     @property
     def features(self) -> FeatureSet:
@@ -63,6 +66,30 @@ class Offer:
     def with_address(self, mac: bytes) -> "Offer":
         """The same of a device whose own address is this one, whatever it shows."""
         return replace(self, config=mac + self.config[len(mac) :])
+
+    def with_card(self, mac: bytes, name: str) -> "Offer":
+        """The same for guests without a control queue whose card has this address.
+
+        Args:
+            mac: the card's.
+            name: of the device, for people.
+
+        Raises:
+            CannotStart: the device cannot be given it.
+        """
+        if Feature.CTRL_MAC_ADDR not in self.device and mac != self.net.mac:
+            raise CannotStart(
+                f"{name}: expected a device that takes an address (CTRL_MAC_ADDR), or has "
+                f"{format_mac(mac)} (--mac), got one that has {format_mac(self.net.mac)}; give it "
+                "that when it is made (`vdpa dev add … mac`)"
+            )
+        return replace(self, card_mac=mac)
+
+    def mac_of_guest(self, *, has_control_queue: bool) -> bytes:
+        """What the device is given for a guest that has set none."""
+        if self.card_mac is None or has_control_queue:
+            return self.net.mac
+        return self.card_mac
 
     @property
     def queues(self) -> int:

@@ -18,6 +18,8 @@ class BackEndOptions:
     shared_address_space: bool = False
     stay: bool = False
     """For the next front end."""
+    card_mac: bytes | None = None
+    """What the card of a guest has whose VMM keeps the control queue; None for the device's own."""
     monitor: Path | None = None
     """The socket of a QMP monitor, by which the filter is followed."""
     card: str | None = None

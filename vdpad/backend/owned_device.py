@@ -35,6 +35,7 @@ class OwnedDevice:
         *,
         shared_address_space: bool = False,
         follows_filter: bool = False,
+        card_mac: bytes | None = None,
         addresses: KnownAddresses = Addresses,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
@@ -43,6 +44,7 @@ class OwnedDevice:
             device: closed by `close`, and where this raises.
             shared_address_space: the guest may reach the CVQ's ring.
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
+            card_mac: what such a guest's card has; None for the device's own.
             addresses: as it says; by default the one that it shows is its own.
 
         Raises:
@@ -57,6 +59,8 @@ class OwnedDevice:
                 follows_filter=follows_filter,
             )
             offer = await steps.take(step)
+            if card_mac is not None:
+                offer = offer.with_card(card_mac, device.name)
         except BaseException:
             await steps.take(device.close)
             raise

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ _STDIN = "-"
 
 # Linux, unix(7): sun_path has 108 bytes, the last of which is 0.
 _LONGEST_SOCKET = 107
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_GROUP = 1  # IEEE 802: of the first byte
 
 # An int of C's. And (uid_t) -1 is nobody, setresuid(2).
 _MAX_DESCRIPTOR = (1 << 31) - 1
@@ -64,6 +68,16 @@ def textfile(text: str) -> Path:
             f"expected a path that ends in .prom, as node_exporter reads no other, got {text}"
         )
     return file
+
+
+def mac(text: str) -> bytes:
+    """The address of one network card."""
+    address = bytes.fromhex(text.replace(":", "")) if _MAC.fullmatch(text) else b""
+    if not any(address) or address[0] & _GROUP:
+        raise argparse.ArgumentTypeError(
+            f"expected one card's MAC address such as 52:54:00:12:34:56, got {text}"
+        )
+    return address
 
 
 def descriptor(text: str) -> int:

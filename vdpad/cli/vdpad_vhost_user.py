@@ -75,6 +75,7 @@ def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> Bac
         allowed=frozenset(arguments.allow_uid),
         shared_address_space=arguments.shared_address_space,
         stay=arguments.stay,
+        card_mac=arguments.mac,
         monitor=arguments.qmp,
         card=arguments.nic,
         textfile=arguments.metrics,

@@ -7,7 +7,7 @@ from pathlib import Path
 import vdpad
 from vdpad.backend.opening import LOOP, TAP, is_software
 from vdpad.cli import help_text
-from vdpad.cli.arguments import Parser, descriptor, file_name, path, socket_path, textfile, uid
+from vdpad.cli.arguments import Parser, descriptor, file_name, mac, path, socket_path, textfile, uid
 from vdpad.wire.addresses import BACK_END_CONTROL, BACK_END_VARLINK, BACK_ENDS
 
 STATE = "state"
@@ -125,6 +125,13 @@ def _add_front_ends(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--stay", action="store_true", help="wait for the next one when it has gone (default: end)"
+    )
+    group.add_argument(
+        "--mac",
+        type=mac,
+        metavar="MAC",
+        help="what the card of a guest has whose VMM keeps the control queue: the device is given "
+        "it at each start (default: the device's own)",
     )
     group.add_argument(
         "--qmp",

@@ -132,6 +132,7 @@ class Switching:
             await on_a_thread(opener, "open device"),
             shared_address_space=before.offer.may_share_address_space,
             follows_filter=before.offer.follows_filter,
+            card_mac=before.offer.card_mac,
         )
         offer = with_address_of(before.offer, owned.offer)
         return DrivenDevice(
