@@ -13,7 +13,7 @@ from vdpad.backend.events import LoggingBegan, LoggingEnded
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.marking import Logged, Marking
 from vdpad.backend.owned_device import OwnedDevice
-from vdpad.backend.relay.relay import RingMoved
+from vdpad.backend.relay.faults import RingMoved
 from vdpad.backend.relaying import CannotRelay, Relaying
 from vdpad.backend.running import Running
 from vdpad.errors import VdpadError

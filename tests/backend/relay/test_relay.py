@@ -4,7 +4,7 @@ import pytest
 
 from tests.backend.relay.bench import Bench
 from tests.support.split_driver import Way
-from vdpad.backend.relay.relay import DeviceBroken, RingMoved
+from vdpad.backend.relay.faults import DeviceBroken, RingMoved
 from vdpad.virtio.chains import BadChain
 
 

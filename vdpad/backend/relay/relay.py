@@ -47,8 +47,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from vdpad.backend.relay.faults import DeviceBroken, RingMoved
 from vdpad.backend.relay.written import MemoryLog, WrittenBuffers
-from vdpad.errors import VdpadError
 from vdpad.virtio.chains import DescriptorTable
 from vdpad.virtio.device_ring import ring_stretches
 from vdpad.virtio.fences import full_fence, ordering_fence
@@ -69,14 +69,6 @@ _FLAGS, _INDEX, _EVENT = 0, 1, -1
 
 # An index that is less than half of all indices ahead is ahead, and not behind.
 _HALF = 1 << 15
-
-
-class DeviceBroken(VdpadError):
-    """The device does with our used ring what no device may."""
-
-
-class RingMoved(VdpadError):
-    """The guest's used ring has moved by itself: the device goes on writing there."""
 
 
 class Words(Protocol):
