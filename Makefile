@@ -8,7 +8,7 @@ export PYTHON
 # Tests start thousands of processes, of which each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What these tests need, and the tests: one after the other, or as many side by side as -nN says.
+# What these tests need, and the tests: as many side by side as -n says.
 define run-tests
 	@needs=$$($(BIN)/python -m tests.rooms $(1)) && [ -z "$$needs" ] || $(MAKE) --no-print-directory $$needs
 	$(BIN)/python -m pytest -n0 $(1)
@@ -29,7 +29,7 @@ check: lint types test-packages ## what takes minutes: lint, types, all tests th
 	$(call run-tests,-n auto -m 'not machine and not fuzz' $(ARGS))
 
 test: all test-packages ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa; or what ARGS says
-	$(call run-tests,--durations=25 $(ARGS))
+	$(call run-tests,-n auto --durations=25 $(ARGS))
 
 HARNESS ?= requests
 fuzz: all ## one harness, as long as one likes: HARNESS=commands, parts, requests, ring, streams; ARGS=LibFuzzer's

@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Marks what boots machines; side by side it goes first, since there the longest ones do."""
+    """Marks what boots machines; side by side what takes longest goes first."""
     # readline, which pytest imports, sets them behind Python's back, where children have them from;
     # a worker of xdist's is such a child, so there Python knows them too.
     for name in ("COLUMNS", "LINES"):
@@ -45,7 +45,9 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 def _place(item: pytest.Item) -> int:
     room = room_of(item.path)
-    return MACHINES.index(room) if room in MACHINES else len(MACHINES)
+    if room in MACHINES:
+        return MACHINES.index(room)
+    return len(MACHINES) + (item.get_closest_marker("fuzz") is None)
 
 
 class ByMachine(LoadScopeScheduling):  # type: ignore[misc] # it has no types
