@@ -16,11 +16,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from vdpad.queues.software.device import SoftwareConfig
-from vdpad.queues.software.misbehaviour import Fault, Order
+from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig
+from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid
-from vdpad.virtio.config import MAX_QUEUE_PAIRS
+from vdpad.virtio.config import MAX_QUEUE_PAIRS, NetConfig, TunnelType
 from vdpad.virtio.split_ring import MAX_RING_SIZE
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK, BadAddress, host_and_port
 from vdpad.wire.datagrams import Peer
@@ -53,6 +53,15 @@ class Misbehave(_Settings):
     seconds_a_command: Annotated[float, Field(ge=0, le=60)] = 0.0
     interrupts: bool = True
 
+    def misbehaviour(self) -> Misbehaviour:
+        """The same, for the device."""
+        return Misbehaviour(
+            faults={int(at): fault for at, fault in self.faults.items()},
+            order=self.order,
+            seconds_a_command=self.seconds_a_command,
+            interrupts=self.interrupts,
+        )
+
 
 class Software(_Settings):
     """A software device of the daemon's own."""
@@ -79,6 +88,23 @@ class Software(_Settings):
     state_file: Path | None = None
     """Written after each restore with what the device then holds, as a state in JSON."""
     misbehave: Misbehave = Misbehave()
+
+    def device(self) -> SoftwareConfig:
+        """What such a device is like."""
+        return SoftwareConfig(
+            features=ALL_FEATURES if self.features is None else self.features,
+            net=NetConfig(
+                mac=self.mac,
+                max_virtqueue_pairs=self.max_queue_pairs,
+                rss_max_key_size=self.rss_max_key_size,
+                rss_max_indirection_table_length=self.rss_max_indirection_table_length,
+                supported_hash_types=self.supported_hash_types,
+                supported_tunnel_types=frozenset(TunnelType),
+            ),
+            ring_size=self.ring_size,
+            start_index=self.start_index,
+            misbehaviour=self.misbehave.misbehaviour(),
+        )
 
 
 class Limits(_Settings):

@@ -215,6 +215,9 @@ def test_the_device_s_address_is_unicast_and_not_zero(device: NetDevice, mac: st
 def test_the_device_s_address_is_replaced(device: NetDevice) -> None:
     _applies(device, MacAddrSet(bytes.fromhex("020000000009")))
     assert device.settings()["mac"] == "02:00:00:00:00:09"
+    assert device.config.mac == bytes.fromhex("020000000009")
+    device.reset()
+    assert device.config == CONFIG
 
 
 def _unicast(count: int) -> tuple[bytes, ...]:

@@ -6,13 +6,11 @@ from vdpad.daemon.settings import Software
 from vdpad.errors import why
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.lent_queue import Indices, LentQueue
-from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
-from vdpad.queues.software.misbehaviour import Misbehaviour
+from vdpad.queues.software.device import SoftwareDevice
 from vdpad.restore.capabilities import Capabilities
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import FileNotWritten
 from vdpad.service.textfile import write_whole
-from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
 
 
@@ -23,7 +21,7 @@ class SoftwareTarget:
         self._settings = settings
         self._announce = announce
         self.name = settings.name
-        self._device = SoftwareDevice(_software_config(settings))
+        self._device = SoftwareDevice(settings.device())
         self.geometry = self._device.geometry
         config = self._device.config
         self.event_idx = Feature.RING_EVENT_IDX in config.features
@@ -72,25 +70,3 @@ class SoftwareTarget:
 
     async def give_up(self) -> None:
         """Nothing: the device was not touched."""
-
-
-def _software_config(settings: Software) -> SoftwareConfig:
-    return SoftwareConfig(
-        features=ALL_FEATURES if settings.features is None else settings.features,
-        net=NetConfig(
-            mac=settings.mac,
-            max_virtqueue_pairs=settings.max_queue_pairs,
-            rss_max_key_size=settings.rss_max_key_size,
-            rss_max_indirection_table_length=settings.rss_max_indirection_table_length,
-            supported_hash_types=settings.supported_hash_types,
-            supported_tunnel_types=frozenset(TunnelType),
-        ),
-        ring_size=settings.ring_size,
-        start_index=settings.start_index,
-        misbehaviour=Misbehaviour(
-            faults={int(at): fault for at, fault in settings.misbehave.faults.items()},
-            order=settings.misbehave.order,
-            seconds_a_command=settings.misbehave.seconds_a_command,
-            interrupts=settings.misbehave.interrupts,
-        ),
-    )

@@ -10,7 +10,7 @@ Source: virtio 1.4, 5.1.6.5.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vdpad.errors import VdpadError
@@ -99,6 +99,11 @@ class NetDevice:
     def reset(self) -> None:
         """Forgets all settings (virtio 1.4, 2.4)."""
         self._now = _Settings(mac=self._config.mac, offloads=offloads_of(self._features))
+
+    @property
+    def config(self) -> NetConfig:
+        """The config space as it is by now: it shows the address that was set."""
+        return replace(self._config, mac=self._now.mac)
 
     def command(self, readable: bytes) -> int:
         """Carries out a command and gives its ack."""
