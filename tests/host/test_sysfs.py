@@ -49,6 +49,15 @@ def test_drivers(root: Path) -> None:
     assert drivers == ["vhost_vdpa", "virtio_vdpa", None]
 
 
+def test_the_driver_of_what_a_device_was_made_on(root: Path) -> None:
+    parent = root / "devices/pci0000:00/0000:00:03.0"
+    (parent / "vp0").mkdir(parents=True)
+    (parent / "driver").symlink_to("../../../bus/pci/drivers/vp-vdpa")
+    (root / "bus/vdpa/devices/vp0").symlink_to(parent / "vp0")
+    assert sysfs.parent_driver_of("vp0", root) == "vp-vdpa"
+    assert sysfs.parent_driver_of("sim0", root) is None
+
+
 def test_nodes(root: Path) -> None:
     nodes = [sysfs.node_of(name, root) for name in sysfs.names(root)]
     assert nodes == [Path("/dev/vhost-vdpa-7"), None, None]
@@ -63,7 +72,7 @@ def test_no_node_while_the_driver_makes_it(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sim9", *ODD_NAMES])
 def test_no_such_device(name: str, root: Path) -> None:
-    for look in (sysfs.driver_of, sysfs.node_of):
+    for look in (sysfs.driver_of, sysfs.node_of, sysfs.parent_driver_of):
         with pytest.raises(NoSuchVdpaDevice, match="expected the name of a vDPA device"):
             look(name, root)
 

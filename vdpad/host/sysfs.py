@@ -59,6 +59,18 @@ def driver_of(name: str, root: Path = SYS) -> str | None:
         return None
 
 
+def parent_driver_of(name: str, root: Path = SYS) -> str | None:
+    """The driver of the device that this one was made on; None for a simulator, which has none.
+
+    Raises:
+        NoSuchVdpaDevice: there is no device of this name.
+    """
+    try:
+        return Path(os.readlink(_folder(name, root).resolve().parent / "driver")).name
+    except OSError:
+        return None
+
+
 def node_of(name: str, root: Path = SYS) -> Path | None:
     """The node with which a device is opened; None where its driver is not vhost_vdpa.
 

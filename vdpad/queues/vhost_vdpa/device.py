@@ -20,7 +20,7 @@ from vdpad.queues.vhost_vdpa.errors import DeviceRefused, NoControlQueue
 from vdpad.queues.vhost_vdpa.memory import Layout, SharedMemory, plan_layout
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
-from vdpad.virtio.config import pull_config
+from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import TRANSPORT, Feature, FeatureSet
 from vdpad.virtio.split_ring import RingGeometry
@@ -113,6 +113,10 @@ class VhostVdpaDevice:
                 f"used index {self._ring.used_index()}; release the device, which resets it"
             )
         return OwnedQueue(self._ring, self._kick, self._call)
+
+    def config_now(self) -> NetConfig:
+        """Its config space as it is by now; `config` is as it was when the device came up."""
+        return pull_config(self._device.config())
 
     def descriptors(self) -> DeviceDescriptors:
         """What it is made of; all stay the device's."""
