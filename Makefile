@@ -64,6 +64,7 @@ format: all
 schema: all ## what the models say, for machines: JSON Schema, OpenRPC, Varlink
 	$(BIN)/python -m vdpad.state.schema netstate > docs/netstate.schema.json
 	$(BIN)/python -m vdpad.state.schema devicestate > docs/devicestate.schema.json
+	$(BIN)/python -m vdpad.conformance.schema > docs/selftest.schema.json
 	$(BIN)/python -m vdpad.daemon.api.schema openrpc > docs/openrpc.json
 	$(BIN)/python -m vdpad.daemon.api.schema varlink > vdpad/daemon/api/io.vdpad.Daemon.varlink
 	$(BIN)/python -m vdpad.backend.control.schema openrpc > docs/backend.openrpc.json

@@ -5,66 +5,28 @@
 MISBEHAVIOUR is a JSON object: seconds_a_command, or faults by position.
 """
 
-import asyncio
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from vdpad.cli import selftest, vdpactl
-from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.lent_memory import BadLend
-from vdpad.queues.lent_queue import Indices, LentQueue
-from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
+from vdpad.conformance.device_under_test import DeviceUnderTest, Origin
+from vdpad.conformance.software import SoftwareUnderTest
+from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour
-from vdpad.queues.vhost_vdpa.errors import DeviceRefused
-from vdpad.virtio.features import Feature
-
-
-class _Up:
-    """A software device as a selftest uses a VhostVdpaDevice."""
-
-    def __init__(self, misbehaviour: Misbehaviour) -> None:
-        self._device = SoftwareDevice(SoftwareConfig(misbehaviour=misbehaviour))
-        self._device.start()
-        self.features = self._device.config.features
-        self.config = self._device.config.net
-        self.geometry = self._device.geometry
-        self.event_idx = Feature.RING_EVENT_IDX in self.features
-
-    def queue(self) -> ControlQueue:
-        try:
-            return LentQueue(
-                self.geometry,
-                self._device.lend(),
-                Indices(),
-                event_idx=self.event_idx,
-                worth_polling=False,
-            )
-        except BadLend as error:
-            raise DeviceRefused(str(error)) from error
-
-    async def stop(self) -> None:
-        await self._device.stop()
 
 
 def main(told: dict[str, Any], arguments: list[str]) -> int:
     """Runs vdpactl."""
     faults = {int(at): Fault(fault) for at, fault in told.pop("faults", {}).items()}
-    stopping = set()
+    config = SoftwareConfig(misbehaviour=Misbehaviour(faults=faults, **told))
 
-    @contextmanager
-    def up(node: Path) -> Iterator[_Up]:
-        device = _Up(Misbehaviour(faults=faults, **told))
-        try:
-            yield device
-        finally:
-            stopping.add(asyncio.get_running_loop().create_task(device.stop()))
+    async def of_host(device: str) -> DeviceUnderTest:
+        found = SoftwareUnderTest(device, config)
+        found.origin = Origin(device, node="/dev/vhost-vdpa-0")
+        return found
 
-    selftest._node = {"vdpa0": Path("/dev/vhost-vdpa-0")}.__getitem__  # type: ignore[assignment]
-    selftest._up = up  # type: ignore[assignment]
+    selftest._of_host = of_host
     return vdpactl.main(arguments)
 
 

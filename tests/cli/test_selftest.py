@@ -1,6 +1,6 @@
-"""Which commands a selftest sends, what it makes of the answers, and how it ends.
+"""How a selftest ends, and what people are shown of it.
 
-On devices, see tests/vm.
+What is tested, and what is made of the answers: tests/conformance. On devices, see tests/vm.
 """
 
 import json
@@ -8,22 +8,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conformance.results import outcome, self_test
 from tests.daemon.support import is_error
 from tests.support.daemon import ROOT
-from vdpad.cli import selftest, show, vdpactl
-from vdpad.cli.selftest import (
-    CommandOutcome,
-    SelfTest,
-    SelfTestStage,
-    _acks,
-    _carried_over,
-    _findings,
-    _length_notes,
-    candidates,
-)
+from vdpad.cli import selftest, show_selftest, vdpactl
+from vdpad.conformance import suite
+from vdpad.conformance.case import Verdict
+from vdpad.conformance.cases.table import CASES
+from vdpad.conformance.comparison import compared
+from vdpad.conformance.device_under_test import DeviceUnderTest
+from vdpad.conformance.self_test import MAX_SIZE, SelfTest
+from vdpad.conformance.suite import Run
+from vdpad.conformance.timing import Spread
 from vdpad.errors import VdpadError
 from vdpad.host import sysfs
 from vdpad.host.sysfs import Holder
@@ -38,91 +38,52 @@ from vdpad.queues.vhost_vdpa.errors import (
     VhostVdpaError,
 )
 from vdpad.queues.vhost_vdpa.memory import NoMemory
-from vdpad.restore.replay import Outcome, Replayed
-from vdpad.virtio.commands import COMMANDS, AnnounceAck, CoalVqGet, MacAddrSet, VlanAdd
-from vdpad.virtio.config import HashType, NetConfig
-from vdpad.virtio.features import Feature
 
-CONFIG = NetConfig(
-    max_virtqueue_pairs=4,
-    rss_max_key_size=40,
-    rss_max_indirection_table_length=128,
-    supported_hash_types=frozenset(HashType),
-)
-ALL = frozenset(Feature)
-SENT = VlanAdd(1)
+# --- what people are shown ---
 
 
-def test_every_command_that_carries_state_is_tried() -> None:
-    tried = {type(each) for each in candidates(ALL, CONFIG)}
-    assert tried == set(COMMANDS.values()) - {AnnounceAck, CoalVqGet}
-
-
-@pytest.mark.parametrize("feature", sorted({each.FEATURE for each in COMMANDS.values()}))
-def test_none_that_the_features_do_not_allow(feature: Feature) -> None:
-    without = candidates(ALL - {feature}, CONFIG)
-    assert all(each.FEATURE is not feature for each in without)
-
-
-def test_a_device_without_an_address_gets_a_local_one() -> None:
-    (command,) = candidates(frozenset({Feature.CTRL_MAC_ADDR}), NetConfig())
-    assert isinstance(command, MacAddrSet)
-    assert command.mac[0] & 0b11 == 0b10
-
-
-@pytest.mark.parametrize(
-    ("alone", "in_batch", "said"),
-    [
-        (0, 0, None),
-        (1, 1, "refused, though the device offers CTRL_VLAN"),
-        (0, 1, "acknowledged alone, refused in the batch"),
-        (1, 0, "refused alone, acknowledged in the batch"),
-        (None, 0, "not answered"),
-        (0, None, "not answered"),
-    ],
-)
-def test_findings(alone: int | None, in_batch: int | None, said: str | None) -> None:
-    found = list(_findings([CommandOutcome(SENT, alone, 1.0, in_batch)]))
-    assert found == ([] if said is None else found)
-    assert len(found) == (said is not None)
-    assert all(said is not None and said in each for each in found)
-
-
-@pytest.mark.parametrize(
-    ("alone", "behind", "findings"), [(1, 1, 0), (0, 0, 1), (1, 0, 1), (None, 1, 1), (1, None, 1)]
-)
-def test_a_command_that_does_not_exist(
-    alone: int | None, behind: int | None, findings: int
-) -> None:
-    assert len(list(_carried_over([SENT], alone, behind))) == findings
+def shown(result: SelfTest) -> str:
+    """As text."""
+    return show_selftest.selftest(result.model_dump(mode="json", exclude_none=True))
 
 
 def test_lengths_that_no_ack_has_are_a_note_and_no_finding() -> None:
-    sent = [
-        Replayed(Outcome.RESTORED, (), (), 1, 1, 1, wrong_lengths=lengths)
-        for lengths in (((2, 1),), (), ((0, 1), (2, 3)))
-    ]
-    (note,) = _length_notes(sent, 8)
-    assert note.startswith("5 of 8 commands came back with a used length of 0, 2, ")
-    assert _length_notes(sent[1:2], 1) == ()
-    told = SelfTest(
-        node=Path("/dev/vhost-vdpa-0"),
-        features=ALL,
-        ring_size=64,
-        answers=(CommandOutcome(SENT, 0, 1.0, 0),),
-        alone_us=1.0,
-        batch_us=1.0,
-        batch_doorbells=1,
-        findings=(),
-        notes=(note,),
-    ).to_json()
-    text = show.selftest(told)
+    note = "5 of 8 commands came back with a used length of 0, 2, and an ack is 1 byte"
+    told = self_test(notes=(note,))
+    assert told.findings == ()
+    text = shown(told)
     assert text.endswith(f"Nothing was found that a device should not do.\n\nnote: {note}")
 
 
-def test_acks() -> None:
-    sent = Replayed(Outcome.INCOMPLETE, (1,), (2,), 1, 1, None)
-    assert _acks(sent, 4) == [0, 1, None, 0]
+def test_who_was_tested_and_what_each_case_came_to() -> None:
+    text = shown(
+        self_test(
+            outcome("ring.full"),
+            outcome("used.order", Verdict.NOTE, "reversed"),
+            outcome("used.once", Verdict.FAIL, "chain 4 came back 2 times"),
+            outcome("vlan-add.zero", Verdict.NOT_APPLICABLE, "without CTRL_VLAN"),
+        )
+    )
+    assert text.startswith("/dev/vhost-vdpa-0, a ring of 64\nvdpa0, auxiliary/mlx5_core.sf.2, ")
+    assert "4 cases: 1 pass, 1 fail, 1 note, 1 not applicable" in text
+    failed, noted = (line for line in text.splitlines() if line.startswith(("fail", "note")))
+    assert failed.split()[:3] == ["fail", "used.once", "MUST"]
+    assert noted.endswith("reversed")
+    assert "ring.full" not in text
+    assert text.endswith("\n\n! chain 4 came back 2 times")
+
+
+def test_what_has_changed() -> None:
+    before = self_test(outcome("ring.full"), outcome("ring.wrap"))
+    now = self_test(outcome("ring.full", Verdict.FAIL, "1 of 32: refused"), outcome("used.all"))
+    slower = now.model_copy(update={"comparison": compared(self_test(spread=Spread(1, 2)), now)})
+    changed = now.model_copy(update={"comparison": compared(before, now)})
+    rows = {line.partition("  ")[0]: line.split() for line in shown(changed).splitlines()}
+    assert rows["worse"] == ["worse", "ring.full", "pass", "fail"]
+    assert (rows["gone"], rows["new"]) == (["gone", "ring.wrap"], ["new", "used.all"])
+    assert ["slower", "alone"] in [line.split()[:2] for line in shown(slower).splitlines()]
+    same = before.model_copy(update={"comparison": compared(before, before)})
+    assert "no case and no time is another" in shown(same)
 
 
 # --- how it ends ---
@@ -139,10 +100,10 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ends_with(monkeypatch: pytest.MonkeyPatch, error: VdpadError) -> None:
-    async def run(node: Path, stage: SelfTestStage) -> SelfTest:
+    async def run(device: DeviceUnderTest, cases: object, **options: object) -> Run:
         raise error
 
-    monkeypatch.setattr(selftest, "_run", run)
+    monkeypatch.setattr(suite, "run", run)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +114,7 @@ def ends_with(monkeypatch: pytest.MonkeyPatch, error: VdpadError) -> None:
         (NoNetworkDevice("a disk"), "no-such-device", 9),
         (DeviceRefused("no"), "device-broken", 8),
         (VhostVdpaError("no"), "device-broken", 8),
-        (NodeBusy("no"), "busy", 1),
+        (NodeBusy("no"), "busy", 10),
         (NotPermitted("no"), "not-allowed", 1),
         (MemoryLimit("no"), "not-allowed", 1),
         (NoMemory("no"), "overloaded", 1),
@@ -231,3 +192,111 @@ def test_a_device_that_was_tested(told: str, code: int, finding: str | None) -> 
     assert (done.returncode, done.stderr) == (code, "")
     findings = json.loads(done.stdout)["findings"]
     assert findings == [] if finding is None else any(finding in each for each in findings)
+
+
+# --- on a software device, and against an earlier result ---
+
+MISBEHAVES = """
+[[software]]
+name = "good"
+
+[[software]]
+name = "bad"
+misbehave.faults = { 3 = "strange-ack" }
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> str:
+    """A file of settings with a device that behaves and one that does not."""
+    file = tmp_path / "vdpad.toml"
+    file.write_text(MISBEHAVES)
+    return str(file)
+
+
+def ran(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> dict[str, Any]:
+    """The result of a test that ends so."""
+    assert vdpactl.main(["selftest", "--json", "--repeat", "1", *arguments]) == code
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held to the whole suite elsewhere is not, here."""
+    few = {id_: case for id_, case in CASES.items() if id_.startswith(("ack.", "used."))}
+    monkeypatch.setattr(selftest, "CASES", few)
+
+
+@pytest.mark.usefixtures("few_cases")
+def test_a_software_device_is_tested_as_the_settings_have_it(
+    settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = ran(capsys, 0, "--software", "good", "--config", settings)
+    assert (good["identity"]["device"], good["node"], good["findings"]) == ("good", None, [])
+    assert {each["verdict"] for each in good["cases"]} == {"pass"}
+    bad = ran(capsys, 8, "--software", "bad", "--config", settings)
+    failed = [each["id"] for each in bad["cases"] if each["verdict"] == "fail"]
+    assert "ack.known" in failed
+    assert "an ack of 7" in bad["findings"]
+
+
+@pytest.mark.usefixtures("few_cases")
+def test_a_result_is_compared_with_an_earlier_one(
+    settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = ran(capsys, 0, "--software", "good", "--config", settings)
+    assert "comparison" not in good
+    file = tmp_path / "before.json"
+    file.write_text(json.dumps(good))
+    bad = ran(capsys, 8, "--software", "bad", "--config", settings, "--compare", str(file))
+    worse = {each["id"]: each["now"] for each in bad["comparison"]["worse"]}
+    assert worse["ack.known"] == "fail"
+    assert bad["comparison"]["better"] == []
+
+
+@pytest.mark.usefixtures("few_cases")
+def test_a_device_that_is_slower_ends_so(
+    settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = ran(capsys, 0, "--software", "good", "--config", settings)
+    for times in (good["alone"], good["batch"], *(each["alone"] for each in good["commands"])):
+        times["p50_us"] = times["p99_us"] = 0.001
+    file = tmp_path / "before.json"
+    file.write_text(json.dumps(good))
+    now = ran(capsys, 11, "--software", "good", "--config", settings, "--compare", str(file))
+    assert {"alone", "batch"} <= {each["id"] for each in now["comparison"]["slower"]}
+
+
+def test_what_cannot_be_compared_with(
+    tmp_path: Path, settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data in (b"{}", b" " * (MAX_SIZE + 1)):
+        (tmp_path / "before.json").write_bytes(data)
+        arguments = ["--software", "good", "--config", settings]
+        assert vdpactl.main(["selftest", *arguments, "--compare", f"{tmp_path}/before.json"]) == 2
+        assert "expected" in capsys.readouterr().err
+
+
+def test_a_software_device_that_is_not_there(
+    settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vdpactl.main(["selftest", "--software", "other", "--config", settings]) == 9
+    assert "the settings have good, bad" in capsys.readouterr().err
+    assert vdpactl.main(["selftest", "--software", "x", "--config", "/nowhere"]) == 2
+    assert "/nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["vdpa0", "--software", "sim0"],
+        ["vdpa0", "--config", "file"],
+        ["vdpa0", "--repeat", "0"],
+        ["vdpa0", "--repeat", "1.5"],
+    ],
+)
+def test_what_makes_no_sense_together(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        vdpactl.main(["selftest", *arguments])
+    assert ended.value.code == 2

@@ -23,6 +23,8 @@ _GROUP = 1  # IEEE 802: of the first byte
 _MAX_DESCRIPTOR = (1 << 31) - 1
 _MAX_UID = (1 << 32) - 2
 _MAX_DIGITS = 10
+# So that times of all rounds fit into memory with ease.
+_MAX_ROUNDS = 100_000
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,10 +92,15 @@ def uid(text: str) -> int:
     return _whole_number(text, "a uid", _MAX_UID)
 
 
-def _whole_number(text: str, what: str, most: int) -> int:
+def rounds(text: str) -> int:
+    """How often something is timed."""
+    return _whole_number(text, "a number of rounds", _MAX_ROUNDS, least=1)
+
+
+def _whole_number(text: str, what: str, most: int, least: int = 0) -> int:
     given = int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else -1
-    if not 0 <= given <= most:
-        raise argparse.ArgumentTypeError(f"expected {what}, 0 to {most}, got {text}")
+    if not least <= given <= most:
+        raise argparse.ArgumentTypeError(f"expected {what}, {least} to {most}, got {text}")
     return given
 
 
@@ -117,6 +124,7 @@ def refuse_stdin_twice(arguments: argparse.Namespace) -> None:
     given = vars(arguments)
     names = [*given.get("files", ()), *map(given.get, ("first", "second", "file", "state"))]
     names += given.get("like", ())
+    names.append(given.get("compare"))
     if given.get("target") == f"@{_STDIN}":
         names.append(_STDIN)
     if names.count(_STDIN) > 1:

@@ -19,9 +19,9 @@ from typing import Any
 
 import vdpad
 from vdpad.cli import help_text, listing, show, transport
-from vdpad.cli.arguments import Parser, file_name, path
+from vdpad.cli.arguments import Parser, file_name, path, rounds
 from vdpad.cli.ask import ask
-from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, USAGE
+from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, SLOWER, USAGE
 from vdpad.cli.options import (
     STATE_FILE,
     set_defaults,
@@ -34,6 +34,7 @@ from vdpad.cli.options import (
     with_source,
     with_state,
     with_target,
+    with_tested_device,
 )
 
 # The parsers of argparse's subcommands, which it has no public type for.
@@ -231,14 +232,43 @@ def _selftest(methods: _Subparsers) -> None:
     selftest = _add(
         methods,
         "selftest",
-        show.selftest,
-        "test what a device that nobody uses does with each command; resets it, needs no daemon",
+        _later("vdpad.cli.show_selftest", "selftest"),
+        "test whether a device that nobody uses does what the virtio specification says; resets "
+        "it, needs no daemon",
     )
-    with_device(selftest)
+    with_tested_device(selftest)
+    selftest.add_argument(
+        "--repeat",
+        type=rounds,
+        default=10,
+        metavar="N",
+        help="how often each command is timed (default: %(default)s)",
+    )
+    selftest.add_argument(
+        "--compare",
+        type=file_name,
+        metavar="FILE",
+        help="what --json printed before; tells what became better or worse since",
+    )
     selftest.set_defaults(
         run=_later("vdpad.cli.selftest", "run"),
-        exit_code=lambda result: FAULTY if result["findings"] else OK,
+        lack=_lack_of_tested_device,
+        exit_code=_exit_code_of_selftest,
     )
+
+
+def _lack_of_tested_device(arguments: argparse.Namespace) -> str:
+    given = (arguments.device, arguments.software)
+    if given.count(None) != 1:
+        return "either a device or --software"
+    no_use = arguments.config is not None and arguments.software is None
+    return "--software with --config" if no_use else ""
+
+
+def _exit_code_of_selftest(result: Any) -> int:
+    if result["findings"]:
+        return FAULTY
+    return SLOWER if result.get("comparison", {}).get("slower") else OK
 
 
 def _decode(methods: _Subparsers) -> None:

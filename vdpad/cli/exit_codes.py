@@ -20,11 +20,13 @@ BROKEN = 6
 UNREACHABLE = 7
 FAULTY = 8
 NO_DEVICE = 9
+BUSY = 10
+SLOWER = 11
 
 MEANINGS: Mapping[int, str] = {
     OK: "done",
     FAILED: "the daemon failed, or refused for another reason than those below (busy, conflict, "
-    "not-allowed, overloaded, ...); diff found a difference; selftest could not have the device; "
+    "not-allowed, overloaded, ...); diff found a difference; selftest may not have the device; "
     "it was done, and its result could not be written",
     USAGE: "usage, or a file, state or target that makes no sense or is too large to be sent",
     INCOMPATIBLE: "the device cannot take the state; provision cannot make such a device",
@@ -35,6 +37,8 @@ MEANINGS: Mapping[int, str] = {
     FAULTY: "selftest found the device faulty",
     NO_DEVICE: "selftest found no such device, or none with a control virtqueue; there is no such "
     "device to deprovision, or none of this name to provision on",
+    BUSY: "selftest found that another process has the device",
+    SLOWER: "selftest found the device slower than before, and not faulty",
 }
 """For vdpactl(1) and --help."""
 
@@ -47,7 +51,7 @@ _OF_REFUSALS = {
     "timeout": TIMEOUT,
     "device-broken": BROKEN,
 }
-_OF_SELFTESTS = {"no-such-device": NO_DEVICE, "device-broken": FAULTY}
+_OF_SELFTESTS = {"no-such-device": NO_DEVICE, "device-broken": FAULTY, "busy": BUSY}
 
 _USAGE = (Usage, InvalidState, CannotSend, BadTransport, BadAddress, BadKeys)
 

@@ -108,6 +108,22 @@ def with_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", help="its vdpa name, or the path of its node")
 
 
+def with_tested_device(parser: argparse.ArgumentParser) -> None:
+    """Which device of the host's, or of the daemon's own."""
+    parser.add_argument("device", nargs="?", help="its vdpa name, or the path of its node")
+    parser.add_argument(
+        "--software",
+        metavar="NAME",
+        help="a software device, as the settings have it; it is made in vdpactl's own process",
+    )
+    parser.add_argument(
+        "--config",
+        type=path,
+        metavar="FILE",
+        help="with --software: the settings that have it (default: none, and sim0 is there)",
+    )
+
+
 def with_deadline(parser: argparse.ArgumentParser) -> None:
     """How long a replay may take."""
     parser.add_argument(

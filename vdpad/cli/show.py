@@ -47,42 +47,6 @@ def released(result: Json) -> str:
     return "The device was given back, and is reset."
 
 
-_ACKS = {0: "OK", 1: "ERR", None: "none"}
-
-
-def selftest(result: Json) -> str:
-    """What a device's CVQ does with each command."""
-    rows = (
-        (
-            each["command"],
-            each["arguments"],
-            _ACKS[each["alone"]["ack"]],
-            f"{each['alone']['us']:.0f}",
-            _ACKS[each["batch"]["ack"]],
-        )
-        for each in result["commands"]
-    )
-    answers = table(rows, "command", "arguments", "alone", "µs", "in batch")
-    times = fields(
-        (
-            what,
-            f"{result[key]['us']:.0f} µs",
-            counted(result[key]["doorbells"], "doorbell"),
-        )
-        for what, key in (("one by one", "alone"), ("as one batch", "batch"))
-    )
-    findings = [sentence(f"! {each}") for each in result["findings"]]
-    features = sentence(f"features: {', '.join(result['features'])}")
-    return "\n\n".join(
-        [
-            f"{result['node']}, a ring of {result['ring_size']}\n{features}",
-            answers,
-            times,
-            *(findings or ["Nothing was found that a device should not do."]),
-        ]
-    ) + _noted(result)
-
-
 def check(result: Json) -> str:
     """Whether a state fits, and what would be sent."""
     if not result["compatible"]:
@@ -175,7 +139,7 @@ def report(result: Json) -> str:
     refused = _not_applied("refused", result["rejected"], result["rejected_total"])
     first = result["unanswered"][:_UNANSWERED_SHOWN]
     unanswered = _not_applied("unanswered", first, result["unanswered_total"])
-    return lines + refused + unanswered + _widened(result) + _noted(result)
+    return lines + refused + unanswered + _widened(result) + noted(result)
 
 
 def _lost_ring(result: Json) -> str:
@@ -203,7 +167,7 @@ def _widened(result: Json) -> str:
     return "".join(f"\n\n{sentence(f'widened: {each}')}" for each in result["widened"])
 
 
-def _noted(result: Json) -> str:
+def noted(result: Json) -> str:
     return "".join(f"\n\n{sentence(f'note: {each}')}" for each in result.get("notes", ()))
 
 

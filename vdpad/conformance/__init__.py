@@ -1,0 +1,1 @@
+"""Whether a device's control virtqueue does what the virtio specification says."""

@@ -1,0 +1,1 @@
+"""The table of all cases; a file has those of one kind."""
