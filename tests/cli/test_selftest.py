@@ -241,6 +241,28 @@ def test_a_software_device_is_tested_as_the_settings_have_it(
 
 
 @pytest.mark.usefixtures("few_cases")
+def test_it_is_written_in_each_format_that_is_asked_for(
+    settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / f"result.{name}" for name in ("junit", "tap", "html")}
+    options = [each for name, file in files.items() for each in (f"--{name}", str(file))]
+    told = ran(capsys, 8, "--software", "bad", "--config", settings, *options)
+    cases = len(told["cases"])
+    assert f'tests="{cases}"' in files["junit"].read_text()
+    assert f"\n1..{cases}\n" in files["tap"].read_text()
+    assert "an ack of 7" in files["html"].read_text()
+
+
+@pytest.mark.usefixtures("few_cases")
+def test_a_file_that_cannot_be_written_is_told(
+    settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--software", "good", "--config", settings, "--tap", "/nowhere/result.tap"]
+    assert vdpactl.main(["selftest", "--repeat", "1", *arguments]) == 1
+    assert "/nowhere/result.tap" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("few_cases")
 def test_a_result_is_compared_with_an_earlier_one(
     settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,6 +228,13 @@ def _keygen(methods: _Subparsers) -> None:
     keygen.set_defaults(run=transport.keygen, is_only_copy=lambda result: "key" in result)
 
 
+_SELFTEST_FORMATS = {
+    "junit": "the result as JUnit XML",
+    "tap": "it by the Test Anything Protocol",
+    "html": "it as a page with the times as a picture",
+}
+
+
 def _selftest(methods: _Subparsers) -> None:
     selftest = _add(
         methods,
@@ -250,6 +257,8 @@ def _selftest(methods: _Subparsers) -> None:
         metavar="FILE",
         help="what --json printed before; tells what became better or worse since",
     )
+    for name, text in _SELFTEST_FORMATS.items():
+        selftest.add_argument(f"--{name}", type=path, metavar="FILE", help=f"write {text} too")
     selftest.set_defaults(
         run=_later("vdpad.cli.selftest", "run"),
         lack=_lack_of_tested_device,

@@ -6,6 +6,7 @@ What is tested and how is vdpad/conformance's; here are the device, and why it c
 import asyncio
 import io
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any
 from vdpad.cli.failures import CannotTest, Usage
 from vdpad.cli.progress import shown
 from vdpad.cli.state_files import read_file
+from vdpad.cli.terminal import NotGiven
 from vdpad.conformance import suite
 from vdpad.conformance.cases.table import CASES
 from vdpad.conformance.comparison import compared
 from vdpad.conformance.device_under_test import DeviceUnderTest, Origin
+from vdpad.conformance.formats.junit import junit
+from vdpad.conformance.formats.page import page
+from vdpad.conformance.formats.tap import tap
 from vdpad.conformance.self_test import (
     MAX_SIZE,
     NoSelfTest,
@@ -29,7 +34,7 @@ from vdpad.conformance.software import SoftwareUnderTest
 from vdpad.conformance.vhost_vdpa import VhostVdpaUnderTest
 from vdpad.daemon.configuration import BadSettings, load_settings
 from vdpad.daemon.faults import refusal_of
-from vdpad.errors import VdpadError
+from vdpad.errors import VdpadError, why
 from vdpad.host import sysfs, vdpa_netlink
 from vdpad.host.vdpa import VdpaError
 from vdpad.queues.vhost_vdpa.errors import (
@@ -43,6 +48,9 @@ from vdpad.service.envelope import error_of
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.wire.unreachable import who_may_use
 
+_FORMATS: Mapping[str, Callable[[SelfTest], str]] = {"junit": junit, "tap": tap, "html": page}
+"""By the options that name their files."""
+
 
 def run(arguments: Namespace) -> dict[str, Any]:
     """The command: the test's result as plain values.
@@ -50,12 +58,24 @@ def run(arguments: Namespace) -> dict[str, Any]:
     Raises:
         CannotTest: the device cannot be had.
         Usage: the settings or the earlier result cannot be used.
+        NotGiven: a file could not be written.
     """
     before = None if arguments.compare is None else _earlier(arguments.compare)
     done = _tested(arguments)
     if before is not None:
         done = done.model_copy(update={"comparison": compared(before, done)})
+    for name, write in _FORMATS.items():
+        _write(getattr(arguments, name), write, done)
     return done.model_dump(mode="json", exclude=None if before else {"comparison"})
+
+
+def _write(file: Path | None, write: Callable[[SelfTest], str], result: SelfTest) -> None:
+    if file is None:
+        return
+    try:
+        file.write_text(write(result), encoding="utf-8")
+    except OSError as error:
+        raise NotGiven(f"{file}: {why(error)}; the result could not be written") from error
 
 
 def _earlier(name: str) -> SelfTest:
