@@ -97,6 +97,7 @@ class Guestless:
     def __init__(
         self, process: Process, qtest: Qtest, qmp: Qmp, live: _Live, lend: Lend, wires: Wires
     ) -> None:
+        self._live = live
         self.pid = process.pid
         self.qtest = qtest
         self.qmp = qmp
@@ -130,6 +131,19 @@ class Guestless:
     def printed(self) -> str:
         """Return what QEMU has printed: its warnings, and what it says of a broken device."""
         return self._process.printed()
+
+    async def bring_up_again(self) -> None:
+        """Reset the device and bring it up as it was, on the same ring, which is empty again."""
+        device = Device(self.qtest, self._live.blocks)
+        await device.acknowledge()
+        ring = control_ring(self.lend.ring_size)
+        with mmap.mmap(self.lend.memory_fd, self.lend.memory_size) as memory:
+            memory[CONTROL_RING:BUFFERS] = bytes(BUFFERS - CONTROL_RING)
+        await _negotiated(self.qtest, self._live.blocks, ring, self.features)
+
+    async def config_now(self) -> DeviceConfig:
+        """Return the device's config space as it is by now."""
+        return await Device(self.qtest, self._live.blocks).config(self.features)
 
     async def rx_filter(self) -> RxFilter:
         """Return the receive filter as QEMU shows it. Leaves the device as it is."""
@@ -198,10 +212,16 @@ async def _set_up(stack: AsyncExitStack, process: Process, options: Options) -> 
 
 async def _bring_up(qtest: Qtest, ring: Ring, options: Options) -> _Live:
     blocks = await open_virtio_net(qtest)
+    offered = await Device(qtest, blocks).acknowledge()
+    wanted = sensible(offered) if options.negotiate is None else options.negotiate
+    return await _negotiated(qtest, blocks, ring, wanted - options.without)
+
+
+async def _negotiated(
+    qtest: Qtest, blocks: VirtioBlocks, ring: Ring, features: frozenset[int]
+) -> _Live:
     device = Device(qtest, blocks)
     offered = await device.acknowledge()
-    wanted = sensible(offered) if options.negotiate is None else options.negotiate
-    features = wanted - options.without
     await device.negotiate(features, offered)
     config = await device.config(features)
     queue = data_queues(features, config)

@@ -33,6 +33,11 @@ def test_vp_vdpa_answers_alike_alone_and_in_a_batch(vm: Machine) -> None:
     assert {each["alone"]["ack"] for each in found["commands"]} == {0}
     assert {each["batch"]["ack"] for each in found["commands"]} == {0}
     assert found["batch"]["doorbells"] < found["alone"]["doorbells"] == len(names)
+    assert "fail" not in {each["verdict"] for each in found["cases"]}
+    identity = found["identity"]
+    assert (identity["device"], identity["parent_driver"]) == ("vp0", "vp-vdpa")
+    assert identity["mgmtdev"].startswith("pci/")
+    assert found["repeat"] == 10
     # It was reset afterwards.
     assert vm.rx_filter().vlan == "all"
 
@@ -43,6 +48,9 @@ def test_the_simulator_s_bug_is_found(vm: Machine) -> None:
     (finding,) = found["findings"]
     assert KNOWN_BUG in finding
     assert "vdpa_sim_net" in finding
+    failed = [each["id"] for each in found["cases"] if each["verdict"] == "fail"]
+    assert failed == ["unknown-class.in-batch"]
+    assert found["identity"]["mgmtdev"] == "vdpasim_net"
 
 
 def test_for_people(vm: Machine) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import vdpad
 from vdpad.cli import help_text, listing, show, transport
-from vdpad.cli.arguments import Parser, file_name, path, rounds
+from vdpad.cli.arguments import Parser, file_name, path
 from vdpad.cli.ask import ask
 from vdpad.cli.exit_codes import FAILED, FAULTY, INCOMPATIBLE, MEANINGS, OK, SLOWER, USAGE
 from vdpad.cli.options import (
@@ -31,6 +31,7 @@ from vdpad.cli.options import (
     with_device_choice,
     with_migration,
     with_original,
+    with_results,
     with_source,
     with_state,
     with_target,
@@ -228,13 +229,6 @@ def _keygen(methods: _Subparsers) -> None:
     keygen.set_defaults(run=transport.keygen, is_only_copy=lambda result: "key" in result)
 
 
-_SELFTEST_FORMATS = {
-    "junit": "the result as JUnit XML",
-    "tap": "it by the Test Anything Protocol",
-    "html": "it as a page with the times as a picture",
-}
-
-
 def _selftest(methods: _Subparsers) -> None:
     selftest = _add(
         methods,
@@ -244,21 +238,7 @@ def _selftest(methods: _Subparsers) -> None:
         "it, needs no daemon",
     )
     with_tested_device(selftest)
-    selftest.add_argument(
-        "--repeat",
-        type=rounds,
-        default=10,
-        metavar="N",
-        help="how often each command is timed (default: %(default)s)",
-    )
-    selftest.add_argument(
-        "--compare",
-        type=file_name,
-        metavar="FILE",
-        help="what --json printed before; tells what became better or worse since",
-    )
-    for name, text in _SELFTEST_FORMATS.items():
-        selftest.add_argument(f"--{name}", type=path, metavar="FILE", help=f"write {text} too")
+    with_results(selftest)
     selftest.set_defaults(
         run=_later("vdpad.cli.selftest", "run"),
         lack=_lack_of_tested_device,

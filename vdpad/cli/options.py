@@ -3,7 +3,7 @@
 import argparse
 
 from vdpad.cli import transport
-from vdpad.cli.arguments import file_name, path, seconds
+from vdpad.cli.arguments import file_name, path, rounds, seconds
 from vdpad.client import DEFAULT_TIMEOUT
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK
 
@@ -122,6 +122,32 @@ def with_tested_device(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --software: the settings that have it (default: none, and sim0 is there)",
     )
+
+
+_SELFTEST_FORMATS = {
+    "junit": "the result as JUnit XML",
+    "tap": "it by the Test Anything Protocol",
+    "html": "it as a page with the times as a picture",
+}
+
+
+def with_results(parser: argparse.ArgumentParser) -> None:
+    """What a selftest times, what its result is compared with, and where it is written."""
+    parser.add_argument(
+        "--repeat",
+        type=rounds,
+        default=10,
+        metavar="N",
+        help="how often each command is timed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compare",
+        type=file_name,
+        metavar="FILE",
+        help="what --json printed before; tells what became better or worse since",
+    )
+    for name, text in _SELFTEST_FORMATS.items():
+        parser.add_argument(f"--{name}", type=path, metavar="FILE", help=f"write {text} too")
 
 
 def with_deadline(parser: argparse.ArgumentParser) -> None:

@@ -169,7 +169,9 @@ def self_test_of(run: Run) -> SelfTest:
         repeat=times.rounds,
         commands=tuple(_commands(survey.answers, times.commands)),
         alone=_total(
-            sum(each.alone_us for each in survey.answers), len(survey.answers), times.alone
+            round(sum(each.alone_us for each in survey.answers), 3),
+            len(survey.answers),
+            times.alone,
         ),
         batch=_total(survey.batch_us, survey.batch_doorbells, times.batch),
         cases=tuple(map(_told, run.cases)),

@@ -57,7 +57,7 @@ async def timed(bench: Bench, commands: Sequence[Command], rounds: int) -> Times
     return Times(
         rounds=len(measured),
         commands=tuple(map(spread, zip(*(alone for alone, _ in measured), strict=True))),
-        alone=spread([sum(alone) for alone, _ in measured]),
+        alone=spread([round(sum(alone), 3) for alone, _ in measured]),
         batch=spread([batch for _, batch in measured]),
     )
 

@@ -1,0 +1,80 @@
+# The conformance suite and the harness meet here; the harness itself knows nothing of vdpad.
+"""QEMU's device under test: lent by a guest-less machine, and reset over qtest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from vdpad.conformance.device_under_test import DeviceUp, Origin, StillInFlight
+from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.lent_memory import BadLend
+from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue
+from vdpad.virtio.config import NetConfig
+from vdpad.virtio.features import Feature
+from vdpad.virtio.split_ring import Region, RingGeometry
+
+from .device import DeviceConfig, bits
+from .guestless import Guestless, Lend
+from .lender import descriptors
+
+
+class QemuUnderTest:
+    """Implements DeviceUnderTest."""
+
+    def __init__(self, qemu: Guestless, version: str) -> None:
+        self.origin = Origin("virtio-net-pci", parent_driver=f"QEMU {version}")
+        self._qemu = qemu
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator[DeviceUp]:
+        """The device, reset, with the features that it was first brought up with."""
+        await self._qemu.bring_up_again()
+        yield _QemuUp(self._qemu, await self._qemu.config_now())
+
+
+class _QemuUp:
+    def __init__(self, qemu: Guestless, config: DeviceConfig) -> None:
+        self.offered = qemu.offered
+        self.features = qemu.features
+        self.config = _net_config(config)
+        self.geometry = _geometry(qemu.lend)
+        self.event_idx = Feature.RING_EVENT_IDX in qemu.features
+        self._qemu = qemu
+
+    def queue(self) -> ControlQueue:
+        try:
+            return LentQueue(
+                self.geometry,
+                LentDescriptors(*descriptors(self._qemu.lend)).duplicate(),
+                Indices(),
+                event_idx=self.event_idx,
+                # Doorbells and interrupts go through this process's event loop.
+                worth_polling=False,
+            )
+        except BadLend as error:
+            raise StillInFlight(str(error)) from error
+
+    async def config_now(self) -> NetConfig:
+        return _net_config(await self._qemu.config_now())
+
+
+def _net_config(config: DeviceConfig) -> NetConfig:
+    return NetConfig(
+        mac=bytes.fromhex(config.mac.replace(":", "")),
+        max_virtqueue_pairs=config.max_virtqueue_pairs,
+        rss_max_key_size=config.rss_max_key_size,
+        rss_max_indirection_table_length=config.rss_max_indirection_table_length,
+        supported_hash_types=bits(config.supported_hash_types),
+    )
+
+
+def _geometry(lend: Lend) -> RingGeometry:
+    return RingGeometry(
+        lend.ring_size,
+        Region(lend.memory_iova, lend.memory_size),
+        lend.descriptors,
+        lend.available,
+        lend.used,
+        Region(lend.buffers_iova, lend.buffers_size),
+    )
