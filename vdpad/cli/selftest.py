@@ -66,7 +66,7 @@ def run(arguments: Namespace) -> dict[str, Any]:
         done = done.model_copy(update={"comparison": compared(before, done)})
     for name, write in _FORMATS.items():
         _write(getattr(arguments, name), write, done)
-    return done.model_dump(mode="json", exclude=None if before else {"comparison"})
+    return done.model_dump(mode="json", exclude={"comparison"} if before is None else None)
 
 
 def _write(file: Path | None, write: Callable[[SelfTest], str], result: SelfTest) -> None:
