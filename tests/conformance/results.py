@@ -44,6 +44,6 @@ def self_test(
             ring_size=64,
             survey=Survey(tuple(answers), 5.0, 1, faults, notes),
             cases=cases,
-            times=Times(3 if timed else 0, timed, spread, batch if timed else None),
+            times=Times(3 if timed else 0, timed, timed, spread, batch if timed else None),
         )
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vdpad.conformance.commands import candidates, clause_of, filler, id_of, undone
+from vdpad.conformance.commands import alike, candidates, clause_of, filler, id_of, undone
 from vdpad.virtio.commands import (
     COMMANDS,
     AnnounceAck,
@@ -44,6 +44,13 @@ def test_a_device_without_an_address_gets_a_local_one() -> None:
 
 def test_what_was_added_and_not_deleted_is_undone() -> None:
     assert undone([VlanAdd(1), VlanAdd(2), VlanDel(1), RxPromisc(on=True)]) == [VlanDel(2)]
+
+
+def test_what_is_alike_is_the_same_but_for_vlans() -> None:
+    assert alike(RxPromisc(on=True), 2) == [RxPromisc(on=True)] * 2
+    assert alike(VlanAdd(1), 3) == [VlanAdd(1), VlanAdd(2), VlanAdd(3)]
+    assert alike(VlanAdd(4094), 2) == [VlanAdd(4094), VlanAdd(4093)]
+    assert undone([*alike(VlanAdd(1), 8), *alike(VlanDel(1), 8)]) == []
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def test_times_are_another_only_where_they_are_apart(
     found = compared(self_test(spread=before), self_test(spread=now))
     told = {"faster": found.faster, "slower": found.slower}
     changed = {how: [(each.id, each.before_us, each.now_us) for each in told[how]] for how in told}
-    times = [(id_, before.p50_us, now.p50_us) for id_ in ("VLAN_ADD vid=1", "alone")]
+    ids = ("VLAN_ADD vid=1", "VLAN_ADD vid=1 in a batch", "alone")
+    times = [(id_, before.p50_us, now.p50_us) for id_ in ids]
     assert changed == {how: times if how == change else [] for how in told}
 
 

@@ -25,20 +25,22 @@ async def test_each_command_is_timed_in_every_round() -> None:
         await bench.reset()
         commands = candidates(bench.up.features, bench.up.config)
         times = await timed(bench, commands, 3)
-    assert (times.rounds, len(times.commands)) == (3, len(commands))
+    assert times.rounds == 3
+    assert len(times.commands) == len(times.in_batches) == len(commands)
     assert times.alone is not None
     assert times.batch is not None
-    assert all(0 < each.p50_us <= each.p99_us for each in (*times.commands, times.batch))
+    assert all(0 < each.p50_us <= each.p99_us for each in (*times.commands, *times.in_batches))
     assert times.alone.p99_us >= sum(each.p50_us for each in times.commands) / len(commands)
 
 
 async def test_a_round_that_is_not_whole_counts_for_nothing() -> None:
-    count = 2 * len(candidates(SoftwareConfig().features, SoftwareConfig().net)) + 2
+    # Alone, as a batch, in batches of 8, and what undoes them.
+    commands = candidates(SoftwareConfig().features, SoftwareConfig().net)
+    count = (1 + 1 + 8) * len(commands) + 1 + 1 + 8
     silent = Misbehaviour(faults={2 * count + 1: Fault.SILENCE})
     device = SoftwareUnderTest("sim0", SoftwareConfig(misbehaviour=silent))
     async with on_bench(device, 0.5) as bench:
         await bench.reset()
-        commands = candidates(bench.up.features, bench.up.config)
         times = await timed(bench, commands, 5)
         assert times.rounds == 2
         assert (await timed(bench, commands, 5)).commands == ()

@@ -7,6 +7,7 @@ from vdpad.cli.layout import counted, fields, sentence, table
 from vdpad.cli.show import Json, noted
 
 _ACKS = {0: "OK", 1: "ERR", None: "none"}
+_PERCENTILES = ("p50", "p99", "batch p50", "p99")
 _NONE_FOUND = "Nothing was found that a device should not do."
 
 
@@ -49,10 +50,12 @@ def _answers(commands: Sequence[Json]) -> str:
             _ACKS[each["batch"]["ack"]],
             _us(each["alone"]["p50_us"]),
             _us(each["alone"]["p99_us"]),
+            _us(each["batch"]["p50_us"]),
+            _us(each["batch"]["p99_us"]),
         )
         for each in commands
     )
-    return table(rows, "command", "arguments", "alone", "µs", "in batch", "p50", "p99")
+    return table(rows, "command", "arguments", "alone", "µs", "in batch", *_PERCENTILES)
 
 
 def _totals(result: Json) -> Iterator[Sequence[str]]:

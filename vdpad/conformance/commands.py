@@ -1,6 +1,6 @@
 """The commands that a test sends: one of each kind that carries state, and what each is called."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vdpad.virtio.commands import (
     CoalRxSet,
@@ -30,6 +30,8 @@ from vdpad.virtio.raw_command import AnyCommand, RawCommand
 UNICAST = bytes.fromhex("020000000001")
 """A local address, for a device that has none."""
 MULTICAST = bytes.fromhex("01005e000001")
+
+_MIDDLE_VID = 2048
 
 NO_SUCH_COMMAND = 255
 NO_SUCH_CLASS = RawCommand((255, NO_SUCH_COMMAND), b"")
@@ -99,7 +101,15 @@ def _all_kinds(features: FeatureSet, config: NetConfig) -> Iterator[Command]:
         yield mode(on=False)
 
 
-def undone(commands: list[Command]) -> list[Command]:
+def alike(command: Command, count: int) -> list[Command]:
+    """So many of its like: the same once more, but for VLANs, which are others each time."""
+    if not isinstance(command, VlanAdd | VlanDel):
+        return [command] * count
+    step = 1 if command.vid < _MIDDLE_VID else -1
+    return [type(command)(command.vid + step * at) for at in range(count)]
+
+
+def undone(commands: Sequence[Command]) -> list[Command]:
     """What lets the same commands be sent once more: some devices refuse an id that they have."""
     added = {each.vid for each in commands if isinstance(each, VlanAdd)}
     deleted = {each.vid for each in commands if isinstance(each, VlanDel)}

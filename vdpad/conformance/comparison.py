@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from vdpad.conformance.case import Verdict
 from vdpad.conformance.self_test import (
+    BatchAnswer,
     ChangedCase,
     ChangedTime,
     Comparison,
@@ -52,14 +53,14 @@ def _changed(old: Mapping[str, Verdict], new: Mapping[str, Verdict]) -> Iterator
 
 def _times(result: SelfTest) -> Iterator[tuple[str, Spread]]:
     """Every time that was measured, by its id."""
-    timed: list[tuple[str, TimedAnswer | Total]] = [
-        *((f"{each.command} {each.arguments}".strip(), each.alone) for each in result.commands),
-        ("alone", result.alone),
-        ("batch", result.batch),
-    ]
-    for id_, each in timed:
-        if each.p50_us is not None and each.p99_us is not None:
-            yield id_, Spread(each.p50_us, each.p99_us)
+    timed: list[tuple[str, TimedAnswer | BatchAnswer | Total]] = []
+    for each in result.commands:
+        name = f"{each.command} {each.arguments}".strip()
+        timed += [(name, each.alone), (f"{name} in a batch", each.batch)]
+    timed += [("alone", result.alone), ("batch", result.batch)]
+    for id_, told in timed:
+        if told.p50_us is not None and told.p99_us is not None:
+            yield id_, Spread(told.p50_us, told.p99_us)
 
 
 def _slower(

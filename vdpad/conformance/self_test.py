@@ -4,7 +4,7 @@ docs/selftest.schema.json has its shape, which programs may rely on: keys are ad
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -14,7 +14,7 @@ import vdpad
 from vdpad.conformance.answers import CommandOutcome
 from vdpad.conformance.case import CaseOutcome, Level, Verdict
 from vdpad.conformance.suite import Run
-from vdpad.conformance.timing import Spread
+from vdpad.conformance.timing import Spread, Times
 from vdpad.errors import VdpadError
 from vdpad.state.problems import problems_of, summary
 from vdpad.state.strict_model import StrictModel
@@ -68,6 +68,9 @@ class BatchAnswer(StrictModel):
     """To a command in the batch."""
 
     ack: Ack
+    p50_us: Microseconds | None
+    """For one in a batch of its like."""
+    p99_us: Microseconds | None
 
 
 class TestedCommand(StrictModel):
@@ -113,7 +116,7 @@ class ChangedTime(StrictModel):
     """A time that is another."""
 
     id: str
-    """A command with its arguments, "alone" for all of them, or "batch"."""
+    """A command with its arguments, alone or "in a batch"; "alone" or "batch" for all of them."""
     before_us: Microseconds
     """p50."""
     now_us: Microseconds
@@ -167,7 +170,7 @@ def self_test_of(run: Run) -> SelfTest:
         features=tuple(FEATURES.names(run.features)),
         ring_size=run.ring_size,
         repeat=times.rounds,
-        commands=tuple(_commands(survey.answers, times.commands)),
+        commands=tuple(_commands(survey.answers, times)),
         alone=_total(
             round(sum(each.alone_us for each in survey.answers), 3),
             len(survey.answers),
@@ -197,29 +200,27 @@ def _date(at: datetime) -> str:
     return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _commands(answers: Sequence[CommandOutcome], spreads: Sequence[Spread]) -> list[TestedCommand]:
-    told = []
+def _commands(answers: Sequence[CommandOutcome], times: Times) -> Iterator[TestedCommand]:
     for at, each in enumerate(answers):
-        timed = spreads[at] if spreads else None
-        alone = TimedAnswer(
-            ack=each.alone,
-            us=each.alone_us,
-            p50_us=None if timed is None else timed.p50_us,
-            p99_us=None if timed is None else timed.p99_us,
+        alone = _percentiles(times.commands[at] if times.rounds else None)
+        in_batch = _percentiles(times.in_batches[at] if times.rounds else None)
+        yield TestedCommand(
+            command=each.command.NAME,
+            arguments=each.command.arguments(),
+            alone=TimedAnswer(ack=each.alone, us=each.alone_us, **alone),
+            batch=BatchAnswer(ack=each.in_batch, **in_batch),
         )
-        name, arguments = each.command.NAME, each.command.arguments()
-        batch = BatchAnswer(ack=each.in_batch)
-        told.append(TestedCommand(command=name, arguments=arguments, alone=alone, batch=batch))
-    return told
+
+
+def _percentiles(timed: Spread | None) -> dict[str, float | None]:
+    """As every time is told; null where no round was whole."""
+    if timed is None:
+        return {"p50_us": None, "p99_us": None}
+    return {"p50_us": timed.p50_us, "p99_us": timed.p99_us}
 
 
 def _total(us: float, doorbells: int, timed: Spread | None) -> Total:
-    return Total(
-        us=us,
-        doorbells=doorbells,
-        p50_us=None if timed is None else timed.p50_us,
-        p99_us=None if timed is None else timed.p99_us,
-    )
+    return Total(us=us, doorbells=doorbells, **_percentiles(timed))
 
 
 def _told(outcome: CaseOutcome) -> ToldCase:

@@ -124,7 +124,7 @@ async def _timed(bench: Bench, commands: list[Command], rounds: int, mac: bytes)
         times = await timed(bench, commands, rounds)
         await _fresh(bench, mac)
     except DeviceRefused:
-        return Times(0, (), None, None)
+        return Times(0, (), (), None, None)
     return times
 
 

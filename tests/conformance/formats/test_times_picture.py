@@ -28,6 +28,7 @@ def of_class(picture: ET.Element, name: str) -> list[ET.Element]:
 def test_every_command_and_both_ways_have_a_bar_and_a_tick() -> None:
     picture = drawn(self_test(answers=[ANSWERED, CommandOutcome(VlanDel(9), 0, 1.0, 0)]))
     assert len(of_class(picture, "p50")) == len(of_class(picture, "p99")) == 4
+    assert len(of_class(picture, "batch")) == 2
     words = [each.text for each in picture.iter("text")]
     assert {"VLAN_ADD vid=1", "VLAN_DEL vid=9", "10.0, 20.0", "2.0, 2.5"} <= set(words)
 
@@ -40,7 +41,7 @@ def test_all_of_it_stands_on_the_scale(spread: Spread) -> None:
     assert len(lines) >= 2
     for tick in of_class(picture, "p99"):
         assert lines[0] <= float(tick.get("x1", "")) <= lines[-1]
-    for bar in of_class(picture, "p50"):
+    for bar in (*of_class(picture, "p50"), *of_class(picture, "batch")):
         assert 0 < float(bar.get("width", "")) <= lines[-1] - lines[0]
 
 

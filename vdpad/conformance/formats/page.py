@@ -22,6 +22,7 @@ code { font-family: ui-monospace, monospace; }
 .not-applicable { color: #888; }
 svg { width: 100%; height: auto; font-size: 11px; fill: currentColor; }
 svg .p50 { fill: #3f7fbf; }
+svg .batch { fill: #8fb98f; }
 svg .p99 { stroke: #c62828; stroke-width: 2; }
 svg .grid { stroke: #8884; }
 svg .scale { text-anchor: middle; }
