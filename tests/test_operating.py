@@ -16,6 +16,7 @@ from tests.daemon.kinds import KINDS
 from tests.support.metrics import labels_by_name, of_a_daemon
 from tests.support.pages import quoted, table
 from tests.test_man import PAGES
+from vdpad.daemon import address_space
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.events.operations import ReplayEnded
 from vdpad.daemon.operations import phases
@@ -139,6 +140,9 @@ def test_every_error_that_an_operator_meets_is_told(kind: Kind) -> None:
         (stream_endpoint._MAX_PER_USER, "{} connections a user"),
         (stream_endpoint._MOST, "connections a user, {} in all"),
         (datagrams.MAX_DESCRIPTORS, "{} descriptors a request"),
+        (address_space._OWN_MIB, "What vdpad may need is {} MiB"),
+        (address_space._PER_OPERATION_MIB, "and {} MiB for each of `limits.operations_at_once`"),
+        (address_space.needed_mib(Settings().limits), "`limits.operations_at_once`: {} MiB"),
     ],
 )
 def test_figures_are_the_code_s(figure: int, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vdpad
+from vdpad.daemon.address_space import check_room
 from vdpad.daemon.api.api import Api
 from vdpad.daemon.api.varlink import ABOUT, interface
 from vdpad.daemon.devices.store import DescriptorStore
@@ -23,6 +24,7 @@ from vdpad.daemon.settings import MAX_DEADLINE_MS, MetricsSettings, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
+from vdpad.service.address_space import spare_address_space
 from vdpad.service.endpoints.stream import StreamEndpoint
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
@@ -140,6 +142,7 @@ class Service:
         """
         try:
             settings, taken, rest = self._settings.taking(load())
+            check_room(settings.limits)
             keys = self._reload_keys()
         except VdpadError as error:
             self.announce(NotReloaded(str(error)))
@@ -251,11 +254,15 @@ async def run(load: Callable[[], Settings]) -> None:
         BadKeys: the keys for UDP cannot be had.
         BadSettings: as load raises it.
         OddEnvironment: it makes no sense what a service manager left there.
+        TooLittleSpace: the address space is bounded below what the limits may need.
     """
+    spare_address_space()
+    settings = load()
+    check_room(settings.limits)
     notifier = systemd.take_notifier(os.environ)
     watchdog = systemd.take_watchdog(os.environ)
     inherited = systemd.take_inherited(os.environ)
-    service = Service(load(), inherited, DescriptorStore(notifier))
+    service = Service(settings, inherited, DescriptorStore(notifier))
     ended = _signalled()
     loop = asyncio.get_running_loop()
     # Neither a start nor a stop is ended by one.
