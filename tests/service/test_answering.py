@@ -1,5 +1,8 @@
 """Answering: what is raised around a method is told, counted and becomes a refusal."""
 
+import errno
+import os
+
 import pytest
 
 from vdpad.service.answering import Answering, SenderNotAllowed, refuse_unknown_uid
@@ -8,6 +11,7 @@ from vdpad.service.events.kinds import InternalError, NotAllowed
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
 from vdpad.wire.datagrams import Peer
+from vdpad.wire.user_threads import NoThread
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
@@ -46,6 +50,23 @@ async def test_another_error_is_ours_and_nothing_of_it_is_answered() -> None:
     assert "secret" not in str(raised.value)
     assert told == [InternalError(42, error)]
     assert one.counts == {("info", "internal"): 1}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(each, os.strerror(each)) for each in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+        MemoryError(),
+        NoThread("no thread"),
+    ],
+    ids=repr,
+)
+async def test_what_the_system_gives_no_more_of_is_no_fault_of_ours(error: Exception) -> None:
+    one, told = answering()
+    with pytest.raises(Refusal) as raised, one.refusing(request_of(), no_event):
+        raise error
+    assert raised.value.kind is Kind.OVERLOADED
+    assert told == []
 
 
 def test_what_is_no_method_is_counted_under_one_name() -> None:

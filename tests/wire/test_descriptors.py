@@ -13,6 +13,7 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.support.descriptors import lingering
 from tests.support.fuse import silent_file
+from tests.support.no_means import no_threads
 from tests.support.waiting import wait_until
 from vdpad.wire import descriptors, user_threads
 from vdpad.wire.descriptors import MAX_RECEIVED, RIGHTS_SIZE, Closer, received
@@ -200,3 +201,22 @@ def test_there_is_room_for_all_that_the_kernel_lets_through() -> None:
         os.close(fd)
     assert len(fds) == MAX_RECEIVED
     assert not flags & socket.MSG_CTRUNC
+
+
+async def test_without_threads_they_wait_until_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(descriptors, "_TRIES_AGAIN", 0.001)
+    closer, fds = Closer(), [some() for _ in range(3)]
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        closer.close(ALICE, fds)
+        closer.flush()
+        assert all(map(is_open, fds))
+        assert (closer.waiting, closer.by_user()) == (3, [])
+        await asyncio.sleep(0.01)
+        assert closer.waiting == 3
+    async with asyncio.timeout(GUARD):
+        while closer.waiting:  # noqa: ASYNC110 - threads say when
+            await asyncio.sleep(0.001)
+    assert not any(map(is_open, fds))

@@ -1,20 +1,24 @@
 """Answering: what every API does around the method that was asked for.
 
-A request is told of and counted as it ended, whatever raised. An exception that is no refusal is
+A request is told of and counted as it ended, whatever raised. Where the system gives no more of
+what it takes (descriptors, memory, threads) that is said. Any other exception that is no refusal is
 our own fault: it is answered as internal, with its traceback in the journal and nothing of it in
 the reply.
 """
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from vdpad.errors import why
 from vdpad.service.events.announcing import Announce
 from vdpad.service.events.event import CALLER, Event
 from vdpad.service.events.kinds import InternalError
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
 from vdpad.wire.datagrams import Peer
+from vdpad.wire.user_threads import NoThread
 
 RefusalOf = Callable[[BaseException], Refusal | None]
 """The refusal that an error means to a caller; None for what is a fault of ours."""
@@ -93,7 +97,7 @@ class Answering:
         peer: Peer,
         event_of: Callable[[Refusal], Event | None],
     ) -> Refusal:
-        refusal = self._refusal_of(error)
+        refusal = self._refusal_of(error) or _of_what_ran_out(error)
         if refusal is None:
             self._announce(InternalError(peer.pid, error))
             refusal = Refusal(Kind.INTERNAL, "the daemon failed; its journal says how")
@@ -105,3 +109,21 @@ class Answering:
     def _count(self, method: object, result: str) -> None:
         known = isinstance(method, str) and method in self._methods
         self.counts[str(method) if known else "unknown", result] += 1
+
+
+# Of what a process or the host may have no more.
+_RAN_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+
+def _of_what_ran_out(error: Exception) -> Refusal | None:
+    """The refusal where the system has given no more; None for any other error."""
+    if isinstance(error, NoThread):
+        return Refusal(Kind.OVERLOADED, str(error))
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in _RAN_OUT:
+        said = "no memory" if isinstance(error, MemoryError) else why(error)
+        return Refusal(
+            Kind.OVERLOADED,
+            f"expected the system to give what this takes, got {said}; raise the limit that this "
+            "names (LimitNOFILE= of a unit for files), or try later",
+        )
+    return None

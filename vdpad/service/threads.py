@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
+
+from vdpad.wire.user_threads import start_thread
 
 T = TypeVar("T")
 
@@ -15,6 +16,9 @@ def on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
 
     The thread does not keep the process from ending, and the future cannot be cancelled away from
     it: its owner looks at it when it is done.
+
+    Raises:
+        NoThread: there is none, and the call is not made.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
@@ -28,5 +32,5 @@ def on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    start_thread(work, name)
     return ended

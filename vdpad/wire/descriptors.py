@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from vdpad.wire.user_threads import UserThreads
+from vdpad.wire.user_threads import NoThread, UserThreads
 
 # Linux net/core/scm.h, SCM_MAX_FD: more ride on no message.
 MAX_RECEIVED = 253
@@ -47,6 +47,9 @@ _PART_OF_ONE = 4
 # So many go at once all the same.
 _LATER = 0.02
 _MAX_DEFERRED = 256
+
+# How long they wait where the system gives no thread, in seconds.
+_TRIES_AGAIN = 1.0
 
 INT = array.array("i").itemsize
 
@@ -101,16 +104,27 @@ class Closer:
         loop = _running_loop()
         if loop is None or self._number_deferred > _MAX_DEFERRED:
             self.flush()
-        elif self._loop is None or self._loop() is not loop:
+        else:
+            self._flush_later(loop, _LATER)
+
+    def _flush_later(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        if self._loop is None or self._loop() is not loop:
             self._loop = weakref.ref(loop)
-            loop.call_later(_LATER, self.flush)
+            loop.call_later(seconds, self.flush)
 
     def flush(self) -> None:
-        """Hands all that is deferred to the threads."""
+        """Hands all that is deferred to the threads; what none is had for, again in a while."""
         self._loop = None
         deferred, self._deferred, self._number_deferred = self._deferred, [], 0
         for uid, fds in deferred:
-            self._hand_over(uid, fds)
+            try:
+                self._hand_over(uid, fds)
+            except NoThread:
+                self._deferred.append((uid, fds))
+                self._number_deferred += len(fds)
+        loop = _running_loop()
+        if self._deferred and loop is not None:
+            self._flush_later(loop, _TRIES_AGAIN)
 
     @property
     def waiting(self) -> int:
@@ -159,9 +173,18 @@ class Closer:
     # --- the threads ---
 
     def _hand_over(self, uid: int, fds: Sequence[int]) -> None:
+        """
+        Raises:
+            NoThread: they are as they were.
+        """
         with self._lock:
             self._waiting[uid] += len(fds)
-        self._threads.do(uid, partial(self._close_each, uid, fds))
+        try:
+            self._threads.do(uid, partial(self._close_each, uid, fds))
+        except NoThread:
+            with self._lock:
+                self._waiting -= Counter({uid: len(fds)})
+            raise
 
     def _close_each(self, uid: int, fds: Sequence[int]) -> None:
         for fd in fds:

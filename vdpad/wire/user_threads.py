@@ -7,6 +7,9 @@ process's end. A thread that has nothing to do for a while ends.
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
+
+from vdpad.errors import VdpadError
 
 # How many users have a thread at once; the others share one. Stops users without number from
 # taking all threads.
@@ -19,6 +22,27 @@ _SHARED = -2
 _IDLE = 1.0
 
 Work = Callable[[], None]
+
+
+class NoThread(VdpadError):
+    """The system gives this process no further thread."""
+
+
+def start_thread(work: Work, name: str) -> threading.Thread:
+    """Begins work on a thread that does not keep the process from ending.
+
+    Raises:
+        NoThread
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise NoThread(
+            f"expected the system to give a further thread, got {error}; raise the limit on them "
+            "(TasksMax= of a unit)"
+        ) from error
+    return thread
 
 
 class UserThreads:
@@ -43,18 +67,17 @@ class UserThreads:
         Args:
             uid: of whoever it may sleep for.
             work: raises nothing. How much of it waits is for the caller to bound.
+
+        Raises:
+            NoThread: it is not done.
         """
         with self._lock:
             key = uid if uid in self._queues or len(self._queues) < _MAX_USERS else _SHARED
             waiting = self._queues.get(key)
             if waiting is None:
-                waiting = self._queues[key] = queue.SimpleQueue()
-                threading.Thread(
-                    target=self._work,
-                    args=(key, waiting),
-                    name=f"{self._name} {key}",
-                    daemon=True,
-                ).start()
+                waiting = queue.SimpleQueue()
+                start_thread(partial(self._work, key, waiting), f"{self._name} {key}")
+                self._queues[key] = waiting
             # Under the lock, so that the thread does not end in between.
             waiting.put(work)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.descriptors import no_descriptor_left
+from tests.support.no_means import few_descriptors, no_threads
 from tests.support.waiting import GUARD, until
 from vdpad.backend.moving.foreign_file import BadTransfer, ForeignFiles
 
@@ -191,3 +192,27 @@ async def test_one_that_is_ready_and_does_nothing_takes_no_processor(
     await asyncio.wait([using])
     os.close(fd)
     await _gone(files)
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("use", [ForeignFiles.read, ForeignFiles.write])
+async def test_without_descriptors_it_is_a_bad_transfer(
+    use: Callable[..., Coroutine[Any, Any, object]], spare: int
+) -> None:
+    ends, files = os.pipe(), ForeignFiles()
+    of_what = 100 if use is ForeignFiles.read else b"state"
+    with few_descriptors(spare), pytest.raises(BadTransfer, match="Too many open files"):
+        await use(files, ends[0], of_what)
+    os.write(ends[1], b"state")
+    os.close(ends[1])
+    assert await files.read(ends[0], 100) == b"state"
+    os.close(ends[0])
+
+
+async def test_without_threads_it_is_a_bad_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    zero = os.open("/dev/zero", os.O_RDONLY)
+    with monkeypatch.context() as patch, no_descriptor_left():
+        no_threads(patch)
+        with pytest.raises(BadTransfer, match="TasksMax="):
+            await ForeignFiles().read(zero, 100)
+    os.close(zero)

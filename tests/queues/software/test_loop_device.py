@@ -1,6 +1,7 @@
 """The software device that loops, with the tests' own driver on it."""
 
 import asyncio
+import contextlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.queues.software.driven import (
 )
 from tests.support.descriptors import no_descriptor_left
 from tests.support.guest import Guest
+from tests.support.no_means import few_descriptors, no_threads
 from tests.support.split_driver import Way
 from tests.support.waiting import wait_until
 from vdpad.errors import VdpadError
@@ -35,6 +37,7 @@ from vdpad.virtio.config import pull_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature
 from vdpad.virtio.split_ring import Region
+from vdpad.wire.user_threads import NoThread
 
 
 @pytest.fixture
@@ -359,3 +362,15 @@ def test_memory_under_a_ring_stays_until_the_reset(device: LoopDevice) -> None:
         (region,) = guest.regions
         with pytest.raises(VdpadError, match="no ring there"):
             device.unmap(Region(region.start, region.size))
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3, 4])
+def test_a_device_that_has_not_the_descriptors_leaves_none(spare: int) -> None:
+    with no_descriptor_left(), few_descriptors(spare), contextlib.suppress(OSError):
+        LoopDevice().close()
+
+
+def test_a_device_that_has_no_thread_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_threads(monkeypatch)
+    with no_descriptor_left(), pytest.raises(NoThread):
+        LoopDevice()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.availability import skip_or_fail
 from tests.support.fuse import silent_file
+from tests.support.no_means import no_threads
 from vdpad.service.endpoints import path_replies
 from vdpad.service.endpoints.path_replies import PathReplies
 from vdpad.wire.datagrams import AncillarySocket, Loss, Peer
@@ -114,5 +115,17 @@ async def test_so_many_of_a_user_s_wait(
         assert len(post.lost) == 4
     await asyncio.wait([each for each in waiting if not each.cancelled()], timeout=GUARD)
     with client(tmp_path / "x") as there:
+        await post.send(tmp_path / "x")
+        assert there.recv(100) == b"reply"
+
+
+async def test_without_threads_a_reply_is_lost_and_the_next_goes_there(
+    post: Post, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client(tmp_path / "x") as there:
+        with monkeypatch.context() as patch:
+            no_threads(patch)
+            await post.send(tmp_path / "x")
+        assert post.lost == [(Loss.STUCK, ME)]
         await post.send(tmp_path / "x")
         assert there.recv(100) == b"reply"

@@ -18,11 +18,13 @@ import asyncio
 import os
 import select
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 from vdpad.backend.faults import BackEndError
 from vdpad.errors import why
 from vdpad.service.threads import on_a_thread
+from vdpad.wire.user_threads import NoThread
 
 T = TypeVar("T")
 
@@ -83,13 +85,7 @@ class ForeignFiles:
                 f"expected at most {_MOST_ASLEEP} earlier descriptors that nobody reads or writes, "
                 "got as many; close them"
             )
-        call_off = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        try:
-            own = os.dup(fd)
-        except BaseException:
-            os.close(call_off)
-            raise
-        thread = on_a_thread(lambda: _on_thread(own, call_off, work), "device state")
+        thread, call_off = _begun(fd, work)
         try:
             return await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -105,6 +101,28 @@ class ForeignFiles:
         self.asleep -= 1
         # Nobody else looks at what became of it.
         thread.exception()
+
+
+def _begun(fd: int, work: Callable[[int, "_Waits"], T]) -> "tuple[asyncio.Future[T], int]":
+    """Work on a thread, and the eventfd that calls it off; the caller closes that.
+
+    Raises:
+        BadTransfer: the system gives no descriptors, or no thread.
+    """
+    with ExitStack() as undo:
+        try:
+            call_off = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, call_off)
+            own = os.dup(fd)
+            undo.callback(os.close, own)
+            thread = on_a_thread(lambda: _on_thread(own, call_off, work), "device state")
+        except (OSError, NoThread) as error:
+            raise BadTransfer(
+                f"expected the system to give what moving a state takes, got {why(error)}; raise "
+                "the limit that this names (LimitNOFILE= of a unit for files)"
+            ) from error
+        undo.pop_all()
+    return thread, call_off
 
 
 def _on_thread(own: int, call_off: int, work: Callable[[int, "_Waits"], T]) -> T:

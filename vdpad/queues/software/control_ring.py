@@ -6,6 +6,7 @@ but `queue` is called on the device's thread (worker.py).
 
 import mmap
 import os
+from contextlib import ExitStack
 
 from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import ControlQueue
@@ -30,10 +31,18 @@ class ControlRing:
     """Both sides of the ring, from each `begin` to an `end`."""
 
     def __init__(self) -> None:
+        """
+        Raises:
+            OSError: the system gives no descriptors, or no memory.
+        """
         self.geometry: RingGeometry = lay_out(_SIZE, _MEMORY)
-        self.doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._map = mmap.mmap(-1, _MEMORY.size)
+        with ExitStack() as undo:
+            self.doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self.doorbell)
+            self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self._call)
+            self._map = mmap.mmap(-1, _MEMORY.size)
+            undo.pop_all()
         self._view = memoryview(self._map)
         self._memory = GuestMemory()
         self._memory.add(_MEMORY, self._view)

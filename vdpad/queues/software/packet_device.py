@@ -13,6 +13,7 @@ and changes nothing about which packets pass.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -60,7 +61,12 @@ class PacketDevice:
     def __init__(
         self, name: str, net: NetConfig, features: FeatureSet, begin_traffic: BeginTraffic
     ) -> None:
-        """A device that was reset; its thread runs until `close`."""
+        """A device that was reset; its thread runs until `close`.
+
+        Raises:
+            NoThread: there is none.
+            OSError: the system gives no descriptors, or no memory.
+        """
         self.name = name
         self.offered = features
         self.shares_address_space = False
@@ -73,7 +79,10 @@ class PacketDevice:
         self._was_up: _Up | None = None
         self._dropping: tuple[Traffic | None, int] = None, 0
         """The packets of this start, and how many came to nothing in those before."""
-        self._worker = Worker(self._serve, self._unblock, f"{self.name}-device")
+        with ExitStack() as undo:
+            undo.callback(self._control.close)
+            self._worker = Worker(self._serve, self._unblock, f"{self.name}-device")
+            undo.pop_all()
 
     # --- at any time ---
 

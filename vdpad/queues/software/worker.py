@@ -20,7 +20,6 @@ import contextlib
 import errno
 import os
 import select
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ from functools import partial
 from typing import TypeVar
 
 from vdpad.errors import VdpadError
+from vdpad.wire.user_threads import start_thread
 
 T = TypeVar("T")
 
@@ -80,18 +80,24 @@ class Worker:
             serve: one round of work; whether there is more to do at once.
             unblock: called on other threads where this one may sleep in a notification.
             name: of the thread.
+
+        Raises:
+            NoThread: there is none.
+            OSError: the system gives no descriptors.
         """
         self._serve = serve
         self._unblock = unblock
         self._steps: deque[Callable[[], None]] = deque()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll = select.epoll()
-        self._epoll.register(self._wake, select.EPOLLIN)
         self._polled = 0
         self._listened: set[int] = set()
         self._ended = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as undo:
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self._wake)
+            self._epoll = undo.enter_context(select.epoll())
+            self._epoll.register(self._wake, select.EPOLLIN)
+            self._thread = start_thread(self._work, name)
+            undo.pop_all()
 
     def do(self, step: Callable[[], T]) -> T:
         """Has the thread do something, and returns what came of it.

@@ -12,7 +12,7 @@ from vdpad.service.users.shares import Shares
 from vdpad.wire.datagrams import AncillarySocket, Loss, NoteLoss, Peer, loss_of
 from vdpad.wire.descriptors import call_soon
 from vdpad.wire.reply_address import NotItsOwn, found
-from vdpad.wire.user_threads import UserThreads
+from vdpad.wire.user_threads import NoThread, UserThreads
 
 # Replies of one user that wait for his thread. Each may have 200 KiB.
 _MAX_WAITING = 16
@@ -60,7 +60,10 @@ class PathReplies:
             failure = self._failure_to_send(reply, path, peer.uid)
             call_soon(loop, partial(settle, failure))
 
-        self._threads.do(peer.user, work)
+        try:
+            self._threads.do(peer.user, work)
+        except NoThread as error:
+            settle((Loss.STUCK, str(error)))
         return over
 
     def _failure_to_send(self, reply: bytes, path: str, uid: int) -> _Failure:
