@@ -53,6 +53,8 @@ class Host(RuleBasedStateMachine):
         self.let_in: set[bytes] = set()
         self.seconds: list[int] = []
         """Those of all that was let in, for the memory's sake."""
+        self.was_ahead: set[int] = set()
+        """Those of them that were out of time, since the clock was set back."""
         self.furthest = self.clock.now
         """The latest that the clock ever was."""
         self.most_ahead = self.lowest_ahead = -math.inf
@@ -70,6 +72,7 @@ class Host(RuleBasedStateMachine):
     @rule(seconds=_STEPS)
     def set_the_clock(self, seconds: float) -> None:
         self.clock.step(max(seconds, self.lowest_ahead - self.clock.ahead))
+        self.was_ahead.update(each for each in self.seconds if each > self.latest)
         self.furthest = max(self.furthest, self.clock.now)
 
     @rule()
@@ -110,12 +113,29 @@ class Host(RuleBasedStateMachine):
 
     def is_documented(self, reason: Reason, at: int) -> bool:
         """Whether a token that is in time, of this second, may be refused for this reason."""
-        in_time = sum(second >= int(self.clock.now) - TTL for second in self.seconds)
+        earliest = int(self.clock.now) - TTL
+        in_time = sum(earliest <= second <= self.latest for second in self.seconds)
         if reason is Reason.FULL:
-            return in_time >= self.places
+            return in_time >= self.places or self.is_where_it_was
         began = self.clock.now - (self.clock.since_boot() - self.known_since) / 1e9
         was_over = at < int(self.furthest) - TTL and len(self.seconds) >= self.places
-        return reason is Reason.EXPIRED and (at <= began + MAX_SKEW + 1 or was_over)
+        was_here = self.is_where_it_was and min(self.was_ahead) <= at <= max(self.was_ahead)
+        return reason is Reason.EXPIRED and (at <= began + MAX_SKEW + 1 or was_over or was_here)
+
+    @property
+    def is_where_it_was(self) -> bool:
+        """Whether the clock is where it had been, and was set back from."""
+        earliest = int(self.clock.now) - TTL
+        return (
+            bool(self.was_ahead)
+            and min(self.was_ahead) <= self.latest
+            and max(self.was_ahead) >= earliest
+        )
+
+    @property
+    def latest(self) -> int:
+        """The last second that is in time."""
+        return int(self.clock.now) + MAX_SKEW
 
     @rule(age=_ODD_AGES)
     def ask_at_another_time(self, age: int) -> None:

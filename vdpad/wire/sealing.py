@@ -180,7 +180,8 @@ class Gate:
             raise NotOpened(Reason.REPLAYED, "came before")
         text = self.sealer.decrypt(token)
         try:
-            self._admitted.add(sealed_at, mac, over=int(now) - self._ttl)
+            over, early = int(now) - self._ttl, int(now) + MAX_SKEW
+            self._admitted.add(sealed_at, mac, over, early)
         except NoRoom as error:
             raise NotOpened(Reason.FULL, str(error)) from None
         return text
@@ -195,6 +196,9 @@ class Gate:
         unknown = max(self._admitted.floor, self._known_from(now)) - sealed_at
         if unknown > 0:
             what = f"{unknown} s too early for this daemon to know whether it had come before"
+            raise NotOpened(Reason.EXPIRED, f"sealed {age} s ago by its sender's clock; {what}")
+        if self._admitted.is_shut(sealed_at):
+            what = "this host's clock was here before, and what was let in then is forgotten"
             raise NotOpened(Reason.EXPIRED, f"sealed {age} s ago by its sender's clock; {what}")
 
     def _known_from(self, now: float) -> int:
