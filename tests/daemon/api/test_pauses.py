@@ -10,8 +10,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -25,10 +23,10 @@ from tests.daemon.support import Caller, is_error, request, software, vlans
 from tests.support.daemon import running
 from tests.support.descriptors import lingering
 from tests.support.fuse import silent_file
-from tests.support.waiting import GUARD, until
+from tests.support.honest import GIVEN_UP, Honest
+from tests.support.waiting import GUARD
 
-# In seconds: what the honest client waits for a reply, and for how long a hostile one would hold.
-GIVEN_UP = 10.0
+# In seconds, how long a hostile one would hold.
 HOLDS = 30
 
 INFO = request("info", 1)
@@ -44,44 +42,6 @@ _FULL = (1 << 64) - 2
 
 Hostile = Callable[[Path, Path], AbstractAsyncContextManager[None]]
 """By the daemon's socket and a folder of its own; what it holds is held in the context."""
-
-
-class Honest(threading.Thread):
-    """Asks for `info`, again and again; on a thread, so that pauses of the test are none of its."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = str(path)
-        self._ends = threading.Event()
-        self.replies = 0
-        self.longest = 0.0
-        """Seconds that a reply took."""
-        self.gave_up = False
-
-    def run(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
-            asking.bind("")
-            asking.settimeout(GIVEN_UP)
-            while not self._ends.is_set():
-                began = time.perf_counter()
-                try:
-                    asking.sendto(INFO, self._path)
-                    asking.recv(1 << 18)
-                except TimeoutError:
-                    self.gave_up = True
-                    return
-                self.longest = max(self.longest, time.perf_counter() - began)
-                self.replies += 1
-
-    async def is_answered(self, times: int) -> None:
-        """Returns when it was, so many times from now on, or gave up."""
-        enough = self.replies + times
-        await until(lambda: self.replies >= enough or self.gave_up)
-
-    def end(self) -> None:
-        """Ends it, after the reply that it waits for."""
-        self._ends.set()
-        self.join()
 
 
 # --- the hostile ---
