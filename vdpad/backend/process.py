@@ -13,6 +13,7 @@ from vdpad.backend.back_end import BackEnd
 from vdpad.backend.options import BackEndOptions
 from vdpad.backend.process_events import BackEndEnded
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.service.collector import leave_out_all_there_is
 from vdpad.service.events.announcing import Announcer, EventLog
 from vdpad.service.systemd import notify as systemd
 
@@ -45,6 +46,7 @@ async def run(
         endpoint = beside.enter_context(front_ends)
         back_end = await beside.enter_async_context(opened(options, opener, announce))
         beside.callback(notifier.stopping, "Stopping the device")
+        leave_out_all_there_is()
         notifier.ready(f"Waiting for a front end of {options.name}")
         await _serve(back_end, endpoint, ended)
     announce(BackEndEnded(options.name))

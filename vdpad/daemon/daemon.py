@@ -15,7 +15,6 @@ from vdpad.daemon.api.varlink import ABOUT, interface
 from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.events.daemon import NoRecordsKept, NotReloaded, Reloaded, Stopped, Stopping
 from vdpad.daemon.operations.changes import Changes
-from vdpad.daemon.operations.collector import leave_out_all_there_is
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
@@ -25,6 +24,7 @@ from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
 from vdpad.service.address_space import spare_address_space
+from vdpad.service.collector import leave_out_all_there_is
 from vdpad.service.endpoints.stream import StreamEndpoint
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
