@@ -10,7 +10,6 @@ come back. What cannot be kept is told once and removed, and fails nothing: the 
 it is a restart that it would not survive.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -131,7 +130,9 @@ class KeptState:
     def forget(self) -> None:
         """There is nothing to be kept any more."""
         self._close_log()
-        self._remove()
+        stays = self._why_it_stays()
+        if stays is not None:
+            self._announce(SettingsNotKept(self._name, stays))
 
     def _set_aside(self) -> str:
         """Keeps a file that cannot be read for people, and says what became of it."""
@@ -142,13 +143,25 @@ class KeptState:
         return f"was set aside as {_SET_ASIDE}"
 
     def _lose(self, reason: str) -> None:
-        self._remove()
+        stays = self._why_it_stays()
+        if stays is not None:
+            reason = f"{reason}; {stays}"
         self._announce(SettingsNotKept(self._name, reason))
 
-    def _remove(self) -> None:
-        if self._directory is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(_NAME, dir_fd=self._directory)
+    def _why_it_stays(self) -> str | None:
+        """Removes the file; what is told where that cannot be: the next process will recall it."""
+        if self._directory is None:
+            return None
+        try:
+            os.unlink(_NAME, dir_fd=self._directory)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return (
+                f"what {self._path / _NAME} has is older and cannot be removed ({why(error)}); "
+                "remove it before the next start"
+            )
+        return None
 
     def _close_log(self) -> None:
         if self._log is not None:
