@@ -1,6 +1,7 @@
 """Replies that cannot be sent: counted by why, and told of, whoever is to blame."""
 
 import errno
+import json
 import os
 import socket
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from structlog.testing import capture_logs
 from tests.daemon.support import Caller, is_error, request, serving
 from tests.support.users import ALICE, open_folder, users
 from tests.support.waiting import until
+from vdpad.daemon.daemon import Service
+from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events import announcing
@@ -107,6 +110,36 @@ async def test_who_makes_it_answer_itself_is_told_once(tmp_path: Path) -> None:
             with Caller(path) as another:
                 await another.result("info")
     assert event["reasons"] == ("reflected 1",)
+
+
+@pytest.mark.parametrize(
+    "reply", [{"result": {}}, {"error": {"code": 1, "message": "no"}}], ids=str
+)
+async def test_a_reply_is_answered_by_none(tmp_path: Path, reply: Json) -> None:
+    """Two daemons would talk for good."""
+    with capture_logs() as events:
+        async with serving(tmp_path) as path:
+            with Caller(path) as caller:
+                await caller.send(json.dumps({"jsonrpc": "2.0", "id": 7, **reply}).encode())
+                assert (await caller.result("info"))["name"] == "vdpad"
+                assert caller.received() is None
+    assert (await one_lost(events))["reasons"] == ("reflected 1",)
+
+
+async def test_what_comes_from_its_own_socket_is_not_looked_at(tmp_path: Path) -> None:
+    """Of a daemon before it, which had the same socket; or whoever made that send one."""
+    service = Service(Settings(socket=tmp_path / "vdpad.sock"))
+    path = await service.start()
+    own = service._endpoint._socket
+    assert own is not None
+    with capture_logs() as events:
+        socket.socket.sendto(own, request("status", 1), str(path))
+        event = await one_lost(events)
+        with Caller(path) as caller:
+            await caller.result("info")
+    assert event["reasons"] == ("reflected 1",)
+    assert service.api.answered == {("info", "ok"): 1}
+    await service.stop()
 
 
 async def test_a_flood_of_them_is_told_of_now_and_then(tmp_path: Path) -> None:
