@@ -9,6 +9,7 @@ import select
 import stat
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ _OPEN_OUT = struct.Struct("<QII")
 _INIT_OUT = struct.Struct("<IIIIHHII36x")
 _ROOT, _FILE = 1, 2
 _MNT_DETACH = 2
+
+# In seconds, how long it says nothing. Whoever sleeps on it cannot be killed, and so nor can the
+# server that lies in the same process: then the file system ends, and he is told so.
+_SAYS_NOTHING = 90.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,7 +44,10 @@ class _Server(threading.Thread):
         """Set once something was asked that stays without an answer."""
 
     def run(self) -> None:
-        while self._end not in select.select([self._fd, self._end], [], [])[0]:
+        ends = time.monotonic() + _SAYS_NOTHING
+        while ready := self._ready(ends):
+            if self._end in ready:
+                return
             request = os.read(self._fd, 1 << 17)
             _, opcode, unique, node, *_ = _IN_HEADER.unpack_from(request)
             reply = self._reply(opcode, node)
@@ -48,6 +56,15 @@ class _Server(threading.Thread):
             else:
                 size = _OUT_HEADER.size + len(reply)
                 os.write(self._fd, _OUT_HEADER.pack(size, 0, unique) + reply)
+        # The number stays the caller's to close.
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nowhere, self._fd, inheritable=False)
+        os.close(nowhere)
+
+    def _ready(self, ends: float) -> list[int]:
+        """What can be read; nothing once it is that time."""
+        left = max(0.0, ends - time.monotonic())
+        return select.select([self._fd, self._end], [], [], left)[0]
 
     def stop(self) -> None:
         """Returns when it serves no more."""
