@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
+from tests.support.no_means import no_threads
 from tests.support.waiting import until
 from vdpad.daemon.devices import keeper as keeper_module
 from vdpad.daemon.devices import opening
@@ -34,6 +35,7 @@ from vdpad.queues.vhost_vdpa.errors import (
 from vdpad.service.events.event import Event
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.virtio.features import FeatureSet
+from vdpad.wire.user_threads import NoThread
 
 NODE = Path("/dev/vhost-vdpa-0")
 SECONDS = 5.0
@@ -395,4 +397,51 @@ async def test_cancellation_as_the_device_comes_gives_it_back_too(
     await asyncio.wait([coming])
     await until(lambda: keeper.get("vdpa0") is None)
     assert coming.cancelled()
+    assert device.closed == 1
+
+
+# --- without threads ---
+
+
+async def test_without_a_thread_a_device_is_nobody_s(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = DeviceKeeper()
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        with pytest.raises(NoThread):
+            await _bring_up(keeper)
+        assert len(keeper) == 0
+    await keeper.close(await _bring_up(keeper, "vm-2"))
+
+
+async def test_without_a_thread_a_device_stays_until_it_is_released_again(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = DeviceKeeper()
+    kept = await _bring_up(keeper)
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        with pytest.raises(NoThread):
+            await keeper.close(kept)
+        assert keeper.named("vdpa0").is_up
+    await keeper.close(kept)
+    assert device.closed == 1
+
+
+async def test_one_that_comes_too_late_is_given_back_once_there_is_a_thread(
+    device: type[FakeDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "_MAX_SECONDS", 0.01)
+    monkeypatch.setattr(keeper_module, "_TRIES_AGAIN", 0.001)
+    device.may_open.clear()
+    keeper = DeviceKeeper()
+    with pytest.raises(Refusal, match="to come up within"):
+        await _bring_up(keeper)
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        device.may_open.set()
+        await asyncio.sleep(0.05)
+        assert len(keeper) == 1
+    await until(lambda: len(keeper) == 0)
     assert device.closed == 1

@@ -16,6 +16,7 @@ resetting a device, giving it back is then a reset, the store's letting go, and 
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from vdpad.daemon.events.devices import (
     DeviceReleased,
     DeviceStillKept,
 )
+from vdpad.errors import VdpadError
 from vdpad.queues.vhost_vdpa.errors import VhostVdpaError
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.refusal import Kind, Refusal
@@ -40,6 +42,9 @@ from vdpad.virtio.features import FeatureSet
 # How long a device may take to come up or to go, in seconds. Past it the request is answered, and
 # the device is given back once its driver lets go of the thread.
 _MAX_SECONDS = 10.0
+
+# How long one that nobody waits for is left alone where there is no thread to close it, in seconds.
+_TRIES_AGAIN = 1.0
 
 
 class DeviceKeeper:
@@ -112,7 +117,11 @@ class DeviceKeeper:
         return kept
 
     async def _open(self, kept: KeptDevice, opening: Callable[[], Opened]) -> None:
-        opened = on_a_thread(opening, f"open {kept.name}")
+        try:
+            opened = on_a_thread(opening, f"open {kept.name}")
+        except BaseException:
+            del self._all[kept.name]
+            raise
         try:
             await asyncio.wait([opened], timeout=_MAX_SECONDS)
         except asyncio.CancelledError:
@@ -132,13 +141,14 @@ class DeviceKeeper:
 
         Raises:
             Refusal: busy: it is on its way up or out; timeout: it does not go.
+            NoThread: there is none, and it stays up.
         """
         if not kept.is_up:
             raise self._on_its_way(kept)
-        kept.phase = Phase.CLOSING
         closed = on_a_thread(
             partial(give_back, kept.device, kept.store_key, self._store), f"close {kept.name}"
         )
+        kept.phase = Phase.CLOSING
         closed.add_done_callback(lambda _: self._gone(kept))
         await asyncio.wait([closed], timeout=_MAX_SECONDS)
         if not closed.done():
@@ -148,13 +158,20 @@ class DeviceKeeper:
         """Gives all back, as far as they go; where there is a store, leaves all to it."""
         up = [kept for kept in self._all.values() if kept.is_up]
         if self._store.is_present:
-            left = [on_a_thread(kept.device.close, f"leave {kept.name}") for kept in up]
-            if left:
-                await asyncio.wait(left, timeout=_MAX_SECONDS)
-            for kept in up:
-                self._announce(DeviceLeft(*kept.named))
+            await self._leave(up)
             return
         await self.close_all(up)
+
+    async def _leave(self, up: list[KeptDevice]) -> None:
+        closing = []
+        for kept in up:
+            # Where there is no thread, the end of the process closes it.
+            with suppress(VdpadError):
+                closing.append(on_a_thread(kept.device.close, f"leave {kept.name}"))
+        if closing:
+            await asyncio.wait(closing, timeout=_MAX_SECONDS)
+        for kept in up:
+            self._announce(DeviceLeft(*kept.named))
 
     async def close_all(self, devices: list[KeptDevice]) -> None:
         """Gives some back, as far as they go; what does not go is told."""
@@ -193,7 +210,12 @@ class DeviceKeeper:
             del self._all[kept.name]
             return
         closing = partial(give_back, *opened.result(), self._store)
-        closed = on_a_thread(closing, f"close {kept.name}")
+        try:
+            closed = on_a_thread(closing, f"close {kept.name}")
+        except VdpadError:
+            again = partial(self._close_late, kept, opened)
+            asyncio.get_running_loop().call_later(_TRIES_AGAIN, again)
+            return
         closed.add_done_callback(lambda _: self._gone(kept))
 
     def _gone(self, kept: KeptDevice) -> None:
