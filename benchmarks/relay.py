@@ -20,7 +20,8 @@ from tests.backend.vmm import back_end, vmm
 from vdpad.backend.relay.relay import Relay, queue_in
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import DESC_F_NEXT, DESC_F_WRITE, DESCRIPTOR, Region, lay_out
+from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, Region
+from vdpad.virtio.split_ring import DESCRIPTOR, lay_out
 
 _AT = 0x100000
 _MEMORY = 16 << 20

@@ -4,9 +4,10 @@ from vdpad.api.results import CheckResult
 from vdpad.restore.capabilities import Capabilities
 from vdpad.state.model import NetState
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry
 
-_GEOMETRY = RingGeometry(
+_GEOMETRY = SplitGeometry(
     size=8,
     memory=Region(0, 65536),
     descriptors=0,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry, lay_out
 
 MEMORY = Region(0x1000, 1 << 18)
 
@@ -16,7 +17,7 @@ class InlineQueue:
     def __init__(
         self, serve: Callable[[bytes], bytes], *, event_idx: bool = True, size: int = 4
     ) -> None:
-        self.geometry: RingGeometry = lay_out(size, MEMORY)
+        self.geometry: SplitGeometry = lay_out(size, MEMORY)
         self.worth_polling = True
         self.next_index = 0
         self.commands: list[bytes] = []

@@ -11,10 +11,11 @@ from vdpad.restore.terms import DeviceTerms
 from vdpad.state.found import Found
 from vdpad.state.recorder import Recorder
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry
 
 GUEST: FeatureSet = FEATURES | {Feature.CTRL_VLAN, Feature.CTRL_MAC_ADDR}
-GEOMETRY = RingGeometry(
+GEOMETRY = SplitGeometry(
     size=8,
     memory=Region(0, 65536),
     descriptors=0,

@@ -13,7 +13,7 @@ from tests.vhost_user.conftest import mappings
 from tests.vhost_user.front_end import FrontEnd
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.bits import mask_of
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 
 class SlowlyMapping(LoopDevice):

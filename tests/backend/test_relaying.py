@@ -20,7 +20,7 @@ from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 
 @pytest.fixture

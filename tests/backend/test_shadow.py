@@ -45,7 +45,8 @@ from vdpad.virtio.commands import (
 from vdpad.virtio.config import GuestOffload, HashType
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 
 OK = bytes((ACK_OK,))
 KEY = bytes(range(40))
@@ -279,6 +280,6 @@ async def test_a_guest_that_always_has_another_command_leaves_others_their_turn(
 
 def _vring(queue: GuestQueue, *, kick: bool) -> GuestVring:
     driver = queue.driver
-    addresses = RingAddresses(driver.size, driver.descriptors, driver.available, driver.used)
+    addresses = SplitAddresses(driver.size, driver.descriptors, driver.available, driver.used)
     kicked = queue.kick if kick else None
     return GuestVring(queue.index, addresses, 0, True, kicked, queue.call, None)

@@ -10,7 +10,7 @@ from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import BadGeometry
+from vdpad.virtio.rings import BadGeometry
 
 VLAN = VlanAdd(5).encode()
 

@@ -26,7 +26,7 @@ from tests.support.forker import Forker, forker
 from tests.support.lent import lent_target
 from tests.support.waiting import GUARD, until
 from vdpad.virtio.features import FEATURES
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 RING = 64
 IN_FLIGHT = RING // 2
@@ -44,7 +44,7 @@ def daemons() -> Iterator[Forker]:
 class Judge:
     """The device, which lives in a process of its own, and what it has come to."""
 
-    def __init__(self, lender: Lender, geometry: RingGeometry) -> None:
+    def __init__(self, lender: Lender, geometry: SplitGeometry) -> None:
         self._lender = lender
         lent = lender.descriptors
         self.fds = [lent.memory, lent.kick, lent.call]

@@ -13,7 +13,7 @@ from tests.vhost_user.recording_device import CONFIG, RecordingDevice
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.messages import LOG_ALL
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import RingAddresses
+from vdpad.virtio.split_ring import SplitAddresses
 
 from .layout import BUFFERS, MIB, data_ring
 from .pci import open_virtio_net
@@ -37,7 +37,7 @@ def check_rings(start: Start, number: int, bases: dict[int, int]) -> None:
     assert [vring.index for vring in start.vrings] == [*range(number)]
     for vring in start.vrings:
         ring = data_ring(vring.index)
-        assert vring.addresses == RingAddresses(
+        assert vring.addresses == SplitAddresses(
             ring.size, ring.descriptors, ring.available, ring.used
         )
         assert vring.base == bases.get(vring.index, 0)

@@ -12,7 +12,8 @@ from vdpad.queues.lent_memory import BadLend
 from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry
 
 from .device import DeviceConfig, bits
 from .guestless import Guestless, Lend
@@ -69,12 +70,12 @@ def _net_config(config: DeviceConfig) -> NetConfig:
     )
 
 
-def _geometry(lend: Lend) -> RingGeometry:
-    return RingGeometry(
+def _geometry(lend: Lend) -> SplitGeometry:
+    return SplitGeometry(
         lend.ring_size,
         Region(lend.memory_iova, lend.memory_size),
+        Region(lend.buffers_iova, lend.buffers_size),
         lend.descriptors,
         lend.available,
         lend.used,
-        Region(lend.buffers_iova, lend.buffers_size),
     )

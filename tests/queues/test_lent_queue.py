@@ -20,7 +20,8 @@ from tests.support.fuse import silent_file
 from vdpad.errors import VdpadError
 from vdpad.queues.lent_memory import BadLend
 from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue, memory_identity
-from vdpad.virtio.split_ring import Region, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import lay_out
 from vdpad.wire.descriptors import CLOSER
 
 SIZE = 8192

@@ -14,7 +14,8 @@ from tests.support.commands import COMMANDS
 from vdpad.errors import VdpadError
 from vdpad.restore.program import Bank, Program, check_room, encode, largest_command
 from vdpad.virtio.commands import ACK_NONE, CoalVqSet, Command, MacTableSet, MqRssConfig
-from vdpad.virtio.split_ring import DESCRIPTOR, BadGeometry, Region, RingGeometry, lay_out
+from vdpad.virtio.rings import BadGeometry, Region
+from vdpad.virtio.split_ring import DESCRIPTOR, SplitGeometry, lay_out
 
 IOVA = 0x7F0000000000
 SIZES = [1 << power for power in range(1, 16)]
@@ -24,7 +25,7 @@ with_and_without_event_idx = pytest.mark.parametrize(
 )
 
 
-def _geometry(size: int, buffers: int) -> RingGeometry:
+def _geometry(size: int, buffers: int) -> SplitGeometry:
     ring = lay_out(size, Region(IOVA, 1 << 40)).buffers.iova - IOVA
     return lay_out(size, Region(IOVA, ring + buffers))
 
@@ -41,7 +42,7 @@ class Placed(NamedTuple):
 class _Memory:
     """Applies banks as the replay does, and reads them back as a device does."""
 
-    def __init__(self, geometry: RingGeometry) -> None:
+    def __init__(self, geometry: SplitGeometry) -> None:
         self._geometry = geometry
         self._descriptors = bytearray(DESCRIPTOR.size * geometry.size)
         self._buffers = bytearray(geometry.buffers.size)
@@ -80,6 +81,7 @@ class _Memory:
 
 def _in_flight_together(program: Program) -> Iterator[list[Placed]]:
     """Whenever a bank is copied in: all commands that may be in flight with it, in its order."""
+    assert isinstance(program.geometry, SplitGeometry)
     memory = _Memory(program.geometry)
     recent: list[list[Placed]] = []
     for bank in program.banks:

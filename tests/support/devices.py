@@ -14,7 +14,7 @@ from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Replayed, replay
 from vdpad.virtio.features import Feature
 from vdpad.virtio.raw_command import AnyCommand
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 # Of the jumping loop's time: no test waits for it.
 DEADLINE = 60.0
@@ -32,7 +32,7 @@ class Words:
     avail_event: int
 
 
-def read_words(memory: bytes, geometry: RingGeometry) -> Words:
+def read_words(memory: bytes, geometry: SplitGeometry) -> Words:
     """The words of a ring in a copy of its memory."""
     available = geometry.available - geometry.memory.iova
     used = geometry.used - geometry.memory.iova
@@ -61,7 +61,9 @@ class Sent:
     @property
     def words(self) -> Words:
         """The ring's words."""
-        return read_words(self.memory, self.program.geometry)
+        geometry = self.program.geometry
+        assert isinstance(geometry, SplitGeometry)
+        return read_words(self.memory, geometry)
 
 
 def config(
@@ -99,7 +101,7 @@ async def running(configured: SoftwareConfig) -> AsyncIterator[SoftwareDevice]:
         await device.stop()
 
 
-async def geometry_of(configured: SoftwareConfig) -> RingGeometry:
+async def geometry_of(configured: SoftwareConfig) -> SplitGeometry:
     """How the ring of such a device is laid out."""
     device = SoftwareDevice(configured)
     await device.stop()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 CONFIG: dict[str, Any] = {
     "max_virtqueue_pairs": 8,
@@ -16,7 +16,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def lent_target(features: Sequence[str], geometry: RingGeometry) -> dict[str, Any]:
+def lent_target(features: Sequence[str], geometry: SplitGeometry) -> dict[str, Any]:
     """The target of a device with these features."""
     return {
         "kind": "lent",
@@ -26,7 +26,7 @@ def lent_target(features: Sequence[str], geometry: RingGeometry) -> dict[str, An
     }
 
 
-def ring_of(geometry: RingGeometry) -> dict[str, Any]:
+def ring_of(geometry: SplitGeometry) -> dict[str, Any]:
     """A geometry as a target tells it."""
     return {
         "size": geometry.size,

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from tests.support.devices import Words, read_words
 from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue
 from vdpad.virtio.commands import ACK_NONE, ACK_OK
-from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, Region, RingGeometry, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, SplitGeometry, lay_out
 
 _IOVA = 0x40000000
 _NEXT, _WRITE = 1, 2
@@ -192,7 +193,7 @@ def stepped(
         device.close()
 
 
-def _geometry(size: int, buffers: int) -> RingGeometry:
+def _geometry(size: int, buffers: int) -> SplitGeometry:
     ring = lay_out(size, Region(_IOVA, 1 << 30)).buffers.iova - _IOVA
     return lay_out(size, Region(_IOVA, ring + buffers))
 

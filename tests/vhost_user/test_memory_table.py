@@ -25,7 +25,7 @@ from vdpad.vhost_user.memory_table import (
 )
 from vdpad.vhost_user.messages import MemoryRegion
 from vdpad.virtio.guest_memory import BadRegion, OutsideMemory
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 PAGE = mmap.PAGESIZE
 GUEST, USER = 0x10_0000, 0x7F00_0000_0000

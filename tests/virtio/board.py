@@ -7,7 +7,8 @@ from typing import NamedTuple
 from tests.support.devices import Words, read_words
 from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import DESCRIPTOR, Region, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import DESCRIPTOR, lay_out
 
 SIZE = 8
 MEMORY = Region(0x100000, 2048)

@@ -18,7 +18,8 @@ from tests.virtio.board import (
 )
 from vdpad.virtio.chains import BadChain
 from vdpad.virtio.device_ring import Chain
-from vdpad.virtio.split_ring import DESCRIPTOR, Region, wants_event
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import DESCRIPTOR, wants_event
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]

@@ -28,7 +28,8 @@ from tests.virtio.board import (
 from vdpad.virtio.chains import BadChain
 from vdpad.virtio.device_ring import MAX_READABLE, Chain, DeviceRing
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import DESCRIPTOR, BadGeometry, Region, RingAddresses
+from vdpad.virtio.rings import BadGeometry, Region
+from vdpad.virtio.split_ring import DESCRIPTOR, SplitAddresses
 
 # --- too much ---
 
@@ -140,7 +141,7 @@ def _flipping(shared: mmap.mmap, at: int, *descriptors: Descriptor) -> Iterator[
 
 # --- rings that are none ---
 
-RING = RingAddresses(SIZE, 0x200000, 0x200100, 0x200200)
+RING = SplitAddresses(SIZE, 0x200000, 0x200100, 0x200200)
 ONE, TWO = Region(0x200000, 0x210), Region(0x200210, 0x1000)
 
 NO_RINGS = {
@@ -156,7 +157,7 @@ NO_RINGS = {
 
 @pytest.mark.parametrize(("addresses", "text"), NO_RINGS.values(), ids=NO_RINGS)
 def test_a_ring_that_is_none_is_refused_and_its_memory_let_go(
-    addresses: RingAddresses, text: str
+    addresses: SplitAddresses, text: str
 ) -> None:
     memory = GuestMemory()
     data = bytearray(ONE.size), bytearray(TWO.size)

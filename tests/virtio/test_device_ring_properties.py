@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.support.split_driver import Memory, Request, SplitDriver, Way
 from vdpad.virtio.device_ring import Chain, DeviceRing
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Pair:
         driver, before = self.driver, self.memory.copy()
         ring = DeviceRing(
             self.guest_memory,
-            RingAddresses(driver.size, driver.descriptors, driver.available, driver.used),
+            SplitAddresses(driver.size, driver.descriptors, driver.available, driver.used),
             next_available=index,
             event_idx=self.setting.event_idx,
             indirect=self.setting.indirect,

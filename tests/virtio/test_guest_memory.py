@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vdpad.errors import VdpadError
 from vdpad.virtio.guest_memory import BadRegion, GuestMemory, OutsideMemory
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 # Two that touch, a hole of 16 bytes, and one more.
 FIRST, SECOND, THIRD = Region(0x1000, 64), Region(0x1040, 32), Region(0x1070, 16)

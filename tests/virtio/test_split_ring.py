@@ -10,22 +10,14 @@ from hypothesis import strategies as st
 
 from vdpad.errors import VdpadError
 from vdpad.virtio.driver_ring import DriverRing, command_descriptors
-from vdpad.virtio.split_ring import (
-    MAX_RING_SIZE,
-    USED_ELEMENT,
-    BadGeometry,
-    Region,
-    RingGeometry,
-    distance,
-    lay_out,
-    wants_event,
-)
+from vdpad.virtio.rings import MAX_RING_SIZE, BadGeometry, Region
+from vdpad.virtio.split_ring import USED_ELEMENT, SplitGeometry, distance, lay_out, wants_event
 
 BASE = 0x100000
 SIZES = [1 << power for power in range(16)]
 
 # A ring of 8, with every part where it may be: table 128 bytes, available 22, used 70.
-RING = RingGeometry(
+RING = SplitGeometry(
     size=8,
     memory=Region(BASE, 0x1000),
     descriptors=BASE,
@@ -35,7 +27,7 @@ RING = RingGeometry(
 )
 
 
-def _with(**changes: object) -> RingGeometry:
+def _with(**changes: object) -> SplitGeometry:
     return dataclasses.replace(RING, **changes)  # type: ignore[arg-type]
 
 
@@ -78,7 +70,7 @@ def test_a_misaligned_part_is_refused(part: str, alignment: int) -> None:
 PARTS = {"descriptors": 128, "available": 22, "used": 70, "buffers": 0x100}
 
 
-def _moved(part: str, iova: int) -> RingGeometry:
+def _moved(part: str, iova: int) -> SplitGeometry:
     return _with(**{part: Region(iova, PARTS[part]) if part == "buffers" else iova})
 
 
@@ -171,7 +163,7 @@ def test_whatever_passes_has_its_parts_inside_the_memory_and_apart(
     size: int, descriptors: int, available: int, used: int, buffers: Region
 ) -> None:
     memory = Region(BASE, 600)
-    geometry = RingGeometry(size, memory, descriptors, available, used, buffers)
+    geometry = SplitGeometry(size, memory, buffers, descriptors, available, used)
     try:
         geometry.check()
     except BadGeometry:

@@ -17,7 +17,7 @@ from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem
 from vdpad.virtio.features import unmet_requirements
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -17,14 +17,8 @@ from typing import Protocol
 from vdpad.backend.faults import NotAnswered
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.commands import ACK_ERR, ACK_NONE
-from vdpad.virtio.split_ring import (
-    DESC_F_NEXT,
-    DESC_F_WRITE,
-    DESCRIPTOR,
-    INDEX_MASK,
-    USED_ELEMENT,
-    RingGeometry,
-)
+from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, RingGeometry
+from vdpad.virtio.split_ring import DESCRIPTOR, INDEX_MASK, USED_ELEMENT
 
 # How long a device may take for a command, in seconds; QEMU gives its own so long.
 PATIENCE = 10.0

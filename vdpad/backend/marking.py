@@ -25,7 +25,7 @@ from vdpad.backend.relaying import Relaying
 from vdpad.backend.steps import Steps
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.to_its_end import to_its_end
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 Wrote = Callable[[Region], None]
 """Is told where this process has written, by guest address."""

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.vhost_vdpa.memory import PAGE, SharedMemory
-from vdpad.virtio.split_ring import Region, RingAddresses, align_up
+from vdpad.virtio.rings import Region, align_up
+from vdpad.virtio.split_ring import SplitAddresses
 
 
 class OwnRings:
@@ -27,7 +28,7 @@ class OwnRings:
         self._mapped = Region(0, 0)
         self._sizes: dict[int, int] = {}
 
-    def map(self, rings: Mapping[int, RingAddresses]) -> None:
+    def map(self, rings: Mapping[int, SplitAddresses]) -> None:
         """Sees that there is a used ring for each of these, by queue; after `negotiate`.
 
         Raises:

@@ -32,7 +32,7 @@ from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 if TYPE_CHECKING:
     from vdpad.backend.relay.relay import Due, Relay

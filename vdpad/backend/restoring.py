@@ -22,7 +22,7 @@ from vdpad.state.problems import Problem, summary
 from vdpad.virtio.commands import CoalVqSet, Command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 
 # How long all of it may take, in seconds; the guest stands still meanwhile.
 _DEADLINE = 10.0

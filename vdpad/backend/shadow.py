@@ -29,7 +29,7 @@ from vdpad.virtio.chains import BadChain
 from vdpad.virtio.device_ring import Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 # Class and command (virtio 1.4, 5.1.6.5).
 _LEAST = 2

@@ -11,7 +11,7 @@ from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 
 
 class StillInFlight(VdpadError):

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.commands import ACK_NONE
-from vdpad.virtio.split_ring import (
+from vdpad.virtio.rings import (
     DESC_F_INDIRECT,
     DESC_F_NEXT,
     DESC_F_WRITE,
-    DESCRIPTOR,
-    USED_ELEMENT,
     BadGeometry,
     RingGeometry,
     align_up,
 )
+from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT
 
 # How long a sleeper sleeps before it looks by itself, in seconds.
 _NAP = 0.001

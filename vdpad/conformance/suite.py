@@ -21,7 +21,7 @@ from vdpad.conformance.timing import Times, timed
 from vdpad.queues.vhost_vdpa.errors import DeviceRefused
 from vdpad.virtio.commands import Command, MacAddrSet
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
-from vdpad.virtio.split_ring import BadGeometry
+from vdpad.virtio.rings import BadGeometry
 
 MAX_SECONDS = 5.0
 """How long a device may take for what is sent at once."""

@@ -21,7 +21,7 @@ from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS, NetConfig, TunnelType
-from vdpad.virtio.split_ring import MAX_RING_SIZE
+from vdpad.virtio.rings import MAX_RING_SIZE
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK, BadAddress, host_and_port
 from vdpad.wire.datagrams import Peer
 

@@ -18,7 +18,8 @@ from vdpad.state.model import NetState
 from vdpad.state.problems import Problem
 from vdpad.virtio.config import MAX_QUEUE_PAIRS
 from vdpad.virtio.features import PROVIDED_BY_VMM, TRANSPORT, Feature, FeatureSet
-from vdpad.virtio.split_ring import Region, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import lay_out
 
 NEEDED: FeatureSet = frozenset({Feature.VERSION_1, Feature.ACCESS_PLATFORM})
 """Without these no driver of Linux's lets a device be used over vhost-vdpa."""

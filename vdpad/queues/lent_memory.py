@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 from vdpad.errors import VdpadError
-from vdpad.virtio.split_ring import Region, RingGeometry, align_up
+from vdpad.virtio.rings import Region, RingGeometry, align_up
 
 _PAGE = mmap.PAGESIZE
 

@@ -21,7 +21,7 @@ from vdpad.queues.control_queue import Lent
 from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd, kicks_that_do_not_block
 from vdpad.queues.lent_memory import BadLend, check_memfd, map_ring, seals_of
 from vdpad.virtio.driver_ring import DriverRing
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 from vdpad.wire.descriptors import CLOSER
 
 # The lender of a device of our own.

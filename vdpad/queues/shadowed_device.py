@@ -25,14 +25,15 @@ from typing import Protocol
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import Region, RingAddresses, RingGeometry
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses, SplitGeometry
 
 
 @dataclass(frozen=True, slots=True)
 class Vring:
     """Where a queue's split ring lies and begins, and how it notifies."""
 
-    ring: RingAddresses
+    ring: SplitAddresses
     base: int = 0
     """The available index that the device takes first, of 16 bits."""
     kick: int | None = None
@@ -118,7 +119,7 @@ class ShadowedDevice(Protocol):
         """The CVQ, idle, for one user at a time. It is good until the next reset."""
 
     @property
-    def control_geometry(self) -> RingGeometry:
+    def control_geometry(self) -> SplitGeometry:
         """Where the CVQ's ring and the room for its buffers lie."""
 
     def enable(self, queue: int) -> None:

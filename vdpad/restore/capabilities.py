@@ -6,7 +6,7 @@ from typing import Self
 from vdpad.restore.program import largest_command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from vdpad.virtio.commands import ACK_NONE
 from vdpad.virtio.driver_ring import command_descriptors
 from vdpad.virtio.raw_command import AnyCommand
-from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, BadGeometry, RingGeometry
+from vdpad.virtio.rings import BadGeometry, RingGeometry
+from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT
 
 _DESCRIPTORS_PER_COMMAND = 2
 _ACK = 1

@@ -6,7 +6,7 @@ from typing import Protocol, Self
 from vdpad.restore.capabilities import Capabilities
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 
 
 class Terms(Protocol):

@@ -13,7 +13,7 @@ from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import RingAddresses
+from vdpad.virtio.split_ring import SplitAddresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class GuestVring:
     """
 
     index: int
-    addresses: RingAddresses
+    addresses: SplitAddresses
     """By guest addresses; within the memory, and not checked otherwise."""
     base: int
     """The available index to go on from: 0 … 65535."""

@@ -27,7 +27,7 @@ from vdpad.vhost_user.memory_table import (
 )
 from vdpad.vhost_user.messages import MemoryRegion
 from vdpad.vhost_user.to_its_end import to_its_end
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 
 class GuestRegions:

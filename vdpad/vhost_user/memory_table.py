@@ -34,7 +34,7 @@ from itertools import pairwise
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.messages import MemoryRegion
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import ADDRESS_END, Region
+from vdpad.virtio.rings import ADDRESS_END, Region
 
 _PAGE = mmap.PAGESIZE
 

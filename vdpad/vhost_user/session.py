@@ -45,7 +45,7 @@ from vdpad.vhost_user.transfer import Gone, Transfer
 from vdpad.vhost_user.vrings import GuestVrings
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 SERVED = frozenset(
     {

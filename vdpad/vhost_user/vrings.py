@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.faults import NotServed
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import INDEX_MASK, MAX_RING_SIZE, Region, RingAddresses
+from vdpad.virtio.rings import MAX_RING_SIZE, Region
+from vdpad.virtio.split_ring import INDEX_MASK, SplitAddresses
 from vdpad.wire.descriptors import CLOSER
 
 
@@ -194,7 +195,7 @@ class GuestVrings:
     def _vring(self, index: int) -> GuestVring:
         ring = self._rings[index]
         assert ring.parts is not None
-        addresses = RingAddresses(ring.size, *ring.parts)
+        addresses = SplitAddresses(ring.size, *ring.parts)
         return GuestVring(
             index, addresses, ring.base, ring.is_enabled, ring.kick, ring.call, ring.error
         )

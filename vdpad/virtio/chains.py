@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from vdpad.errors import VdpadError
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESC_F_NEXT, DESCRIPTOR
+from vdpad.virtio.rings import DESC_F_INDIRECT, DESC_F_NEXT
+from vdpad.virtio.split_ring import DESCRIPTOR
 
 # virtio 1.4, 2.7.5.3.1: as many as the ring has entries. Linux makes longer tables for small
 # rings, and this is what QEMU takes of them.

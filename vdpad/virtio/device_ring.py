@@ -24,17 +24,15 @@ from typing import NamedTuple
 from vdpad.virtio.chains import BadChain, DescriptorTable
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
+from vdpad.virtio.rings import DESC_F_WRITE, BadGeometry, Region
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
-    DESC_F_WRITE,
     DESCRIPTOR,
     INDEX_MASK,
     RING_HEADER,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
-    BadGeometry,
-    Region,
-    RingAddresses,
+    SplitAddresses,
     distance,
     wants_event,
 )
@@ -69,7 +67,7 @@ class DeviceRing:
     def __init__(
         self,
         memory: GuestMemory,
-        addresses: RingAddresses,
+        addresses: SplitAddresses,
         *,
         next_available: int,
         event_idx: bool,
@@ -261,7 +259,7 @@ class DeviceRing:
 
 
 def ring_stretches(
-    views: ExitStack, memory: GuestMemory, addresses: RingAddresses
+    views: ExitStack, memory: GuestMemory, addresses: SplitAddresses
 ) -> list[memoryview]:
     """A ring's parts in memory: descriptor table, available ring, used ring.
 

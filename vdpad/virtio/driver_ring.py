@@ -15,19 +15,16 @@ from dataclasses import dataclass
 from typing import Self
 
 from vdpad.virtio.fences import full_fence, ordering_fence
+from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, BadGeometry, RingGeometry
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
     AVAILABLE_ENTRY,
-    DESC_F_NEXT,
-    DESC_F_WRITE,
     DESCRIPTOR,
     EVENT_INDEX,
     INDEX_MASK,
     RING_HEADER,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
-    BadGeometry,
-    RingGeometry,
     wants_event,
 )
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vdpad.errors import VdpadError
-from vdpad.virtio.split_ring import ADDRESS_END, DESCRIPTOR_ALIGNMENT, Region
+from vdpad.virtio.rings import ADDRESS_END, DESCRIPTOR_ALIGNMENT, Region
 
 
 class BadRegion(VdpadError, ValueError):

@@ -6,7 +6,8 @@ from random import Random
 from tests.support.split_driver import Memory, SplitDriver
 from vdpad.backend.relay.relay import Due, Relay, queue_in
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import USED_ELEMENT, Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import USED_ELEMENT, SplitAddresses
 
 PAGE = 4096
 
@@ -51,7 +52,7 @@ class Bench:
         self.ours = memoryview(bytearray(PAGE * 2))
         self.words = self.ours[: 6 + 8 * size].cast("H")
         self._views = ExitStack()
-        addresses = RingAddresses(
+        addresses = SplitAddresses(
             size, self.driver.descriptors, self.driver.available, self.driver.used
         )
         self.queue = queue_in(self._views, self.guest, addresses, self.ours, indirect=indirect)

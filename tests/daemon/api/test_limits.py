@@ -28,7 +28,8 @@ from vdpad.service.endpoints import unix
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.endpoints.unread import Unread
 from vdpad.service.envelope import OVERLOADED
-from vdpad.virtio.split_ring import Region, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import lay_out
 from vdpad.wire.datagrams import Peer
 
 FEATURES = ["CTRL_VQ", "CTRL_VLAN", "MQ", "NOTF_COAL", "VQ_NOTF_COAL"]

@@ -18,7 +18,7 @@ from vdpad.queues.vhost_vdpa.errors import DeviceRefused, VhostVdpaError
 from vdpad.queues.vhost_vdpa.memory import SharedMemory, control_geometry
 from vdpad.service.systemd import notify as systemd_module
 from vdpad.service.systemd.notify import Notifier
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 GEOMETRY = control_geometry(64)
 FEATURES = frozenset({5, 17, 29, 32})
@@ -249,7 +249,7 @@ def test_a_device_is_told_by_its_ring_and_can_be_reset(statuses: list[int]) -> N
     ],
 )
 def test_a_ring_that_cannot_be(
-    statuses: list[int], size: int, geometry: RingGeometry, why: str
+    statuses: list[int], size: int, geometry: SplitGeometry, why: str
 ) -> None:
     before = open_descriptors()
     memory = os.memfd_create("odd")

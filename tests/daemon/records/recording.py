@@ -17,9 +17,10 @@ from vdpad.restore.replay import Outcome, Replayed
 from vdpad.restore.report import Report, RingIndices, report
 from vdpad.service.refusal import Kind
 from vdpad.virtio.commands import ACK_OK, Command
-from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry, lay_out
 
-GEOMETRY: RingGeometry = lay_out(64, Region(0x10000, 0x20000))
+GEOMETRY: SplitGeometry = lay_out(64, Region(0x10000, 0x20000))
 COMMANDS = mixed(200)
 DIGEST = "0a" * 32
 OWNERS = Owners(1000, 1001)

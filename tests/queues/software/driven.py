@@ -10,7 +10,8 @@ from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.packet_device import PacketDevice
 from vdpad.queues.software.packet_offer import PACKET_FEATURES
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 
 RECEIVE, TRANSMIT = 0, 1
 HEADER = bytes(12)
@@ -35,7 +36,7 @@ def mapped(device: PacketDevice, guest: Guest) -> Iterator[None]:
 def vring(queue: GuestQueue, base: int = 0) -> Vring:
     driver = queue.driver
     parts = (driver.descriptors, driver.available, driver.used)
-    return Vring(RingAddresses(driver.size, *parts), base, queue.kick, queue.call)
+    return Vring(SplitAddresses(driver.size, *parts), base, queue.kick, queue.call)
 
 
 def bring_up(device: PacketDevice, guest: Guest, features: FeatureSet, base: int = 0) -> None:

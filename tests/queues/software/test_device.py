@@ -18,7 +18,8 @@ from vdpad.restore.replay import Outcome
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.driver_ring import command_descriptors
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import DESC_F_INDIRECT, DESCRIPTOR
+from vdpad.virtio.rings import DESC_F_INDIRECT
+from vdpad.virtio.split_ring import DESCRIPTOR
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]

@@ -36,7 +36,7 @@ from vdpad.virtio.commands import MqPairsSet, VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 from vdpad.wire.user_threads import NoThread
 
 

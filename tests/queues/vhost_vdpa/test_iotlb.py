@@ -14,7 +14,7 @@ from vdpad.queues.vhost_vdpa.uapi import (
     push_iotlb_invalidate,
     push_iotlb_update,
 )
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 from .fake_kernel import FakeKernel, FakeNode
 

@@ -14,7 +14,8 @@ from vdpad.queues.vhost_vdpa.memory import (
     plan_layout,
     topmost_control_geometry,
 )
-from vdpad.virtio.split_ring import Region, ring_bytes
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import ring_bytes
 
 EVERYWHERE = Region(0, 1 << 48)
 

@@ -15,11 +15,12 @@ from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 
 from .fake_kernel import OFFERED, FakeKernel, FakeNode
 
-RING = Vring(RingAddresses(64, 0x10000, 0x11000, 0x12000), base=3, kick=8, call=9)
+RING = Vring(SplitAddresses(64, 0x10000, 0x11000, 0x12000), base=3, kick=8, call=9)
 
 
 # --- the whole way ---

@@ -16,12 +16,13 @@ from vdpad.queues.vhost_vdpa.errors import NoNetworkDevice, OutOfOrder, Unsuppor
 from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.features import Feature
-from vdpad.virtio.split_ring import Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 
 from .fake_kernel import EVERYTHING, OFFERED, FakeKernel, FakeNode
 
 GUEST = Region(0x4000_0000, 4 * mmap.PAGESIZE)
-RING = Vring(RingAddresses(64, 0x4000_0000, 0x4000_1000, 0x4000_2000), kick=8, call=9)
+RING = Vring(SplitAddresses(64, 0x4000_0000, 0x4000_1000, 0x4000_2000), kick=8, call=9)
 CONTROL = 4
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.availability import skip_or_fail
 from vdpad.queues.vhost_vdpa import uapi
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature, push_iotlb_invalidate, push_iotlb_update
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 HEADER = Path("/usr/include/linux/vhost.h")
 IOCTLS = {

@@ -12,11 +12,12 @@ from vdpad.queues.vhost_vdpa import uapi
 from vdpad.queues.vhost_vdpa.errors import BadVring, DeviceRefused, OutOfOrder
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.virtio.device_status import DeviceStatus
-from vdpad.virtio.split_ring import BadGeometry, RingAddresses
+from vdpad.virtio.rings import BadGeometry
+from vdpad.virtio.split_ring import SplitAddresses
 
 from .fake_kernel import OFFERED, FakeKernel
 
-PLACE = RingAddresses(64, 0x10000, 0x11000, 0x12000)
+PLACE = SplitAddresses(64, 0x10000, 0x11000, 0x12000)
 RING = Vring(PLACE, base=3, kick=8, call=9)
 
 

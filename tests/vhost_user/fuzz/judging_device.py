@@ -10,7 +10,7 @@ from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.memory_table import MappedRegion
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 
 class JudgingDevice(RecordingDevice):

@@ -15,7 +15,7 @@ from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.features import FEATURES, Feature
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 from .guest import HIGH, LOW, MAC, PACKETS, PAGE, RECEIVE, TRANSMIT, Guest
 from .telling import A_WHILE, PATIENCE, Json, pause, refusal

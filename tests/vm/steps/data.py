@@ -14,7 +14,7 @@ from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.commands import MacAddrSet
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 from .guest import HIGH, MAC, PAGE, RECEIVE, SPARE
 from .telling import Json, until

@@ -9,7 +9,8 @@ import time
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa.memory import SharedMemory
 from vdpad.virtio.driver_ring import DriverRing
-from vdpad.virtio.split_ring import DESC_F_WRITE, DESCRIPTOR, Region, lay_out
+from vdpad.virtio.rings import DESC_F_WRITE, Region
+from vdpad.virtio.split_ring import DESCRIPTOR, lay_out
 
 from .telling import A_WHILE
 

@@ -31,7 +31,8 @@ from vdpad.state.problems import Problem
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.features import FEATURES, TRANSPORT, Feature, FeatureSet
-from vdpad.virtio.split_ring import align_up, lay_out
+from vdpad.virtio.rings import align_up
+from vdpad.virtio.split_ring import lay_out
 
 # Behind the memory of any guest that has little, and away from where interrupts are written
 # (0xfee00000).

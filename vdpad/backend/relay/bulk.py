@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 
 from vdpad.virtio.chains import DescriptorTable
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import (
-    DESC_F_INDIRECT,
-    DESC_F_NEXT,
-    DESC_F_WRITE,
-    DESCRIPTOR,
-)
+from vdpad.virtio.rings import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
+from vdpad.virtio.split_ring import DESCRIPTOR
 
 Numbers = NDArray[np.uint64]
 

@@ -53,13 +53,13 @@ from vdpad.virtio.chains import DescriptorTable
 from vdpad.virtio.device_ring import ring_stretches
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
     RING_HEADER,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
-    Region,
-    RingAddresses,
+    SplitAddresses,
     distance,
     wants_event,
 )
@@ -131,7 +131,7 @@ _NOTHING = Due(0, calls=False, kicks=False)
 def queue_in(
     views: ExitStack,
     memory: GuestMemory,
-    addresses: RingAddresses,
+    addresses: SplitAddresses,
     ours: memoryview,
     *,
     indirect: bool,

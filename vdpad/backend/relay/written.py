@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from vdpad.backend.relay.bulk import written_pages
 from vdpad.virtio.chains import BadChain, DescriptorTable
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
-from vdpad.virtio.split_ring import DESC_F_WRITE, USED_ELEMENT
+from vdpad.virtio.rings import DESC_F_WRITE
+from vdpad.virtio.split_ring import USED_ELEMENT
 
 # From so many chains on looking at them all together is faster (benchmarks/relay.py).
 BULK = 36

@@ -10,7 +10,8 @@ from vdpad.restore.capabilities import Capabilities
 from vdpad.restore.program import check_room
 from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import BadGeometry, Region, RingGeometry
+from vdpad.virtio.rings import BadGeometry, Region, RingGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 # With these negotiated a ring is not what the replay works on.
 _NOT_REPLAYABLE = {
@@ -104,7 +105,7 @@ def _geometry(params: LentParams) -> RingGeometry:
             raise BadLend(f"expected a ring without {feature.name}: {why}")
     ring = params.ring
     _refuse_a_busy_ring(ring)
-    geometry = RingGeometry(
+    geometry = SplitGeometry(
         size=ring.size,
         memory=Region(ring.memory.iova, ring.memory.size),
         descriptors=ring.descriptors,

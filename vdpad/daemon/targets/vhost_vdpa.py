@@ -19,7 +19,7 @@ from vdpad.restore.plan import DoesNotFit
 from vdpad.restore.terms import DeviceTerms, Terms
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.rings import RingGeometry
 
 # Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is what
 # QEMU's has. It decides no more than how many doorbells a check foretells.

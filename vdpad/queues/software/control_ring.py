@@ -16,7 +16,8 @@ from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region, RingGeometry, lay_out
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry, lay_out
 
 # Ring and buffers, which take the largest RSS command (131 KiB) many times over.
 _SIZE = 64
@@ -35,7 +36,7 @@ class ControlRing:
         Raises:
             OSError: the system gives no descriptors, or no memory.
         """
-        self.geometry: RingGeometry = lay_out(_SIZE, _MEMORY)
+        self.geometry: SplitGeometry = lay_out(_SIZE, _MEMORY)
         with ExitStack() as undo:
             self.doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             undo.callback(os.close, self.doorbell)

@@ -36,7 +36,8 @@ from vdpad.virtio.config import (
 from vdpad.virtio.device_ring import Chain, DeviceRing
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import RING_HEADER, Region, RingGeometry, align_up, lay_out, ring_bytes
+from vdpad.virtio.rings import Region, align_up
+from vdpad.virtio.split_ring import RING_HEADER, SplitGeometry, lay_out, ring_bytes
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
@@ -257,7 +258,7 @@ class SoftwareDevice:
         return chain.head, 1
 
 
-def _geometry(ring_size: int) -> RingGeometry:
+def _geometry(ring_size: int) -> SplitGeometry:
     size = ring_bytes(ring_size) + max(8 * _PAGE, ring_size * _BUFFERS_PER_RING_ENTRY)
     return lay_out(ring_size, Region(_IOVA, align_up(size, _PAGE)))
 

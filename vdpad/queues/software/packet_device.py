@@ -30,7 +30,8 @@ from vdpad.virtio.config import NetConfig, cvq_index, push_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class PacketDevice:
         self._begin_traffic = begin_traffic
         self._memory = GuestMemory()
         self._control = ControlRing()
-        self.control_geometry: RingGeometry = self._control.geometry
+        self.control_geometry: SplitGeometry = self._control.geometry
         self._config_interrupt: Interrupt | None = None
         self._was_up: _Up | None = None
         self._dropping: tuple[Traffic | None, int] = None, 0

@@ -27,7 +27,8 @@ from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import BadGeometry, RingGeometry
+from vdpad.virtio.rings import BadGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class AdoptedDevice:
         self,
         path: Path,
         descriptors: DeviceDescriptors,
-        geometry: RingGeometry,
+        geometry: SplitGeometry,
         features: FeatureSet,
     ) -> None:
         """Asks the device what it is. May sleep for as long as its driver does.
@@ -106,7 +107,7 @@ class AdoptedDevice:
             os.close(fd)
 
 
-def _words(memory: int, geometry: RingGeometry) -> RingWords:
+def _words(memory: int, geometry: SplitGeometry) -> RingWords:
     geometry.check()
     size = geometry.memory.size
     if os.fstat(memory).st_size < size:

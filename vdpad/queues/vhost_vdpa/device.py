@@ -23,7 +23,7 @@ from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import TRANSPORT, Feature, FeatureSet
-from vdpad.virtio.split_ring import RingGeometry
+from vdpad.virtio.split_ring import SplitGeometry
 
 # What we drive the device with, whatever the guest had.
 _OURS: FeatureSet = frozenset(
@@ -75,7 +75,7 @@ class VhostVdpaDevice:
             device.negotiate(self.features)
             self.config = pull_config(device.config())
             layout = self._lay_out()
-            self.geometry: RingGeometry = layout.control
+            self.geometry: SplitGeometry = layout.control
             self._memory = SharedMemory(layout.size)
             undo.callback(self._memory.close)
             self._map(layout, device.isolate_control_queue())

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vdpad.queues.vhost_vdpa.errors import BadMapping, MemoryLimit, VhostVdpaError
 from vdpad.queues.vhost_vdpa.node import Node
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 
 class Iotlb:

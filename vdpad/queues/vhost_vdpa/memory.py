@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from vdpad.errors import VdpadError, why
-from vdpad.virtio.split_ring import Region, RingGeometry, align_up, lay_out, ring_bytes
+from vdpad.virtio.rings import Region, align_up
+from vdpad.virtio.split_ring import SplitGeometry, lay_out, ring_bytes
 
 PAGE = mmap.PAGESIZE
 """What is mapped is in whole pages of so many bytes."""
@@ -34,9 +35,9 @@ class NoMemory(VdpadError):
 class Layout:
     """Where everything lies, in device addresses."""
 
-    control: RingGeometry
+    control: SplitGeometry
     """The CVQ; its `memory` is the first part."""
-    data: tuple[RingGeometry, ...]
+    data: tuple[SplitGeometry, ...]
     """The rings of the data queues, in their order."""
     data_memory: Region
     """The second part."""
@@ -47,7 +48,7 @@ class Layout:
         return self.data_memory.end - self.control.memory.iova
 
 
-def control_geometry(largest: int, iova: int = PAGE) -> RingGeometry:
+def control_geometry(largest: int, iova: int = PAGE) -> SplitGeometry:
     """The CVQ's ring and buffers.
 
     Args:
@@ -58,7 +59,7 @@ def control_geometry(largest: int, iova: int = PAGE) -> RingGeometry:
     return lay_out(size, Region(iova, _control_bytes(size)))
 
 
-def topmost_control_geometry(largest: int, reachable: Region) -> RingGeometry:
+def topmost_control_geometry(largest: int, reachable: Region) -> SplitGeometry:
     """The same, on the last pages of what is reachable: as far from a guest's memory as can be.
 
     Raises:

@@ -21,7 +21,8 @@ from vdpad.queues.vhost_vdpa.errors import refused
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import Region, RingAddresses
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 
 
 class Node:
@@ -174,7 +175,7 @@ class Node:
         """Where the available index begins. After DRIVER_OK only while suspended."""
         self._set_vring(uapi.SET_VRING_BASE, queue, index, "SET_VRING_BASE")
 
-    def set_vring_addr(self, queue: int, ring: RingAddresses) -> None:
+    def set_vring_addr(self, queue: int, ring: SplitAddresses) -> None:
         """Where the ring lies. After DRIVER_OK only while suspended."""
         addresses = uapi.VRING_ADDR.pack(queue, 0, ring.descriptors, ring.used, ring.available, 0)
         self._set(uapi.SET_VRING_ADDR, addresses, f"SET_VRING_ADDR {queue}")

@@ -36,7 +36,7 @@ from vdpad.queues.vhost_vdpa.vrings import Vrings, or_unbind
 from vdpad.virtio.config import cvq_index, pull_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 _NET = 1  # virtio 1.4, 5 "Device Types"
 

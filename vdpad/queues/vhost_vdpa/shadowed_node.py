@@ -28,7 +28,8 @@ from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
-from vdpad.virtio.split_ring import Region, RingGeometry
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class _Control:
     """The CVQ's ring and buffers, mapped."""
 
     space: int
-    geometry: RingGeometry
+    geometry: SplitGeometry
     memory: SharedMemory
 
 
@@ -138,7 +139,7 @@ class ShadowedNode:
         return OwnedQueue(self._ring, self._kick, self._call)
 
     @property
-    def control_geometry(self) -> RingGeometry:
+    def control_geometry(self) -> SplitGeometry:
         """Where the CVQ's ring and buffers lie."""
         if self._control is None:
             raise OutOfOrder("control_geometry: expected a device that was started, it was not")
@@ -224,7 +225,7 @@ class ShadowedNode:
         self._control = _Control(self._space, geometry, memory)
         return self._control
 
-    def _wanted_geometry(self) -> RingGeometry:
+    def _wanted_geometry(self) -> SplitGeometry:
         largest = self.largest_ring(self.control_queue_index)
         if self.shares_address_space:
             return topmost_control_geometry(largest, self._device.iova_range)

@@ -9,7 +9,7 @@ Source: Linux 6.12, include/uapi/linux/vhost.h and vhost_types.h.
 import struct
 from enum import IntFlag
 
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 # --- ioctls ---
 

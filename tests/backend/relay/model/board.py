@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from random import Random
 
-from vdpad.virtio.split_ring import Region, lay_out, wants_event
+from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import lay_out, wants_event
 
 BASE = 0x100000
 PAGE = 4096

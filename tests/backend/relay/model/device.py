@@ -13,7 +13,8 @@ from tests.backend.relay.model.board import (
     Board,
     Filled,
 )
-from vdpad.virtio.split_ring import DESC_F_NEXT, DESCRIPTOR
+from vdpad.virtio.rings import DESC_F_NEXT
+from vdpad.virtio.split_ring import DESCRIPTOR
 
 _SHORT, _LONG = 100, 5000
 """Lengths of packets, in bytes; the longer takes two pages."""

@@ -29,7 +29,7 @@ from tests.backend.relay.model.mutants import Mutant
 from vdpad.backend.relay.relay import Due
 from vdpad.virtio.chains import DescriptorTable
 from vdpad.virtio.guest_memory import GuestMemory
-from vdpad.virtio.split_ring import Region
+from vdpad.virtio.rings import Region
 
 
 class _Abandoned(Exception):
