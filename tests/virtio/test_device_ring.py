@@ -17,7 +17,7 @@ from tests.virtio.board import (
     Descriptor,
 )
 from vdpad.virtio.chains import BadChain
-from vdpad.virtio.device_ring import Chain
+from vdpad.virtio.device_side import Chain
 from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import DESCRIPTOR, wants_event
 

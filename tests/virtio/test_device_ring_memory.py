@@ -26,7 +26,8 @@ from tests.virtio.board import (
     Descriptor,
 )
 from vdpad.virtio.chains import BadChain
-from vdpad.virtio.device_ring import MAX_READABLE, Chain, DeviceRing
+from vdpad.virtio.device_ring import DeviceRing
+from vdpad.virtio.device_side import MAX_READABLE, Chain
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import BadGeometry, Region
 from vdpad.virtio.split_ring import DESCRIPTOR, SplitAddresses

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.split_driver import Memory, Request, SplitDriver, Way
-from vdpad.virtio.device_ring import Chain, DeviceRing
+from vdpad.virtio.device_ring import DeviceRing
+from vdpad.virtio.device_side import Chain
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import SplitAddresses

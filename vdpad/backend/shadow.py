@@ -26,7 +26,8 @@ from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import EventfdSender, Waiter, kicks_that_do_not_block
 from vdpad.vhost_user.device import GuestVring
 from vdpad.virtio.chains import BadChain
-from vdpad.virtio.device_ring import Chain, DeviceRing
+from vdpad.virtio.device_ring import DeviceRing
+from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import Region

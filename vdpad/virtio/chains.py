@@ -53,7 +53,7 @@ class DescriptorTable:
     @property
     def most_indirect(self) -> int:
         """How many entries an indirect table may have."""
-        return max(self.size, _LEAST_MOST_INDIRECT)
+        return most_indirect(self.size)
 
     def walk(self, head: int) -> Iterator[Buffer]:
         """The descriptors of a chain's buffers, an indirect table's in place of what names it.
@@ -73,7 +73,8 @@ class DescriptorTable:
                     raise BadChain(
                         "expected buffers in an indirect table, got an indirect descriptor"
                     )
-                table = self._indirect_table(descriptor)
+                most = self.most_indirect if self.indirect else 0
+                table = indirect_table(self._memory, descriptor, most)
                 count, at, seen = len(table) // DESCRIPTOR.size, 0, 0
                 continue
             yield address, length, flags, taken
@@ -88,19 +89,34 @@ class DescriptorTable:
         where = "a ring" if table is self._descriptors else "an indirect table"
         raise BadChain(f"expected one below {count}, got descriptor {at} in {where} of {count}")
 
-    def _indirect_table(self, descriptor: _Descriptor) -> bytes:
-        """A copy. That the descriptor is device-writable or not means nothing (2.7.5.3.2)."""
-        address, length, flags, _ = descriptor
-        if not self.indirect:
-            raise BadChain("expected none without RING_INDIRECT_DESC, got an indirect descriptor")
-        if flags & DESC_F_NEXT:
-            raise BadChain(
-                "expected an indirect descriptor to end its chain, got one with another behind it"
-            )
-        most = DESCRIPTOR.size * self.most_indirect
-        if length % DESCRIPTOR.size or not 0 < length <= most:
-            raise BadChain(
-                f"expected an indirect table of {DESCRIPTOR.size} to {most} bytes, in steps of "
-                f"{DESCRIPTOR.size}, got {length} bytes"
-            )
-        return self._memory.read(address, length)
+
+def most_indirect(size: int) -> int:
+    """How many entries an indirect table may have, by the entries of the ring."""
+    return max(size, _LEAST_MOST_INDIRECT)
+
+
+def indirect_table(memory: GuestMemory, descriptor: _Descriptor, most: int) -> bytes:
+    """A copy. That the descriptor is device-writable or not means nothing (2.7.5.3.2).
+
+    Args:
+        memory: in which it lies.
+        descriptor: which names it.
+        most: how many entries it may have; 0 without RING_INDIRECT_DESC.
+
+    Raises:
+        BadChain: the descriptor names none.
+        OutsideMemory: it is not all memory.
+    """
+    address, length, flags, _ = descriptor
+    if not most:
+        raise BadChain("expected none without RING_INDIRECT_DESC, got an indirect descriptor")
+    if flags & DESC_F_NEXT:
+        raise BadChain(
+            "expected an indirect descriptor to end its chain, got one with another behind it"
+        )
+    if length % DESCRIPTOR.size or not 0 < length <= DESCRIPTOR.size * most:
+        raise BadChain(
+            f"expected an indirect table of {DESCRIPTOR.size} to {DESCRIPTOR.size * most} bytes, "
+            f"in steps of {DESCRIPTOR.size}, got {length} bytes"
+        )
+    return memory.read(address, length)

@@ -7,27 +7,25 @@ written, at addresses that are looked up again, since memory may have come and g
 While it works it asks for no doorbell; when nothing is left it asks for the next one and looks once
 more, since a driver that published in between saw the old wish (virtio 1.4, 2.7.10).
 
-It trusts the driver as little as a device may, beginning with its chains (chains.py): a buffer is
-checked to be memory, and how much there is to read is bounded, before any of it is read. Whatever
-a driver does, one call takes no more than about twice MAX_READABLE bytes, and no more chains are in
-flight than the ring has entries.
+It trusts the driver as little as a device may (device_side.py): whatever one does, a call takes no
+more than about twice MAX_READABLE bytes, and no more chains are in flight than the ring has
+entries.
 
 Indices are stored and read as one native access; driver_ring.py says why.
 
 Source: virtio 1.4, 2.7 "Split Virtqueues".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from vdpad.virtio.chains import BadChain, DescriptorTable
+from vdpad.virtio.device_side import Chain, copied, ring_stretches, some, write_answer
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
-from vdpad.virtio.rings import DESC_F_WRITE, BadGeometry, Region
+from vdpad.virtio.rings import BadGeometry
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
-    DESCRIPTOR,
     INDEX_MASK,
     RING_HEADER,
     USED_ELEMENT,
@@ -36,29 +34,6 @@ from vdpad.virtio.split_ring import (
     distance,
     wants_event,
 )
-
-MAX_READABLE = 1 << 20
-"""Bytes that a chain may have for the device to read. The largest RSS command has 131 KiB. Stops a
-chain whose descriptors all name the same gigabyte."""
-
-
-class Chain(NamedTuple):
-    """A command that was made available."""
-
-    head: int
-    """Its first descriptor, which is its name in the used ring."""
-    readable: bytes
-    """A copy of all device-readable buffers."""
-    writable: tuple[Region, ...]
-    """The device-writable buffers. Of a command at least a byte: the ack, and behind it what some
-    commands answer (virtio 1.4, 5.1.6.5)."""
-    descriptors: int
-    """How many of the ring's it takes: at least one, whatever stands in an indirect table."""
-
-    @property
-    def room(self) -> int:
-        """How many bytes may be written."""
-        return sum(size for _, size in self.writable)
 
 
 class DeviceRing:
@@ -133,21 +108,7 @@ class DeviceRing:
         """
         if not self._event_idx:
             self._used[0] = USED_F_NO_NOTIFY
-        chains: list[Chain] = []
-        room = MAX_READABLE
-        for index in self._made_available():
-            # Behind flags and index, which are two words.
-            head = self._available[2 + index % self._size]
-            try:
-                chain = self._chain(head)
-            except (BadChain, OutsideMemory) as error:
-                if chains:
-                    break
-                raise BadChain(f"chain {head}: {error}") from error
-            chains.append(chain)
-            room -= len(chain.readable) + DESCRIPTOR.size * len(chain.writable)
-            if room <= 0:
-                break
+        chains = some(self._available_chains())
         self._next_available = (self._next_available + len(chains)) & INDEX_MASK
         return chains
 
@@ -167,20 +128,7 @@ class DeviceRing:
             BadChain: the answer is longer than that, or its memory is there no more. Part of it may
                 have been written.
         """
-        left = answer
-        try:
-            for address, size in chain.writable:
-                if len(left) <= size:
-                    self._memory.write(address, left)
-                    return
-                self._memory.write(address, left[:size])
-                left = left[size:]
-        except OutsideMemory as error:
-            raise BadChain(f"chain {chain.head}: {error}") from error
-        raise BadChain(
-            f"chain {chain.head}: expected room for an answer of {len(answer)} bytes, "
-            f"got {len(answer) - len(left)} device-writable ones"
-        )
+        write_answer(self._memory, chain, answer)
 
     def put(self, head: int, length: int) -> None:
         """Returns a chain that was taken.
@@ -231,53 +179,16 @@ class DeviceRing:
             )
         return range(start, start + count)
 
-    def _chain(self, head: int) -> Chain:
-        readable: list[bytes] = []
-        writable: list[Region] = []
-        room = MAX_READABLE
-        descriptors = 0
-        for address, length, flags, descriptors in self._table.walk(head):  # noqa: B007
-            if not length:
-                raise BadChain(f"expected at least a byte, got a buffer of 0 bytes at {address:#x}")
-            if flags & DESC_F_WRITE:
-                self._memory.check(address, length)
-                writable.append(Region(address, length))
-                continue
-            if writable:
-                raise BadChain(
-                    "expected all readable buffers before the writable ones, "
-                    f"got one at {address:#x} behind them"
-                )
-            room -= length
-            if room < 0:
-                self._memory.check(address, length)
-                raise BadChain(f"expected at most {MAX_READABLE} readable bytes, got more")
-            readable.append(self._memory.read(address, length))
-        if self._answered and not writable:
-            raise BadChain("expected a byte for an ack, got no device-writable byte")
-        return Chain(head, b"".join(readable), tuple(writable), descriptors)
-
-
-def ring_stretches(
-    views: ExitStack, memory: GuestMemory, addresses: SplitAddresses
-) -> list[memoryview]:
-    """A ring's parts in memory: descriptor table, available ring, used ring.
-
-    Args:
-        views: releases them when it is closed.
-        memory: in which they lie.
-        addresses: of the ring.
-
-    Raises:
-        BadGeometry: one lies outside the memory, or across two regions of it.
-    """
-    found = []
-    for name, part in addresses.parts().items():
-        try:
-            found.append(views.enter_context(memory.stretch(part)))
-        except OutsideMemory as error:
-            raise BadGeometry(f"ring.{name}: {error}") from error
-    return found
+    def _available_chains(self) -> Iterator[Chain]:
+        for index in self._made_available():
+            # Behind flags and index, which are two words.
+            head = self._available[2 + index % self._size]
+            try:
+                buffers = self._table.walk(head)
+                chain = copied(self._memory, head, buffers, answered=self._answered)
+            except (BadChain, OutsideMemory) as error:
+                raise BadChain(f"chain {head}: {error}") from error
+            yield chain
 
 
 def _check_start(next_available: int, used_index: int, size: int) -> None:

@@ -25,6 +25,9 @@ DESC_F_INDIRECT = 4
 
 ADDRESS_END = 1 << 64
 
+BUFFERS_ALIGNMENT = 64
+"""Nothing demands it; a cache line is what a device fetches."""
+
 
 class BadGeometry(VdpadError, ValueError):
     """A ring that cannot be where it is said to be."""

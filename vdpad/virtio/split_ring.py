@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from vdpad.virtio.rings import (
     ADDRESS_END,
+    BUFFERS_ALIGNMENT,
     DESCRIPTOR_ALIGNMENT,
     MAX_RING_SIZE,
     BadGeometry,
@@ -84,9 +85,6 @@ class SplitGeometry(RingGeometry):
         return SplitAddresses(self.size, self.descriptors, self.available, self.used)
 
 
-_BUFFERS_ALIGNMENT = 64  # nothing demands it; a cache line is what a device fetches
-
-
 def ring_bytes(size: int) -> int:
     """What `lay_out` takes for the ring itself, in bytes."""
     everything = Region(0, ADDRESS_END)
@@ -99,7 +97,7 @@ def lay_out(size: int, memory: Region) -> SplitGeometry:
     available_end = available + RING_HEADER + AVAILABLE_ENTRY * size + EVENT_INDEX
     used = align_up(available_end, _ALIGNMENTS["used"])
     buffers = align_up(
-        used + RING_HEADER + USED_ELEMENT.size * size + EVENT_INDEX, _BUFFERS_ALIGNMENT
+        used + RING_HEADER + USED_ELEMENT.size * size + EVENT_INDEX, BUFFERS_ALIGNMENT
     )
     room = Region(buffers, memory.end - buffers)
     geometry = SplitGeometry(size, memory, room, memory.iova, available, used)

@@ -50,7 +50,7 @@ from typing import NamedTuple, Protocol
 from vdpad.backend.relay.faults import DeviceBroken, RingMoved
 from vdpad.backend.relay.written import MemoryLog, WrittenBuffers
 from vdpad.virtio.chains import DescriptorTable
-from vdpad.virtio.device_ring import ring_stretches
+from vdpad.virtio.device_side import ring_stretches
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import Region

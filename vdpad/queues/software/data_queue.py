@@ -14,7 +14,8 @@ from collections import deque
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.worker import Interrupt
 from vdpad.virtio.chains import BadChain
-from vdpad.virtio.device_ring import Chain, DeviceRing
+from vdpad.virtio.device_ring import DeviceRing
+from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 

@@ -33,7 +33,8 @@ from vdpad.virtio.config import (
     NetConfig,
     TunnelType,
 )
-from vdpad.virtio.device_ring import Chain, DeviceRing
+from vdpad.virtio.device_ring import DeviceRing
+from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import Region, align_up

@@ -14,7 +14,7 @@ Source: virtio 1.4, 5.1.6.3 "Setting Up Receive Buffers", 5.1.6.4 "Processing of
 """
 
 from vdpad.queues.software.data_queue import DataQueue, PacketHeader
-from vdpad.virtio.device_ring import Chain
+from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 
 

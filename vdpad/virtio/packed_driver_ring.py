@@ -1,0 +1,229 @@
+"""The driver's side of a packed ring, over mapped memory; packed_ring.py has the rules.
+
+It knows chains of two descriptors only, a command's bytes and its answer: so chains begin at every
+second position from the first one on, across the ring's end too, where the size is odd. A program
+encodes them beforehand for both wrap counters (`packed_command_descriptors`), with the first one
+not available yet; publishing a batch is then one copy, or two across the ring's end, and one store.
+
+What the device has returned is found by one strided copy of the flags, and read by another one: no
+step is taken for each chain. All that is read is copied first, since the device may change it under
+our eyes. Flags are stored and read as native 16-bit words, the device's event suppression as one of
+32 bits, and so this works on little-endian machines only; driver_ring.py says why.
+
+Source: virtio 1.4, 2.8 "Packed Virtqueues".
+"""
+
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+
+from vdpad.virtio.fences import full_fence, ordering_fence
+from vdpad.virtio.packed_ring import (
+    AVAILABLE,
+    DESCRIPTOR,
+    DESCRIPTOR_WORDS,
+    FLAGS_WORD,
+    MARKS,
+    RETURNED,
+    RING_EVENT_FLAGS,
+    RING_EVENT_FLAGS_DESC,
+    RING_EVENT_FLAGS_DISABLE,
+    RING_EVENT_FLAGS_ENABLE,
+    off_wrap,
+    passes,
+    position_of,
+    wrap_at,
+)
+from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, BadGeometry
+
+PAIR = 2
+"""Descriptors of a chain."""
+
+RETURNED_ELEMENT = struct.Struct("<IHH")
+"""Of a returned descriptor, as `elements` gives it: length, buffer id, flags without those that say
+whose it is and that it was written to."""
+
+_MARKS = MARKS.to_bytes(2, "little")
+_HEAD_FLAGS = tuple(marks | DESC_F_NEXT for marks in AVAILABLE)
+_READ = ~(MARKS | DESC_F_WRITE) & 0xFFFF
+_ELEMENT = RETURNED_ELEMENT.pack(0xFFFFFFFF, 0xFFFF, _READ)
+
+Laps = tuple[bytes, bytes]
+"""Descriptors as they are written in a lap with wrap counter 0, and in one with 1."""
+
+
+def packed_command_descriptors(chains: Iterable[tuple[int, int, int, int]]) -> Laps:
+    """Descriptor pairs: each (id, readable address, its length, ack address) makes one chain.
+
+    The ack is one byte. The first descriptor of all is as the device left it in the lap before.
+    """
+    chains = list(chains)
+    return _in_lap(chains, 0), _in_lap(chains, 1)
+
+
+def _in_lap(chains: list[tuple[int, int, int, int]], wrap: int) -> bytes:
+    marks = AVAILABLE[wrap]
+    pairs = bytearray().join(
+        DESCRIPTOR.pack(address, length, number, DESC_F_NEXT | marks)
+        + DESCRIPTOR.pack(ack_address, 1, number, DESC_F_WRITE | marks)
+        for number, address, length, ack_address in chains
+    )
+    pairs[2 * FLAGS_WORD : DESCRIPTOR.size] = RETURNED[1 - wrap].to_bytes(2, "little")
+    return bytes(pairs)
+
+
+class PackedDriverRing:
+    """The driver's side of a packed ring in mapped memory. Not for two users at once.
+
+    Its views are open to a loop that cannot afford calls: `descriptors` as bytes, `words` the same
+    as 16-bit words, `elements_of` as 64-bit ones, of which every second ends with the flags.
+    """
+
+    def __init__(self, parts: Mapping[str, memoryview], size: int, *, event_idx: bool) -> None:
+        """Looks at the ring and writes nothing.
+
+        Args:
+            parts: as PackedGeometry.views gives them; they need not lie in one memory.
+            size: entries.
+            event_idx: RING_EVENT_IDX was negotiated.
+        """
+        if sys.byteorder != "little":
+            raise BadGeometry(f"expected a little-endian machine, got {sys.byteorder}-endian")
+        self.size = size
+        self.event_idx = event_idx
+        self.descriptors = parts["descriptors"]
+        self.buffers = parts["buffers"]
+        self.words = self.descriptors.cast("H")
+        self.elements_of = self.descriptors.cast("Q")
+        self._driver = parts["driver"].cast("H")
+        self.device_word = parts["device"].cast("I")
+
+    def release(self) -> None:
+        """Lets go of the memory, so that it can be unmapped."""
+        for view in (
+            self.words,
+            self.elements_of,
+            self._driver,
+            self.device_word,
+            self.descriptors,
+            self.buffers,
+        ):
+            view.release()
+
+    # --- towards the device ---
+
+    def is_available(self, position: int) -> bool:
+        """Whether the device may take what stands at a position."""
+        return self._flags(position) & MARKS == AVAILABLE[wrap_at(position, self.size)]
+
+    def clear(self, position: int) -> None:
+        """Marks all as returned in the lap before this position: nothing is available, or comes.
+
+        What stands in a ring that was lent may be of any time, and could be taken for an answer.
+        """
+        at, wrap = position % self.size, wrap_at(position, self.size)
+        # First where the device looks, by one store; it does not look further.
+        self.words[DESCRIPTOR_WORDS * at + FLAGS_WORD] = RETURNED[1 - wrap]
+        behind, ahead = (RETURNED[of].to_bytes(2, "little") for of in (wrap, 1 - wrap))
+        flags = memoryview(behind * at + ahead * (self.size - at)).cast("H")
+        self.words[FLAGS_WORD::DESCRIPTOR_WORDS] = flags
+
+    def describe(self, position: int, laps: Laps) -> None:
+        """Writes chains from a position on; the first is not available yet, nor are those behind.
+
+        Args:
+            position: of the first descriptor.
+            laps: as `packed_command_descriptors` makes them.
+        """
+        at, wrap = position % self.size, wrap_at(position, self.size)
+        begin, room = DESCRIPTOR.size * at, DESCRIPTOR.size * (self.size - at)
+        image = laps[wrap]
+        if len(image) <= room:
+            self.descriptors[begin : begin + len(image)] = image
+        else:
+            self.descriptors[begin:] = image[:room]
+            self.descriptors[: len(image) - room] = laps[1 - wrap][room:]
+
+    def publish(self, position: int) -> None:
+        """Makes what was described from this position on available."""
+        ordering_fence()
+        at = DESCRIPTOR_WORDS * (position % self.size) + FLAGS_WORD
+        self.words[at] = _HEAD_FLAGS[wrap_at(position, self.size)]
+
+    def wants_doorbell(self, new: int, old: int) -> bool:
+        """Whether the device wants to hear that chains between two positions became available."""
+        full_fence()
+        word = self.device_word[0]
+        flags = word >> 16 & RING_EVENT_FLAGS
+        if flags == RING_EVENT_FLAGS_DESC and self.event_idx:
+            return passes(position_of(word & 0xFFFF, self.size), new, old, self.size)
+        return flags != RING_EVENT_FLAGS_DISABLE
+
+    # --- back from the device ---
+
+    def returned(self, position: int, most: int) -> int:
+        """How many chains have been returned in a row from a position on.
+
+        Args:
+            position: where the next chain is returned.
+            most: how many are looked at.
+        """
+        count = 0
+        for begin, wrap, chains in self._pieces(position, most):
+            end = begin + PAIR * chains - 1
+            first, behind = DESCRIPTOR_WORDS * begin + FLAGS_WORD, DESCRIPTOR_WORDS * end
+            found = _row(self.words[first : behind : PAIR * DESCRIPTOR_WORDS].tobytes(), wrap)
+            count += found
+            if found < chains:
+                break
+        return count
+
+    def elements(self, position: int, count: int) -> bytes:
+        """A copy of so many returned descriptors from a position on, as RETURNED_ELEMENT has them.
+
+        Only those that `returned` has told before the call.
+        """
+        ordering_fence()
+        copied = b"".join(
+            self.elements_of[2 * begin + 1 : 2 * (begin + PAIR * chains) : 2 * PAIR].tobytes()
+            for begin, _, chains in self._pieces(position, count)
+        )
+        read = int.from_bytes(_ELEMENT * count, "little")
+        return (int.from_bytes(copied, "little") & read).to_bytes(len(copied), "little")
+
+    def ask_for_interrupt(self, position: int) -> None:
+        """Asks for an interrupt once the chain at this position is returned.
+
+        It may have been before the device saw the wish: look again afterwards.
+        """
+        if self.event_idx:
+            self._driver[0] = off_wrap(position, self.size)
+            ordering_fence()
+            self._driver[1] = RING_EVENT_FLAGS_DESC
+        else:
+            self._driver[1] = RING_EVENT_FLAGS_ENABLE
+        full_fence()
+
+    def ask_for_no_interrupt(self) -> None:
+        """Asks to be left alone."""
+        self._driver[1] = RING_EVENT_FLAGS_DISABLE
+
+    def _flags(self, position: int) -> int:
+        return self.words[DESCRIPTOR_WORDS * (position % self.size) + FLAGS_WORD]
+
+    def _pieces(self, position: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """By lap: the first descriptor, the wrap counter, and how many chains begin there."""
+        while count:
+            at = position % self.size
+            chains = min(count, -(-(self.size - at) // PAIR))
+            yield at, wrap_at(position, self.size), chains
+            position += PAIR * chains
+            count -= chains
+
+
+def _row(flags: bytes, wrap: int) -> int:
+    """How many of these flags, from the first on, return a descriptor in a lap."""
+    marks = int.from_bytes(_MARKS * (len(flags) // 2), "little")
+    found = int.from_bytes(flags, "little")
+    others = (~found if wrap else found) & marks
+    return (others & -others).bit_length() - 1 >> 4 if others else len(flags) // 2
