@@ -17,7 +17,7 @@ from typing import Any
 from vdpad.daemon.api.params import CheckParams
 from vdpad.daemon.targets.lent import LentTarget
 from vdpad.daemon.targets.target_params import LentParams
-from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.control_queue import ControlQueue, split_ring
 from vdpad.restore.plan import Plan, plan
 from vdpad.restore.program import Program, encode
 
@@ -33,7 +33,7 @@ class OneByOne:
 
 def send_one_by_one(programs: list[Program], queue: ControlQueue) -> OneByOne:
     """Sends each when the one before it has come back."""
-    ring = queue.ring
+    ring = split_ring(queue)
     start = queue.next_index
     refused = 0
     ring.ask_for_no_interrupt(start)

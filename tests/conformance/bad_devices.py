@@ -12,7 +12,7 @@ from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault
 from vdpad.queues.software.net import NetDevice
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
-from vdpad.virtio.device_ring import Chain
+from vdpad.virtio.device_side import Chain
 
 _VALUES = struct.Struct("<II")
 _VQ_SET, _VQ_GET = b"\6\2", b"\6\3"

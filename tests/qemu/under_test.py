@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 from vdpad.conformance.device_under_test import DeviceUp, Origin, StillInFlight
 from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_memory import BadLend
-from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue
+from vdpad.queues.lent_queue import LentDescriptors, LentQueue
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature
 from vdpad.virtio.rings import Region

@@ -18,8 +18,10 @@ from tests.availability import skip_or_fail
 from tests.support.descriptors import no_descriptor_left, open_descriptors
 from tests.support.fuse import silent_file
 from vdpad.errors import VdpadError
+from vdpad.queues.control_queue import split_ring
+from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_memory import BadLend
-from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue, memory_identity
+from vdpad.queues.lent_queue import LentDescriptors, LentQueue, memory_identity
 from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import lay_out
 from vdpad.wire.descriptors import CLOSER
@@ -246,7 +248,7 @@ def test_an_idle_ring_is_taken_at_its_index(memory: int, index: int, said: str) 
     )
     with no_descriptor_left(), _queue(memory, indices) as queue:
         assert queue.next_index == index
-        assert queue.ring.available_index == queue.ring.used_index() == index
+        assert split_ring(queue).available_index == split_ring(queue).used_index() == index
 
 
 def test_a_refused_ring_has_not_been_written_to(memory: int) -> None:

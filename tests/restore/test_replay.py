@@ -17,7 +17,8 @@ from tests.support.devices import (
     running,
     send,
 )
-from vdpad.queues.lent_queue import Indices, LentQueue
+from vdpad.queues.lent_indices import Indices
+from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.restore.program import encode

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.devices import Sent, config, memory_of, read_words, running, send
-from vdpad.queues.lent_queue import Indices
+from vdpad.queues.lent_indices import Indices
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
 from vdpad.restore.report import report
@@ -231,7 +231,7 @@ TEXTS = {
     Fault.ID_OUT_OF_RANGE: f"it returned descriptor {RING_SIZE}, which is not in flight",
     Fault.ID_NOT_IN_FLIGHT: "it returned descriptor {odd}, which is not in flight",
     Fault.ID_TWICE: "it returned descriptor {before}, which is not in flight",
-    Fault.RUN_AHEAD: "the used index ran ahead: {ahead} chains returned, 4 in flight",
+    Fault.RUN_AHEAD: "the device ran ahead: {ahead} chains returned, 4 in flight",
     Fault.STALE_ACK: "an ack is 0xff, neither OK nor ERR",
     Fault.STRANGE_ACK: "an ack is 0x07, neither OK nor ERR",
 }

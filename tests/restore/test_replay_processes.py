@@ -7,7 +7,8 @@ import pytest
 from tests.support.batches import mixed, settings_after
 from tests.support.device_process import device_process
 from tests.support.devices import config, geometry_of
-from vdpad.queues.lent_queue import Indices, LentQueue
+from vdpad.queues.lent_indices import Indices
+from vdpad.queues.lent_queue import LentQueue
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 

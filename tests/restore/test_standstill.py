@@ -4,7 +4,8 @@ import asyncio
 
 from tests.support.batches import vlans
 from tests.support.devices import Sent, config, memory_of, running, send
-from vdpad.queues.lent_queue import Indices, LentQueue
+from vdpad.queues.lent_indices import Indices
+from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault
 from vdpad.restore.program import encode

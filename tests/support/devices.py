@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from vdpad.queues.lent_queue import Indices, LentQueue
+from vdpad.queues.lent_indices import Indices
+from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Replayed, replay
 from vdpad.virtio.features import Feature
 from vdpad.virtio.raw_command import AnyCommand
+from vdpad.virtio.rings import RingGeometry
 from vdpad.virtio.split_ring import SplitGeometry
 
 # Of the jumping loop's time: no test waits for it.
@@ -32,8 +34,9 @@ class Words:
     avail_event: int
 
 
-def read_words(memory: bytes, geometry: SplitGeometry) -> Words:
-    """The words of a ring in a copy of its memory."""
+def read_words(memory: bytes, geometry: RingGeometry) -> Words:
+    """The words of a split ring in a copy of its memory."""
+    assert isinstance(geometry, SplitGeometry)
     available = geometry.available - geometry.memory.iova
     used = geometry.used - geometry.memory.iova
     return Words(
@@ -61,9 +64,7 @@ class Sent:
     @property
     def words(self) -> Words:
         """The ring's words."""
-        geometry = self.program.geometry
-        assert isinstance(geometry, SplitGeometry)
-        return read_words(self.memory, geometry)
+        return read_words(self.memory, self.program.geometry)
 
 
 def config(
@@ -75,10 +76,12 @@ def config(
     order: Order = Order.AS_SENT,
     seconds_a_command: float = 0.0,
     interrupts: bool = True,
+    packed: bool = False,
 ) -> SoftwareConfig:
-    """A device with all features, and RING_EVENT_IDX or not."""
+    """A device with all features, RING_EVENT_IDX or not, and a packed ring or a split one."""
+    features = ALL_FEATURES | {Feature.RING_PACKED} if packed else ALL_FEATURES
     return SoftwareConfig(
-        features=ALL_FEATURES if event_idx else ALL_FEATURES - {Feature.RING_EVENT_IDX},
+        features=features if event_idx else features - {Feature.RING_EVENT_IDX},
         ring_size=ring_size,
         start_index=start_index,
         misbehaviour=Misbehaviour(
@@ -101,7 +104,7 @@ async def running(configured: SoftwareConfig) -> AsyncIterator[SoftwareDevice]:
         await device.stop()
 
 
-async def geometry_of(configured: SoftwareConfig) -> SplitGeometry:
+async def geometry_of(configured: SoftwareConfig) -> RingGeometry:
     """How the ring of such a device is laid out."""
     device = SoftwareDevice(configured)
     await device.stop()
@@ -114,12 +117,12 @@ def has_event_idx(device: SoftwareDevice) -> bool:
 
 
 @contextmanager
-def borrowed(device: SoftwareDevice, indices: Indices = Indices()) -> Iterator[LentQueue]:  # noqa: B008
+def borrowed(device: SoftwareDevice, indices: Indices | None = None) -> Iterator[LentQueue]:
     """The device's queue, as a VMM would lend it."""
     queue = LentQueue(
         device.geometry,
         device.lend(),
-        indices,
+        device.lent_at if indices is None else indices,
         event_idx=has_event_idx(device),
         worth_polling=False,
     )
@@ -143,7 +146,7 @@ async def send(
     commands: Sequence[AnyCommand],
     *,
     seconds: float = DEADLINE,
-    indices: Indices = Indices(),  # noqa: B008
+    indices: Indices | None = None,
 ) -> Sent:
     """Replays commands on a device."""
     program = encode(tuple(commands), device.geometry, event_idx=has_event_idx(device))

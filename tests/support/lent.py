@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vdpad.virtio.split_ring import SplitGeometry
+from vdpad.virtio.packed_ring import PackedGeometry
+from vdpad.virtio.rings import RingGeometry
 
 CONFIG: dict[str, Any] = {
     "max_virtqueue_pairs": 8,
@@ -16,7 +17,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def lent_target(features: Sequence[str], geometry: SplitGeometry) -> dict[str, Any]:
+def lent_target(features: Sequence[str], geometry: RingGeometry) -> dict[str, Any]:
     """The target of a device with these features."""
     return {
         "kind": "lent",
@@ -26,13 +27,13 @@ def lent_target(features: Sequence[str], geometry: SplitGeometry) -> dict[str, A
     }
 
 
-def ring_of(geometry: SplitGeometry) -> dict[str, Any]:
+def ring_of(geometry: RingGeometry) -> dict[str, Any]:
     """A geometry as a target tells it."""
-    return {
+    parts = {name: part.iova for name, part in geometry.addresses.parts().items()}
+    told = {
         "size": geometry.size,
         "memory": geometry.memory._asdict(),
-        "descriptors": geometry.descriptors,
-        "available": geometry.available,
-        "used": geometry.used,
+        **parts,
         "buffers": geometry.buffers._asdict(),
     }
+    return {"layout": "packed", **told} if isinstance(geometry, PackedGeometry) else told

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.support.devices import Words, read_words
-from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue
+from vdpad.queues.lent_indices import Indices
+from vdpad.queues.lent_queue import LentDescriptors, LentQueue
 from vdpad.virtio.commands import ACK_NONE, ACK_OK
-from vdpad.virtio.rings import Region
+from vdpad.virtio.rings import Region, RingGeometry
 from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, SplitGeometry, lay_out
 
-_IOVA = 0x40000000
+IOVA = 0x40000000
 _NEXT, _WRITE = 1, 2
 
 
@@ -43,7 +44,8 @@ class SteppedDevice:
         self, size: int, *, event_idx: bool, start_index: int = 0, buffers: int = 4096
     ) -> None:
         self.event_idx = event_idx
-        self.geometry = _geometry(size, buffers)
+        self.start_index = start_index
+        self.geometry = self._laid_out(size, buffers)
         self.in_flight: dict[int, Taken] = {}
         """By head, in the order in which they were made available."""
         self.served: list[bytes] = []
@@ -53,8 +55,22 @@ class SteppedDevice:
         self.memory = mmap.mmap(self._fd, self.geometry.memory.size)
         self._kick, self._call = os.eventfd(0, os.EFD_CLOEXEC), os.eventfd(0, os.EFD_CLOEXEC)
         self._taken = self._used = start_index
-        self._put_word(self.geometry.available + 2, start_index)
-        self._put_word(self.geometry.used + 2, start_index)
+        self.begin()
+
+    def begin(self) -> None:
+        """Writes what stands in an idle ring."""
+        self._put_word(self._split.available + 2, self.start_index)
+        self._put_word(self._split.used + 2, self.start_index)
+
+    @property
+    def indices(self) -> Indices:
+        """What its lender says of the ring."""
+        return Indices()
+
+    @property
+    def end(self) -> int:
+        """Where the ring stands behind all that was returned, as ControlQueue has it."""
+        return self._used
 
     def close(self) -> None:
         """Lets go of memory and descriptors."""
@@ -79,7 +95,7 @@ class SteppedDevice:
         while self._taken != index:
             slot = self._taken % self.geometry.size
             (head,) = struct.unpack_from(
-                "<H", self.memory, self._at(self.geometry.available) + 4 + 2 * slot
+                "<H", self.memory, self._at(self._split.available) + 4 + 2 * slot
             )
             assert head not in self.in_flight, f"chain {head} was made available twice"
             self.in_flight[head] = self._chain(head)
@@ -101,25 +117,34 @@ class SteppedDevice:
 
     def put(self, head: int, length: int) -> None:
         """Writes a used element and moves the index past it."""
-        at = self._at(self.geometry.used) + 4 + self._used % self.geometry.size * USED_ELEMENT.size
+        at = self._at(self._split.used) + 4 + self._used % self.geometry.size * USED_ELEMENT.size
         USED_ELEMENT.pack_into(self.memory, at, head, length)
         self._used = (self._used + 1) & 0xFFFF
-        self._put_word(self.geometry.used + 2, self._used)
+        self._put_word(self._split.used + 2, self._used)
 
     def show_used_index(self, index: int) -> None:
         """Shows another used index than there is."""
-        self._put_word(self.geometry.used + 2, index & 0xFFFF)
+        self._put_word(self._split.used + 2, index & 0xFFFF)
 
     def put_used_flags(self, flags: int) -> None:
         """Says whether it wants to hear the doorbell (without event_idx)."""
-        self._put_word(self.geometry.used, flags)
+        self._put_word(self._split.used, flags)
 
     def put_avail_event(self, index: int) -> None:
         """Says when it wants to hear the doorbell (with event_idx)."""
-        end = self.geometry.used + 4 + USED_ELEMENT.size * self.geometry.size
+        end = self._split.used + 4 + USED_ELEMENT.size * self.geometry.size
         self._put_word(end, index & 0xFFFF)
 
     # --- inside ---
+
+    def _laid_out(self, size: int, buffers: int) -> RingGeometry:
+        ring = lay_out(size, Region(IOVA, 1 << 30)).buffers.iova - IOVA
+        return lay_out(size, Region(IOVA, ring + buffers))
+
+    @property
+    def _split(self) -> SplitGeometry:
+        assert isinstance(self.geometry, SplitGeometry)
+        return self.geometry
 
     def _at(self, address: int) -> int:
         return address - self.geometry.memory.iova
@@ -158,7 +183,7 @@ class SteppedQueue(LentQueue):
         super().__init__(
             device.geometry,
             device.lend(),
-            Indices(),
+            device.indices,
             event_idx=device.event_idx,
             worth_polling=False,
         )
@@ -191,11 +216,6 @@ def stepped(
             queue.close()
     finally:
         device.close()
-
-
-def _geometry(size: int, buffers: int) -> SplitGeometry:
-    ring = lay_out(size, Region(_IOVA, 1 << 30)).buffers.iova - _IOVA
-    return lay_out(size, Region(_IOVA, ring + buffers))
 
 
 def _sealed_memfd(size: int) -> int:

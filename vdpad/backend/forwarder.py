@@ -15,7 +15,7 @@ import time
 from typing import Protocol
 
 from vdpad.backend.faults import NotAnswered
-from vdpad.queues.control_queue import ControlQueue
+from vdpad.queues.control_queue import ControlQueue, split_ring
 from vdpad.virtio.commands import ACK_ERR, ACK_NONE
 from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, RingGeometry
 from vdpad.virtio.split_ring import DESCRIPTOR, INDEX_MASK, USED_ELEMENT
@@ -64,7 +64,7 @@ class Forwarder:
             patience: how long the device may take for a command, in seconds.
         """
         self._queue = queue
-        self._ring = queue.ring
+        self._ring = split_ring(queue)
         self._index = queue.next_index
         self._patience = patience
         self._given_up = ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.commands import ACK_NONE
+from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.rings import (
     DESC_F_INDIRECT,
     DESC_F_NEXT,
@@ -140,10 +141,10 @@ async def exchange(
         interrupted: look only when the device has interrupted.
 
     Raises:
-        BadGeometry: the ring or its buffers do not take them.
+        BadGeometry: the ring or its buffers do not take them, or it is packed.
     """
     layout = _Layout(geometry, chains)
-    ring, start = queue.ring, queue.next_index
+    ring, start = _split(queue), queue.next_index
     ring.descriptors[: len(layout.descriptors)] = layout.descriptors
     ring.buffers[: len(layout.buffers)] = layout.buffers
     ring.place(start, b"".join(head.to_bytes(2, "little") for head in layout.heads))
@@ -151,7 +152,7 @@ async def exchange(
     ring.publish(start + len(chains))
     queue.kick()
     nap = seconds if interrupted else _NAP
-    is_late = not await _wait(queue, start, len(chains), seconds, nap)
+    is_late = not await _wait(queue, ring, len(chains), seconds, nap)
     moved = ring.returned_since(start)
     elements = ring.used_elements(start, min(moved, len(chains)))
     return Returned(
@@ -163,12 +164,22 @@ async def exchange(
     )
 
 
-async def _wait(queue: ControlQueue, start: int, count: int, seconds: float, nap: float) -> bool:
+def _split(queue: ControlQueue) -> DriverRing:
+    ring = queue.ring
+    if not isinstance(ring, DriverRing):
+        raise BadGeometry("expected a split ring, got a packed one")
+    return ring
+
+
+async def _wait(
+    queue: ControlQueue, ring: DriverRing, count: int, seconds: float, nap: float
+) -> bool:
     """Whether so many are back within so many seconds; it looks after each interrupt and nap."""
+    start = queue.next_index
     now = asyncio.get_running_loop().time
     until = now() + seconds
     while (left := until - now()) > 0:
-        if queue.ring.returned_since(start) >= count:
+        if ring.returned_since(start) >= count:
             return True
         await queue.called(min(left, nap))
     return False

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from vdpad.conformance.device_under_test import DeviceUp, Origin, StillInFlight
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.lent_memory import BadLend
-from vdpad.queues.lent_queue import Indices, LentQueue
+from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature
@@ -43,7 +43,7 @@ class _SoftwareUp:
             return LentQueue(
                 self.geometry,
                 self._device.lend(),
-                Indices(),
+                self._device.lent_at,
                 event_idx=self.event_idx,
                 worth_polling=False,
             )

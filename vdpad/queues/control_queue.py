@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vdpad.virtio.driver_ring import DriverRing
+from vdpad.virtio.driver_rings import AnyDriverRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,16 @@ class ControlQueue(Protocol):
     """An idle CVQ, ready for chains."""
 
     @property
-    def ring(self) -> DriverRing:
+    def ring(self) -> AnyDriverRing:
         """The driver's side of the ring; idle: all that was made available has been used."""
 
     @property
     def next_index(self) -> int:
-        """Both indices of the idle ring: where the next chain goes, and comes back."""
+        """Where the idle ring stands: where the next chain goes, and comes back.
+
+        Of a split ring both indices; of a packed one the position as its `off_wrap`, and
+        PACKED_INDEX.
+        """
 
     @property
     def worth_polling(self) -> bool:
@@ -52,3 +57,10 @@ class ControlQueue(Protocol):
 
     def close(self) -> None:
         """Lets go of the queue. May be called again."""
+
+
+def split_ring(queue: ControlQueue) -> DriverRing:
+    """The ring of a queue that is known to have a split one, as our own devices do."""
+    ring = queue.ring
+    assert isinstance(ring, DriverRing)
+    return ring

@@ -7,7 +7,7 @@ The lender keeps the device and its descriptors; we get our own. Nothing of what
 - the memfd must be one that cannot be cut under us, with the ring's pages in it (lent_memory.py);
 - the geometry was checked against the memory it names, and that against the memfd's size;
 - the descriptors must be eventfds, so that a kick cannot turn into a write to something else;
-- the ring must be idle, and where the lender said at which index, it must stand there.
+- the ring must be idle, and stand where the lender said (lent_indices.py).
 
 What happens to the memory's contents while we work is the ring's concern.
 """
@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import Lent
 from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd, kicks_that_do_not_block
+from vdpad.queues.lent_indices import Indices, idle_index
 from vdpad.queues.lent_memory import BadLend, check_memfd, map_ring, seals_of
-from vdpad.virtio.driver_ring import DriverRing
+from vdpad.virtio.driver_rings import AnyDriverRing, driver_ring
 from vdpad.virtio.rings import RingGeometry
 from vdpad.wire.descriptors import CLOSER
 
@@ -93,14 +94,6 @@ class LentDescriptors:
         CLOSER.close(self.lender, (self.memory, self.kick, self.call))
 
 
-@dataclass(frozen=True, slots=True)
-class Indices:
-    """Where the lender says that its ring stands; None where it does not say."""
-
-    next_available: int | None = None
-    next_used: int | None = None
-
-
 class LentQueue:
     """A lent CVQ; implements ControlQueue."""
 
@@ -135,17 +128,16 @@ class LentQueue:
             self._kick = EventfdSender(descriptors.kick)
             self._undo.enter_context(kicks_that_do_not_block())
             views = map_ring(descriptors.memory, geometry, self._undo)
-            self._ring: DriverRing | None = DriverRing.over(
-                views, geometry.size, event_idx=event_idx
-            )
-            self._undo.callback(self._ring.release)
-            self._next_index = _idle_index(self._ring, indices)
+            ring = driver_ring(geometry, views, event_idx=event_idx)
+            self._ring: AnyDriverRing | None = ring
+            self._undo.callback(ring.release)
+            self._next_index = idle_index(ring, indices)
         except BaseException:
             self._undo.close()
             raise
 
     @property
-    def ring(self) -> DriverRing:
+    def ring(self) -> AnyDriverRing:
         """The driver's side of the ring."""
         if self._ring is None:
             raise BadLend("the queue is closed; lend it again")
@@ -153,7 +145,7 @@ class LentQueue:
 
     @property
     def next_index(self) -> int:
-        """Both indices of the ring as it was lent."""
+        """Where the ring stood as it was lent."""
         return self._next_index
 
     @property
@@ -189,17 +181,3 @@ def memory_identity(descriptors: LentDescriptors) -> tuple[int, int]:
     seals_of(descriptors.memory)
     status = os.fstat(descriptors.memory)
     return status.st_dev, status.st_ino
-
-
-def _idle_index(ring: DriverRing, said: Indices) -> int:
-    available = ring.available_index
-    used = ring.used_index()
-    if available != used:
-        raise BadLend(
-            f"expected an idle ring, got available index {available} and used index {used}; "
-            "lend it when all its chains have been used"
-        )
-    for name, index in (("next_available", said.next_available), ("next_used", said.next_used)):
-        if index is not None and index != available:
-            raise BadLend(f"{name}: expected {available} as in the ring, got {index}")
-    return available

@@ -7,41 +7,41 @@ nothing of a bank is touched.
 
 What the device returns is matched in one of two modes:
 
-- *in order*, the start: the used ring's new elements equal what an orderly device writes, compared
-  as one slice.
-- *by id*, from the first element that differs: every chain in flight is looked up by its head, so
-  that a device may finish in any order. There is no way back within a replay.
+- *in order*, the start: what tells of the chains that have arrived equals what an orderly device
+  writes, compared as one slice.
+- *by id*, from the first that differs: every chain in flight is looked up by its head, so that a
+  device may finish in any order. There is no way back within a replay.
 
-A device that returns an id that is not in flight, a used index past what is in flight, or an ack
-that is neither OK nor ERR, is broken. A used length other than the one ack byte is counted and
+Where all of this stands in the ring, which differs between split and packed rings, is the track's
+concern (track.py).
+
+A device that returns an id that is not in flight, more than is in flight, or an ack that is neither
+OK nor ERR, is broken. A used length other than the one ack byte is counted and
 otherwise not believed: devices set it in many ways (virtio 1.4, 2.7.8.1), while the ack, which was
 0xff before, says by itself whether it was written.
 
 The guest is stopped meanwhile, and calls are what Python spends its time on. So `run_fast` does
-what `collect` and `publish` do, in one loop without calls of ours, for banks that come back whole,
-in order and all OK. What is not so it leaves as it found it, for them.
+what `collect` and `publish` do, in one loop of the track's, for banks that come back whole, in
+order and all OK. What is not so it leaves as it found it, for them.
 """
 
-import os
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from vdpad.errors import VdpadError
-from vdpad.restore.fast_path import fast_path
 from vdpad.restore.program import Bank, Program, Segment
-from vdpad.restore.progress import ANSWERED, DOORBELLS, Progress
+from vdpad.restore.progress import DOORBELLS, Progress
+from vdpad.restore.standstill import Standing
+from vdpad.restore.track import FullBanks
+from vdpad.restore.tracks import track_of
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
-from vdpad.virtio.driver_ring import DriverRing
-from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
-from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY
+from vdpad.virtio.driver_rings import AnyDriverRing
 
 _ACK_LENGTH = 1
 
-# How often the used index is looked at, and how many banks go by, between two looks at the clock.
-_LOOKS = 32
-_BANKS_PER_LOOK_AT_THE_CLOCK = 8
+# Bytes of what tells of one returned chain, in either layout (track.py).
+_ELEMENT = 8
 
 
 class DeviceFault(VdpadError):
@@ -70,24 +70,23 @@ class Pipeline:
     def __init__(
         self,
         program: Program,
-        ring: DriverRing,
+        ring: AnyDriverRing,
         start: int,
         kick: Callable[[], None],
         progress: Progress | None = None,
     ) -> None:
-        """Lays out the available ring where that can be done for all banks; publishes nothing.
+        """Prepares the ring; publishes nothing.
 
         Args:
             program: encoded for this ring.
             ring: idle, and nobody else's.
-            start: both of its indices.
+            start: where it stands, as ControlQueue has it.
             kick: rings the doorbell.
             progress: where it is written down how far this has come.
         """
         self._program = program
         self._progress = progress or Progress.unshared(len(program.commands))
-        self._ring = ring
-        self._start = start
+        self._buffers = ring.buffers
         self._kick = kick
         self._next = 0
         """The first bank that waits."""
@@ -105,15 +104,12 @@ class Pipeline:
         self.wrong_lengths: Counter[int] = Counter()
         """Used lengths other than an ack's, and how many commands came back with each."""
         self.doorbells = 0
-        self._fast_path = fast_path(program, ring, start)
-        if program.heads_in_ring:
-            ring.place(start, program.heads_in_ring)
+        self._full = FullBanks.of(program)
+        self._track = track_of(program, ring, start, self._ring_bell, self._progress)
 
     def close(self) -> None:
         """Lets go of the ring's memory. May be called again."""
-        if self._fast_path is not None:
-            self._fast_path.close()
-            self._fast_path = None
+        self._track.close()
 
     @property
     def unpublished(self) -> bool:
@@ -132,40 +128,47 @@ class Pipeline:
 
     @property
     def index(self) -> int:
-        """The ring's index up to which all has come back; not cut to 16 bits."""
-        return self._start + self._returned
+        """Where the ring stands behind what has come back, as ControlQueue has it."""
+        return self._track.index(self._returned)
 
     # --- towards the device ---
 
     def publish(self, *, ring_anyway: bool = False) -> None:
         """Publishes the next banks whose segments are free, all with one store and one look."""
-        old = self._start + self._published
+        old = self._published
         while self.unpublished and (bank := self._program.banks[self._next]).segment in self._free:
             self._next += 1
             self._free.remove(bank.segment)
-            self._copy(bank)
+            self._track.place(bank)
             self._flight.append(bank)
             self._published += bank.count
             if self._by_id is not None:
                 self._by_id.add(bank)
-        new = self._start + self._published
+        new = self._published
         if new == old:
             return
-        self._ring.publish(new)
+        self._track.publish(new)
         # What stands in the notification words before the device has run is nobody's word, so the
         # first doorbell is rung without asking.
-        if self._ring.wants_doorbell(new, old) or ring_anyway:
-            self._kick()
-            self.doorbells += 1
-            self._progress.words[DOORBELLS] = self.doorbells
+        if self._track.wants_doorbell(new, old) or ring_anyway:
+            self._ring_bell()
 
-    def _copy(self, bank: Bank) -> None:
-        ring = self._ring
-        ring.buffers[bank.buffers_at] = bank.buffers
-        if bank.descriptors is not None:
-            ring.descriptors[bank.descriptors_at] = bank.descriptors
-        if not self._program.heads_in_ring:
-            ring.place(self._start + self._published, bank.heads)
+    def _ring_bell(self) -> None:
+        self._kick()
+        self.doorbells += 1
+        self._progress.words[DOORBELLS] = self.doorbells
+
+    def standing(self) -> Standing:
+        """How the ring stands now."""
+        return self._track.standing(self._returned, self._published)
+
+    def ask_for_interrupt(self, more: int) -> None:
+        """Asks for one once so many more are back. Look again afterwards."""
+        self._track.ask_for_interrupt(self._returned + more)
+
+    def ask_for_no_interrupt(self) -> None:
+        """Asks to be left alone."""
+        self._track.ask_for_no_interrupt(self._returned)
 
     # --- both, where all goes well ---
 
@@ -176,70 +179,16 @@ class Pipeline:
         banks after until_ns (in perf_counter_ns), when there are no more full ones to publish, or
         at what is not so, which stays as it is.
         """
-        path = self._fast_path
-        if path is None or self._by_id is not None or not path.fit(self._returned, self._next):
+        full = self._full
+        if self._by_id is not None or not full.fit(self._returned, self._next):
             return False
-        slots, segments, mask = path.slots, path.segments, INDEX_MASK
-        all_ok, ahead_at_most = path.all_ok, slots * (segments - 1)
-        ring, event_idx = self._ring, self._ring.event_idx
-        buffers, available_words, used_words = ring.buffers, ring.available_words, ring.used_words
-        fenced, fence, kick, doorbells = not ordered_without_fence, full_fence, self._kick, 0
-        oldest, before = self._next - segments, self._returned
-        start, words = self._start, self._progress.words
-        back = start + (oldest + 1) * slots
-        published = (self._start + self._published) & mask
-        for bank, (used_elements, completions, acks) in path.after(oldest):
-            if (used_words[1] - back) & mask > ahead_at_most and not self._comes(
-                back, ahead_at_most, quiet_ns
-            ):
-                break
-            if fenced:
-                ordering_fence()
-            if used_elements() != completions or acks() != all_ok:
-                break
-            words[ANSWERED] = back - start
-            buffers[bank.buffers_at] = bank.buffers
-            if bank.descriptors is not None:
-                ring.descriptors[bank.descriptors_at] = bank.descriptors
-            if fenced:
-                ordering_fence()
-            back += slots
-            published = (published + slots) & mask
-            available_words[1] = published
-            fence()
-            if (
-                (published - used_words[-1] - 1) & mask < slots
-                if event_idx
-                else not used_words[0] & USED_F_NO_NOTIFY
-            ):
-                kick()
-                doorbells += 1
-                words[DOORBELLS] = self.doorbells + doorbells
-            oldest += 1
-            if not oldest % _BANKS_PER_LOOK_AT_THE_CLOCK and time.perf_counter_ns() >= until_ns:
-                break
-        self.doorbells += doorbells
-        self._returned = oldest * slots
-        self._next = oldest + segments
-        self._published = self._next * slots
-        self._flight = deque(self._program.banks[oldest : self._next])
-        return self._returned > before
-
-    def _comes(self, back: int, ahead_at_most: int, quiet_ns: int) -> bool:
-        """Looks at the used index for a while; whether it has reached what is waited for."""
-        used_words, mask = self._ring.used_words, INDEX_MASK
-        until = 0
-        while True:
-            for _ in range(_LOOKS):
-                if (used_words[1] - back) & mask <= ahead_at_most:
-                    return True
-            now = time.perf_counter_ns()
-            if not until:
-                until = now + quiet_ns
-                # To a device, or the kernel's half of one, that shares our processor.
-                os.sched_yield()
-            elif now >= until:
-                return False
+        before = self._next - len(full.segments)
+        oldest = self._track.run_fast(before, quiet_ns, until_ns)
+        self._returned = oldest * full.slots
+        self._next = oldest + len(full.segments)
+        self._published = self._next * full.slots
+        self._flight = deque(full.banks[oldest : self._next])
+        return oldest > before
 
     # --- back from the device ---
 
@@ -249,7 +198,7 @@ class Pipeline:
 
     def arrived(self) -> int:
         """How many chains the device has returned since we last collected."""
-        return self._ring.returned_since(self._start + self._returned)
+        return self._track.arrived(self._returned, self._published)
 
     def collect(self) -> None:
         """Takes back all that the device has returned.
@@ -261,9 +210,9 @@ class Pipeline:
         in_flight = self._published - self._returned
         if arrived > in_flight:
             raise DeviceFault(
-                f"the used index ran ahead: {arrived} chains returned, {in_flight} in flight"
+                f"the device ran ahead: {arrived} chains returned, {in_flight} in flight"
             )
-        elements = self._ring.used_elements(self._start + self._returned, arrived)
+        elements = self._track.elements(self._returned, arrived)
         if self._by_id is None:
             elements = self._collect_in_order(elements)
         if elements:
@@ -273,19 +222,19 @@ class Pipeline:
         """Takes the elements that come as an orderly device returns them; gives back the rest."""
         while elements:
             bank = self._flight[0]
-            begin = (self._returned - bank.first) * USED_ELEMENT.size
+            begin = (self._returned - bank.first) * _ELEMENT
             expected = bank.completions[begin : begin + len(elements)]
             if not elements.startswith(expected):
                 break
             elements = elements[len(expected) :]
-            self._returned += len(expected) // USED_ELEMENT.size
+            self._returned += len(expected) // _ELEMENT
             if self._returned == bank.end:
                 self._retire(bank)
         return elements
 
     def _collect_by_id(self, elements: bytes) -> None:
         by_id = self._by_id = self._by_id or self._look_up_flight()
-        for head, length in USED_ELEMENT.iter_unpack(elements):
+        for head, length in self._track.names(elements):
             index = by_id.index_of.get(head)
             if index is None:
                 raise DeviceFault(f"it returned descriptor {head}, which is not in flight")
@@ -319,7 +268,7 @@ class Pipeline:
             self._refuse_strange_acks(acks)
 
     def _acks(self, bank: Bank) -> bytes:
-        return self._ring.buffers[bank.acks_at].tobytes()
+        return self._buffers[bank.acks_at].tobytes()
 
     def _sort_acks(self, bank: Bank, slots: range | list[int], acks: bytes) -> None:
         for slot in slots:

@@ -1,28 +1,27 @@
 """The program: a plan encoded into what will be copied into the ring.
 
-The ring's descriptors are used in pairs, one pair a command: its bytes, and one ack byte. Pairs
-and buffers are divided into *segments*: two halves where RING_EVENT_IDX lets a device be fed
+A ring takes half as many commands as it has descriptors, which images.py encodes. These places and
+the buffers are divided into *segments*: two halves where RING_EVENT_IDX lets a device be fed
 without a doorbell each time, else one that takes all (docs/benchmarks.md). The commands are cut
 into *banks*, as many as a segment takes at a time; bank k goes to segment k modulo the number of
 segments, once the bank before it there has come back whole.
 
 A bank is ready to be copied: `buffers` holds its acks, pre-filled, and then its commands, so one
-slice copy both sends and re-arms; `descriptors` is None where the segment's descriptors already say
-the same, which they do through a run of equally long commands such as VLAN_ADD.
+slice copy both sends and re-arms; a split ring's `descriptors` are None where the segment's already
+say the same, which they do through a run of equally long commands such as VLAN_ADD.
 """
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vdpad.restore.images import ACK, DESCRIPTORS_PER_COMMAND, Image, Images, images_for
 from vdpad.virtio.commands import ACK_NONE
-from vdpad.virtio.driver_ring import command_descriptors
+from vdpad.virtio.packed_driver_ring import Laps
+from vdpad.virtio.packed_ring import PackedGeometry
 from vdpad.virtio.raw_command import AnyCommand
 from vdpad.virtio.rings import BadGeometry, RingGeometry
-from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT
-
-_DESCRIPTORS_PER_COMMAND = 2
-_ACK = 1
+from vdpad.virtio.split_ring import DESCRIPTOR
 
 # Commands of a fixed size have at most 18 bytes; the others a plan measures.
 _LARGEST_FIXED = 18
@@ -48,9 +47,10 @@ class Segment:
     buffers_size: int
     """Bytes."""
     heads: bytes
-    """Its chains' heads, le16 each, as they go into the available ring."""
+    """Its chains' heads, le16 each, as they go into a split ring's available ring; a packed ring's
+    buffer ids are the same."""
     completions: bytes
-    """What the used ring holds when the device has returned all its chains in order."""
+    """What the ring tells when the device has returned all its chains in order (track.py)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +68,15 @@ class Bank:
     acks_at: slice
     """Where the acks stand among them."""
     descriptors: bytes | None
+    """A split ring's; None where they are there already."""
     descriptors_at: slice
     """Where they go, in bytes of the descriptor table."""
+    laps: Laps
+    """A packed ring's."""
     heads: bytes
-    """What goes into the available ring, le16 each."""
+    """What goes into a split ring's available ring, le16 each."""
     completions: bytes
-    """What the used ring holds when the device has returned all of it in order."""
+    """What the ring tells when the device has returned all of it in order."""
 
     @property
     def end(self) -> int:
@@ -92,11 +95,15 @@ class Program:
     geometry: RingGeometry
     event_idx: bool
     heads_in_ring: bytes
-    """What all of the available ring can hold from the start on, le16 each, so that publishing is
-    no more than its index; empty where a bank is not as full as its segment, which shifts those
-    after it."""
+    """What all of a split ring's available ring can hold from the start on, le16 each, so that
+    publishing is no more than its index; empty where the program is not uniform."""
     lengths: tuple[int, ...]
     """Bytes of each command."""
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all banks but the last are as full as their segments."""
+        return all(bank.count == bank.segment.slots for bank in self.banks[:-1])
 
     @property
     def most_doorbells(self) -> int:
@@ -115,6 +122,7 @@ class Program:
         tables = sum(length for length in set(self.lengths) if length > _LARGEST_FIXED)
         rings = sum(len(each.heads) + len(each.completions) for each in self.segments)
         images = sum(len(each.descriptors or b"") for each in self.banks)
+        images += sum(map(len, {id(lap): lap for each in self.banks for lap in each.laps}.values()))
         parts = _PER_BANK * len(self.banks) + _PER_COMMAND * len(self.commands)
         return parts + _PER_BYTE_OF_TABLES * tables + rings + images + len(self.heads_in_ring)
 
@@ -130,7 +138,7 @@ def check_room(geometry: RingGeometry) -> None:
     Raises:
         BadGeometry: fewer than two descriptors, or next to no room for buffers.
     """
-    if geometry.size < _DESCRIPTORS_PER_COMMAND:
+    if geometry.size < DESCRIPTORS_PER_COMMAND:
         raise BadGeometry(f"ring.size: expected at least 2, got {geometry.size}")
     if geometry.buffers.size < _SMALLEST_BUFFERS:
         raise BadGeometry(
@@ -141,7 +149,7 @@ def check_room(geometry: RingGeometry) -> None:
 
 def largest_command(geometry: RingGeometry) -> int:
     """How many bytes one command may have for a ring's buffers."""
-    return geometry.buffers.size - _ACK
+    return geometry.buffers.size - ACK
 
 
 def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_idx: bool) -> Program:
@@ -161,67 +169,58 @@ def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_id
         raise BadGeometry(
             f"ring.buffers: expected room for {largest} bytes, got {geometry.buffers.size}"
         )
-    segments = _segments(geometry, largest, event_idx=event_idx) if payloads else ()
-    banks = tuple(_banks(payloads, segments, geometry.buffers.iova))
-    heads_in_ring = _heads_in_ring(banks, segments, geometry.size)
+    images = images_for(geometry)
+    segments = _segments(geometry, images, largest, event_idx=event_idx) if payloads else ()
+    banks = tuple(_banks(payloads, segments, images))
     lengths = tuple(map(len, payloads))
-    return Program(commands, banks, segments, geometry, event_idx, heads_in_ring, lengths)
+    program = Program(commands, banks, segments, geometry, event_idx, b"", lengths)
+    return replace(program, heads_in_ring=_heads_in_ring(program))
 
 
-def _heads_in_ring(banks: tuple[Bank, ...], segments: tuple[Segment, ...], size: int) -> bytes:
-    if any(bank.count < bank.segment.slots for bank in banks[:-1]):
+def _heads_in_ring(program: Program) -> bytes:
+    if isinstance(program.geometry, PackedGeometry) or not program.uniform:
         return b""
-    heads = b"".join(segment.heads for segment in segments)
+    heads = b"".join(segment.heads for segment in program.segments)
     # The segments' commands come round twice in a ring, as each takes two descriptors.
-    return heads * (2 * size // len(heads)) if heads else b""
+    return heads * (2 * program.geometry.size // len(heads)) if heads else b""
 
 
-def _segments(geometry: RingGeometry, largest: int, *, event_idx: bool) -> tuple[Segment, ...]:
-    slots = geometry.size // _DESCRIPTORS_PER_COMMAND
+def _segments(
+    geometry: RingGeometry, images: Images, largest: int, *, event_idx: bool
+) -> tuple[Segment, ...]:
+    slots = geometry.size // DESCRIPTORS_PER_COMMAND
     room = geometry.buffers.size
-    if event_idx and slots > 1 and largest + _ACK <= room // 2:
-        return tuple(_segment(half, slots // 2, room // 2) for half in range(2))
-    return (_segment(0, slots, room),)
+    if event_idx and slots > 1 and largest + ACK <= room // 2:
+        return tuple(_segment(half, slots // 2, room // 2, images) for half in range(2))
+    return (_segment(0, slots, room, images),)
 
 
-def _segment(number: int, slots: int, room: int) -> Segment:
-    first_head = number * slots * _DESCRIPTORS_PER_COMMAND
-    heads = range(
-        first_head, first_head + slots * _DESCRIPTORS_PER_COMMAND, _DESCRIPTORS_PER_COMMAND
-    )
+def _segment(number: int, slots: int, room: int, images: Images) -> Segment:
+    first_head = number * slots * DESCRIPTORS_PER_COMMAND
+    heads = range(first_head, first_head + slots * DESCRIPTORS_PER_COMMAND, DESCRIPTORS_PER_COMMAND)
     return Segment(
         first_head=first_head,
         slots=slots,
         buffers_at=number * room,
         buffers_size=room,
         heads=b"".join(head.to_bytes(2, "little") for head in heads),
-        completions=b"".join(USED_ELEMENT.pack(head, _ACK) for head in heads),
+        completions=b"".join(map(images.completion, heads)),
     )
 
 
-def _banks(
-    payloads: list[bytes], segments: tuple[Segment, ...], buffers_iova: int
-) -> Iterator[Bank]:
-    images: dict[tuple[int, tuple[int, ...]], bytes] = {}
-    in_place: dict[int, bytes] = {}
+def _banks(payloads: list[bytes], segments: tuple[Segment, ...], images: Images) -> Iterator[Bank]:
     first = number = 0
     while first < len(payloads):
         segment = segments[number % len(segments)]
         taken = payloads[first : first + _fitting(payloads, first, segment)]
         lengths = tuple(map(len, taken))
-        key = (segment.first_head, lengths)
-        if key not in images:
-            images[key] = _descriptors(segment, lengths, buffers_iova)
-        image = images[key]
-        unchanged = in_place.get(segment.first_head, b"").startswith(image)
-        if not unchanged:
-            in_place[segment.first_head] = image
-        yield _bank(first, taken, segment, None if unchanged else image)
+        image = images.image(segment.first_head, segment.buffers_at, lengths)
+        yield _bank(first, taken, segment, image)
         first += len(taken)
         number += 1
 
 
-def _bank(first: int, taken: list[bytes], segment: Segment, descriptors: bytes | None) -> Bank:
+def _bank(first: int, taken: list[bytes], segment: Segment, image: Image) -> Bank:
     count = len(taken)
     buffers = bytes([ACK_NONE]) * count + b"".join(taken)
     start = segment.first_head * DESCRIPTOR.size
@@ -232,10 +231,11 @@ def _bank(first: int, taken: list[bytes], segment: Segment, descriptors: bytes |
         buffers=buffers,
         buffers_at=slice(segment.buffers_at, segment.buffers_at + len(buffers)),
         acks_at=slice(segment.buffers_at, segment.buffers_at + count),
-        descriptors=descriptors,
-        descriptors_at=slice(start, start + len(descriptors or b"")),
+        descriptors=image.descriptors,
+        descriptors_at=slice(start, start + len(image.descriptors or b"")),
+        laps=image.laps,
         heads=segment.heads[: 2 * count],
-        completions=segment.completions[: USED_ELEMENT.size * count],
+        completions=segment.completions[: len(segment.completions) // segment.slots * count],
     )
 
 
@@ -243,22 +243,11 @@ def _fitting(payloads: list[bytes], first: int, segment: Segment) -> int:
     """How many of the payloads from first on a segment takes: at least one."""
     count = room_taken = 0
     for payload in payloads[first : first + segment.slots]:
-        room_taken += len(payload) + _ACK
+        room_taken += len(payload) + ACK
         if room_taken > segment.buffers_size:
             break
         count += 1
     return count
-
-
-def _descriptors(segment: Segment, lengths: tuple[int, ...], buffers_iova: int) -> bytes:
-    acks_at = buffers_iova + segment.buffers_at
-    address = acks_at + len(lengths)
-    chains = []
-    for slot, length in enumerate(lengths):
-        head = segment.first_head + slot * _DESCRIPTORS_PER_COMMAND
-        chains.append((head, address, length, acks_at + slot))
-        address += length
-    return command_descriptors(chains)
 
 
 def by_name(commands: tuple[AnyCommand, ...]) -> Counter[str]:

@@ -24,8 +24,6 @@ from vdpad.restore.pipeline import DeviceFault, Pipeline
 from vdpad.restore.program import Program
 from vdpad.restore.progress import Progress
 from vdpad.restore.standstill import Standstill
-from vdpad.virtio.driver_ring import DriverRing
-from vdpad.virtio.split_ring import INDEX_MASK
 
 # How long the event loop may be kept from others: by one look at a ring where nothing comes, and by
 # a device that always answers while we look.
@@ -65,7 +63,7 @@ class Replayed:
     elapsed_ns: int
     """From the first image copied to the last ack read."""
     next_index: int | None
-    """Where the ring stands, both indices; None where the device still has buffers."""
+    """Where the ring stands, as ControlQueue has it; None where the device still has buffers."""
     fault: str = ""
     """What a broken device did."""
     standstill: Standstill | None = None
@@ -107,10 +105,9 @@ class _Replay:
         self, program: Program, queue: ControlQueue, poll_ns: int, progress: Progress | None
     ) -> None:
         self._queue = queue
-        self._ring: DriverRing = queue.ring
-        self._before = queue.ring.standing()
         self._poll_ns = poll_ns
         self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick, progress)
+        self._before = self._pipeline.standing()
         self._yielded_ns = time.perf_counter_ns()
 
     async def timed(self, started: int, deadline: float) -> Replayed:
@@ -138,7 +135,7 @@ class _Replay:
         pipeline = self._pipeline
         if not pipeline.unpublished:
             return
-        self._ring.ask_for_no_interrupt(pipeline.index)
+        pipeline.ask_for_no_interrupt()
         pipeline.publish(ring_anyway=True)
         quiet_ns = min(self._poll_ns, _MAX_LOOKING_NS)
         while pipeline.in_flight:
@@ -181,14 +178,14 @@ class _Replay:
 
     async def _sleep(self, wanted: int) -> None:
         pipeline = self._pipeline
-        self._ring.ask_for_interrupt(pipeline.index + wanted)
+        pipeline.ask_for_interrupt(wanted)
         nap = _FIRST_NAP
         while (before := pipeline.arrived()) < wanted:
             await self._queue.called(nap)
             self._yielded_ns = time.perf_counter_ns()
             if pipeline.arrived() == before:
                 nap = min(2 * nap, _LONGEST_NAP)
-        self._ring.ask_for_no_interrupt(pipeline.index)
+        pipeline.ask_for_no_interrupt()
 
     # --- the end ---
 
@@ -211,18 +208,18 @@ class _Replay:
         idle = outcome in (Outcome.RESTORED, Outcome.REJECTED)
         if idle and pipeline.published_any:
             # As a fresh ring has it: whoever uses it next hears of the next completion.
-            self._ring.ask_for_interrupt(pipeline.index + 1)
+            pipeline.ask_for_interrupt(1)
         return Replayed(
             outcome=outcome,
             rejected=tuple(sorted(pipeline.rejected)),
             unanswered=tuple(sorted(pipeline.unanswered)),
             doorbells=pipeline.doorbells,
             elapsed_ns=elapsed_ns,
-            next_index=pipeline.index & INDEX_MASK if idle else None,
+            next_index=pipeline.index if idle else None,
             fault=fault,
             standstill=self._standstill() if outcome is Outcome.INCOMPLETE else None,
             wrong_lengths=tuple(sorted(pipeline.wrong_lengths.items())),
         )
 
     def _standstill(self) -> Standstill:
-        return Standstill(self._before, self._ring.standing())
+        return Standstill(self._before, self._pipeline.standing())

@@ -7,6 +7,7 @@ from typing import Protocol
 from vdpad.restore.replay import Outcome, Replayed
 from vdpad.state import wording
 from vdpad.virtio.commands import ACK_ERR
+from vdpad.virtio.packed_ring import PACKED_INDEX, WRAP
 from vdpad.virtio.raw_command import AnyCommand
 
 # Stops a device that refuses everything from making replies that no datagram takes.
@@ -39,6 +40,32 @@ class RingIndices:
 
     next_available: int
     next_used: int
+    available_wrap: int | None = None
+    """Of a packed ring, as the next: its wrap counters. None of a split one."""
+    used_wrap: int | None = None
+
+    @classmethod
+    def of(cls, index: int) -> "RingIndices":
+        """An idle ring's.
+
+        Args:
+            index: as ControlQueue has it.
+        """
+        if not index & PACKED_INDEX:
+            return cls(index, index)
+        offset, wrap = index & ~PACKED_INDEX & ~WRAP, int(bool(index & WRAP))
+        return cls(offset, offset, wrap, wrap)
+
+    @property
+    def index(self) -> int:
+        """The same as ControlQueue has it."""
+        if self.available_wrap is None:
+            return self.next_available
+        return PACKED_INDEX | self.available_wrap * WRAP | self.next_available
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values: wrap counters only where there are any."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +95,7 @@ class Report:
         plain = {name: getattr(self, name) for name in _FIELDS}
         plain["rejected"] = tuple(map(asdict, self.rejected))
         plain["unanswered"] = tuple(map(asdict, self.unanswered))
-        plain["ring"] = None if self.ring is None else asdict(self.ring)
+        plain["ring"] = self.ring and self.ring.to_json()
         if not self.notes:
             del plain["notes"]
         return plain
@@ -101,7 +128,7 @@ def report(
         widened=widened,
         prepare_us=prepare_us,
         commit_us=replayed.elapsed_ns // 1000,
-        ring=None if index is None else RingIndices(index, index),
+        ring=None if index is None else RingIndices.of(index),
         device_must_reset=index is None,
         notes=length_notes(replayed.wrong_lengths, len(commands)),
     )

@@ -1,12 +1,12 @@
 """How a ring stands whose replay ran out of time, and which of a lender's mistakes look like that.
 
-That the deadline came tells a VMM's author nothing. What the device has written into the used ring
-does:
+That the deadline came tells a VMM's author nothing. What the device has written into the ring does:
 
-- The used index has not moved: the doorbell reached nobody, or nobody serves the queue. A lender
-  may have swapped kick and call, so that it rang where the VMM listens for interrupts.
-- It has moved, and with RING_EVENT_IDX the avail_event has not, so that no doorbell but the first
-  was rung. A device with the feature says there which index it waits for before it goes idle
+- Nothing has come back: the doorbell reached nobody, or nobody serves the queue. A lender may have
+  swapped kick and call, so that it rang where the VMM listens for interrupts; or have said of a
+  packed ring that it stands where it does not.
+- Something has, and with RING_EVENT_IDX the avail_event has not moved, so that no doorbell but the
+  first was rung. A device with the feature says there which index it waits for before it goes idle
   (virtio 1.4, 2.7.10); where it stays as it was, the device may not know the feature, and wait for
   a doorbell that it never asks for.
 
@@ -16,15 +16,17 @@ Neither is proof, as a device that hangs looks alike, so a sentence says what it
 from dataclasses import dataclass
 
 from vdpad.virtio.driver_ring import RingStanding
-from vdpad.virtio.split_ring import INDEX_MASK
+from vdpad.virtio.packed_driver_ring import PackedStanding
+
+Standing = RingStanding | PackedStanding
 
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
     """A ring before its replay, and at the deadline."""
 
-    before: RingStanding
-    now: RingStanding
+    before: Standing
+    now: Standing
 
     def sentence(self, *, lent: bool) -> str:
         """For people.
@@ -32,20 +34,16 @@ class Standstill:
         Args:
             lent: the ring's owner is another process.
         """
-        now = self.now
-        event = "" if now.avail_event is None else f", avail_event {now.avail_event}"
-        stands = (
-            f"the ring stands at available index {now.available} and used index {now.used}, "
-            f"used flags {now.flags}{event}"
-        )
-        return f"{stands}: {self._looks_like(lent)}"
+        return f"{self.now}: {self._looks_like(lent)}"
 
     def _looks_like(self, lent: bool) -> str:
-        returned = (self.now.used - self.before.used) & INDEX_MASK
+        returned = self.now.returned_since(self.before.used)
+        packed = isinstance(self.now, PackedStanding)
         if not returned:
             served = "see that it is at DRIVER_OK with this queue enabled"
             swapped = ", and that kick and call are not swapped" if lent else ""
-            return f"the device has returned nothing; {served}{swapped}"
+            placed = ", and that the ring stands where its lender said" if lent and packed else ""
+            return f"the device has returned nothing; {served}{swapped}{placed}"
         stale = self.now.avail_event == self.before.avail_event
         if self.now.avail_event is not None and stale:
             return (

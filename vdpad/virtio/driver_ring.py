@@ -25,6 +25,7 @@ from vdpad.virtio.split_ring import (
     RING_HEADER,
     USED_ELEMENT,
     USED_F_NO_NOTIFY,
+    distance,
     wants_event,
 )
 
@@ -53,6 +54,17 @@ class RingStanding:
     """Of the used ring."""
     avail_event: int | None
     """From where on the device wants a doorbell; None without RING_EVENT_IDX."""
+
+    def returned_since(self, used: int) -> int:
+        """How many chains have come back since the used index was this."""
+        return distance(self.used, used)
+
+    def __str__(self) -> str:
+        event = "" if self.avail_event is None else f", avail_event {self.avail_event}"
+        return (
+            f"the ring stands at available index {self.available} and used index {self.used}, "
+            f"used flags {self.flags}{event}"
+        )
 
 
 class DriverRing:

@@ -15,7 +15,8 @@ Source: virtio 1.4, 2.8 "Packed Virtqueues".
 
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.packed_ring import (
@@ -70,6 +71,53 @@ def _in_lap(chains: list[tuple[int, int, int, int]], wrap: int) -> bytes:
     )
     pairs[2 * FLAGS_WORD : DESCRIPTOR.size] = RETURNED[1 - wrap].to_bytes(2, "little")
     return bytes(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedStanding:
+    """How a packed ring stands, for people."""
+
+    size: int
+    available: int
+    """The position of the next chain."""
+    used: int
+    """The position of the next one that comes back."""
+    flags: int
+    """Of the device's event suppression structure."""
+    avail_event: int | None
+    """Where that wants a doorbell; None without RING_EVENT_IDX."""
+
+    def returned_since(self, used: int) -> int:
+        """How many chains have come back since this was the next position."""
+        return (self.used - used) // PAIR
+
+    def __str__(self) -> str:
+        event = "" if self.avail_event is None else f", avail_event {self._place(self.avail_event)}"
+        return (
+            f"the ring stands at descriptor {self._place(self.available)} as the next available "
+            f"and {self._place(self.used)} as the next used, device flags {self.flags}{event}"
+        )
+
+    def _place(self, position: int) -> str:
+        return f"{position % self.size} (wrap counter {wrap_at(position, self.size)})"
+
+
+class Completions:
+    """What tells that chains are back in order, worked out ahead for `has_returned`."""
+
+    def __init__(self, elements: bytes) -> None:
+        """
+        Args:
+            elements: of each chain, as RETURNED_ELEMENT has them.
+        """
+        self.elements = elements
+        self.count = len(elements) // RETURNED_ELEMENT.size
+        marks = int.from_bytes(RETURNED_ELEMENT.pack(0, 0, MARKS) * self.count, "little")
+        returned = int.from_bytes(elements, "little")
+        self.in_lap = (returned, returned | marks)
+        """With the flags that are written where the wrap counter is 0, and 1."""
+        self.read = int.from_bytes(_ELEMENT * self.count, "little") | marks
+        """The bits that are compared."""
 
 
 class PackedDriverRing:
@@ -161,6 +209,20 @@ class PackedDriverRing:
 
     # --- back from the device ---
 
+    def has_returned(self, position: int, completions: "Completions") -> bool:
+        """Whether chains from a position on are all back, and as they were expected."""
+        at, count = position % self.size, completions.count
+        end = at + PAIR * count
+        if end > self.size:
+            whole = self.returned(position, count) == count
+            return whole and self.elements(position, count) == completions.elements
+        wrap = wrap_at(position, self.size)
+        if self.words[DESCRIPTOR_WORDS * (end - PAIR) + FLAGS_WORD] & MARKS != RETURNED[wrap]:
+            return False
+        copied = self.elements_of[2 * at + 1 : 2 * end : 2 * PAIR].tobytes()
+        found = int.from_bytes(copied, "little") & completions.read
+        return found == completions.in_lap[wrap]
+
     def returned(self, position: int, most: int) -> int:
         """How many chains have been returned in a row from a position on.
 
@@ -170,8 +232,8 @@ class PackedDriverRing:
         """
         count = 0
         for begin, wrap, chains in self._pieces(position, most):
-            end = begin + PAIR * chains - 1
-            first, behind = DESCRIPTOR_WORDS * begin + FLAGS_WORD, DESCRIPTOR_WORDS * end
+            first = DESCRIPTOR_WORDS * begin + FLAGS_WORD
+            behind = first + PAIR * DESCRIPTOR_WORDS * (chains - 1) + 1
             found = _row(self.words[first : behind : PAIR * DESCRIPTOR_WORDS].tobytes(), wrap)
             count += found
             if found < chains:
@@ -190,6 +252,17 @@ class PackedDriverRing:
         )
         read = int.from_bytes(_ELEMENT * count, "little")
         return (int.from_bytes(copied, "little") & read).to_bytes(len(copied), "little")
+
+    def standing(self, available: int, used: int) -> PackedStanding:
+        """How the ring stands now.
+
+        Args:
+            available: the position of the next chain.
+            used: of the next one that comes back.
+        """
+        word = self.device_word[0]
+        event = position_of(word & 0xFFFF, self.size) if self.event_idx else None
+        return PackedStanding(self.size, available, used, word >> 16, event)
 
     def ask_for_interrupt(self, position: int) -> None:
         """Asks for an interrupt once the chain at this position is returned.
@@ -211,14 +284,14 @@ class PackedDriverRing:
     def _flags(self, position: int) -> int:
         return self.words[DESCRIPTOR_WORDS * (position % self.size) + FLAGS_WORD]
 
-    def _pieces(self, position: int, count: int) -> Iterator[tuple[int, int, int]]:
+    def _pieces(self, position: int, count: int) -> Sequence[tuple[int, int, int]]:
         """By lap: the first descriptor, the wrap counter, and how many chains begin there."""
-        while count:
-            at = position % self.size
-            chains = min(count, -(-(self.size - at) // PAIR))
-            yield at, wrap_at(position, self.size), chains
-            position += PAIR * chains
-            count -= chains
+        at, wrap = position % self.size, wrap_at(position, self.size)
+        chains = (self.size - at + 1) // PAIR
+        if count <= chains:
+            return ((at, wrap, count),)
+        behind = at + PAIR * chains - self.size
+        return (at, wrap, chains), (behind, 1 - wrap, count - chains)
 
 
 def _row(flags: bytes, wrap: int) -> int:

@@ -11,7 +11,8 @@ import pytest
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.descriptors import no_descriptor_left
 from tests.support.devices import borrowed, config, memory_of, read_words, running, send
-from vdpad.queues.lent_queue import Indices
+from vdpad.queues.control_queue import split_ring
+from vdpad.queues.lent_indices import Indices
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
@@ -19,7 +20,7 @@ from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.driver_ring import command_descriptors
 from vdpad.virtio.features import Feature
 from vdpad.virtio.rings import DESC_F_INDIRECT
-from vdpad.virtio.split_ring import DESCRIPTOR
+from vdpad.virtio.split_ring import DESCRIPTOR, SplitGeometry
 
 with_and_without_event_idx = pytest.mark.parametrize(
     "event_idx", [False, True], ids=["flags", "event_idx"]
@@ -102,7 +103,7 @@ def test_the_default_device_is_no_legacy_one() -> None:
 async def test_nothing_is_served_before_the_doorbell_until_the_device_looks_by_itself() -> None:
     async with running(config()) as device:
         with borrowed(device) as queue:
-            iova, ring = device.geometry.buffers.iova, queue.ring
+            iova, ring = device.geometry.buffers.iova, split_ring(queue)
             ring.buffers[:5] = b"\xff" + VlanAdd(7).encode()
             ring.descriptors[:32] = command_descriptors([(0, iova + 1, 4, iova)])
             ring.place(0, b"\0\0")
@@ -121,7 +122,7 @@ async def test_an_indirect_chain_is_served_where_it_was_negotiated(negotiated: b
         configured = replace(configured, features=features)
     async with running(configured) as device:
         with borrowed(device) as queue:
-            iova, ring = device.geometry.buffers.iova, queue.ring
+            iova, ring = device.geometry.buffers.iova, split_ring(queue)
             ring.buffers[:5] = b"\xff" + VlanAdd(7).encode()
             ring.buffers[16:48] = command_descriptors([(0, iova + 1, 4, iova)])
             ring.descriptors[:16] = DESCRIPTOR.pack(iova + 16, 32, DESC_F_INDIRECT, 0)
@@ -147,6 +148,7 @@ async def test_commands_are_carried_out_as_sent_whatever_the_order_of_their_retu
     async with running(config(ring_size=256, order=order)) as device:
         sent = await send(device, commands)
         assert device.net.settings() == settings_after(device.config, commands)
+    assert isinstance(device.geometry, SplitGeometry)
     used = device.geometry.used - device.geometry.memory.iova + 4
     heads = [head for head, _ in struct.iter_unpack("<II", sent.memory[used : used + 8 * 30])]
     as_sent = list(range(0, 60, 2))
@@ -216,11 +218,11 @@ async def test_after_a_chain_that_makes_no_sense_a_device_does_nothing_until_it_
     async with running(config(event_idx=event_idx)) as device:
         with borrowed(device) as queue:
             iova = device.geometry.buffers.iova
-            queue.ring.descriptors[:16] = DESCRIPTOR.pack(iova, 16, DESC_F_INDIRECT, 0)
-            queue.ring.place(0, b"\0\0")
-            queue.ring.publish(1)
+            split_ring(queue).descriptors[:16] = DESCRIPTOR.pack(iova, 16, DESC_F_INDIRECT, 0)
+            split_ring(queue).place(0, b"\0\0")
+            split_ring(queue).publish(1)
             queue.kick()
             await asyncio.sleep(1.0)
-            assert queue.ring.used_index() == 0
+            assert split_ring(queue).used_index() == 0
         device.reset()
         assert (await send(device, vlans(3))).replayed.outcome is Outcome.RESTORED

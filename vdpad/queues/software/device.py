@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass, field
 
 from vdpad.queues.eventfds import EventfdSender, Waiter
+from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_queue import LentDescriptors
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.queues.software.net import NetDevice
@@ -37,6 +38,8 @@ from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.packed_device_ring import PackedDeviceRing
+from vdpad.virtio.packed_ring import PackedGeometry, lay_out_packed, packed_ring_bytes, wrap_at
 from vdpad.virtio.rings import Region, align_up
 from vdpad.virtio.split_ring import RING_HEADER, SplitGeometry, lay_out, ring_bytes
 
@@ -58,7 +61,7 @@ ALL_FEATURES: FeatureSet = frozenset(Feature) - {
     Feature.SR_IOV,
     Feature.ADMIN_VQ,
 }
-"""What the device can serve."""
+"""What the device serves where nothing else is wished. Beside these it can serve RING_PACKED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class SoftwareConfig:
     )
     ring_size: int = 64
     start_index: int = 0
-    """Where both ring indices begin: 0 … 65535."""
+    """Where both ring indices begin: 0 … 65535; of a packed ring the position (packed_ring.py)."""
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
 
 
@@ -88,7 +91,7 @@ class SoftwareDevice:
     def __init__(self, config: SoftwareConfig) -> None:
         self.config = config
         self.net = NetDevice(config.features, config.net)
-        self.geometry = _geometry(config.ring_size)
+        self.geometry = _geometry(config)
         self.busy_ns = 0
         """The time that serving took, all told."""
         self.doorbells_heard = 0
@@ -136,6 +139,15 @@ class SoftwareDevice:
         self._view[:] = bytes(len(self._view))
         self._set_up(self.config.misbehaviour if misbehaviour is None else misbehaviour)
 
+    @property
+    def lent_at(self) -> Indices:
+        """What its lender says of the ring: of a packed one, where it stands."""
+        if not isinstance(self._ring, PackedDeviceRing):
+            return Indices()
+        size, available, used = self.geometry.size, self._ring.next_available, self._ring.next_used
+        wraps = wrap_at(available, size), wrap_at(used, size)
+        return Indices(available % size, used % size, *wraps)
+
     def lend(self) -> LentDescriptors:
         """Duplicates of the memory, kick and call descriptors; the borrower closes them."""
         return LentDescriptors(self._memory, self._kick, self._call).duplicate()
@@ -148,21 +160,36 @@ class SoftwareDevice:
         self._last_head = 1  # before any is returned, one that heads no chain
         self._silent = False
 
-    def _ring_at(self, index: int) -> DeviceRing:
-        """The ring as it is lent: idle, both indices where a driver before would have left them."""
+    def _ring_at(self, index: int) -> DeviceRing | PackedDeviceRing:
+        """The ring as it is lent: idle, and where a driver before would have left it."""
+        event_idx = Feature.RING_EVENT_IDX in self.config.features
+        indirect = Feature.RING_INDIRECT_DESC in self.config.features
+        ring: DeviceRing | PackedDeviceRing
+        if isinstance(self.geometry, PackedGeometry):
+            ring = PackedDeviceRing(
+                self._guest_memory,
+                self.geometry.addresses,
+                position=index,
+                event_idx=event_idx,
+                indirect=indirect,
+            )
+        else:
+            self._put_indices(index)
+            ring = DeviceRing(
+                self._guest_memory,
+                self.geometry.addresses,
+                next_available=index,
+                event_idx=event_idx,
+                indirect=indirect,
+            )
+        ring.idle()
+        return ring
+
+    def _put_indices(self, index: int) -> None:
         parts = self.geometry.parts()
         for part in (parts["available"], parts["used"]):
             at = part.iova - self.geometry.memory.iova
             self._view[at : at + RING_HEADER] = struct.pack("<HH", 0, index)
-        ring = DeviceRing(
-            self._guest_memory,
-            self.geometry.addresses,
-            next_available=index,
-            event_idx=Feature.RING_EVENT_IDX in self.config.features,
-            indirect=Feature.RING_INDIRECT_DESC in self.config.features,
-        )
-        ring.idle()
-        return ring
 
     async def _serve(self) -> None:
         while True:
@@ -259,9 +286,13 @@ class SoftwareDevice:
         return chain.head, 1
 
 
-def _geometry(ring_size: int) -> SplitGeometry:
-    size = ring_bytes(ring_size) + max(8 * _PAGE, ring_size * _BUFFERS_PER_RING_ENTRY)
-    return lay_out(ring_size, Region(_IOVA, align_up(size, _PAGE)))
+def _geometry(config: SoftwareConfig) -> SplitGeometry | PackedGeometry:
+    room = max(8 * _PAGE, config.ring_size * _BUFFERS_PER_RING_ENTRY)
+    if Feature.RING_PACKED in config.features:
+        size = packed_ring_bytes(config.ring_size) + room
+        return lay_out_packed(config.ring_size, Region(_IOVA, align_up(size, _PAGE)))
+    size = ring_bytes(config.ring_size) + room
+    return lay_out(config.ring_size, Region(_IOVA, align_up(size, _PAGE)))
 
 
 def _sealed_memfd(size: int) -> int:

@@ -1,0 +1,141 @@
+"""A packed ring, for one replay; track.py says what that is.
+
+Each command is a chain of two descriptors, so commands are published and returned at every second
+position from the start on. A bank's descriptors were encoded for both wrap counters, and the device
+writes over some of them: they go into the ring with each bank, as one copy. The first descriptor of
+a bank becomes available last, by one store, and with it the whole bank.
+
+A bank is back when all its commands are: a device may write a batch of returned descriptors from
+the last to the first, so all of them are looked at, as one number.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from vdpad.restore.program import Bank, Program
+from vdpad.restore.progress import ANSWERED, Progress
+from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, comes
+from vdpad.virtio.fences import ordering_fence
+from vdpad.virtio.packed_driver_ring import (
+    PAIR,
+    RETURNED_ELEMENT,
+    Completions,
+    PackedDriverRing,
+    PackedStanding,
+)
+from vdpad.virtio.packed_ring import PACKED_INDEX, off_wrap, position_of
+
+
+class PackedTrack:
+    """Implements Track."""
+
+    def __init__(
+        self,
+        program: Program,
+        ring: PackedDriverRing,
+        start: int,
+        ring_bell: Callable[[], None],
+        progress: Progress,
+    ) -> None:
+        """Clears the ring of what may stand in it from before; publishes nothing.
+
+        Args:
+            program: encoded for this ring.
+            ring: idle, and nobody else's.
+            start: where the next chain goes, and comes back, as ControlQueue has it.
+            ring_bell: rings the doorbell, and counts that.
+            progress: where it is written down how far this has come.
+        """
+        self._ring = ring
+        self._start = position_of(start & ~PACKED_INDEX, ring.size)
+        self._ring_bell = ring_bell
+        self._progress = progress
+        self._full = FullBanks.of(program)
+        self._placed: list[int] = []
+        """Positions of banks that are not published yet."""
+        self._completions = {
+            segment.first_head: Completions(segment.completions) for segment in program.segments
+        }
+        if program.banks:
+            ring.clear(self._start)
+
+    def close(self) -> None:
+        """Nothing: no view is kept."""
+
+    def place(self, bank: Bank) -> None:
+        """Copies a bank's buffers and descriptors; none of these is available yet."""
+        position = self._position(bank.first)
+        self._ring.buffers[bank.buffers_at] = bank.buffers
+        self._ring.describe(position, bank.laps)
+        self._placed.append(position)
+
+    def publish(self, new: int) -> None:
+        """Makes what was placed available, the last bank first."""
+        while self._placed:
+            self._ring.publish(self._placed.pop())
+
+    def wants_doorbell(self, new: int, old: int) -> bool:
+        """By the device's event suppression structure."""
+        return self._ring.wants_doorbell(self._position(new), self._position(old))
+
+    def ask_for_interrupt(self, count: int) -> None:
+        """By the driver's."""
+        self._ring.ask_for_interrupt(self._position(count - 1))
+
+    def ask_for_no_interrupt(self, count: int) -> None:
+        """Likewise."""
+        self._ring.ask_for_no_interrupt()
+
+    def arrived(self, returned: int, published: int) -> int:
+        """By the flags of the descriptors in turn."""
+        return self._ring.returned(self._position(returned), published - returned + 1)
+
+    def elements(self, returned: int, count: int) -> bytes:
+        """Returned descriptors."""
+        return self._ring.elements(self._position(returned), count)
+
+    def names(self, elements: bytes) -> Iterator[tuple[int, int]]:
+        """Buffer ids and lengths. A flag that a returned descriptor should not have is no id."""
+        for length, number, flags in RETURNED_ELEMENT.iter_unpack(elements):
+            yield number | flags << 16, length
+
+    def index(self, count: int) -> int:
+        """The position, with its wrap counter."""
+        return PACKED_INDEX | off_wrap(self._position(count), self._ring.size)
+
+    def standing(self, returned: int, published: int) -> PackedStanding:
+        """As its descriptors and the device's event suppression structure say."""
+        used = returned + self.arrived(returned, published)
+        return self._ring.standing(self._position(published), self._position(used))
+
+    def run_fast(self, oldest: int, quiet_ns: int, until_ns: int) -> int:
+        """With a few calls for each bank."""
+        full, ring, words = self._full, self._ring, self._progress.words
+        slots, all_ok, segments = full.slots, full.all_ok, len(full.segments)
+        buffers, descriptors_of = ring.buffers, PAIR * slots
+        for bank in full.banks[oldest + segments : full.full]:
+            back = self._position(oldest * slots)
+            # Of the bank that is replaced, which was as full, in the same segment.
+            completions = self._completions[bank.segment.first_head]
+            if not ring.has_returned(back, completions) and not comes(
+                partial(ring.has_returned, back, completions), quiet_ns
+            ):
+                break
+            ordering_fence()
+            if buffers[bank.acks_at].tobytes() != all_ok:
+                break
+            oldest += 1
+            words[ANSWERED] = oldest * slots
+            at = self._position(bank.first)
+            buffers[bank.buffers_at] = bank.buffers
+            ring.describe(at, bank.laps)
+            ring.publish(at)
+            if ring.wants_doorbell(at + descriptors_of, at):
+                self._ring_bell()
+            if not oldest % BANKS_PER_LOOK_AT_THE_CLOCK and time.perf_counter_ns() >= until_ns:
+                break
+        return oldest
+
+    def _position(self, count: int) -> int:
+        return self._start + PAIR * count
