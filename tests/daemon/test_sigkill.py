@@ -26,6 +26,7 @@ from tests.support.forker import Forker, forker
 from tests.support.lent import lent_target
 from tests.support.waiting import GUARD, until
 from vdpad.virtio.features import FEATURES
+from vdpad.virtio.rings import RingGeometry
 from vdpad.virtio.split_ring import SplitGeometry
 
 RING = 64
@@ -44,7 +45,8 @@ def daemons() -> Iterator[Forker]:
 class Judge:
     """The device, which lives in a process of its own, and what it has come to."""
 
-    def __init__(self, lender: Lender, geometry: SplitGeometry) -> None:
+    def __init__(self, lender: Lender, geometry: RingGeometry) -> None:
+        assert isinstance(geometry, SplitGeometry)
         self._lender = lender
         lent = lender.descriptors
         self.fds = [lent.memory, lent.kick, lent.call]

@@ -21,7 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .device import Device, DeviceConfig, Refused, data_queues, sensible
+from .device import Device, DeviceConfig, Feature, Refused, data_queues, sensible
 from .layout import BUFFERS, CONTROL_RING, MEMORY_SIZE, Ring, control_ring
 from .options import Options
 from .pci import NotFound, VirtioBlocks, open_virtio_net
@@ -73,7 +73,10 @@ class Lend:
     """In descriptors."""
     descriptors: int
     available: int
+    """Of a packed ring the driver's event suppression structure."""
     used: int
+    """Of a packed ring the device's."""
+    packed: bool
     buffers_iova: int
     buffers_size: int
     start_index: int
@@ -214,6 +217,8 @@ async def _bring_up(qtest: Qtest, ring: Ring, options: Options) -> _Live:
     blocks = await open_virtio_net(qtest)
     offered = await Device(qtest, blocks).acknowledge()
     wanted = sensible(offered) if options.negotiate is None else options.negotiate
+    if options.packed:
+        wanted |= {Feature.RING_PACKED}
     return await _negotiated(qtest, blocks, ring, wanted - options.without)
 
 
@@ -249,6 +254,7 @@ def _lend(stack: AsyncExitStack, memory_fd: int, ring: Ring, options: Options) -
         descriptors=ring.descriptors,
         available=ring.available,
         used=ring.used,
+        packed=options.packed,
         buffers_iova=BUFFERS,
         buffers_size=options.buffers_size,
         start_index=options.start_index,

@@ -26,10 +26,14 @@ MAX_QUEUE_PAIRS = (MEMORY_SIZE - DATA_RINGS) // DATA_RING_BYTES // 2
 
 @dataclass(frozen=True)
 class Ring:
-    """A split virtqueue in guest memory, virtio 1.2, 2.7."""
+    """A split virtqueue in guest memory, virtio 1.2, 2.7.
+
+    A packed one (2.8) fits in: its driver area is where the available ring would be, and its device
+    area where the used ring would be.
+    """
 
     size: int
-    """Descriptors, a power of two."""
+    """Descriptors, a power of two; of a packed ring any number."""
     descriptors: int
     available: int
     used: int

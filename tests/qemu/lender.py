@@ -59,12 +59,14 @@ def lent_target(
 
 
 def _ring(lend: Lend) -> Json:
+    areas: Json = {"available": lend.available, "used": lend.used}
+    if lend.packed:
+        areas = {"layout": "packed", "driver": lend.available, "device": lend.used}
     return {
         "size": lend.ring_size,
         "memory": {"iova": lend.memory_iova, "size": lend.memory_size},
         "descriptors": lend.descriptors,
-        "available": lend.available,
-        "used": lend.used,
+        **areas,
         "buffers": {"iova": lend.buffers_iova, "size": lend.buffers_size},
     }
 

@@ -28,10 +28,13 @@ class Options:
     """MSI-X vectors of the device, 0 for none. Its driver leaves them off: it uses INTx."""
     queue_pairs: int = 4
     """Of the tap and of the device; MQ is offered from 2 on. At most MAX_QUEUE_PAIRS."""
+    packed: bool = False
+    """All rings are packed ones."""
     ring_size: int = 64
-    """Descriptors of the control virtqueue, a power of two from 2 to 1024; on QEMU 11 to 64."""
+    """Descriptors of the control virtqueue, a power of two from 2 to 1024; on QEMU 11 to 64. Of a
+    packed one any number in that range."""
     start_index: int = 0
-    """Where the lent ring's available and used index stand, 0 to 65535."""
+    """Where the lent ring's available and used index stand, 0 to 65535; 0 where it is packed."""
     negotiate: frozenset[int] | None = None
     """Exactly these feature bits; None is everything offered but device.NOT_NEGOTIATED."""
     without: frozenset[int] = frozenset()
@@ -53,7 +56,9 @@ class Options:
             raise ValueError(f"root_port: the machine {self.machine} has no PCIe")
         if not 1 <= self.queue_pairs <= MAX_QUEUE_PAIRS:
             raise ValueError(f"queue_pairs: {self.queue_pairs}; it is 1 to {MAX_QUEUE_PAIRS}")
-        if self.ring_size < 2 or self.ring_size & (self.ring_size - 1):
+        if self.packed and self.start_index:
+            raise ValueError(f"start_index: {self.start_index}; a packed ring is not worn in")
+        if self.ring_size < 2 or (self.ring_size & (self.ring_size - 1) and not self.packed):
             raise ValueError(f"ring_size: {self.ring_size}; it is a power of two from 2 on")
         if not 0 <= self.start_index <= 0xFFFF:
             raise ValueError(f"start_index: {self.start_index}; it has 16 bits")

@@ -148,6 +148,8 @@ def device_properties(options: Options) -> str:
     own = f"virtio-net-pci,netdev=net,romfile=,disable-legacy=on,vectors={options.vectors}"
     port = ",bus=root0" if options.root_port else ""
     more = f",{options.device_properties}" if options.device_properties else ""
+    if options.packed:
+        more += ",packed=on"
     return f"{own}{port},mq={queues},mac={options.mac}{more}"
 
 

@@ -119,7 +119,7 @@ def _inputs(api: MachineReadable) -> list[tuple[str, JsonSchemaMode, TypeAdapter
 
 def _as_on_the_page(text: str) -> str:
     """With types by their names in docs/api.md, where there is an Operation and a Target."""
-    return re.sub(r"\b(?:Any(Target)|([A-Z]\w+)(?:Result|Params))\b", r"\1\2", text)
+    return re.sub(r"\b(?:Any(Target|Ring)|([A-Z]\w+)(?:Result|Params))\b", r"\1\2", text)
 
 
 def _taken(reference: Json, defined: Mapping[str, Json]) -> Json:

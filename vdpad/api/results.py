@@ -102,10 +102,12 @@ def _incompatible(planned: Incompatible, state: NetState) -> CheckResult:
 
 
 def without_empty_notes(report: Report, dump: SerializerFunctionWrapHandler) -> Any:
-    """For a WrapSerializer of a Report: notes only where there are any."""
+    """For a WrapSerializer of a Report: notes and wrap counters only where there are any."""
     told = dump(report)
     if not report.notes:
         del told["notes"]
+    if report.ring is not None:
+        told["ring"] = report.ring.to_json()
     return told
 
 

@@ -132,7 +132,7 @@ def report(result: Json) -> str:
             ("doorbells", result["doorbells"]),
             ("prepared in", _us(result["prepare_us"])),
             ("committed in", _committed_in(result)),
-            ("ring", f"idle at {ring['next_available']}" if ring else _lost_ring(result)),
+            ("ring", _idle_ring(ring) if ring else _lost_ring(result)),
             ("device", "must be reset" if result["device_must_reset"] else "can be used"),
         ]
     )
@@ -140,6 +140,12 @@ def report(result: Json) -> str:
     first = result["unanswered"][:_UNANSWERED_SHOWN]
     unanswered = _not_applied("unanswered", first, result["unanswered_total"])
     return lines + refused + unanswered + _widened(result) + noted(result)
+
+
+def _idle_ring(ring: Json) -> str:
+    wrap = ring.get("available_wrap")
+    behind = "" if wrap is None else f", wrap counter {wrap}"
+    return f"idle at {ring['next_available']}{behind}"
 
 
 def _lost_ring(result: Json) -> str:

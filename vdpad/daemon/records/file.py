@@ -32,6 +32,7 @@ from vdpad.restore.report import Report
 from vdpad.service.refusal import Kind
 from vdpad.state.problems import problems_of, summary
 from vdpad.virtio.commands import ACK_NONE
+from vdpad.virtio.packed_ring import PACKED_INDEX
 
 VERSION = 1
 _MAGIC = b"vdpad-o2"
@@ -125,7 +126,7 @@ class Record:
         report = ending.report
         if report is not None and report.ring is not None:
             self._mark[_COMMIT_US] = report.commit_us
-            self._mark[_NEXT_INDEX] = report.ring.next_available
+            self._mark[_NEXT_INDEX] = report.ring.index
         self._mark[_STAGE] = _stage_word(ending.stage, ending.ended)
 
     def close(self) -> None:
@@ -193,7 +194,7 @@ def decode_record(whole: bytes) -> StoredRecord:
     progress.acks[:] = whole[acks_at:body_at]
     _check_commands(body, stage, acks, commands_size)
     _check_mark(stage, words, acks)
-    if next_index > 0xFFFF or commit_us >= 1 << 53:
+    if next_index & ~PACKED_INDEX > 0xFFFF or commit_us >= 1 << 53:
         raise BadRecord("its restore makes no sense")
     return StoredRecord(
         body,

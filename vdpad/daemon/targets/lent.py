@@ -2,22 +2,21 @@
 
 from dataclasses import dataclass, replace
 
-from vdpad.daemon.targets.target_params import LentParams, RingParams
+from vdpad.daemon.targets.target_params import LentParams, PackedRingParams, SplitRingParams
 from vdpad.queues.control_queue import ControlQueue, Lent
+from vdpad.queues.lent_indices import Indices, check_indices
 from vdpad.queues.lent_memory import BadLend
-from vdpad.queues.lent_queue import Indices, LentDescriptors, LentQueue, memory_identity
+from vdpad.queues.lent_queue import LentDescriptors, LentQueue, memory_identity
 from vdpad.restore.capabilities import Capabilities
 from vdpad.restore.program import check_room
 from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.packed_ring import PackedGeometry
 from vdpad.virtio.rings import BadGeometry, Region, RingGeometry
 from vdpad.virtio.split_ring import SplitGeometry
 
 # With these negotiated a ring is not what the replay works on.
-_NOT_REPLAYABLE = {
-    Feature.RING_PACKED: "the replay works on split rings",
-    Feature.IN_ORDER: "the replay reads every used element",
-}
+_NOT_REPLAYABLE = {Feature.IN_ORDER: "the replay reads every used element"}
 
 # How much of the buffers is used, in bytes: room for two banks with the largest RSS table, of
 # 131 KiB. Stops the lender of a large memory from having all of it mapped.
@@ -69,11 +68,10 @@ class LentTarget:
 
     def open(self, fds: list[int], user: int) -> ControlQueue:
         """Maps the ring and the buffers, from copies of the descriptors."""
-        ring = self.params.ring
         return LentQueue(
             self.geometry,
             LentDescriptors.from_list(fds, user).duplicate(),
-            Indices(ring.next_available, ring.next_used),
+            _indices(self.params.ring),
             event_idx=self.event_idx,
         )
 
@@ -104,29 +102,41 @@ def _geometry(params: LentParams) -> RingGeometry:
         if feature in params.features:
             raise BadLend(f"expected a ring without {feature.name}: {why}")
     ring = params.ring
-    _refuse_a_busy_ring(ring)
-    geometry = SplitGeometry(
-        size=ring.size,
-        memory=Region(ring.memory.iova, ring.memory.size),
-        descriptors=ring.descriptors,
-        available=ring.available,
-        used=ring.used,
-        buffers=Region(ring.buffers.iova, ring.buffers.size),
-    )
+    _check_layout(params)
+    geometry = _laid_out(ring)
     try:
         geometry.check()
         check_room(geometry)
     except BadGeometry as error:
         raise BadLend(str(error)) from error
+    check_indices(_indices(ring), geometry)
     used = Region(geometry.buffers.iova, min(geometry.buffers.size, _MAX_BUFFERS))
     return replace(geometry, buffers=used)
 
 
-def _refuse_a_busy_ring(ring: RingParams) -> None:
-    """An idle ring's indices are the same, wherever it stands."""
-    said = (ring.next_available, ring.next_used)
-    if None not in said and ring.next_available != ring.next_used:
+def _check_layout(params: LentParams) -> None:
+    """The layout is what was negotiated, and nothing else."""
+    packed = Feature.RING_PACKED in params.features
+    if packed != isinstance(params.ring, PackedRingParams):
+        layout = "packed" if packed else "split"
         raise BadLend(
-            f"expected an idle ring, got next_available {said[0]} and next_used {said[1]}; "
-            "lend it when all its chains have been used"
+            f'expected ring.layout "{layout}" {"with" if packed else "without"} RING_PACKED, '
+            f'got "{params.ring.layout}"'
         )
+
+
+def _laid_out(ring: SplitRingParams | PackedRingParams) -> RingGeometry:
+    memory = Region(ring.memory.iova, ring.memory.size)
+    buffers = Region(ring.buffers.iova, ring.buffers.size)
+    if isinstance(ring, PackedRingParams):
+        return PackedGeometry(
+            ring.size, memory, buffers, ring.descriptors, ring.driver, ring.device
+        )
+    return SplitGeometry(ring.size, memory, buffers, ring.descriptors, ring.available, ring.used)
+
+
+def _indices(ring: SplitRingParams | PackedRingParams) -> Indices:
+    if isinstance(ring, PackedRingParams):
+        wraps = (ring.available_wrap, ring.used_wrap)
+        return Indices(ring.next_available, ring.next_used, *wraps)
+    return Indices(ring.next_available, ring.next_used)

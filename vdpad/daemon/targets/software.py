@@ -5,7 +5,7 @@ import json
 from vdpad.daemon.settings import Software
 from vdpad.errors import why
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.queues.lent_queue import Indices, LentQueue
+from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import SoftwareDevice
 from vdpad.restore.capabilities import Capabilities
 from vdpad.service.events.announcing import Announce, log_event
@@ -53,7 +53,7 @@ class SoftwareTarget:
         return LentQueue(
             self.geometry,
             self._device.lend(),
-            Indices(),
+            self._device.lent_at,
             event_idx=self.event_idx,
             worth_polling=False,
         )

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, RootModel, model_validator
+from pydantic import (
+    Field,
+    PlainValidator,
+    RootModel,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from vdpad.api.params import Params
 from vdpad.api.targets import SoftwareParams, VhostVdpaParams, target_of
@@ -14,6 +21,7 @@ from vdpad.virtio.features import Feature
 
 _Address = Annotated[int, Field(ge=0, lt=1 << 64)]
 _Size = Annotated[int, Field(ge=1, lt=1 << 64)]
+_WrapCounter = Annotated[int, Field(ge=0, le=1)]
 
 
 class RegionParams(Params):
@@ -23,17 +31,59 @@ class RegionParams(Params):
     size: _Size
 
 
-class RingParams(Params):
+class _RingParams(Params):
     """Where a lent ring lies, in device addresses."""
 
     size: Annotated[int, Field(ge=0, lt=1 << 32)]
     memory: RegionParams
     descriptors: _Address
-    available: _Address
-    used: _Address
     buffers: RegionParams
     next_available: U16 | None = None
     next_used: U16 | None = None
+
+
+class SplitRingParams(_RingParams):
+    """A split ring."""
+
+    layout: Literal["split"] = "split"
+    available: _Address
+    used: _Address
+
+
+class PackedRingParams(_RingParams):
+    """A packed ring, and the wrap counters with which it stands."""
+
+    layout: Literal["packed"]
+    driver: _Address
+    device: _Address
+    available_wrap: _WrapCounter | None = None
+    used_wrap: _WrapCounter | None = None
+
+
+_LAYOUTS: Mapping[str, type[SplitRingParams | PackedRingParams]] = {
+    "split": SplitRingParams,
+    "packed": PackedRingParams,
+}
+
+
+def _ring_of(
+    value: Any, handler: ValidatorFunctionWrapHandler
+) -> SplitRingParams | PackedRingParams:
+    """By its layout first, so that problems' paths name no other one."""
+    layout = value.get("layout", "split") if isinstance(value, dict) else "split"
+    model = _LAYOUTS.get(layout) if isinstance(layout, str) else None
+    if model is None:
+        raise invalid((("layout",), "layout", f"expected one of {', '.join(_LAYOUTS)}"))
+    return model.model_validate(value)
+
+
+class AnyRing(RootModel[SplitRingParams | PackedRingParams]):
+    """A ring of either layout."""
+
+
+RingParams = Annotated[
+    SplitRingParams | PackedRingParams, WrapValidator(_ring_of, json_schema_input_type=AnyRing)
+]
 
 
 class DeviceConfigParams(Params):
