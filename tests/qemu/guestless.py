@@ -217,6 +217,7 @@ async def _bring_up(qtest: Qtest, ring: Ring, options: Options) -> _Live:
     blocks = await open_virtio_net(qtest)
     offered = await Device(qtest, blocks).acknowledge()
     wanted = sensible(offered) if options.negotiate is None else options.negotiate
+    wanted |= options.also
     if options.packed:
         wanted |= {Feature.RING_PACKED}
     return await _negotiated(qtest, blocks, ring, wanted - options.without)

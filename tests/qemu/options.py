@@ -37,6 +37,8 @@ class Options:
     """Where the lent ring's available and used index stand, 0 to 65535; 0 where it is packed."""
     negotiate: frozenset[int] | None = None
     """Exactly these feature bits; None is everything offered but device.NOT_NEGOTIATED."""
+    also: frozenset[int] = frozenset()
+    """Feature bits beside these, which the device must offer."""
     without: frozenset[int] = frozenset()
     """Feature bits to leave out, e.g. 29 for RING_EVENT_IDX."""
     device_properties: str = ""

@@ -1,4 +1,4 @@
-"""A lent packed ring of QEMU's device: what its filter and its stream say of what was restored."""
+"""A lent ring of QEMU's that is packed, or in order: what QEMU says of what was restored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.availability import skip_or_fail
 from vdpad.client import Client
+from vdpad.virtio.features import Feature
 
 from .guestless import Guestless, Options, guestless
 from .lender import Json, lent_target, refused, restore
@@ -22,6 +24,7 @@ from .states import (
     state_of,
     vlans,
 )
+from .versions import TRIXIE, TRIXIE_BACKPORTS, Version, why_unavailable
 
 
 def place(position: int, size: int) -> Json:
@@ -114,3 +117,25 @@ async def test_a_ring_that_stands_elsewhere_than_its_lender_says_is_not_served(
         assert (refusal.kind, report["applied"]) == ("timeout", 0)
         assert (report["ring"], report["device_must_reset"]) == (None, True)
         assert await qemu.rx_filter() == before
+
+
+@pytest.mark.parametrize("version", [TRIXIE, TRIXIE_BACKPORTS], ids=str)
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+async def test_a_ring_in_order(
+    vdpad: Client, version: Version, packed: bool, without: frozenset[int]
+) -> None:
+    """QEMU has the feature since 9.2."""
+    skip_or_fail(why_unavailable(version))
+    options = Options(
+        qemu=version.program,
+        packed=packed,
+        without=without,
+        also=frozenset({Feature.IN_ORDER}),
+        device_properties="in_order=on",
+    )
+    parts = SAMPLE | vlans([[1, 330]], frozenset(range(1, 331)))
+    async with guestless(options) as qemu:
+        before = await qemu.rx_filter()
+        report = await restore(vdpad, qemu, state_of(qemu, parts.parts))
+        assert (report["outcome"], report["applied"]) == ("restored", report["commands"])
+        assert await qemu.rx_filter() == replace(before, **parts.shown)

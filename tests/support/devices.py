@@ -77,9 +77,14 @@ def config(
     seconds_a_command: float = 0.0,
     interrupts: bool = True,
     packed: bool = False,
+    in_order: bool = False,
 ) -> SoftwareConfig:
     """A device with all features, RING_EVENT_IDX or not, and a packed ring or a split one."""
-    features = ALL_FEATURES | {Feature.RING_PACKED} if packed else ALL_FEATURES
+    features = ALL_FEATURES
+    if packed:
+        features |= {Feature.RING_PACKED}
+    if in_order:
+        features |= {Feature.IN_ORDER}
     return SoftwareConfig(
         features=features if event_idx else features - {Feature.RING_EVENT_IDX},
         ring_size=ring_size,
@@ -124,6 +129,7 @@ def borrowed(device: SoftwareDevice, indices: Indices | None = None) -> Iterator
         device.lend(),
         device.lent_at if indices is None else indices,
         event_idx=has_event_idx(device),
+        in_order=Feature.IN_ORDER in device.config.features,
         worth_polling=False,
     )
     try:

@@ -65,6 +65,11 @@ class PackedSteppedDevice(SteppedDevice):
         self._put_flags(number, (_AVAIL | _USED) * wrap | self.written_flag)
         self._used += 2
 
+    def put_for(self, head: int, count: int) -> None:
+        """The same by one returned descriptor."""
+        self.put(head, 1)
+        self._used += 2 * (count - 1)
+
     def put_marks(self, ahead: int, marks: int) -> None:
         """Writes these flags so many descriptors behind where the next chain is returned."""
         self._put_flags((self._used + ahead) % self.geometry.size, marks)

@@ -41,9 +41,16 @@ class SteppedDevice:
     """The device's side of a ring, moved by hand."""
 
     def __init__(
-        self, size: int, *, event_idx: bool, start_index: int = 0, buffers: int = 4096
+        self,
+        size: int,
+        *,
+        event_idx: bool,
+        start_index: int = 0,
+        buffers: int = 4096,
+        in_order: bool = False,
     ) -> None:
         self.event_idx = event_idx
+        self.in_order = in_order
         self.start_index = start_index
         self.geometry = self._laid_out(size, buffers)
         self.in_flight: dict[int, Taken] = {}
@@ -113,7 +120,23 @@ class SteppedDevice:
             self.memory[chain.ack_at] = ack
         self.put(chain.head, length)
 
+    def complete_together(self, chains: list[Taken]) -> None:
+        """Carries out chains that came one behind the other, and tells of the last one alone."""
+        self._assert_untouched()
+        for chain in chains:
+            self.served.append(chain.readable)
+            del self.in_flight[chain.head]
+            self.memory[chain.ack_at] = ACK_OK
+        self.put_for(chains[-1].head, len(chains))
+
     # --- what any device can do ---
+
+    def put_for(self, head: int, count: int) -> None:
+        """Tells by one used element, with this id, that so many chains are back."""
+        at = self._at(self._split.used) + 4 + self._used % self.geometry.size * USED_ELEMENT.size
+        USED_ELEMENT.pack_into(self.memory, at, head, 1)
+        self._used = (self._used + count) & 0xFFFF
+        self._put_word(self._split.used + 2, self._used)
 
     def put(self, head: int, length: int) -> None:
         """Writes a used element and moves the index past it."""
@@ -185,6 +208,7 @@ class SteppedQueue(LentQueue):
             device.lend(),
             device.indices,
             event_idx=device.event_idx,
+            in_order=device.in_order,
             worth_polling=False,
         )
         self.waits = 0

@@ -141,7 +141,7 @@ async def exchange(
         interrupted: look only when the device has interrupted.
 
     Raises:
-        BadGeometry: the ring or its buffers do not take them, or it is packed.
+        BadGeometry: the ring or its buffers do not take them, or it is packed or has IN_ORDER.
     """
     layout = _Layout(geometry, chains)
     ring, start = _split(queue), queue.next_index
@@ -166,8 +166,8 @@ async def exchange(
 
 def _split(queue: ControlQueue) -> DriverRing:
     ring = queue.ring
-    if not isinstance(ring, DriverRing):
-        raise BadGeometry("expected a split ring, got a packed one")
+    if not isinstance(ring, DriverRing) or ring.in_order:
+        raise BadGeometry("expected a split ring without IN_ORDER, got another one")
     return ring
 
 

@@ -45,6 +45,7 @@ class _SoftwareUp:
                 self._device.lend(),
                 self._device.lent_at,
                 event_idx=self.event_idx,
+                in_order=Feature.IN_ORDER in self.features,
                 worth_polling=False,
             )
         except BadLend as error:

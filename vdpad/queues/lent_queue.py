@@ -104,6 +104,7 @@ class LentQueue:
         indices: Indices,
         *,
         event_idx: bool,
+        in_order: bool = False,
         worth_polling: bool = True,
     ) -> None:
         """Takes over the descriptors, also where it raises.
@@ -113,6 +114,7 @@ class LentQueue:
             descriptors: closed by `close`.
             indices: what the lender says of the ring.
             event_idx: RING_EVENT_IDX was negotiated.
+            in_order: IN_ORDER was negotiated.
             worth_polling: the device works on another thread than ours.
 
         Raises:
@@ -128,7 +130,7 @@ class LentQueue:
             self._kick = EventfdSender(descriptors.kick)
             self._undo.enter_context(kicks_that_do_not_block())
             views = map_ring(descriptors.memory, geometry, self._undo)
-            ring = driver_ring(geometry, views, event_idx=event_idx)
+            ring = driver_ring(geometry, views, event_idx=event_idx, in_order=in_order)
             self._ring: AnyDriverRing | None = ring
             self._undo.callback(ring.release)
             self._next_index = idle_index(ring, indices)

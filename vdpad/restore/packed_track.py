@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from vdpad.restore.in_order import each_told
 from vdpad.restore.program import Bank, Program
 from vdpad.restore.progress import ANSWERED, Progress
-from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, comes
+from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, all_completions, comes
 from vdpad.virtio.fences import ordering_fence
 from vdpad.virtio.packed_driver_ring import (
     PAIR,
@@ -51,6 +52,9 @@ class PackedTrack:
         self._start = position_of(start & ~PACKED_INDEX, ring.size)
         self._ring_bell = ring_bell
         self._progress = progress
+        self._in_order = all_completions(program) if ring.in_order else b""
+        self._batches = False
+        """The device has told of a batch by its last chain, and may do so again."""
         self._full = FullBanks.of(program)
         self._placed: list[int] = []
         """Positions of banks that are not published yet."""
@@ -89,11 +93,18 @@ class PackedTrack:
 
     def arrived(self, returned: int, published: int) -> int:
         """By the flags of the descriptors in turn."""
+        if self._in_order:
+            return self._arrived_in_order(returned, published)
         return self._ring.returned(self._position(returned), published - returned + 1)
 
     def elements(self, returned: int, count: int) -> bytes:
-        """Returned descriptors."""
-        return self._ring.elements(self._position(returned), count)
+        """Returned descriptors; with IN_ORDER also those that the device skipped."""
+        told = self._ring.elements(self._position(returned), count)
+        if not self._in_order:
+            return told
+        expected = self._in_order[returned * RETURNED_ELEMENT.size :][: len(told)]
+        self._batches |= told != expected
+        return each_told(expected, told, _name_of)
 
     def names(self, elements: bytes) -> Iterator[tuple[int, int]]:
         """Buffer ids and lengths. A flag that a returned descriptor should not have is no id."""
@@ -111,6 +122,8 @@ class PackedTrack:
 
     def run_fast(self, oldest: int, quiet_ns: int, until_ns: int) -> int:
         """With a few calls for each bank."""
+        if self._batches:
+            return oldest
         full, ring, words = self._full, self._ring, self._progress.words
         slots, all_ok, segments = full.slots, full.all_ok, len(full.segments)
         buffers, descriptors_of = ring.buffers, PAIR * slots
@@ -137,5 +150,31 @@ class PackedTrack:
                 break
         return oldest
 
+    def _arrived_in_order(self, returned: int, published: int) -> int:
+        """The last one that is told of in a row says how many came before it.
+
+        Where it is none that is due, all have as good as arrived: `elements` finds that out.
+        """
+        arrived, most = 0, published - returned
+        due = self._heads_due(returned, published)
+        while arrived < most:
+            row = self._ring.returned(self._position(returned + arrived), most - arrived)
+            if not row:
+                return arrived
+            last = arrived + row - 1
+            name = _name_of(self._ring.elements(self._position(returned + last), 1))
+            arrived = max(last, due.get(name, most - 1)) + 1
+        return arrived + self._ring.returned(self._position(published), 1)
+
+    def _heads_due(self, returned: int, published: int) -> dict[int, int]:
+        size = RETURNED_ELEMENT.size
+        due = RETURNED_ELEMENT.iter_unpack(self._in_order[returned * size : published * size])
+        return {head: at for at, (_, head, _) in enumerate(due)}
+
     def _position(self, count: int) -> int:
         return self._start + PAIR * count
+
+
+def _name_of(element: bytes) -> int:
+    _, number, flags = RETURNED_ELEMENT.unpack(element)
+    return int(number | flags << 16)

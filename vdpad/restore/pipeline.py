@@ -29,7 +29,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from vdpad.errors import VdpadError
+from vdpad.restore.faults import DeviceFault
 from vdpad.restore.program import Bank, Program, Segment
 from vdpad.restore.progress import DOORBELLS, Progress
 from vdpad.restore.standstill import Standing
@@ -42,10 +42,6 @@ _ACK_LENGTH = 1
 
 # Bytes of what tells of one returned chain, in either layout (track.py).
 _ELEMENT = 8
-
-
-class DeviceFault(VdpadError):
-    """What the device did that no device may."""
 
 
 @dataclass(slots=True)

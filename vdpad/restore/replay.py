@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vdpad.queues.control_queue import ControlQueue
-from vdpad.restore.pipeline import DeviceFault, Pipeline
+from vdpad.restore.faults import DeviceFault
+from vdpad.restore.pipeline import Pipeline
 from vdpad.restore.program import Program
 from vdpad.restore.progress import Progress
 from vdpad.restore.standstill import Standstill

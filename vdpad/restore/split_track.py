@@ -12,9 +12,10 @@ from functools import partial
 from itertools import cycle
 from typing import NamedTuple
 
+from vdpad.restore.in_order import each_told
 from vdpad.restore.program import Bank, Program
 from vdpad.restore.progress import ANSWERED, Progress
-from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, comes
+from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, all_completions, comes
 from vdpad.virtio.driver_ring import DriverRing, RingStanding
 from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
 from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY
@@ -53,6 +54,7 @@ class SplitTrack:
         self._ring_bell = ring_bell
         self._progress = progress
         self._heads_in_ring = bool(program.heads_in_ring)
+        self._in_order = all_completions(program) if ring.in_order else b""
         self._full = FullBanks.of(program)
         self._views: list[memoryview] = []
         self._places = tuple(self._find_places()) if self._full.full else ()
@@ -95,8 +97,12 @@ class SplitTrack:
         return self._ring.returned_since(self._start + returned)
 
     def elements(self, returned: int, count: int) -> bytes:
-        """Used elements."""
-        return self._ring.used_elements(self._start + returned, count)
+        """Used elements; with IN_ORDER also those that the device skipped."""
+        told = self._ring.used_elements(self._start + returned, count)
+        if not self._in_order:
+            return told
+        expected = self._in_order[returned * USED_ELEMENT.size :][: len(told)]
+        return each_told(expected, told, _name_of)
 
     def names(self, elements: bytes) -> Iterator[tuple[int, int]]:
         """Ids and lengths, as they stand there."""
@@ -174,3 +180,8 @@ class SplitTrack:
         places = self._places[first:] + self._places[:first]
         following = self._full.banks[oldest + len(self._full.segments) : self._full.full]
         return zip(following, cycle(places), strict=False)
+
+
+def _name_of(element: bytes) -> int:
+    head: int = USED_ELEMENT.unpack(element)[0]
+    return head

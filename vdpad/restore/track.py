@@ -132,3 +132,8 @@ def comes(there: Callable[[], bool], quiet_ns: int) -> bool:
             os.sched_yield()
         elif now >= until:
             return False
+
+
+def all_completions(program: Program) -> bytes:
+    """What the ring tells when a device has returned all of a program in order, chain by chain."""
+    return b"".join(bank.completions for bank in program.banks)

@@ -84,16 +84,28 @@ class DriverRing:
         """
         self._look_at(geometry.views(memory), geometry.size, event_idx=event_idx)
 
+    in_order = False
+    """IN_ORDER was negotiated: a batch may be told of by its last chain alone."""
+
     @classmethod
-    def over(cls, parts: Mapping[str, memoryview], size: int, *, event_idx: bool) -> Self:
+    def over(
+        cls,
+        parts: Mapping[str, memoryview],
+        size: int,
+        *,
+        event_idx: bool,
+        in_order: bool = False,
+    ) -> Self:
         """The same, over parts that need not lie in one memory.
 
         Args:
             parts: as RingGeometry.views gives them.
             size: entries.
             event_idx: RING_EVENT_IDX was negotiated.
+            in_order: IN_ORDER was negotiated.
         """
         ring = cls.__new__(cls)
+        ring.in_order = in_order
         ring._look_at(parts, size, event_idx=event_idx)
         return ring
 

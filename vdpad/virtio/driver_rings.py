@@ -11,7 +11,11 @@ AnyDriverRing = DriverRing | PackedDriverRing
 
 
 def driver_ring(
-    geometry: RingGeometry, parts: Mapping[str, memoryview], *, event_idx: bool
+    geometry: RingGeometry,
+    parts: Mapping[str, memoryview],
+    *,
+    event_idx: bool,
+    in_order: bool,
 ) -> AnyDriverRing:
     """Looks at a ring and writes nothing.
 
@@ -19,7 +23,8 @@ def driver_ring(
         geometry: a checked one.
         parts: as its `views` gives them.
         event_idx: RING_EVENT_IDX was negotiated.
+        in_order: IN_ORDER was negotiated.
     """
     if isinstance(geometry, PackedGeometry):
-        return PackedDriverRing(parts, geometry.size, event_idx=event_idx)
-    return DriverRing.over(parts, geometry.size, event_idx=event_idx)
+        return PackedDriverRing(parts, geometry.size, event_idx=event_idx, in_order=in_order)
+    return DriverRing.over(parts, geometry.size, event_idx=event_idx, in_order=in_order)

@@ -127,18 +127,27 @@ class PackedDriverRing:
     as 16-bit words, `elements_of` as 64-bit ones, of which every second ends with the flags.
     """
 
-    def __init__(self, parts: Mapping[str, memoryview], size: int, *, event_idx: bool) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, memoryview],
+        size: int,
+        *,
+        event_idx: bool,
+        in_order: bool = False,
+    ) -> None:
         """Looks at the ring and writes nothing.
 
         Args:
             parts: as PackedGeometry.views gives them; they need not lie in one memory.
             size: entries.
             event_idx: RING_EVENT_IDX was negotiated.
+            in_order: IN_ORDER was negotiated.
         """
         if sys.byteorder != "little":
             raise BadGeometry(f"expected a little-endian machine, got {sys.byteorder}-endian")
         self.size = size
         self.event_idx = event_idx
+        self.in_order = in_order
         self.descriptors = parts["descriptors"]
         self.buffers = parts["buffers"]
         self.words = self.descriptors.cast("H")

@@ -332,13 +332,26 @@ async def test_a_geometry_of_the_wrong_types_is_invalid(
     assert [problem["path"] for problem in error["data"]["problems"]] == [f"target.ring.{place}"]
 
 
-@pytest.mark.parametrize("feature", ["RING_PACKED", "IN_ORDER", "bit_34", "bit_35"])
+@pytest.mark.parametrize("feature", ["RING_PACKED", "bit_34"])
 async def test_a_ring_of_another_kind_is_refused(caller: Caller, feature: str) -> None:
     async with lending() as lender:
         target = {**lender.target, "features": [*FEATURES, feature]}
         for method, named in (("check", {}), ("prepare", {"migration": "vm-1"})):
             error = await caller.error(method, **named, state=vlans(1), target=target)
             assert is_error(error, "bad-lend", "reason")
+
+
+@pytest.mark.parametrize("start_index", [0, 65500])
+async def test_a_device_that_tells_of_whole_batches_is_restored(
+    caller: Caller, start_index: int
+) -> None:
+    features = [*FEATURES, "IN_ORDER"]
+    async with lending(features, start_index=start_index) as lender:
+        report = await caller.result("restore", lender.fds, **wish(lender))
+        assert is_report(report, "restored")
+        assert lender.device.net.settings()["vlans"] == [1, 2, 3]
+        stands = (start_index + 3) & 0xFFFF
+        assert report["ring"] == {"next_available": stands, "next_used": stands}
 
 
 @pytest.mark.parametrize(("there", "is_taken"), [(512 * 1024, True), (512 * 1024 - 4096, False)])

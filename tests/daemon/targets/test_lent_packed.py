@@ -20,6 +20,7 @@ from tests.daemon.support import (
 from tests.support.daemon import running
 
 PACKED = [*FEATURES, "RING_PACKED"]
+IN_ORDER = [*PACKED, "IN_ORDER"]
 WITHOUT_EVENT_IDX = [name for name in PACKED if name != "RING_EVENT_IDX"]
 
 
@@ -33,7 +34,9 @@ def wish(lender: Lender, **ring: Any) -> Json:
     return {"migration": "vm-1", "state": vlans(1, 2, 3), "target": lender.target_with(**ring)}
 
 
-@pytest.mark.parametrize("features", [PACKED, WITHOUT_EVENT_IDX], ids=["event-idx", "flags"])
+@pytest.mark.parametrize(
+    "features", [PACKED, WITHOUT_EVENT_IDX, IN_ORDER], ids=["event-idx", "flags", "in-order"]
+)
 @pytest.mark.parametrize("size", [2, 7, 64, 100])
 async def test_a_lent_device_holds_the_whole_state(
     caller: Caller, size: int, features: list[str]

@@ -15,9 +15,6 @@ from vdpad.virtio.packed_ring import PackedGeometry
 from vdpad.virtio.rings import BadGeometry, Region, RingGeometry
 from vdpad.virtio.split_ring import SplitGeometry
 
-# With these negotiated a ring is not what the replay works on.
-_NOT_REPLAYABLE = {Feature.IN_ORDER: "the replay reads every used element"}
-
 # How much of the buffers is used, in bytes: room for two banks with the largest RSS table, of
 # 131 KiB. Stops the lender of a large memory from having all of it mapped.
 _MAX_BUFFERS = 512 * 1024
@@ -73,6 +70,7 @@ class LentTarget:
             LentDescriptors.from_list(fds, user).duplicate(),
             _indices(self.params.ring),
             event_idx=self.event_idx,
+            in_order=Feature.IN_ORDER in self.params.features,
         )
 
     def done(self) -> None:
@@ -98,9 +96,6 @@ def lent_by(fds: list[int]) -> Lent:
 
 
 def _geometry(params: LentParams) -> RingGeometry:
-    for feature, why in _NOT_REPLAYABLE.items():
-        if feature in params.features:
-            raise BadLend(f"expected a ring without {feature.name}: {why}")
     ring = params.ring
     _check_layout(params)
     geometry = _laid_out(ring)

@@ -55,6 +55,7 @@ class SoftwareTarget:
             self._device.lend(),
             self._device.lent_at,
             event_idx=self.event_idx,
+            in_order=Feature.IN_ORDER in self._device.config.features,
             worth_polling=False,
         )
 

@@ -61,7 +61,8 @@ ALL_FEATURES: FeatureSet = frozenset(Feature) - {
     Feature.SR_IOV,
     Feature.ADMIN_VQ,
 }
-"""What the device serves where nothing else is wished. Beside these it can serve RING_PACKED."""
+"""What the device serves where nothing else is wished. Beside these it can serve RING_PACKED and
+IN_ORDER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +231,7 @@ class SoftwareDevice:
             served.reverse()
         elif self._misbehaviour.order is Order.SHUFFLED:
             self._random.shuffle(served)
-        for chain, fault in served:
-            self._give_back(chain, fault)
+        self._give_back_all(served)
         if self._ring.wants_interrupt() and self._misbehaviour.interrupts:
             self._notify()
 
@@ -262,6 +262,14 @@ class SoftwareDevice:
             case Fault.ERR:
                 return ACK_ERR
         return self.net.command(readable)
+
+    def _give_back_all(self, served: list[tuple[Chain, Fault | None]]) -> None:
+        faultless = not any(fault for _, fault in served)
+        if served and faultless and Feature.IN_ORDER in self.config.features:
+            self._ring.put_in_one([(chain.head, 1) for chain, _ in served])
+            return
+        for chain, fault in served:
+            self._give_back(chain, fault)
 
     def _give_back(self, chain: Chain, fault: Fault | None) -> None:
         head, length = chain.head, 1
