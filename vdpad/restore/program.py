@@ -13,7 +13,7 @@ say the same, which they do through a run of equally long commands such as VLAN_
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vdpad.restore.images import ACK, DESCRIPTORS_PER_COMMAND, Image, Images, images_for
 from vdpad.virtio.commands import ACK_NONE
@@ -96,14 +96,12 @@ class Program:
     event_idx: bool
     heads_in_ring: bytes
     """What all of a split ring's available ring can hold from the start on, le16 each, so that
-    publishing is no more than its index; empty where the program is not uniform."""
+    publishing is no more than its index; empty where other banks than the last are not full."""
+    full_banks: int
+    """How many banks are as full as their segments: all, or all but the last; 0 where others are
+    not."""
     lengths: tuple[int, ...]
     """Bytes of each command."""
-
-    @property
-    def uniform(self) -> bool:
-        """Whether all banks but the last are as full as their segments."""
-        return all(bank.count == bank.segment.slots for bank in self.banks[:-1])
 
     @property
     def most_doorbells(self) -> int:
@@ -173,16 +171,19 @@ def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_id
     segments = _segments(geometry, images, largest, event_idx=event_idx) if payloads else ()
     banks = tuple(_banks(payloads, segments, images))
     lengths = tuple(map(len, payloads))
-    program = Program(commands, banks, segments, geometry, event_idx, b"", lengths)
-    return replace(program, heads_in_ring=_heads_in_ring(program))
+    split = not isinstance(geometry, PackedGeometry)
+    uniform = all(bank.count == bank.segment.slots for bank in banks[:-1])
+    heads_in_ring = _heads_in_ring(segments, geometry.size) if split and uniform else b""
+    full_banks = sum(bank.count == bank.segment.slots for bank in banks) if uniform else 0
+    return Program(
+        commands, banks, segments, geometry, event_idx, heads_in_ring, full_banks, lengths
+    )
 
 
-def _heads_in_ring(program: Program) -> bytes:
-    if isinstance(program.geometry, PackedGeometry) or not program.uniform:
-        return b""
-    heads = b"".join(segment.heads for segment in program.segments)
+def _heads_in_ring(segments: tuple[Segment, ...], size: int) -> bytes:
+    heads = b"".join(segment.heads for segment in segments)
     # The segments' commands come round twice in a ring, as each takes two descriptors.
-    return heads * (2 * program.geometry.size // len(heads)) if heads else b""
+    return heads * (2 * size // len(heads)) if heads else b""
 
 
 def _segments(

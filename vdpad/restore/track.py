@@ -99,8 +99,8 @@ class FullBanks:
     def of(cls, program: Program) -> "FullBanks":
         """Those of a program."""
         slots = program.segments[0].slots if program.segments else 0
-        full = sum(bank.count == slots for bank in program.banks) if program.uniform else 0
-        return cls(program.banks, program.segments, slots, full, bytes([ACK_OK]) * slots)
+        all_ok = bytes([ACK_OK]) * slots
+        return cls(program.banks, program.segments, slots, program.full_banks, all_ok)
 
     def fit(self, returned: int, following: int) -> bool:
         """Whether each segment's full bank is in flight, and none of them came back in part.
