@@ -126,9 +126,10 @@ class PackedTrack:
             return oldest
         full, ring, words = self._full, self._ring, self._progress.words
         slots, all_ok, segments = full.slots, full.all_ok, len(full.segments)
-        buffers, descriptors_of = ring.buffers, PAIR * slots
+        buffers, step = ring.buffers, PAIR * slots
+        back = self._position(oldest * slots)
+        at = back + step * segments
         for bank in full.banks[oldest + segments : full.full]:
-            back = self._position(oldest * slots)
             # Of the bank that is replaced, which was as full, in the same segment.
             completions = self._completions[bank.segment.first_head]
             if not ring.has_returned(back, completions) and not comes(
@@ -140,11 +141,12 @@ class PackedTrack:
                 break
             oldest += 1
             words[ANSWERED] = oldest * slots
-            at = self._position(bank.first)
             buffers[bank.buffers_at] = bank.buffers
             ring.describe(at, bank.laps)
             ring.publish(at)
-            if ring.wants_doorbell(at + descriptors_of, at):
+            back += step
+            at += step
+            if ring.wants_doorbell(at, at - step):
                 self._ring_bell()
             if not oldest % BANKS_PER_LOOK_AT_THE_CLOCK and time.perf_counter_ns() >= until_ns:
                 break

@@ -192,11 +192,13 @@ class PackedDriverRing:
             position: of the first descriptor.
             laps: as `packed_command_descriptors` makes them.
         """
-        at, wrap = position % self.size, wrap_at(position, self.size)
-        begin, room = DESCRIPTOR.size * at, DESCRIPTOR.size * (self.size - at)
-        image = laps[wrap]
+        lap, at = divmod(position, self.size)
+        wrap = 1 - lap % 2
+        begin, image = DESCRIPTOR.size * at, laps[wrap]
+        end = begin + len(image)
+        room = DESCRIPTOR.size * self.size - begin
         if len(image) <= room:
-            self.descriptors[begin : begin + len(image)] = image
+            self.descriptors[begin:end] = image
         else:
             self.descriptors[begin:] = image[:room]
             self.descriptors[: len(image) - room] = laps[1 - wrap][room:]
@@ -204,8 +206,8 @@ class PackedDriverRing:
     def publish(self, position: int) -> None:
         """Makes what was described from this position on available."""
         ordering_fence()
-        at = DESCRIPTOR_WORDS * (position % self.size) + FLAGS_WORD
-        self.words[at] = _HEAD_FLAGS[wrap_at(position, self.size)]
+        lap, at = divmod(position, self.size)
+        self.words[DESCRIPTOR_WORDS * at + FLAGS_WORD] = _HEAD_FLAGS[1 - lap % 2]
 
     def wants_doorbell(self, new: int, old: int) -> bool:
         """Whether the device wants to hear that chains between two positions became available."""
@@ -220,12 +222,12 @@ class PackedDriverRing:
 
     def has_returned(self, position: int, completions: "Completions") -> bool:
         """Whether chains from a position on are all back, and as they were expected."""
-        at, count = position % self.size, completions.count
+        lap, at = divmod(position, self.size)
+        count, wrap = completions.count, 1 - lap % 2
         end = at + PAIR * count
         if end > self.size:
             whole = self.returned(position, count) == count
             return whole and self.elements(position, count) == completions.elements
-        wrap = wrap_at(position, self.size)
         if self.words[DESCRIPTOR_WORDS * (end - PAIR) + FLAGS_WORD] & MARKS != RETURNED[wrap]:
             return False
         copied = self.elements_of[2 * at + 1 : 2 * end : 2 * PAIR].tobytes()
