@@ -34,9 +34,9 @@ Complete = Callable[[str], list[str]]
 class Shells:
     """Each gives the words that it would complete a line with."""
 
-    def __init__(self, share: Path, path: str) -> None:
+    def __init__(self, share: Path, path: str, home: Path) -> None:
         self._share = share
-        self._env = {"PATH": path, "HOME": "/nonexistent", "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+        self._env = {"PATH": path, "HOME": str(home), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
 
     def _run(self, *argv: str | Path) -> list[str]:
         done = subprocess.run(
@@ -108,7 +108,7 @@ def answered(installed: Path, tmp_path: Path) -> Shells:
     program = tmp_path / "vdpactl"
     program.write_text(ANSWERS % (tmp_path / "touched"))
     program.chmod(0o755)
-    return Shells(installed / "usr/share", f"{tmp_path}:{os.environ['PATH']}")
+    return Shells(installed / "usr/share", f"{tmp_path}:{os.environ['PATH']}", tmp_path)
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
@@ -144,6 +144,6 @@ def test_a_daemon_is_asked(installed: Path, tmp_path: Path) -> None:
         program.chmod(0o755)
         target = ("--software", "sim0")
         subprocess.run([program, "restore", "vm-real", STATE, *target], cwd=ROOT, check=True)
-        shells = Shells(installed / "usr/share", f"{tmp_path}:{os.environ['PATH']}")
+        shells = Shells(installed / "usr/share", f"{tmp_path}:{os.environ['PATH']}", tmp_path)
         assert shells.bash("vdpactl status vm") == ["vm-real"]
     assert shells.bash("vdpactl status vm") == [""]
