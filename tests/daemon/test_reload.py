@@ -6,9 +6,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+import structlog.testing
+
 from tests.daemon.support import Caller, is_error, until_state
 from tests.support.daemon import Daemon, running
 from tests.support.waiting import until
+from vdpad.daemon.configuration import load_settings
+from vdpad.daemon.daemon import run
+from vdpad.daemon.devices.keeper import DeviceKeeper
 
 ENDS = ("reloaded", "not-reloaded")
 
@@ -78,3 +84,26 @@ async def test_a_commit_that_runs_keeps_its_settings(tmp_path: Path) -> None:
             assert event["taken"] == ["replay"]
             assert not restore.done()
             assert (await restore)["outcome"] == "restored"
+
+
+async def test_one_that_comes_while_it_starts_is_taken_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket is there before it has started, and its configuration was read before that."""
+    file = tmp_path / "vdpad.toml"
+    file.write_text(f"socket = '{tmp_path / 'vdpad.sock'}'\n")
+
+    async def adopt(*_: object) -> list[object]:
+        file.write_text(file.read_text() + "[replay]\npoll_us = 3\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        return []
+
+    monkeypatch.setattr(DeviceKeeper, "adopt", adopt)
+    with structlog.testing.capture_logs() as said:
+        serving = asyncio.create_task(run(lambda: load_settings(file)))
+        await until(lambda: [each for each in said if each["event"] == "reloaded"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    (ours,) = (each for each in said if each["event"] == "reloaded")
+    assert ours["taken"] == ("replay",)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -240,7 +241,7 @@ def _records(settings: Settings, announce: Announce) -> Records:
 
 
 async def run(load: Callable[[], Settings]) -> None:
-    """Serves until SIGTERM or SIGINT; between start and stop SIGHUP reads the configuration again.
+    """Serves until SIGTERM or SIGINT; until it stops SIGHUP reads the configuration again.
 
     The commits under way end first. Another SIGTERM changes nothing, since commands cannot be
     called back; another SIGINT is somebody at a terminal who has waited enough, and ends it at
@@ -265,18 +266,23 @@ async def run(load: Callable[[], Settings]) -> None:
     service = Service(settings, inherited, DescriptorStore(notifier))
     ended = _signalled()
     loop = asyncio.get_running_loop()
-    # Neither a start nor a stop is ended by one.
-    loop.add_signal_handler(signal.SIGHUP, _nothing)
+    # Its sockets are there before it has started, and what changed since `load` is to be read.
+    asked = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
     with contextlib.ExitStack() as beside:
         if watchdog is not None:
             beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
         path = await service.start()
         leave_out_all_there_is()
-        loop.add_signal_handler(signal.SIGHUP, _reload, service, load, notifier, path)
+        again = functools.partial(_reload, service, load, notifier, path)
+        loop.add_signal_handler(signal.SIGHUP, again)
         try:
             notifier.ready(f"Listening on {path}")
+            if asked.is_set():
+                again()
             await ended.wait()
         finally:
+            # It does not end a stop.
             loop.add_signal_handler(signal.SIGHUP, _nothing)
             notifier.stopping("Waiting for the commits under way")
             with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
