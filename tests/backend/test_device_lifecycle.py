@@ -19,13 +19,13 @@ from tests.backend.vmm import (
 )
 from tests.support.guest import Guest
 from tests.support.waiting import until
-from tests.vhost_user.front_end import (
-    RESET_DEVICE,
-)
+from tests.vhost_user.front_end import GET_VRING_BASE, RESET_DEVICE, state
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import DeviceFailed, GuestRestored
+from vdpad.backend.faults import CannotSwitch
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.vhost_vdpa.errors import Unsupported
+from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.virtio.commands import VlanAdd
 
 
@@ -102,17 +102,55 @@ async def test_a_device_that_needs_a_reset_fails_and_its_guest_is_told(
 class Unsuspendable(LoopDevice):
     """A device that cannot be suspended."""
 
+    can_suspend = can_resume = False
+
     def suspend(self) -> None:
         raise Unsupported("SUSPEND: not here")
 
 
-async def test_without_suspend_the_used_rings_say_where_it_stands() -> None:
-    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+async def test_without_suspend_the_used_rings_say_where_one_in_order_stands() -> None:
+    async with back_end(Unsuspendable(), in_order=True) as on, vmm(on) as machine:
         await machine.start()
         for _ in range(3):
             await machine.loop(b"packet")
         await machine.loop(b"packet", pair=1)
         assert await machine.pause() == [3, 3, 1, 1, 0, 0, 0, 0, 0]
+        assert await machine.loop(b"again") == b"again"
+
+
+async def test_of_one_that_is_not_known_to_work_in_order_nobody_is_told_where_it_stands() -> None:
+    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        await machine.loop(b"packet")
+        for index in range(8):
+            assert await machine.front_end.ask(GET_VRING_BASE, state(index, 0)) == b""
+        # The guest's control queue is ours to serve.
+        assert await machine.front_end.base(8) == 1
+        assert on.device.status is Status.STOPPED
+        assert "works in order; start the back end with --in-order if it does" in on.refusals[0]
+        # As QEMU does then, by the used rings.
+        await machine.set_up_rings([1, 1, 0, 0, 0, 0, 0, 0, 1])
+        await machine.enable_all()
+        assert await machine.loop(b"again") == b"again"
+        assert settings(on)["vlans"] == [5]
+
+
+async def test_nor_does_its_guest_leave() -> None:
+    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+        await machine.start()
+        await machine.loop(b"packet")
+        await machine.front_end.ask(GET_VRING_BASE, state(0, 0))
+        with pytest.raises(BasesUnknown, match="--in-order"):
+            await on.device.save(-1)
+
+
+async def test_nor_is_it_switched_from() -> None:
+    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+        await machine.start()
+        await machine.loop(b"packet")
+        with pytest.raises(CannotSwitch, match=r"--in-order .*; loop goes on as before"):
+            await on.device.switching.switch(LoopDevice)
         assert await machine.loop(b"again") == b"again"
 
 

@@ -444,6 +444,17 @@ async def test_what_was_loaded_outlives_the_process_and_is_the_next_front_end_s(
     guest.close()
 
 
+async def test_what_works_in_order_tells_where_it_stands(tmp_path: Path) -> None:
+    guest = new_guest()
+    program = (sys.executable, "-m", "tests.backend.unsuspendable_process")
+    started = running(tmp_path, "--in-order", program=program)
+    async with started as process, process.vmm(guest) as vmm:
+        await vmm.start()
+        assert await vmm.loop(b"packet") == b"packet"
+        assert await vmm.stop() == [1, 1, *[0] * 7]
+    guest.close()
+
+
 async def test_a_rehearsal_may_be_left_out(tmp_path: Path) -> None:
     guest = new_guest()
     async with running(tmp_path, "--stay", "--no-rehearsal") as process:

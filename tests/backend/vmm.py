@@ -102,6 +102,7 @@ async def back_end(
     follows_filter: bool = False,
     card_mac: bytes | None = None,
     rehearses: bool = True,
+    in_order: bool = False,
 ) -> AsyncIterator[BackEnd]:
     """A back end on a software device, or on the one that is given."""
     heard = heard or Heard()
@@ -113,6 +114,7 @@ async def back_end(
         follows_filter=follows_filter,
         card_mac=card_mac,
         rehearses=rehearses,
+        in_order=in_order,
     )
     heard.back_end = BackEnd(opened)
     try:

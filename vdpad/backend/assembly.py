@@ -60,6 +60,7 @@ async def opened(
             card_mac=options.card_mac,
             rehearses=options.rehearses,
             addresses=back_end.kept_addresses.recall,
+            in_order=options.in_order,
         )
         closing.push_async_callback(device.close)
         back_end.attend(device, kept)

@@ -50,6 +50,7 @@ class BackEndDevice:
         card_mac: bytes | None = None,
         rehearses: bool = True,
         addresses: KnownAddresses = Addresses,
+        in_order: bool = False,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -62,6 +63,7 @@ class BackEndDevice:
             card_mac: what such a guest's card has; None for the device's own.
             rehearses: whether a state that comes in by a stream is tried.
             addresses: tells them by the one that the device shows; by default that is its own.
+            in_order: the device works so.
 
         Raises:
             VdpadError: it is no device for a guest.
@@ -72,6 +74,7 @@ class BackEndDevice:
             follows_filter=follows_filter,
             card_mac=card_mac,
             addresses=addresses,
+            in_order=in_order,
         )
         return cls(owned, name, listeners, rehearses=rehearses)
 
@@ -287,6 +290,9 @@ class BackEndDevice:
 
         Returns:
             where each ring stands.
+
+        Raises:
+            BasesUnknown: it has stopped as it should, and does not tell all of them.
         """
         async with self._in_use.serving:
             try:

@@ -17,8 +17,10 @@ Start. Each comes before the next for a reason:
 6. The guest's own CVQ. Its commands speak of queues that work.
 
 Stop. The shadow comes first, as it finishes a command. Then the device is suspended, and says where
-its queues stand; where it cannot, the guest's used rings say it after the reset, which is true of
-devices that work in order. What the guest has set stays, for a start that goes on.
+its queues stand. Where it cannot, the guest's used rings say it after the reset, of a device that
+works in order: the operator says which does. Of others nobody knows: the device is reset all the
+same, as a guest's reset cannot be told from a pause, and whoever asks for a base is refused. What
+the guest has set stays, for a start that goes on.
 
 A guest that moves (moving/): what it has set goes out and comes in while the device is stopped.
 Whether a start goes on then, and where its rings begin, is the front end's to say, and the guest's
@@ -45,6 +47,7 @@ from vdpad.backend.watch import ConfigWatch
 from vdpad.errors import VdpadError
 from vdpad.restore.report import Report
 from vdpad.vhost_user.device import Start
+from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
 
@@ -175,10 +178,17 @@ class DeviceLifecycle:
 
         Returns:
             where each ring stands.
+
+        Raises:
+            BasesUnknown: it has stopped as it should, and does not tell all of them.
         """
         bases: Mapping[int, int] = {}
         try:
             bases = await self._stop()
+        except BasesUnknown as error:
+            bases = error.known
+            self._settings.unplaced = str(error)
+            raise
         finally:
             self._is_lost = False
             self._settings.bases = bases or self._settings.bases
@@ -207,7 +217,10 @@ class DeviceLifecycle:
         except BaseException:
             # Rings may have been served by then.
             bases, self._settings.bases = self._settings.bases, {}
-            self._settings.bases = await self._stop() or bases
+            try:
+                self._settings.bases = await self._stop() or bases
+            except BasesUnknown as unknown:
+                self._settings.bases = unknown.known or bases
             raise
 
     def _begin_settings(self, start: Start) -> None:
@@ -217,13 +230,22 @@ class DeviceLifecycle:
         else:
             self._settings.go_on(start.features)
         self._settings.bases = {each.index: each.base for each in start.vrings}
+        self._settings.unplaced = ""
 
     async def _bring_up(self, start: Start) -> Running:
         owned, relaying = self._owned, self.memory.relaying
         step = partial(bring_up, owned.device, owned.offer, start, self._watch.call, relaying.map)
         features = await owned.steps.take(step)
         wrote = self.memory.marking.wrote
-        return Running(owned.device, owned.steps, start, features, wrote, relaying)
+        return Running(
+            owned.device,
+            owned.steps,
+            start,
+            features,
+            wrote,
+            relaying,
+            in_order=owned.works_in_order,
+        )
 
     async def _serve(self, running: Running) -> None:
         await self._restore(running)

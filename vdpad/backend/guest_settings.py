@@ -38,6 +38,8 @@ class GuestSettings:
         """That a guest uses whose VMM keeps its commands; each start tells them anew."""
         self.bases: Mapping[int, int] = {}
         """Where each of the guest's queues began, or where it was left, by index."""
+        self.unplaced = ""
+        """Why nobody knows where some of them were left, until the next start."""
         self.has_moved = False
         """Whether the guest came from elsewhere, and has not told the network yet."""
         self._lost = ""
@@ -95,6 +97,7 @@ class GuestSettings:
         self._recorder = None
         self._features = frozenset()
         self.bases = {}
+        self.unplaced = ""
         self.has_moved = False
         self._lost = ""
 

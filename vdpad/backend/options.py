@@ -16,6 +16,8 @@ class BackEndOptions:
     allowed: frozenset[int] = frozenset()
     """The uids that may ask there beside our own and root's."""
     shared_address_space: bool = False
+    in_order: bool = False
+    """The device returns buffers in the order in which they were made available."""
     stay: bool = False
     """For the next front end."""
     card_mac: bytes | None = None

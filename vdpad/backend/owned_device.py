@@ -27,6 +27,8 @@ class OwnedDevice:
     """Its own."""
     addresses: Addresses
     """Its own is the offer's, unless a guest knows another."""
+    works_in_order: bool = False
+    """It returns buffers in the order in which they were made available, the operator says."""
 
     @classmethod
     async def open(
@@ -37,6 +39,7 @@ class OwnedDevice:
         follows_filter: bool = False,
         card_mac: bytes | None = None,
         addresses: KnownAddresses = Addresses,
+        in_order: bool = False,
     ) -> Self:
         """Looks at a device that was just opened, and resets it.
 
@@ -46,6 +49,7 @@ class OwnedDevice:
             follows_filter: somebody follows the filter of a guest whose VMM keeps its CVQ.
             card_mac: what such a guest's card has; None for the device's own.
             addresses: as it says; by default the one that it shows is its own.
+            in_order: the operator says that it works so.
 
         Raises:
             VdpadError: it is no device for a guest.
@@ -65,12 +69,17 @@ class OwnedDevice:
             await steps.take(device.close)
             raise
         known = addresses(offer.net.mac)
-        return cls(device, offer.with_address(known.own), steps, known)
+        return cls(device, offer.with_address(known.own), steps, known, in_order)
 
     @property
     def name(self) -> str:
         """What people call it."""
         return self.device.name
+
+    @property
+    def tells_bases(self) -> bool:
+        """Whether it is known where it leaves its rings."""
+        return self.works_in_order or self.device.can_suspend
 
     async def config(self) -> bytes:
         """Its config space, as it has it now."""

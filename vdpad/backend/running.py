@@ -26,10 +26,16 @@ from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.vhost_user.dirty_log import DirtyLog
+from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.commands import MacAddrSet
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import FeatureSet
+
+_UNPLACED = (
+    "{}: expected a device that tells where it has left its queues, it cannot be suspended, and "
+    "nobody says that it works in order; start the back end with --in-order if it does"
+)
 
 
 class Running:
@@ -43,6 +49,8 @@ class Running:
         features: FeatureSet,
         wrote: Wrote,
         relaying: Relaying,
+        *,
+        in_order: bool,
     ) -> None:
         """
         Args:
@@ -52,8 +60,10 @@ class Running:
             features: those negotiated with the device.
             wrote: called with what this process writes to the guest's memory.
             relaying: the device's.
+            in_order: the device works so.
         """
         self.start = start
+        self._in_order = in_order
         self._relaying = relaying
         self._wrote = wrote
         self._device = device
@@ -211,6 +221,9 @@ class Running:
 
         Returns:
             where each ring stands.
+
+        Raises:
+            BasesUnknown: all has ended as it should, and the device does not tell where.
         """
         bases: dict[int, int] = {}
         data = self._data
@@ -227,6 +240,8 @@ class Running:
         finally:
             await self._steps.take(self._relaying.reset)
         if data_bases is None:
+            if not self._in_order:
+                raise BasesUnknown(_UNPLACED.format(self._device.name), bases)
             data_bases = {each.index: used_index(self.start.memory, each) for each in data}
         return bases | data_bases
 

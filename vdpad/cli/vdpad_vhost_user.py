@@ -74,6 +74,7 @@ def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> Bac
         },
         allowed=frozenset(arguments.allow_uid),
         shared_address_space=arguments.shared_address_space,
+        in_order=arguments.in_order,
         stay=arguments.stay,
         card_mac=arguments.mac,
         monitor=arguments.qmp,

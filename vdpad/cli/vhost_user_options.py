@@ -113,6 +113,13 @@ def _add_device(group: argparse._ArgumentGroup) -> None:
         help="take a device that lets its guest reach the control queue's ring; the guest must be "
         "trusted (docs/backend.md)",
     )
+    group.add_argument(
+        "--in-order",
+        action="store_true",
+        help="the device returns buffers in the order in which the guest has made them available: "
+        "where it cannot be suspended, the used rings tell where its queues stand (default: they "
+        "are told to nobody then, and its guest cannot be moved)",
+    )
 
 
 def _add_front_ends(group: argparse._ArgumentGroup) -> None:

@@ -131,6 +131,10 @@ class ShadowedDevice(Protocol):
     # --- suspended ---
 
     @property
+    def can_suspend(self) -> bool:
+        """Whether it can be suspended."""
+
+    @property
     def can_resume(self) -> bool:
         """Whether it can be suspended and go on, with other rings and its CVQ as it was."""
 

@@ -120,6 +120,9 @@ class VhostUserDevice(Protocol):
 
         Returns:
             the base of each ring, by index: 0 … 65535.
+
+        Raises:
+            BasesUnknown: it has stopped as it should, and does not tell all of them.
         """
 
     async def reset(self) -> None:

@@ -6,13 +6,15 @@
   the protocol has a way to; else the connection is closed, since it would go on as if it were done.
 - `NotTold`: the same, of what front ends take for done whatever they are told. So the connection is
   closed.
+- `BasesUnknown`: a device was stopped, and does not tell where it has left its rings. Who asks for
+  the base of one is told `NotServed`.
 - `FrontEndGone`: nobody is there to be told anything.
 - `NoMeans`: it is the system that does not give what serving takes.
 
 Whatever else a device raises of its own is told to the front end as `NotServed` is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from vdpad.errors import VdpadError, why
@@ -36,6 +38,19 @@ class NotServed(VhostUserError):
 
 class NotTold(NotServed):
     """The front end asks for what cannot be, and would go on as if it were."""
+
+
+class BasesUnknown(VhostUserError):
+    """The device is stopped, and nobody knows where it has left some of its rings."""
+
+    def __init__(self, why: str, known: Mapping[int, int]) -> None:
+        """
+        Args:
+            why: a sentence for people, with what to do.
+            known: the bases of the other rings, by index.
+        """
+        super().__init__(why)
+        self.known = known
 
 
 class FrontEndGone(VhostUserError):

@@ -15,7 +15,9 @@ knows neither SET_STATUS nor SET_VRING_ENABLE (without PROTOCOL_FEATURES rings a
 starts it by the last queue's kick or call, whichever is second.
 
 Stop. GET_VRING_BASE of a ring that is started stops the device, which tells all bases at once; the
-other rings' are then at hand. SET_STATUS 0 stops it too, and forgets nothing: a front end sends it
+other rings' are then at hand. Where the device does not tell one, its reply is empty: front ends
+take that for an error, and QEMU goes by the used ring then. A device that fails to stop ends the
+connection. SET_STATUS 0 stops it too, and forgets nothing: a front end sends it
 before it asks for the device's state. A guest's reset and a pause look alike here. They differ at
 the next start, where after a reset every base is 0 (`Start.is_fresh`).
 
@@ -33,11 +35,12 @@ crosvm's.
 from contextlib import AsyncExitStack
 from enum import Enum, auto
 
+from vdpad.errors import VdpadError
 from vdpad.vhost_user import messages
 from vdpad.vhost_user.back_channel import BackChannel
 from vdpad.vhost_user.channel import Attached, FrontEnd
 from vdpad.vhost_user.device import Start, VhostUserDevice
-from vdpad.vhost_user.faults import NotServed
+from vdpad.vhost_user.faults import BasesUnknown, NotServed, NotTold, means
 from vdpad.vhost_user.guest_regions import GuestRegions
 from vdpad.vhost_user.memory_logging import MemoryLogging
 from vdpad.vhost_user.messages import MemoryRegion, ProtocolFeature
@@ -218,9 +221,19 @@ class Session:
         await self._start_if_unannounced(index)
 
     async def base(self, index: int) -> int:
-        """GET_VRING_BASE: stops the device if it runs with this ring."""
+        """GET_VRING_BASE: stops the device if it runs with this ring.
+
+        Raises:
+            NotServed: nobody knows where it stands.
+            NotTold: the device has failed to stop.
+        """
         if index in self._running:
-            await self._stop()
+            try:
+                with means():
+                    await self._stop()
+            except VdpadError as error:
+                # A front end that is told it only does without the base.
+                raise NotTold(str(error)) from error
         self.vrings.stop(index)
         return self.vrings.base(index)
 
@@ -249,10 +262,15 @@ class Session:
     async def _stop(self) -> None:
         if self.state is SessionState.RUNNING:
             self.state = SessionState.AGREED
-            self._running = frozenset()
+            running, self._running = self._running, frozenset()
             if self._back_channel is not None and self._back_channel.take_back():
                 self._config_changed = True
-            self.vrings.set_bases(await self.device.stop())
+            try:
+                bases = await self.device.stop()
+            except BasesUnknown as error:
+                bases = error.known
+                self.vrings.lose_bases(running - bases.keys(), str(error))
+            self.vrings.set_bases(bases)
 
     # --- rings and memory ---
 

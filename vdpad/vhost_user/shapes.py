@@ -64,6 +64,10 @@ def _failed(_payload: bytes) -> bytes:
     return messages.push_u64(_FAILED)
 
 
+def _no_base(_payload: bytes) -> bytes:
+    return b""
+
+
 def _no_transfer(_payload: bytes) -> bytes:
     return messages.push_u64(_STATE_TRANSFER_FAILED)
 
@@ -100,7 +104,9 @@ SHAPES: Mapping[int, Shape] = {
     FrontEndRequest.SET_VRING_NUM: _VRING_STATE,
     FrontEndRequest.SET_VRING_ADDR: Shape(sizes=(messages.VRING_ADDRESSES_SIZE,)),
     FrontEndRequest.SET_VRING_BASE: _VRING_STATE,
-    FrontEndRequest.GET_VRING_BASE: Shape(sizes=(messages.VRING_STATE_SIZE,), replies=True),
+    FrontEndRequest.GET_VRING_BASE: Shape(
+        sizes=(messages.VRING_STATE_SIZE,), replies=True, refusal=_no_base
+    ),
     FrontEndRequest.SET_VRING_KICK: _EVENTFD,
     FrontEndRequest.SET_VRING_CALL: _EVENTFD,
     FrontEndRequest.SET_VRING_ERR: _EVENTFD,

@@ -38,6 +38,8 @@ class VringView:
 class _Ring:
     size: int = 0
     base: int = 0
+    lost: str = ""
+    """Why nobody knows where the device has left it, until the front end says it."""
     parts: tuple[int, int, int] | None = None
     """Guest addresses of descriptors, available and used ring."""
     is_enabled: bool = False
@@ -106,6 +108,7 @@ class GuestVrings:
         if base > INDEX_MASK:
             raise NotServed(f"ring {index}: expected a base of 16 bits, got {base:#x}")
         self._rings[index].base = base
+        self._rings[index].lost = ""
 
     def set_kick(self, index: int, fd: int | None) -> None:
         """SET_VRING_KICK: the ring is started by it."""
@@ -144,8 +147,15 @@ class GuestVrings:
         return ring.is_started and ring.has_call and ring.size > 0 and ring.parts is not None
 
     def base(self, index: int) -> int:
-        """Where the ring stands, as far as is known here."""
-        return self._rings[index].base
+        """Where the ring stands.
+
+        Raises:
+            NotServed: nobody knows.
+        """
+        ring = self._rings[index]
+        if ring.lost:
+            raise NotServed(f"ring {index}: {ring.lost}")
+        return ring.base
 
     def ready(self, memory: GuestMemory) -> tuple[GuestVring, ...]:
         """All rings that a device can run with.
@@ -179,11 +189,18 @@ class GuestVrings:
         for index, base in bases.items():
             self._rings[index].base = base
 
+    def lose_bases(self, indices: Iterable[int], why: str) -> None:
+        """A device that was stopped does not tell where it has left these."""
+        for index in indices:
+            self._rings[index].base = 0
+            self._rings[index].lost = why
+
     def reset(self) -> None:
         """RESET_DEVICE: stopped, disabled, at the beginning."""
         for ring in self._rings:
             ring.is_started = ring.is_enabled = False
             ring.base = 0
+            ring.lost = ""
 
     def close(self) -> None:
         """Has all descriptors closed."""

@@ -108,7 +108,7 @@ def _switches(pid: int) -> list[str]:
 async def _serve(path: Path, descriptor: int) -> None:
     # Not on a thread, which would stay.
     device = ShadowedNode(Node(path))
-    async with back_end(device, shared_address_space=True) as on:
+    async with back_end(device, shared_address_space=True, in_order=True) as on:
         os.write(1, READY)
         await on.front_ends.serve(socket.socket(fileno=descriptor))
 

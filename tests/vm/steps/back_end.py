@@ -69,7 +69,7 @@ class Suspended(ShadowedNode):
 @contextlib.asynccontextmanager
 async def _opened(path: Path, heard: Heard) -> AsyncIterator[BackEnd]:
     device = await asyncio.to_thread(lambda: Suspended(Node(path)))
-    async with back_end(device, heard, shared_address_space=True) as on:
+    async with back_end(device, heard, shared_address_space=True, in_order=True) as on:
         yield on
 
 

@@ -92,7 +92,7 @@ async def _back_end(folder: Path, node: Path) -> BackEndProcess:
     own.mkdir(exist_ok=True)
     process = BackEndProcess(
         own,
-        *("--stay", "--shared-address-space", "--qmp", str(folder / "qmp")),
+        *("--stay", "--shared-address-space", "--in-order", "--qmp", str(folder / "qmp")),
         device=("--vhost-vdpa", str(node)),
         program=PROGRAM,
     )

@@ -5,7 +5,8 @@
 
 How it works. What leaves is what `capture` tells while the device is stopped, and nothing changes
 by it: a guest whose move fails goes on where it is. A guest whose settings no state can say does
-not leave, since it would lack them.
+not leave, since it would lack them; nor does one whose device does not tell where it has left its
+queues: QEMU goes on without the bases, and gives a migration up for the state alone.
 
 What comes in is hostile until the document is read whole (state/formats/device_state.py), fits what
 the device offers, and has been tried on it (rehearsal.py). Only then it takes the place of what was
@@ -36,6 +37,7 @@ from vdpad.state.formats.device_state import StateWriter, bases_of, missing_of
 from vdpad.state.found import Missing
 from vdpad.state.model import NetState
 from vdpad.state.recorder import Recorder
+from vdpad.vhost_user.faults import BasesUnknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,12 @@ class Moving:
         """Writes what is known of the guest; see VhostUserDevice.
 
         Raises:
+            BasesUnknown: nobody knows where its queues stand.
             NotRestored: no state can say what it has set.
             BadTransfer: it cannot be written.
         """
+        if self._settings.unplaced:
+            raise BasesUnknown(self._settings.unplaced, self._settings.bases)
         found, state = self._settings.found(), self._settings.to_restore()
         writer = StateWriter(
             vdpad=vdpad.__version__, back_end=self._name, device=self._owned().name

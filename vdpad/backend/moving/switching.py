@@ -133,6 +133,7 @@ class Switching:
             shared_address_space=before.offer.may_share_address_space,
             follows_filter=before.offer.follows_filter,
             card_mac=before.offer.card_mac,
+            in_order=before.works_in_order,
         )
         offer = with_address_of(before.offer, owned.offer)
         return DrivenDevice(
@@ -200,6 +201,7 @@ class Switching:
                 "expected a guest whose device works, it was told that its device needs a reset "
                 f"({first.lifecycle.failure}); reset the guest's device"
             )
+        _check_leaves(first.owned)
         began = time.perf_counter_ns()
         await self._hand_over(first, successor)
         paused_us = (time.perf_counter_ns() - began) // 1000
@@ -247,6 +249,15 @@ class Switching:
         in_use.beside = None
         with suppress(VdpadError):
             await unused.close()
+
+
+def _check_leaves(owned: OwnedDevice) -> None:
+    if not owned.tells_bases:
+        raise CannotSwitch(
+            f"{owned.name}: expected a device that tells where it leaves its queues, it cannot be "
+            "suspended, and nobody says that it works in order; start the back end with --in-order "
+            "if it does, or stop the guest first"
+        )
 
 
 class _NeitherGoesOn(CannotSwitch):

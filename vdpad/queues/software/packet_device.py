@@ -180,6 +180,11 @@ class PacketDevice:
     # --- suspended ---
 
     @property
+    def can_suspend(self) -> bool:
+        """It can."""
+        return True
+
+    @property
     def can_resume(self) -> bool:
         """It can."""
         return True

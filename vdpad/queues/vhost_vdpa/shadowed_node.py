@@ -156,10 +156,14 @@ class ShadowedNode:
     # --- suspended ---
 
     @property
+    def can_suspend(self) -> bool:
+        """Whether its driver offers it."""
+        return BackendFeature.SUSPEND in self._device.backend_features
+
+    @property
     def can_resume(self) -> bool:
         """Whether its driver offers both halves of it."""
-        both = BackendFeature.SUSPEND | BackendFeature.RESUME
-        return both in self._device.backend_features
+        return self.can_suspend and BackendFeature.RESUME in self._device.backend_features
 
     def spare_addresses(self, size: int) -> Region:
         """The last pages, or those before the CVQ's where that stands among them."""
