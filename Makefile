@@ -14,7 +14,7 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run demo-backend check test fuzz lint types format schema man completion lock install clean
+.PHONY: all run demo-backend demo-migration check test fuzz lint types format schema man completion lock install clean
 .PHONY: bench bench-kernel bench-load bench-backend bench-moving
 
 all: $(VENV)/ready
@@ -24,6 +24,10 @@ run: all ## the daemon on its software device, states sent to it, the device rea
 
 demo-backend: all ## a VMM on vdpad-vhost-user and its software device, and what its guest has set
 	$(BIN)/python -m tests.backend.demo
+
+demo-migration: all test-kernel ## a Linux guest moves live between two QEMUs on two back ends, and what went where
+	@.ci/qemu trixie-backports >/dev/null || true
+	$(BIN)/python -m tests.guest.demo
 
 check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine, QEMU or testpmd
 	$(call run-tests,-n auto -m 'not machine and not fuzz' $(ARGS))

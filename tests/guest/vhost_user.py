@@ -63,6 +63,13 @@ class DataQueues:
         return () if self.monitor is None else ("-qmp", f"unix:{self.monitor},server=on,wait=off")
 
 
+def asked(process: BackEndProcess, command: str) -> dict[str, Any]:
+    """What vdpactl tells of a back end."""
+    told = said("--backend", process.varlink, command, "--json")
+    result: dict[str, Any] = json.loads(told)
+    return result
+
+
 @dataclass
 class OnBackEnd:
     """A guest whose eth0 is a back end's."""
@@ -72,9 +79,7 @@ class OnBackEnd:
 
     def asked(self, command: str) -> dict[str, Any]:
         """What vdpactl tells of the back end."""
-        told = said("--backend", self.process.varlink, command, "--json")
-        result: dict[str, Any] = json.loads(told)
-        return result
+        return asked(self.process, command)
 
     def state(self) -> NetState:
         """What the back end has recorded, of which nothing is missing."""
