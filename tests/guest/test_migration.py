@@ -34,6 +34,7 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.backend.process import BackEndProcess
 from tests.qemu.comparison import different_pages
+from tests.qemu.qmp import QmpError
 from tests.qemu.states import multicast_macs, unicast_macs
 from tests.qemu.versions import TRIXIE, TRIXIE_BACKPORTS, Version
 from tests.qemu.versions import why_unavailable as why_no_version
@@ -41,7 +42,7 @@ from tests.support.waiting import wait_until
 from tests.vhost_user.forgetful_log import FORGOTTEN
 
 from .machine import Guest, awaited, booted, why_unavailable
-from .vhost_user import DataQueues, started
+from .vhost_user import DataQueues, on_back_end, started
 
 KIND = "pc"
 MOVES = 10
@@ -277,3 +278,23 @@ def test_pages_that_are_not_marked_are_found(tmp_path: Path, qemu: Version) -> N
         wrong = journey.move_while_much_comes(qemu)
         assert wrong
         assert all(page % FORGOTTEN == 0 for page in wrong)
+
+
+def test_a_guest_whose_device_tells_no_bases_stays(tmp_path: Path, qemu: Version) -> None:
+    program = (sys.executable, "-m", "tests.backend.unsuspendable_process")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    with ExitStack() as stack:
+        on = stack.enter_context(on_back_end(tmp_path / "one", DataQueues, qemu, program=program))
+        other = started(tmp_path / "other")
+        stack.callback(other.stop)
+        there = stack.enter_context(awaited([DataQueues(other.front_end)], qemu=qemu, kind=KIND))
+        on.check_loop()
+        on.guest.begin_to_move(there)
+        with pytest.raises(QmpError, match="'status': 'failed'"):
+            on.guest.until_moved(there)
+        wait_until(lambda: on.guest.qmp("query-status")["status"] == "running", 60)
+        on.check_loop()
+        refused = [each["request"] for each in on.process.events("front-end-refused")]
+        assert {"GET_VRING_BASE", "CHECK_DEVICE_STATE"} <= {*refused}
+        assert other.events("state-loaded") == []
