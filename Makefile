@@ -53,6 +53,7 @@ bench-backend: all test-kernel ## a guest's commands through the back end, and p
 
 bench-moving: all ## what logging a guest's memory by a relay costs
 	$(BIN)/python -m benchmarks.relay
+	$(BIN)/python -m benchmarks.received
 
 lint: all
 	$(BIN)/ruff check .
