@@ -30,7 +30,7 @@ def open_software(kind: str) -> ShadowedDevice:
 
     Raises:
         NoSuchDevice: there is no such kind.
-        TapError: the interface cannot be used.
+        TapError: the interface cannot be used, or a process has it (TapBusy).
     """
     if not is_software(kind):
         raise NoSuchDevice(

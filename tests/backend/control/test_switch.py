@@ -11,6 +11,7 @@ from vdpad.backend.control.sockets import VARLINK
 from vdpad.backend.faults import CannotSwitch, SwitchUnderWay
 from vdpad.client import Refused
 from vdpad.errors import VdpadError
+from vdpad.queues.software.tap import TapBusy
 from vdpad.queues.vhost_vdpa.errors import NodeBusy, NoSuchNode
 
 LOOP = {"kind": "software", "name": "loop"}
@@ -48,6 +49,7 @@ async def test_a_device_that_there_is_not(
     [
         (SwitchUnderWay("wait"), "busy"),
         (NodeBusy("another process has it"), "busy"),
+        (TapBusy("another process has it, or this one"), "busy"),
         (NoSuchNode("it is being removed"), "no-such-device"),
         (CannotSwitch("gone; vdpa0 goes on as before"), "device-broken"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from vdpad.backend.faults import DeviceRuns, NoSuchDevice, NotRestored, SwitchUnderWay
 from vdpad.errors import VdpadError
 from vdpad.host.vdpa import NoSuchVdpaDevice
+from vdpad.queues.software.tap import TapBusy
 from vdpad.queues.vhost_vdpa.errors import NodeBusy, NoSuchNode
 from vdpad.restore.replay import Outcome
 from vdpad.service.refusal import Kind, Refusal
@@ -23,7 +24,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
     match error:
         case Refusal():
             return error
-        case DeviceRuns() | SwitchUnderWay() | NodeBusy():
+        case DeviceRuns() | SwitchUnderWay() | NodeBusy() | TapBusy():
             return Refusal(Kind.BUSY, str(error))
         case NoSuchDevice() | NoSuchNode() | NoSuchVdpaDevice():
             return Refusal(Kind.NO_SUCH_DEVICE, str(error))

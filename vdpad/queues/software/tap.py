@@ -45,6 +45,10 @@ class TapError(VdpadError):
     """The interface cannot be used."""
 
 
+class TapBusy(TapError):
+    """A process has it, which may be this one."""
+
+
 def is_name(text: str) -> bool:
     """Whether an interface can be named so."""
     return _NAME.fullmatch(text) is not None
@@ -121,7 +125,7 @@ _ADVICE: Mapping[int, str] = {
         "make it for this user (`ip tuntap add dev NAME mode tap user USER`), and let this service "
         "have the node (DeviceAllow=/dev/net/tun rw)"
     ),
-    errno.EBUSY: "another process has it; only one can",
+    errno.EBUSY: "another process has it, or this one; only one can",
     errno.EINVAL: "it must be a TAP interface, and one without multi_queue",
 }
 
@@ -132,7 +136,8 @@ def _refused(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "the kernel's log may say why")
-        raise TapError(
+        kind = TapBusy if error.errno == errno.EBUSY else TapError
+        raise kind(
             f"{name}: expected a TAP interface to attach to, got {error.strerror} from {PATH}; "
             f"{advice}"
         ) from error

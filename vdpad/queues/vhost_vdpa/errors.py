@@ -67,7 +67,7 @@ _ENOTSUPP = 524
 _UNSUPPORTED = (Unsupported, "the kernel or the device's driver does not have it")
 
 _KINDS: Mapping[int, tuple[type[VhostVdpaError], str]] = {
-    errno.EBUSY: (NodeBusy, "another process has the device; only one can"),
+    errno.EBUSY: (NodeBusy, "another process has the device, or this one; only one can"),
     errno.ENOENT: (
         NoSuchNode,
         "bind the vdpa device to the driver vhost_vdpa; where it is, let this service see the node "
