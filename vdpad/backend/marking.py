@@ -99,6 +99,8 @@ class Marking:
         """Marks what this device writes where another's was marked so far, if it was."""
         self._log, self._before = before._log, before._before
         self._sees_all = before._sees_all
+        # Of one that is stopped; one that runs leaves first, and the other begins anew.
+        self._relaying.has_marked_all = before._relaying.has_marked_all
 
     def started(self) -> None:
         """A device runs from now on, and is relayed where it can be."""

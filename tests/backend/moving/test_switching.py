@@ -33,11 +33,13 @@ from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import AddressNotPutBack, DeviceSwitched, SwitchFailed
 from vdpad.backend.faults import CannotSwitch, NotRestored, SwitchUnderWay
+from vdpad.backend.moving.moving import MovedState
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
 from vdpad.restore.replay import Outcome
+from vdpad.state.model import NetState
 from vdpad.virtio.commands import (
     CoalRxSet,
     CoalVqSet,
@@ -295,6 +297,22 @@ async def test_a_guest_that_stands_still_goes_on_with_the_other(on: BackEnd, hea
         assert other.net.settings()["vlans"] == [7]
 
 
+async def test_a_guest_that_stands_still_is_logged_in_the_same_way(on: BackEnd) -> None:
+    """What the device before has marked the other one need not."""
+    with log_file(1 << 31 >> 15) as log:
+        async with vmm(on) as machine:
+            await machine.start()
+            await machine.log(log)
+            assert await machine.loop(b"packet") == b"packet"
+            await machine.stop()
+            before = on.device.logged
+            assert before is not None
+            assert before.way == "relay"
+            await on.device.switching.switch(LoopDevice)
+            assert on.device.logged == before
+            await machine.log_no_more()
+
+
 # --- it does not ---
 
 
@@ -377,6 +395,30 @@ async def test_a_command_that_the_other_refuses_is_told(heard: Heard, at: int) -
                 await flow.gone_on()
         assert settings(on)["vlans"] == [7]
     assert seen(heard) == ["failed"]
+
+
+class RefusingLater(Refusing, FaultyDevice):
+    """Refuses a VLAN at its second start, and waits where it is told to."""
+
+
+async def test_a_state_that_comes_after_the_rehearsal_is_tried_too(
+    on: BackEnd, heard: Heard
+) -> None:
+    other = RefusingLater(at=2)
+    gate = other.wait_at("start")
+    switching = asyncio.create_task(on.device.switching.switch(to(named(other, "other"))))
+    await until(gate.reached.is_set)
+    text = '{"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [7]}'
+    loaded = MovedState(NetState.model_validate_json(text), (), {})
+    await on.device.moving.take(loaded, tried=True)
+    gate.open()
+    with pytest.raises(NotRestored, match="VLAN_ADD vid=7; loop goes on"):
+        await switching
+    assert on.device.device_name == "loop"
+    assert seen(heard) == ["failed"]
+    # What it was tried with once is not tried again.
+    await on.device.switching.switch(to(takes := FaultyDevice()))
+    assert takes.steps.count("start") == 1
 
 
 class LateRefusing(Conforming):

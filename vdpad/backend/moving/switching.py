@@ -11,7 +11,8 @@ How it works. All that can take long, and nearly all that can fail, comes before
 from the device in use. The front end is not told, and may do anything meanwhile, also stop the
 device or go away: what holds is looked at again when the switch has its calls wait
 (device_in_use.py). Where the device is stopped then, the other is in its place at once, for the
-next start.
+next start. It has been tried with what that start will give it: where the guest has set something
+since, or a state was loaded, it is rehearsed once more.
 
 Where taking over fails, the first is started again, with the rings as they stand. Only where it
 does not come up either, or cannot begin rings but at 0, the guest is told that its device needs a
@@ -57,6 +58,14 @@ class SwitchReport(Report):
 
     paused_us: int
     """How long the data queues stood still; 0 where no guest ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What a rehearsal on the other came to."""
+
+    state: NetState
+    report: Report
 
 
 class Switching:
@@ -147,11 +156,11 @@ class Switching:
         try:
             check_successor(before.offer, successor.owned.offer)
             await self._map(successor)
-            rehearsed = await self._rehearse(successor)
+            tried = await self._rehearse(successor)
             async with in_use.serving, self._turn:
                 # What has come since.
                 await self._map(successor)
-                done = await self._take_over(first, successor, rehearsed)
+                done = await self._take_over(first, successor, tried)
                 in_use.driven, in_use.beside = successor, first
                 self._listeners.taken_over()
         except _NeitherGoesOn:
@@ -174,10 +183,17 @@ class Switching:
                     return
                 await successor.memory.add(min(lacks, key=lambda each: each.guest))
 
-    async def _rehearse(self, successor: DrivenDevice) -> Report:
-        """Tries on it what the guest has set; where nothing is known, that it comes up."""
+    async def _rehearse(self, successor: DrivenDevice, before: _Tried | None = None) -> _Tried:
+        """Tries on it what the guest has set; where nothing is known, that it comes up.
+
+        Args:
+            successor: the other device.
+            before: what was tried already, and is not tried again if it is the same.
+        """
         nothing = NetState(version=1, features=frozenset({Feature.VERSION_1}))
         state = self._settings.to_restore() or nothing
+        if before is not None and before.state == state:
+            return before
         check(state, successor.owned.offer)
         rehearsed = await rehearse(
             state,
@@ -186,16 +202,16 @@ class Switching:
             behind=self._in_use.driven.memory.marking.end,
             start=self._in_use.start_if_known,
         )
-        return rehearsed.report
+        return _Tried(state, rehearsed.report)
 
     # --- take over ---
 
     async def _take_over(
-        self, first: DrivenDevice, successor: DrivenDevice, rehearsed: Report
+        self, first: DrivenDevice, successor: DrivenDevice, tried: _Tried
     ) -> SwitchReport:
         successor.memory.marking.go_on_from(first.memory.marking)
         if not first.lifecycle.is_running:
-            return _report(rehearsed, 0)
+            return _report((await self._rehearse(successor, tried)).report, 0)
         if first.lifecycle.failure:
             raise CannotSwitch(
                 "expected a guest whose device works, it was told that its device needs a reset "
@@ -205,7 +221,7 @@ class Switching:
         began = time.perf_counter_ns()
         await self._hand_over(first, successor)
         paused_us = (time.perf_counter_ns() - began) // 1000
-        return _report(successor.lifecycle.report or rehearsed, paused_us)
+        return _report(successor.lifecycle.report or tried.report, paused_us)
 
     async def _hand_over(self, first: DrivenDevice, successor: DrivenDevice) -> None:
         """From the one to the other; back again where that fails."""
