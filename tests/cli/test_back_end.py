@@ -84,6 +84,11 @@ async def test_what_one_has_captured_is_loaded_into_another(tmp_path: Path) -> N
             busy = await asyncio.to_thread(run, *named, "load", str(captured))
             assert busy.returncode == 1
             assert b"busy: " in busy.stderr
+            early = tmp_path / "early.json"
+            early.write_text(await ask(*named, "capture", "--json"))
+            for command in (("check", str(early)), ("load", str(early))):
+                noted = await asyncio.to_thread(run, *named, *command)
+                assert b"note: it was captured while its guest ran" in noted.stderr
         (event,) = destination.events("state-loaded")
         assert (event["rehearsed"], event["commands"]) == (True, 2)
         state = json.loads(answered)["state"]
@@ -93,6 +98,16 @@ async def test_what_one_has_captured_is_loaded_into_another(tmp_path: Path) -> N
         assert refused_one.returncode == 3
         assert b"99 queue pairs; the device takes 4" in refused_one.stderr + refused_one.stdout
     guest.close()
+
+
+async def test_what_was_only_tried_is_not_told_as_done(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    state.write_text('{"version": 1, "features": ["CTRL_VQ", "CTRL_VLAN"], "vlans": [7]}')
+    async with running(tmp_path) as process:
+        named = ("--backend", str(process.control))
+        shown = await ask(*named, "load", str(state))
+        assert "This was a trial: a guest that goes on here is given it" in shown
+        assert "given when it last started, or tried since:" in await ask(*named, "status")
 
 
 async def test_another_device_takes_over(tmp_path: Path) -> None:
@@ -110,7 +125,11 @@ async def test_another_device_takes_over(tmp_path: Path) -> None:
         assert refused_one.returncode == 1
         assert b"no-such-device: " in refused_one.stderr
         assert await vmm.loop(b"after that") == b"after that"
-        (event,) = process.events("device-switched")
+        await vmm.stop()
+        shown = await ask(*named, "switch", "--software", "loop")
+        assert "no guest ran: the device is in place for the next start" in shown
+        assert "stood still" not in shown
+        (event, _) = process.events("device-switched")
         assert (event["before"], event["after"]) == ("loop", "loop")
         assert event["paused_us"] > 0
         (event,) = process.events("switch-failed")
@@ -192,7 +211,7 @@ async def test_whether_the_guest_that_is_captured_runs(tmp_path: Path) -> None:
         await vmm.start()
         assert "is stopped" not in await ask(*asked)
         await vmm.stop()
-        assert "The device is stopped: so its guest has left it." in await ask(*asked)
+        assert "The device is stopped: this is kept for a guest" in await ask(*asked)
 
 
 def test_one_that_is_not_there() -> None:

@@ -43,7 +43,7 @@ _METHODS: Mapping[str, _Method] = {
     "status": _Method(show_back_end.status, own_field="phase"),
     "capture": _Method(show_back_end.capture),
     "check": _Method(show.check, state_params),
-    "load": _Method(show.report, moved_params),
+    "load": _Method(show_back_end.loaded, moved_params),
     "switch": _Method(show_back_end.switched, target_params),
 }
 

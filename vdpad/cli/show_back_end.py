@@ -10,7 +10,9 @@ from vdpad.cli.show_state import settings
 from vdpad.wire.addresses import BACK_ENDS
 
 _HAS_A_GUEST = ("running", "failed")
-_STOPPED = "The device is stopped: so its guest has left it."
+_STOPPED = "The device is stopped: this is kept for a guest that goes on here."
+_TRIED = "This was a trial: a guest that goes on here is given it when the device starts."
+_GIVEN = "given when it last started, or tried since:"
 
 
 def info(result: Json) -> str:
@@ -38,7 +40,7 @@ def status(result: Json) -> str:
     )
     parts = [whole, *([queues] if result["queues"] else [])]
     if result["report"] is not None:
-        parts.append(f"given when it started:\n{show.report(result['report'])}")
+        parts.append(f"{_GIVEN}\n{show.report(result['report'])}")
     return "\n\n".join(parts)
 
 
@@ -81,9 +83,17 @@ def capture(result: Json) -> str:
     return "\n".join([state, *stopped, *missing])
 
 
+def loaded(result: Json) -> str:
+    """What a state that was loaded came to."""
+    return f"{show.report(result)}\n\n{_TRIED}"
+
+
 def switched(result: Json) -> str:
     """What a switch came to."""
-    return f"{show.report(result)}\n\nthe guest's queues stood still for {result['paused_us']} µs"
+    paused = f"the guest's queues stood still for {result['paused_us']} µs"
+    if not result["paused_us"]:
+        paused = "no guest ran: the device is in place for the next start"
+    return f"{show.report(result)}\n\n{paused}"
 
 
 def back_ends(result: Sequence[Json]) -> str:

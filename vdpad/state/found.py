@@ -46,7 +46,7 @@ class Found:
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
     """Where the state says it in another way than the source did, or the source is not as the
-    specification has it, as sentences."""
+    specification has it, or may have become another since, as sentences."""
     about: tuple[tuple[str, str], ...] = ()
     """What people want to know and no state holds: ("link", "up")."""
     rings: tuple[tuple[int, int], ...] = ()

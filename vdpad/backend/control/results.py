@@ -98,7 +98,7 @@ class BackEndStatusResult(Result):
     commands: CommandsResult
     logging: LoggingResult | None
     report: ReportResult | None
-    """Of the state that the device was given when it last started."""
+    """Of the state that the device was given when it last started, or that was tried since."""
     reason: Annotated[str | None, Field(exclude_if=is_none)] = None
     """Of a phase that is `failed`."""
 

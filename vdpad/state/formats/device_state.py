@@ -13,6 +13,7 @@ parts may be what a guest cannot do without.
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -38,6 +39,11 @@ _MAX_MISSING = 512
 
 # Of all that is no state. Stops a file or a pipe without an end from filling memory.
 _ROOM = 1 << 18
+
+_RAN = (
+    "it was captured while its guest ran, and has nothing of what that has set since; to move the "
+    "guest, capture once it is stopped"
+)
 
 # As far as "format" is looked for, space before it included.
 _BEGINNING = 64
@@ -195,7 +201,8 @@ def found_in_capture(data: bytes) -> Found:
     except ValidationError as error:
         return Found("", None, tuple(problems_of(error)))
     guest = "running" if captured.running else "stopped"
-    return _found(captured, (("guest", guest), ("rings", _rings(captured.rings))))
+    found = _found(captured, (("guest", guest), ("rings", _rings(captured.rings))))
+    return replace(found, notes=(*found.notes, _RAN)) if captured.running else found
 
 
 def about(document: DeviceState) -> tuple[tuple[str, str], ...]:
