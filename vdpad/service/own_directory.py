@@ -57,7 +57,7 @@ def take_directory(directory: Path, what: str) -> int:
         os.close(fd)
         why_not = why(error)
         if isinstance(error, BlockingIOError):
-            why_not = f"another vdpad keeps its {what} there"
+            why_not = f"another vdpad keeps its {what} there; choose another, each has its own"
         raise NoDirectory(f"{directory}: {why_not}") from error
     except BaseException:
         os.close(fd)

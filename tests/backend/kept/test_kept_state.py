@@ -177,7 +177,7 @@ def test_one_process_has_the_directory(folder: Path, guest: Guest) -> None:
     assert kept is None
     (event,) = events
     assert isinstance(event, SettingsNotKept)
-    assert "another vdpad keeps its state there" in event.reason
+    assert "another vdpad keeps its state there; choose another" in event.reason
 
 
 def test_nothing_is_there_at_first(folder: Path) -> None:
