@@ -2,18 +2,25 @@
 
 It begins with each fresh start of the guest's driver, or with a state that came from elsewhere.
 A guest that goes on goes on with it. One that begins anew has set nothing, whatever came for it.
+One that goes on and of which nothing came is served, but what it had set is missing from then on.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from vdpad.backend.faults import NotRestored
-from vdpad.state.found import Found
+from vdpad.state.found import Found, Missing
 from vdpad.state.model import NetState
 from vdpad.state.problems import summary
 from vdpad.state.recorder import Recorder
 from vdpad.virtio.commands import ACK_OK
-from vdpad.virtio.features import FEATURES, TRANSPORT, FeatureSet
+from vdpad.virtio.features import FEATURES, TRANSPORT, Feature, FeatureSet
+
+_UNTOLD = Missing(
+    "settings",
+    "the guest went on here without a state that had come for it; what it had set before, the "
+    "device does not have",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,12 @@ class GuestSettings:
         self._features = frozenset(features)
         self._recorder = Recorder(self._features)
 
+    def _begin_untold(self, features: FeatureSet) -> None:
+        self.begin(features)
+        if Feature.CTRL_VQ in features:
+            state = NetState(version=1, features=self._features)
+            self._recorder = Recorder.of(state, (_UNTOLD,))
+
     @property
     def are_known(self) -> bool:
         """Whether anything is known of a guest."""
@@ -84,7 +97,7 @@ class GuestSettings:
                 f"taken ({self._lost}); load one that the device takes, or reset the guest's device"
             )
         if self._recorder is None:
-            self.begin(features)
+            self._begin_untold(features)
         other = {*self._features} ^ {*features}
         if other - set(TRANSPORT):
             raise NotRestored(

@@ -41,6 +41,7 @@ COMMANDS: tuple[Command, ...] = (
     MacAddrSet(OTHER_MAC),
 )
 WITHOUT_CVQ: FeatureSet = frozenset({Feature.VERSION_1, Feature.MAC, Feature.STATUS})
+WITHOUT_MQ: FeatureSet = WITHOUT_CVQ | {Feature.CTRL_VQ, Feature.CTRL_VLAN}
 """As a VMM has them that keeps the CVQ to itself."""
 
 
@@ -218,6 +219,36 @@ async def test_where_the_front_end_does_not_know_the_guest_s_rings_tell_that_it_
     guest.close()
 
 
+async def test_a_guest_for_which_nothing_came_is_not_told_as_one_that_has_set_nothing() -> None:
+    guest = Guest(9)
+    async with back_end() as source, back_end() as destination:
+        await left(source, guest)
+        async with vmm(destination, guest=guest) as machine:
+            await machine.start()
+            found = destination.device.settings.found()
+            assert found is not None
+            assert [each.part for each in found.missing] == ["settings"]
+            assert await machine.command(VlanAdd(9).encode()) == OK
+            assert settings(destination)["vlans"] == [9]
+            await machine.stop()
+            (missing,) = json.loads(await machine.save())["missing"]
+            assert missing["part"] == "settings"
+            assert "went on here without a state" in missing["why"]
+    guest.close()
+
+
+@pytest.mark.parametrize("features", [WITHOUT_MQ, WITHOUT_CVQ])
+async def test_one_that_begins_anew_or_has_no_control_queue_misses_nothing(
+    features: FeatureSet,
+) -> None:
+    goes_on = Feature.CTRL_VQ not in features
+    async with back_end() as on, vmm(on, queues=3 - goes_on, features=features) as machine:
+        await machine.start([4, 4] if goes_on else None)
+        found = on.device.settings.found()
+        assert found is not None
+        assert found.missing == ()
+
+
 # --- what is not taken ---
 
 
@@ -319,8 +350,9 @@ async def test_without_a_rehearsal_the_device_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "UTF-8 JSON"),
+        (b"", "got no byte"),
         (b"what is none", "UTF-8 JSON"),
+        (b'{"format": "vdpad-device-state", "vers', "or one that was cut"),
         (b'{"format": "vdpad-device-state", "version": 2}', "a later vdpad wrote"),
         (b"{" * (device_state.MAX_SIZE + 100_000), "at most"),
     ],

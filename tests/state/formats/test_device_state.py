@@ -118,7 +118,7 @@ def test_one_without_a_guest_has_no_state() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "UTF-8 JSON"),
+        (b"", "got no byte"),
         (b"[]", "a JSON object, got list"),
         (_with(format="another"), "whose format is"),
         (_without("format"), "whose format is"),

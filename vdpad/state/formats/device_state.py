@@ -238,12 +238,21 @@ def _found(told: DeviceState | Captured, about: tuple[tuple[str, str], ...]) -> 
 def _json(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_SIZE:
         raise FormatError(f"expected a device state of at most {MAX_SIZE} bytes, got more")
+    if not data:
+        raise FormatError(
+            "expected a device state, got no byte; the log of the back end that was to write it "
+            "says why"
+        )
     try:
         value = strict_json.loads(data, _MOST)
         if not isinstance(value, dict):
             raise FormatError(f"expected a JSON object, got {type(value).__name__}")
         refuse_many_names(value, value.get("state"))
-    except (strict_json.NotJson, TooManyNames) as error:
+    except strict_json.NotJson as error:
+        raise FormatError(
+            f"{error}; it is no device state, or one that was cut: have it written once more"
+        ) from error
+    except TooManyNames as error:
         raise FormatError(str(error)) from error
     return value
 
