@@ -19,9 +19,9 @@ from .service import PATIENCE, Service
 SOFTWARE = "/usr/bin/vdpad-vhost-user --name %i --software --stay"
 CONNECT = (
     "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
-    "print(flush=True); time.sleep(3600)"
+    "s.sendall(bytes([1, 0, 0, 0, 1] + [0] * 7)); print(flush=True); time.sleep(3600)"
 )
-"""Connects and says nothing more."""
+"""Connects, asks for the features and says nothing more."""
 
 
 @dataclass(frozen=True)
