@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 from tests.support.waiting import GUARD
@@ -36,7 +37,9 @@ def test_what_is_installed_is_what_was_tested() -> None:
     assert run_lock <= pinned("requirements.lock")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # PyPI takes a dot for a hyphen, and a lock has the hyphen.
-    wanted = {re.split(r"[<>=]", each)[0].replace(".", "-") for each in project["dependencies"]}
+    extras = project["optional-dependencies"].values()
+    listed = chain(project["dependencies"], *extras)
+    wanted = {re.split(r"[<>=]", each)[0].replace(".", "-") for each in listed}
     assert wanted <= {each.split("==")[0] for each in run_lock}, "make lock"
 
 

@@ -35,10 +35,9 @@ import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-
 from vdpad.errors import VdpadError
 from vdpad.wire.admitted import Admitted, NoRoom, since_boot
+from vdpad.wire.fernet import Fernet, InvalidToken, MultiFernet
 
 _VERSION = 0x80
 _BLOCK = 16
