@@ -14,7 +14,8 @@ define run-tests
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 
-.PHONY: all run demo-backend demo-migration check test fuzz lint types format schema man completion lock install clean
+.PHONY: all run demo-backend demo-migration check test fuzz lint types format schema man completion lock install
+.PHONY: deb clean
 .PHONY: bench bench-kernel bench-load bench-backend bench-moving
 
 all: $(VENV)/ready
@@ -83,7 +84,7 @@ man: all ## the man pages, in build/man
 completion: all ## of command lines, for bash, zsh and fish, in build/completion
 	$(BIN)/python systemd/completion.py build/completion
 
-COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+COMPILE = uv pip compile --all-extras --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 lock: ## both locks from pyproject.toml; needs uv (PyPI) on the PATH
 	$(COMPILE) --upgrade --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) --no-annotate -c requirements.lock pyproject.toml -o requirements-run.lock
@@ -95,12 +96,18 @@ install: man completion ## what a distribution's package would have, under DESTD
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' PYTHON='$(SYSTEM_PYTHON)' \
 		PIP='$(BIN)/pip' sh systemd/install.sh
 
+deb: all ## packages of that for this Debian, 12 or 13, in build/deb
+	@.ci/packages dh=debhelper
+	rm -rf build/deb
+	$(MAKE) --no-print-directory install DESTDIR=build/deb/installed PREFIX=/usr SYSCONFDIR=/etc
+	sh debian/build.sh build/deb/installed build/deb
+
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages machine-packages
 .PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd
-.PHONY: test-clients test-kit test-promtool test-shells
+.PHONY: test-clients test-kit test-promtool test-install
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -136,8 +143,8 @@ test-clients: test-packages
 test-kit: test-packages
 	@.ci/packages rustc=rustc
 
-test-shells: test-packages
-	@.ci/packages zsh=zsh fish=fish
+test-install: test-packages
+	@.ci/packages zsh=zsh fish=fish dh=debhelper
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

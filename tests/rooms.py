@@ -22,7 +22,7 @@ NEEDS = {
     "clients": ("test-clients",),
     "monitoring": ("test-promtool",),
     "kit": ("test-kit",),
-    "install": ("test-shells",),
+    "install": ("test-install",),
 }
 
 # Those that take longest first. Tests in all others start no machine, no QEMU and no testpmd.
