@@ -13,6 +13,8 @@ from tests.availability import skip_or_fail
 
 from .install import ROOT
 
+DPKG = ("dpkg", "--path-include=/usr/*")  # containers tend to leave documentation out
+UNTRIGGERED = (*DPKG, "--no-triggers")  # which index all manual pages, each time
 NAMES = ("vdpad", "vdpad-remote", "vdpad-vhost-user")
 
 

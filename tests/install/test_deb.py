@@ -11,7 +11,7 @@ import pytest
 from tests.availability import skip_or_fail
 
 from .debian_root import DebianRoot, debian_root, why_unavailable
-from .packages import NAMES, newer
+from .packages import DPKG, NAMES, UNTRIGGERED, newer
 
 CONFIG = "/etc/vdpad/vdpad.toml"
 SITE = "usr/lib/vdpad/lib/python*/site-packages"
@@ -124,7 +124,7 @@ def deb(*names: str) -> list[str]:
 
 
 def test_installed_it_restores(root: DebianRoot) -> None:
-    root.output("dpkg", "-i", *deb("vdpad"))
+    root.output(*DPKG, "-i", *deb("vdpad"))
     assert root.output("stat", "-c", "%U:%G %a", "/run/vdpad") == "root:root 755\n"
     assert root.output("id", "-gn", "vdpad") == "vdpad\n"
     wanted = "/etc/systemd/system/sockets.target.wants/vdpad.socket"
@@ -143,7 +143,7 @@ def test_installed_it_restores(root: DebianRoot) -> None:
 
 
 def test_without_the_package_for_other_hosts_it_is_named(root: DebianRoot) -> None:
-    root.output("dpkg", "-i", *deb("vdpad"))
+    root.output(*DPKG, "-i", *deb("vdpad"))
     root.output("vdpactl", "keygen", "/run/key")
     udp = '[udp]\nlisten = "127.0.0.1:47801"\nkey_file = "/run/key"\n'
     root.output("sh", "-c", f"echo '{udp}' > /run/udp.toml")
@@ -155,7 +155,7 @@ def test_without_the_package_for_other_hosts_it_is_named(root: DebianRoot) -> No
         assert done.returncode == 1
         assert "apt-get install vdpad-remote" in done.stderr
         assert "Traceback" not in done.stderr
-    root.output("dpkg", "-i", *deb("vdpad-remote"))
+    root.output(*DPKG, "-i", *deb("vdpad-remote"))
     done = root.run(*asked)
     assert done.returncode == 7  # nobody is there to answer
     assert "vdpad-remote" not in done.stderr
@@ -164,18 +164,18 @@ def test_without_the_package_for_other_hosts_it_is_named(root: DebianRoot) -> No
 def test_an_upgrade_keeps_settings_and_a_purge_leaves_nothing(
     root: DebianRoot, packages: Path, tmp_path: Path
 ) -> None:
-    root.output("dpkg", "-i", *deb(*NAMES))
+    root.output(*UNTRIGGERED, "-i", *deb(*NAMES))
     capabilities = root.output("vdpad-vhost-user", "--print-capabilities")
     assert capabilities.startswith("{")
     root.output("sh", "-c", f"echo '# mine' >> {CONFIG}")
     later = [newer(packages / f"{each}.deb", packages) for each in NAMES]
-    root.output("dpkg", "-i", *deb(*(each.stem for each in later)))
+    root.output(*UNTRIGGERED, "-i", *deb(*(each.stem for each in later)))
     version = field(later[0], "Version")
     assert root.output("dpkg-query", "-W", "-f", "${Version}", "vdpad") == version
     assert root.output("tail", "-n", "1", CONFIG) == "# mine\n"
 
-    root.output("dpkg", "--remove", *NAMES)
+    root.output(*UNTRIGGERED, "--remove", *NAMES)
     assert root.run("test", "-e", "/usr/lib/vdpad").returncode == 1
     assert root.output("tail", "-n", "1", CONFIG) == "# mine\n"
-    root.output("dpkg", "--purge", *NAMES)
+    root.output(*UNTRIGGERED, "--purge", *NAMES)
     assert {each for each in root.changed() if not each.startswith(OTHERS)} == set()
