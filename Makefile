@@ -99,7 +99,7 @@ install: man completion ## what a distribution's package would have, under DESTD
 deb: all ## packages of that for this Debian, 12 or 13, in build/deb
 	@.ci/packages dh=debhelper
 	rm -rf build/deb
-	$(MAKE) --no-print-directory install DESTDIR=build/deb/installed PREFIX=/usr SYSCONFDIR=/etc
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/deb/installed PREFIX=/usr SYSCONFDIR=/etc
 	sh debian/build.sh build/deb/installed build/deb
 
 clean:
