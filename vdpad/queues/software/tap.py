@@ -136,8 +136,10 @@ def _refused(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "the kernel's log may say why")
-        kind = TapBusy if error.errno == errno.EBUSY else TapError
-        raise kind(
+        message = (
             f"{name}: expected a TAP interface to attach to, got {error.strerror} from {PATH}; "
             f"{advice}"
-        ) from error
+        )
+        if error.errno == errno.EBUSY:
+            raise TapBusy(message) from error
+        raise TapError(message) from error
