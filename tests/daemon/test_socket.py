@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,11 @@ from tests.daemon.support import (
     vlans,
 )
 from tests.support.daemon import ROOT, VDPAD, Daemon, daemon, refused, running
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
+from vdpad.daemon.daemon import SocketGone, run
+from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints.binding import CannotListen
+from vdpad.wire.datagrams import AncillarySocket
 
 # Linux's fcntl.h.
 F_SETPIPE_SZ = 1031
@@ -338,3 +342,25 @@ async def test_no_secret_or_made_up_text_of_a_request_is_logged(tmp_path: Path) 
             await caller.error("commit", migration="\nforged line")
             await caller.error("forged line")
         assert "forged" not in daemon.log()
+
+
+async def test_a_daemon_whose_socket_is_lost_ends_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio closes it where reading raises what is no OSError; nothing would be heard again."""
+    path = tmp_path / "vdpad.sock"
+
+    def recvfrom(_: AncillarySocket, size: int, flags: int = 0) -> tuple[bytes, Any]:
+        raise MemoryError
+
+    daemons = asyncio.create_task(run(lambda: Settings.model_validate({"socket": path})))
+    await until(path.exists)
+    monkeypatch.setattr(AncillarySocket, "recvfrom", recvfrom)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.sendto(b"{}", str(path))
+        async with asyncio.timeout(GUARD):
+            with pytest.raises(
+                SocketGone, match=rf"{path} is read any more: MemoryError.*report it"
+            ):
+                await daemons
+    assert not path.exists()

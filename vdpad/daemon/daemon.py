@@ -30,7 +30,8 @@ from vdpad.service.endpoints.stream import StreamEndpoint
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events.announcing import Announce, Announcer, EventLog
-from vdpad.service.events.kinds import Listening
+from vdpad.service.events.event import Event
+from vdpad.service.events.kinds import Listening, SocketLost
 from vdpad.service.jsonrpc import JsonRpc
 from vdpad.service.systemd import notify as systemd
 from vdpad.service.textfile import Textfile
@@ -46,6 +47,10 @@ _STREAM_SOCKET = "varlink"
 
 # The longest that a commit under way may keep a stop waiting.
 _LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
+
+
+class SocketGone(VdpadError):
+    """A socket of a daemon's that runs is read no more."""
 
 
 class Service:
@@ -256,6 +261,7 @@ async def run(load: Callable[[], Settings]) -> None:
         BadSettings: as load raises it.
         OddEnvironment: it makes no sense what a service manager left there.
         TooLittleSpace: the address space is bounded below what the limits may need.
+        SocketGone: a socket was lost; what had been asked before is answered.
     """
     spare_address_space()
     settings = load()
@@ -265,6 +271,14 @@ async def run(load: Callable[[], Settings]) -> None:
     inherited = systemd.take_inherited(os.environ)
     service = Service(settings, inherited, DescriptorStore(notifier))
     ended = _signalled()
+    lost: list[SocketLost] = []
+
+    def heard(event: Event) -> None:
+        if isinstance(event, SocketLost):
+            lost.append(event)
+            ended.set()
+
+    service.announce.listeners.append(heard)
     loop = asyncio.get_running_loop()
     # Its sockets are there before it has started, and what changed since `load` is to be read.
     asked = asyncio.Event()
@@ -287,6 +301,8 @@ async def run(load: Callable[[], Settings]) -> None:
             notifier.stopping("Waiting for the commits under way")
             with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
                 await service.stop()
+    if lost:
+        raise SocketGone(f"{lost[0].sentence()}; start it again, and report it")
 
 
 def _signalled() -> asyncio.Event:

@@ -261,7 +261,7 @@ def test_an_error_on_the_socket_is_told() -> None:
     told: list[Event] = []
     queue: asyncio.Queue[Any] = asyncio.Queue()
     protocol = endpoints._BoundedProtocol(
-        queue, queue, asyncio.Event(), lambda _data, _peer: None, told.append
+        queue, queue, asyncio.Event(), lambda _data, _peer: None, told.append, "/vdpad"
     )
     protocol.error_received(OSError("odd"))
     assert told == [SocketError("odd")]

@@ -21,7 +21,7 @@ from typing import Any, cast
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from vdpad.service.events.announcing import Announce, log_event
-from vdpad.service.events.kinds import DescriptorsStuck, RepliesLost, SocketError
+from vdpad.service.events.kinds import DescriptorsStuck, RepliesLost, SocketError, SocketLost
 from vdpad.service.events.tally import Tally
 from vdpad.service.users.shares import Shares
 from vdpad.service.users.turns import Turns
@@ -57,10 +57,12 @@ class _BoundedProtocol(Protocol):
         drained: asyncio.Event,
         came: Callable[[bytes, Peer], None],
         announce: Announce,
+        name: str,
     ) -> None:
         super().__init__(received, errors, drained)
         self._came = came
         self._announce = announce
+        self._name = name
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self._came(data, addr)
@@ -70,7 +72,12 @@ class _BoundedProtocol(Protocol):
         self._announce(SocketError(str(exc)))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the stream without asyncio-dgram's sentinel, which a full queue would not take."""
+        """Ends the stream without asyncio-dgram's sentinel, which a full queue would not take.
+
+        asyncio closes a socket for good whose reading raised anything but an OSError.
+        """
+        if exc is not None:
+            self._announce(SocketLost(self._name, repr(exc)))
 
 
 class Endpoint:
@@ -158,8 +165,11 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         errors: asyncio.Queue[Any] = asyncio.Queue()
         drained = asyncio.Event()
+        name = str(endpoint.getsockname())
         self._transport, self._protocol = await loop.create_datagram_endpoint(
-            lambda: _BoundedProtocol(self._received, errors, drained, self._came, self._announce),
+            lambda: _BoundedProtocol(
+                self._received, errors, drained, self._came, self._announce, name
+            ),
             sock=endpoint,
         )
         self._stream = DatagramServer(self._transport, self._received, errors, drained)

@@ -134,8 +134,8 @@ class UnixEndpoint(Endpoint):
         """Takes what stands in the kernel's queue, which nobody will serve after us."""
         assert self._socket is not None
         # Who is connected could send on, and would never hear of it. So the kernel refuses it now.
-        self._socket.shutdown(socket.SHUT_RD)
         with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
             for _ in range(_MAX_OF_THE_REST):
                 self._answer_or_refuse(*self._socket.recvfrom(MAX_DATAGRAM))
 

@@ -34,6 +34,21 @@ class SocketError(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SocketLost(Event):
+    """A socket for datagrams is read no more, for what no socket should come to."""
+
+    NAME = "socket-lost"
+    MESSAGE_ID = "dedca504e61a4de78e7cde1f7b8d47ce"
+    LEVEL = logging.ERROR
+    socket: str
+    """Where it is bound."""
+    reason: str
+
+    def sentence(self) -> str:
+        return f"nothing that is asked at {self.socket} is read any more: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionCut(Event):
     """A client's connection was ended, for what the client did or did not do on it."""
 
