@@ -498,7 +498,7 @@ static inline int vdpad_commit(struct vdpad_client *client, const char *migratio
 
 /* --- the log of a guest's commands: docs/formats.md, "Command log" --- */
 
-#define VDPAD_LOG_MAX (4u << 20)
+#define VDPAD_LOG_MAX (2u << 20)
 #define VDPAD_LOG_MAX_COMMAND (1u << 18)
 
 enum vdpad_log_kind { VDPAD_LOG_COMMAND = 1, VDPAD_LOG_RESET = 2, VDPAD_LOG_STATE = 3 };

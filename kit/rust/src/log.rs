@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
 
-const MAX_SIZE: u64 = 4 << 20;
+const MAX_SIZE: u64 = 2 << 20;
 const MAX_COMMAND: usize = 1 << 18;
 
 const COMMAND: u8 = 1;

@@ -42,8 +42,8 @@ __all__ = ["MAX_SIZE", "decode", "encode", "push_command", "push_header", "push_
 MAGIC = b"VDPADLOG"
 _VERSION = 1
 
-MAX_SIZE = native.MAX_SIZE
-"""In bytes: 350 000 VLANs that come and go. Stops a file or a pipe without an end from filling
+MAX_SIZE = 2 * 1024 * 1024
+"""In bytes: 170 000 VLANs that come and go. Stops a file or a pipe without an end from filling
 memory, and a guest's endless commands from making the reading of its log endless."""
 
 # One byte of a command that is longer than any that is decoded is kept beyond, and tells so.
