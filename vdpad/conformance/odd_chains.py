@@ -152,7 +152,7 @@ async def exchange(
     ring.publish(start + len(chains))
     queue.kick()
     nap = seconds if interrupted else _NAP
-    is_late = not await _wait(queue, ring, len(chains), seconds, nap)
+    is_late = not await _returned(queue, ring, start, len(chains), seconds, nap)
     moved = ring.returned_since(start)
     elements = ring.used_elements(start, min(moved, len(chains)))
     return Returned(
@@ -171,11 +171,10 @@ def _split(queue: ControlQueue) -> DriverRing:
     return ring
 
 
-async def _wait(
-    queue: ControlQueue, ring: DriverRing, count: int, seconds: float, nap: float
+async def _returned(
+    queue: ControlQueue, ring: DriverRing, start: int, count: int, seconds: float, nap: float
 ) -> bool:
     """Whether so many are back within so many seconds; it looks after each interrupt and nap."""
-    start = queue.next_index
     now = asyncio.get_running_loop().time
     until = now() + seconds
     while (left := until - now()) > 0:
