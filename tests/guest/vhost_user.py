@@ -102,15 +102,20 @@ class OnBackEnd:
         sent, received = self.guest.run(f"cat {counters}/tx_packets {counters}/rx_packets").split()
         return int(sent), int(received)
 
-    def check_loop(self, number: int = 50) -> None:
-        """What the guest sends comes back to it, so many packets and those before them."""
+    def check_loop(self, number: int = 50, lost: int = 0) -> None:
+        """What the guest sends comes back to it, so many packets and those before them.
+
+        Args:
+            number: of packets to send.
+            lost: how many of those before may not come.
+        """
         before, _ = self.packets()
         self.send(number)
-        wait_until(lambda: self._all_came_back(before + number), said=self.process.log)
+        wait_until(lambda: self._all_came_back(before + number, lost), said=self.process.log)
 
-    def _all_came_back(self, least: int) -> bool:
+    def _all_came_back(self, least: int, lost: int) -> bool:
         sent, received = self.packets()
-        return sent == received >= least
+        return 0 <= sent - received <= lost and received >= least - lost
 
 
 @contextmanager
