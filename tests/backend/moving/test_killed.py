@@ -6,7 +6,7 @@ guest's memory is the same on both sides, so what the log says is looked at by i
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -164,7 +164,7 @@ async def begun(folder: Path) -> AsyncIterator[tuple[Journey, Move, Packets]]:
     """A guest whose packets go round, on its source."""
     guest = new_guest()
     packets = Packets(guest)
-    with log_file(LOG_SIZE) as log:
+    with closing(guest), log_file(LOG_SIZE) as log:
         async with AsyncExitStack() as stack:
             journey = Journey(folder, stack, guest, log)
             move = await journey.begin()
@@ -175,7 +175,6 @@ async def begun(folder: Path) -> AsyncIterator[tuple[Journey, Move, Packets]]:
             finally:
                 going.cancel()
                 await asyncio.wait([going])
-    guest.close()
 
 
 async def how_long(folder: Path) -> float:
