@@ -16,7 +16,7 @@ from functools import partial
 from vdpad.restore.in_order import each_told
 from vdpad.restore.program import Bank, Program
 from vdpad.restore.progress import ANSWERED, Progress
-from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, all_completions, comes
+from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, all_completions, comes
 from vdpad.virtio.fences import ordering_fence
 from vdpad.virtio.packed_driver_ring import (
     PAIR,
@@ -55,7 +55,7 @@ class PackedTrack:
         self._in_order = all_completions(program) if ring.in_order else b""
         self._batches = False
         """The device has told of a batch by its last chain, and may do so again."""
-        self._full = FullBanks.of(program)
+        self._full = program.full
         self._placed: list[int] = []
         """Positions of banks that are not published yet."""
         self._completions = {

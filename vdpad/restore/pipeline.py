@@ -33,7 +33,6 @@ from vdpad.restore.faults import DeviceFault
 from vdpad.restore.program import Bank, Program, Segment
 from vdpad.restore.progress import DOORBELLS, Progress
 from vdpad.restore.standstill import Standing
-from vdpad.restore.track import FullBanks
 from vdpad.restore.tracks import track_of
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.driver_rings import AnyDriverRing
@@ -100,7 +99,6 @@ class Pipeline:
         self.wrong_lengths: Counter[int] = Counter()
         """Used lengths other than an ack's, and how many commands came back with each."""
         self.doorbells = 0
-        self._full = FullBanks.of(program)
         self._track = track_of(program, ring, start, self._ring_bell, self._progress)
 
     def close(self) -> None:
@@ -175,7 +173,7 @@ class Pipeline:
         banks after until_ns (in perf_counter_ns), when there are no more full ones to publish, or
         at what is not so, which stays as it is.
         """
-        full = self._full
+        full = self._program.full
         if self._by_id is not None or not full.fit(self._returned, self._next):
             return False
         before = self._next - len(full.segments)

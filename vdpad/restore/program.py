@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vdpad.restore.images import ACK, DESCRIPTORS_PER_COMMAND, Image, Images, images_for
-from vdpad.virtio.commands import ACK_NONE
+from vdpad.virtio.commands import ACK_NONE, ACK_OK
 from vdpad.virtio.packed_driver_ring import Laps
 from vdpad.virtio.packed_ring import PackedGeometry
 from vdpad.virtio.raw_command import AnyCommand
@@ -84,6 +84,31 @@ class Bank:
         return self.first + self.count
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FullBanks:
+    """The banks that a replay may take the fast way with: those that fill their segments."""
+
+    banks: tuple[Bank, ...]
+    """All of the program's."""
+    segments: tuple[Segment, ...]
+    slots: int
+    """Commands of a full bank."""
+    full: int
+    """So many banks are full: all, or all but the last; 0 where others are not."""
+    all_ok: bytes
+    """The acks of one that was taken whole."""
+
+    def fit(self, returned: int, following: int) -> bool:
+        """Whether each segment's full bank is in flight, and none of them came back in part.
+
+        Args:
+            returned: how many commands are back.
+            following: the number of the bank that is published next.
+        """
+        oldest = following - len(self.segments)
+        return oldest >= 0 and following < self.full and returned == oldest * self.slots
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A plan, encoded for one ring."""
@@ -97,9 +122,7 @@ class Program:
     heads_in_ring: bytes
     """What all of a split ring's available ring can hold from the start on, le16 each, so that
     publishing is no more than its index; empty where other banks than the last are not full."""
-    full_banks: int
-    """How many banks are as full as their segments: all, or all but the last; 0 where others are
-    not."""
+    full: FullBanks
     lengths: tuple[int, ...]
     """Bytes of each command."""
 
@@ -174,10 +197,16 @@ def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_id
     split = not isinstance(geometry, PackedGeometry)
     uniform = all(bank.count == bank.segment.slots for bank in banks[:-1])
     heads_in_ring = _heads_in_ring(segments, geometry.size) if split and uniform else b""
-    full_banks = sum(bank.count == bank.segment.slots for bank in banks) if uniform else 0
-    return Program(
-        commands, banks, segments, geometry, event_idx, heads_in_ring, full_banks, lengths
-    )
+    full = _full_banks(banks, segments, uniform=uniform)
+    return Program(commands, banks, segments, geometry, event_idx, heads_in_ring, full, lengths)
+
+
+def _full_banks(
+    banks: tuple[Bank, ...], segments: tuple[Segment, ...], *, uniform: bool
+) -> FullBanks:
+    slots = segments[0].slots if segments else 0
+    full = sum(bank.count == bank.segment.slots for bank in banks) if uniform else 0
+    return FullBanks(banks, segments, slots, full, bytes([ACK_OK]) * slots)
 
 
 def _heads_in_ring(segments: tuple[Segment, ...], size: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from vdpad.restore.in_order import each_told
 from vdpad.restore.program import Bank, Program
 from vdpad.restore.progress import ANSWERED, Progress
-from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, FullBanks, all_completions, comes
+from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, all_completions, comes
 from vdpad.virtio.driver_ring import DriverRing, RingStanding
 from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
 from vdpad.virtio.split_ring import INDEX_MASK, USED_ELEMENT, USED_F_NO_NOTIFY
@@ -55,7 +55,7 @@ class SplitTrack:
         self._progress = progress
         self._heads_in_ring = bool(program.heads_in_ring)
         self._in_order = all_completions(program) if ring.in_order else b""
-        self._full = FullBanks.of(program)
+        self._full = program.full
         self._views: list[memoryview] = []
         self._places = tuple(self._find_places()) if self._full.full else ()
         if program.heads_in_ring:

@@ -11,12 +11,10 @@ those returned are so many, whichever they are.
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
-from vdpad.restore.program import Bank, Program, Segment
+from vdpad.restore.program import Bank, Program
 from vdpad.restore.standstill import Standing
-from vdpad.virtio.commands import ACK_OK
 
 BANKS_PER_LOOK_AT_THE_CLOCK = 8
 """How many banks `run_fast` lets go by between two looks at the clock."""
@@ -81,36 +79,6 @@ class Track(Protocol):
         Returns:
             the number of the oldest bank that the device has now.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class FullBanks:
-    """The banks that `run_fast` may replace: those that fill their segments."""
-
-    banks: tuple[Bank, ...]
-    segments: tuple[Segment, ...]
-    slots: int
-    """Commands of a full bank."""
-    full: int
-    """So many banks are full: all, or all but the last; 0 where others are not."""
-    all_ok: bytes
-
-    @classmethod
-    def of(cls, program: Program) -> "FullBanks":
-        """Those of a program."""
-        slots = program.segments[0].slots if program.segments else 0
-        all_ok = bytes([ACK_OK]) * slots
-        return cls(program.banks, program.segments, slots, program.full_banks, all_ok)
-
-    def fit(self, returned: int, following: int) -> bool:
-        """Whether each segment's full bank is in flight, and none of them came back in part.
-
-        Args:
-            returned: how many commands are back.
-            following: the number of the bank that is published next.
-        """
-        oldest = following - len(self.segments)
-        return oldest >= 0 and following < self.full and returned == oldest * self.slots
 
 
 def comes(there: Callable[[], bool], quiet_ns: int) -> bool:
