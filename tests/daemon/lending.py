@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import mmap
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,18 @@ def held_wish(lender: Lender, migration: str = "vm-1") -> Json:
         "target": lender.target,
         "deadline_ms": int(1000 * GUARD),
     }
+
+
+def moved(**changes: Any) -> Callable[[Json], Json]:
+    """Changes to the ring; a number is added to what is there."""
+
+    def change(ring: Json) -> Json:
+        return {
+            key: ring[key] + by if isinstance(by, int) else {**ring[key], **by}
+            for key, by in changes.items()
+        }
+
+    return change
 
 
 @asynccontextmanager

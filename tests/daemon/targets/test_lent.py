@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.lending import Lender, lending, memfd
+from tests.daemon.lending import Lender, lending, memfd, moved
 from tests.daemon.support import (
     FEATURES,
     HASH_REPORT,
@@ -237,18 +237,6 @@ async def test_what_was_restored_needs_no_descriptors_to_be_told_again(caller: C
 
 
 # --- bad-lend: the geometry ---
-
-
-def moved(**changes: Any) -> Callable[[Json], Json]:
-    """Changes to the ring; a number is added to what is there."""
-
-    def change(ring: Json) -> Json:
-        return {
-            key: ring[key] + by if isinstance(by, int) else {**ring[key], **by}
-            for key, by in changes.items()
-        }
-
-    return change
 
 
 IOVA = 0x100000

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.lending import Lender, lending
+from tests.daemon.lending import Lender, lending, moved
 from tests.daemon.support import (
     FEATURES,
     STATE,
@@ -78,18 +78,6 @@ async def test_the_next_daemon_tells_the_same_of_the_ring(tmp_path: Path) -> Non
         async with running(tmp_path, records=records) as process:
             with Caller(process.socket) as caller:
                 assert await caller.result("restore", **wanted) == report
-
-
-def moved(**changes: Any) -> Callable[[Json], Json]:
-    """Changes to the ring; a number is added to what is there."""
-
-    def change(ring: Json) -> Json:
-        return {
-            key: ring[key] + by if isinstance(by, int) else {**ring[key], **by}
-            for key, by in changes.items()
-        }
-
-    return change
 
 
 GEOMETRIES: dict[str, Callable[[Json], Json]] = {
