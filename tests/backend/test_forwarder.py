@@ -7,6 +7,7 @@ import pytest
 
 from tests.backend.inline import InlineQueue
 from tests.support.devices import borrowed, config, has_event_idx, running
+from tests.support.marks import with_and_without_event_idx
 from vdpad.backend.faults import NotAnswered
 from vdpad.backend.forwarder import Forwarder
 from vdpad.queues.software.device import SoftwareDevice
@@ -14,10 +15,6 @@ from vdpad.queues.software.misbehaviour import Fault
 from vdpad.virtio.commands import ACK_ERR, ACK_NONE, ACK_OK, MacTableSet, VlanAdd
 
 OK, ERR, NONE = (bytes((ack,)) for ack in (ACK_OK, ACK_ERR, ACK_NONE))
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 
 
 @asynccontextmanager

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.restore.test_replay_pipeline import complete_all, nothing
 from tests.support.batches import vlans
 from tests.support.devices import DEADLINE
-from tests.support.stepped import SteppedDevice, Taken, stepped
+from tests.support.stepped import SteppedDevice, Taken, complete_all, nothing, stepped
 from vdpad.restore.pipeline import Pipeline
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay

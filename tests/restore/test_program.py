@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.batches import mixed, vlans
 from tests.support.commands import COMMANDS
+from tests.support.marks import with_and_without_event_idx
 from vdpad.errors import VdpadError
 from vdpad.restore.program import Bank, Program, check_room, encode, largest_command
 from vdpad.virtio.commands import ACK_NONE, CoalVqSet, Command, MacTableSet, MqRssConfig
@@ -19,10 +20,6 @@ from vdpad.virtio.split_ring import DESCRIPTOR, SplitGeometry, lay_out
 
 IOVA = 0x7F0000000000
 SIZES = [1 << power for power in range(1, 16)]
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 
 
 def _geometry(size: int, buffers: int) -> SplitGeometry:

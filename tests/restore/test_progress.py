@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.restore.test_replay_pipeline import nothing
 from tests.support.batches import vlans
 from tests.support.devices import DEADLINE
-from tests.support.stepped import SteppedDevice, stepped
+from tests.support.marks import with_and_without_event_idx
+from tests.support.stepped import SteppedDevice, nothing, stepped
 from vdpad.restore.program import Program, encode
 from vdpad.restore.progress import ANSWERED, Known, Progress
 from vdpad.restore.replay import Outcome, Replayed, replay
@@ -16,8 +16,6 @@ from vdpad.virtio.commands import ACK_ERR, ACK_NONE, ACK_OK
 
 COUNT = 203
 RING = 16
-
-with_and_without_event_idx = pytest.mark.parametrize("event_idx", [False, True])
 
 
 def _replay(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.batches import MAC, vlans
 from tests.support.devices import config, running, send
+from tests.support.marks import with_and_without_event_idx
 from tests.support.states import KEY_HEX, bare_state
 from tests.support.stepped import Step, SteppedDevice, stepped
 from vdpad.queues.software.misbehaviour import Fault
@@ -30,10 +31,6 @@ from vdpad.virtio.commands import (
 )
 from vdpad.virtio.config import HashType, TunnelType, cvq_index
 from vdpad.virtio.features import FEATURES, Feature
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 
 
 def _complete_one(device: SteppedDevice) -> None:

@@ -17,6 +17,7 @@ from tests.support.devices import (
     running,
     send,
 )
+from tests.support.marks import with_and_without_event_idx
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import SoftwareDevice
@@ -27,10 +28,6 @@ from vdpad.virtio.commands import Command, VlanAdd
 from vdpad.virtio.raw_command import RawCommand
 
 LONG = 4100
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 
 
 def _assert_restored(sent: Sent, device: SoftwareDevice, commands: tuple[Command, ...]) -> None:

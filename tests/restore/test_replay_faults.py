@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.devices import Sent, config, memory_of, read_words, running, send
+from tests.support.marks import with_and_without_event_idx
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
@@ -18,9 +19,6 @@ AT_A_TIME = RING_SIZE // 2
 COUNT = 12
 LONG = 4100
 
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 in_every_order = pytest.mark.parametrize("order", Order)
 
 

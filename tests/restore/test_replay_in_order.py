@@ -1,6 +1,5 @@
 """IN_ORDER: a device tells of a batch by its last chain alone, on split and on packed rings."""
 
-import asyncio
 import random
 from collections.abc import Callable
 
@@ -10,33 +9,19 @@ from hypothesis import strategies as st
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.clock import run
-from tests.support.devices import DEADLINE, config, running, send
+from tests.support.devices import config, running, send
+from tests.support.marks import with_and_without_event_idx
 from tests.support.packed_stepped import PackedSteppedDevice, UnwrittenDevice
-from tests.support.stepped import Step, SteppedDevice, stepped
+from tests.support.stepped import (
+    SteppedDevice,
+    replay_on,
+)
 from vdpad.queues.software.misbehaviour import Fault, Order
-from vdpad.restore.program import encode
-from vdpad.restore.replay import Outcome, Replayed, replay
-from vdpad.virtio.commands import Command
+from vdpad.restore.replay import Outcome
 
 KINDS = [SteppedDevice, PackedSteppedDevice, UnwrittenDevice]
 kinds = pytest.mark.parametrize("kind", KINDS)
 layouts = pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
-
-
-async def _replay(
-    device: SteppedDevice,
-    commands: tuple[Command, ...],
-    on_wait: Step,
-    on_kick: Step | None = None,
-    seconds: float = DEADLINE,
-) -> Replayed:
-    program = encode(commands, device.geometry, event_idx=device.event_idx)
-    with stepped(device, on_wait, on_kick) as queue:
-        deadline = asyncio.get_running_loop().time() + seconds
-        return await replay(program, queue, deadline=deadline, poll_ns=0)
 
 
 @given(
@@ -68,7 +53,7 @@ def test_batches_of_any_size_are_all_taken_as_returned(
             chains = chains[batch:]
 
     commands = mixed(count)
-    replayed = run(_replay(device, commands, step, seconds=3600.0))
+    replayed = run(replay_on(device, commands, step, seconds=3600.0))
     assert (replayed.outcome, replayed.wrong_lengths) == (Outcome.RESTORED, ())
     assert device.served == [command.encode() for command in commands]
     assert replayed.next_index == device.end
@@ -84,7 +69,7 @@ async def test_a_device_that_tells_of_each_chain_is_taken_at_its_word(
             device.complete(chain)
 
     device = kind(8, event_idx=event_idx, start_index=13, in_order=True)
-    replayed = await _replay(device, vlans(100), step)
+    replayed = await replay_on(device, vlans(100), step)
     assert replayed.outcome is Outcome.RESTORED
     assert device.served == [command.encode() for command in vlans(100)]
 
@@ -97,7 +82,7 @@ async def test_at_the_deadline_the_batches_that_came_are_applied(kind: type[Step
             device.complete_together(chains[:3])
 
     device = kind(16, event_idx=False, in_order=True)
-    replayed = await _replay(device, vlans(8), step, seconds=10.0)
+    replayed = await replay_on(device, vlans(8), step, seconds=10.0)
     assert (replayed.outcome, replayed.unanswered) == (Outcome.INCOMPLETE, (3, 4, 5, 6, 7))
 
 
@@ -131,7 +116,7 @@ async def test_a_lie_ends_it(kind: type[SteppedDevice], lie: str, event_idx: boo
             LIES[lie](device)
             told = True
 
-    replayed = await _replay(kind(16, event_idx=event_idx, in_order=True), vlans(8), step)
+    replayed = await replay_on(kind(16, event_idx=event_idx, in_order=True), vlans(8), step)
     assert replayed.outcome is Outcome.BROKEN
     assert "where IN_ORDER has" in replayed.fault
 
@@ -145,7 +130,7 @@ async def test_a_batch_that_is_told_of_as_shorter_than_it_is_ends_it() -> None:
             device.served.append(chains[2].readable)
             device.put_for(chains[2].head, 2)
 
-    replayed = await _replay(SteppedDevice(16, event_idx=False, in_order=True), vlans(8), step)
+    replayed = await replay_on(SteppedDevice(16, event_idx=False, in_order=True), vlans(8), step)
     assert replayed.outcome is Outcome.BROKEN
     assert "it returned descriptor 4 where IN_ORDER has 0, or one of the 1" in replayed.fault
 
@@ -157,7 +142,7 @@ async def test_an_ack_that_a_batch_left_unwritten_ends_it(kind: type[SteppedDevi
         device.complete_together(chains[:])
         device.memory[chains[1].ack_at] = 0xFF
 
-    replayed = await _replay(kind(16, event_idx=False, in_order=True), vlans(8), step)
+    replayed = await replay_on(kind(16, event_idx=False, in_order=True), vlans(8), step)
     assert replayed.outcome is Outcome.BROKEN
     assert replayed.unanswered == (1,)
 

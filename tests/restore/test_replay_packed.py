@@ -3,7 +3,6 @@
 On a device that is moved by hand and that complains where the driver touches what is its own.
 """
 
-import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +15,18 @@ from hypothesis import strategies as st
 from tests.support.batches import mixed, vlans
 from tests.support.clock import run
 from tests.support.devices import DEADLINE
+from tests.support.marks import with_and_without_event_idx
 from tests.support.packed_stepped import PackedSteppedDevice, UnwrittenDevice
-from tests.support.stepped import SteppedDevice, Taken, stepped
+from tests.support.stepped import (
+    SteppedDevice,
+    Taken,
+    complete_all,
+    complete_one,
+    complete_some,
+    nothing,
+    replay_on,
+    stepped,
+)
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.commands import ACK_ERR, ACK_OK, Command
@@ -26,9 +35,6 @@ AVAIL, USED = 1 << 7, 1 << 15
 SIZES = [2, 3, 4, 5, 7, 8, 16, 21]
 KINDS = [PackedSteppedDevice, UnwrittenDevice]
 
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 PackedStep = Callable[[PackedSteppedDevice], None]
 kinds = st.sampled_from(KINDS)
 dices = st.integers(0, 1 << 32).map(random.Random)
@@ -41,10 +47,9 @@ async def _replay(
     on_kick: PackedStep | None = None,
     seconds: float = DEADLINE,
 ) -> Replayed:
-    program = encode(commands, device.geometry, event_idx=device.event_idx)
-    with stepped(device, _packed(on_wait), on_kick and _packed(on_kick)) as queue:
-        deadline = asyncio.get_running_loop().time() + seconds
-        return await replay(program, queue, deadline=deadline, poll_ns=0)
+    return await replay_on(
+        device, commands, _packed(on_wait), on_kick and _packed(on_kick), seconds
+    )
 
 
 def _packed(step: PackedStep) -> Callable[[SteppedDevice], None]:
@@ -53,29 +58,6 @@ def _packed(step: PackedStep) -> Callable[[SteppedDevice], None]:
         step(device)
 
     return on
-
-
-def complete_all(device: PackedSteppedDevice) -> None:
-    """A device that has done all there is to do."""
-    for chain in device.take():
-        device.complete(chain)
-
-
-def complete_one(device: PackedSteppedDevice) -> None:
-    """A device that does one command at a time."""
-    for chain in device.take()[:1]:
-        device.complete(chain)
-
-
-def nothing(device: PackedSteppedDevice) -> None:
-    """A device that does not care."""
-
-
-def _complete_some(device: PackedSteppedDevice, dice: random.Random) -> None:
-    chains = device.take()
-    dice.shuffle(chains)
-    for chain in chains[: dice.randint(0, 3)]:
-        device.complete(chain)
 
 
 # --- every place, every order ---
@@ -138,7 +120,7 @@ def test_whatever_order_chains_come_back_in_each_was_sent_once_and_left_alone(
     # That nothing of a chain in flight is touched the device itself asserts, at each step.
     commands = mixed(count)
     device = kind(size, event_idx=event_idx, start_index=start % (2 * size), buffers=buffers)
-    replayed = run(_replay(device, commands, partial(_complete_some, dice=dice), seconds=3600.0))
+    replayed = run(_replay(device, commands, partial(complete_some, dice=dice), seconds=3600.0))
     assert replayed.outcome is Outcome.RESTORED
     assert sorted(device.served) == sorted(command.encode() for command in commands)
     assert replayed.next_index == device.end
@@ -186,7 +168,7 @@ def test_at_the_deadline_just_those_that_were_acked_are_applied(
 
     def step(device: PackedSteppedDevice) -> None:
         if next(left, None) is not None:
-            _complete_some(device, dice)
+            complete_some(device, dice)
 
     device = PackedSteppedDevice(9, event_idx=event_idx, start_index=7)
     replayed = run(_replay(device, commands, step, seconds=10.0))

@@ -15,52 +15,23 @@ from hypothesis import strategies as st
 from tests.support.batches import mixed, vlans
 from tests.support.clock import run
 from tests.support.devices import DEADLINE
-from tests.support.stepped import Step, SteppedDevice, Taken, stepped
+from tests.support.marks import with_and_without_event_idx
+from tests.support.stepped import (
+    Step,
+    SteppedDevice,
+    Taken,
+    complete_all,
+    complete_one,
+    complete_some,
+    nothing,
+    replay_on,
+    stepped,
+)
 from vdpad.restore import replay as replay_module
 from vdpad.restore.program import encode
-from vdpad.restore.replay import Outcome, Replayed, replay
-from vdpad.virtio.commands import ACK_ERR, ACK_OK, Command
+from vdpad.restore.replay import Outcome, replay
+from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.split_ring import wants_event
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
-
-
-async def _replay(
-    device: SteppedDevice,
-    commands: tuple[Command, ...],
-    on_wait: Step,
-    on_kick: Step | None = None,
-    seconds: float = DEADLINE,
-) -> Replayed:
-    program = encode(commands, device.geometry, event_idx=device.event_idx)
-    with stepped(device, on_wait, on_kick) as queue:
-        deadline = asyncio.get_running_loop().time() + seconds
-        return await replay(program, queue, deadline=deadline, poll_ns=0)
-
-
-def complete_all(device: SteppedDevice) -> None:
-    """A device that has done all there is to do."""
-    for chain in device.take():
-        device.complete(chain)
-
-
-def complete_one(device: SteppedDevice) -> None:
-    """A device that does one command at a time."""
-    for chain in device.take()[:1]:
-        device.complete(chain)
-
-
-def nothing(device: SteppedDevice) -> None:
-    """A device that does not care."""
-
-
-def _complete_some(device: SteppedDevice, dice: random.Random) -> None:
-    chains = device.take()
-    dice.shuffle(chains)
-    for chain in chains[: dice.randint(0, 3)]:
-        device.complete(chain)
 
 
 @with_and_without_event_idx
@@ -71,7 +42,7 @@ async def test_every_command_reaches_the_device_once_and_in_order(
 ) -> None:
     commands = mixed(50)
     device = SteppedDevice(size, event_idx=event_idx, start_index=65530)
-    replayed = await _replay(device, commands, step)
+    replayed = await replay_on(device, commands, step)
     assert replayed.outcome is Outcome.RESTORED
     assert device.served == [command.encode() for command in commands]
 
@@ -90,8 +61,8 @@ def test_whatever_order_chains_come_back_in_each_was_sent_once_and_left_alone(
     # That nothing of a chain in flight is touched the device itself asserts, at each step.
     commands = mixed(count)
     device = SteppedDevice(size, event_idx=event_idx, start_index=start_index, buffers=buffers)
-    step = partial(_complete_some, dice=dice)
-    replayed = run(_replay(device, commands, step, seconds=3600.0))
+    step = partial(complete_some, dice=dice)
+    replayed = run(replay_on(device, commands, step, seconds=3600.0))
     assert replayed.outcome is Outcome.RESTORED
     assert sorted(device.served) == sorted(command.encode() for command in commands)
     assert replayed.next_index == (start_index + count) % 65536
@@ -116,7 +87,7 @@ def test_in_any_order_each_ack_is_told_of_its_own_command(
             ack = ACK_ERR if wire[chain.readable] in refused else ACK_OK
             device.complete(chain, ack=ack)
 
-    replayed = run(_replay(SteppedDevice(8, event_idx=event_idx), commands, step, seconds=3600.0))
+    replayed = run(replay_on(SteppedDevice(8, event_idx=event_idx), commands, step, seconds=3600.0))
     expected = tuple(sorted(at for at in refused if at < count))
     assert replayed.rejected == expected
     assert replayed.outcome is (Outcome.REJECTED if expected else Outcome.RESTORED)
@@ -137,10 +108,10 @@ def test_at_the_deadline_just_those_that_were_acked_are_applied(
 
     def step(device: SteppedDevice) -> None:
         if next(left, None) is not None:
-            _complete_some(device, dice)
+            complete_some(device, dice)
 
     device = SteppedDevice(8, event_idx=event_idx)
-    replayed = run(_replay(device, commands, step, seconds=10.0))
+    replayed = run(replay_on(device, commands, step, seconds=10.0))
     acked = {commands.index(command) for command in commands if command.encode() in device.served}
     assert set(replayed.unanswered) == set(range(count)) - acked
     whole = len(acked) == count
@@ -191,7 +162,7 @@ def test_whatever_a_device_does_nothing_is_applied_that_it_did_not_ack(
     commands = vlans(count)
     wild = _Wild(dice)
     device = SteppedDevice(8, event_idx=event_idx)
-    replayed = run(_replay(device, commands, wild, seconds=10.0))
+    replayed = run(replay_on(device, commands, wild, seconds=10.0))
     failed = [*replayed.rejected, *replayed.unanswered]
     assert len(set(failed)) == len(failed)
     assert set(failed) <= set(range(count))
@@ -213,7 +184,7 @@ async def test_with_event_idx_the_next_bank_is_published_while_one_is_in_flight(
         in_flight.append(len(device.take()))
         complete_one(device)
 
-    replayed = await _replay(SteppedDevice(16, event_idx=True), vlans(40), step)
+    replayed = await replay_on(SteppedDevice(16, event_idx=True), vlans(40), step)
     assert replayed.outcome is Outcome.RESTORED
     # Two banks of 4: until the last of them is out, there is always a whole one in hand.
     assert min(in_flight[: 40 - 8]) > 4
@@ -227,7 +198,7 @@ async def test_without_event_idx_a_batch_goes_ring_by_ring() -> None:
         in_flight.append(len(device.take()))
         complete_one(device)
 
-    await _replay(SteppedDevice(16, event_idx=False), vlans(16), step)
+    await replay_on(SteppedDevice(16, event_idx=False), vlans(16), step)
     assert in_flight == [8, 7, 6, 5, 4, 3, 2, 1] * 2
 
 
@@ -243,7 +214,7 @@ async def test_a_device_that_wants_no_doorbell_hears_only_the_first(event_idx: b
     device = SteppedDevice(8, event_idx=event_idx)
     device.put_used_flags(1)
     device.put_avail_event(1000)
-    replayed = await _replay(device, vlans(40), _deaf)
+    replayed = await replay_on(device, vlans(40), _deaf)
     assert replayed.outcome is Outcome.RESTORED
     # What stands there before the device has run is nobody's word, so the first is always rung.
     assert replayed.doorbells == device.kicks == 1
@@ -261,7 +232,7 @@ async def test_a_device_that_wants_every_doorbell_hears_one_for_each_publication
     event_idx: bool,
 ) -> None:
     device = SteppedDevice(8, event_idx=event_idx)
-    replayed = await _replay(device, vlans(40), _eager)
+    replayed = await replay_on(device, vlans(40), _eager)
     assert replayed.doorbells == device.kicks == 10
 
 
@@ -275,7 +246,7 @@ async def test_without_event_idx_a_sleeper_has_lowered_its_flag() -> None:
         flags.append(device.words.available_flags)
         complete_all(device)
 
-    await _replay(SteppedDevice(8, event_idx=False), vlans(8), step)
+    await replay_on(SteppedDevice(8, event_idx=False), vlans(8), step)
     assert flags == [0, 0]
 
 
@@ -292,7 +263,7 @@ async def test_with_event_idx_a_sleeper_has_asked_for_the_oldest_bank_s_last_com
         complete_all(device)
 
     device = SteppedDevice(8, event_idx=True, start_index=start_index)
-    await _replay(device, vlans(8), step)
+    await replay_on(device, vlans(8), step)
     # Two banks of 2 are out at a time, and all that is out comes back at once.
     assert wanted == [[1], [5]]
 
@@ -307,7 +278,7 @@ async def test_while_nobody_sleeps_no_interrupt_is_asked_for(event_idx: bool) ->
         seen.append(unwanted if event_idx else words.available_flags == 1)
         _eager(device)
 
-    replayed = await _replay(SteppedDevice(8, event_idx=event_idx), vlans(40), nothing, on_kick)
+    replayed = await replay_on(SteppedDevice(8, event_idx=event_idx), vlans(40), nothing, on_kick)
     assert replayed.outcome is Outcome.RESTORED
     assert seen == [True] * replayed.doorbells
 
@@ -323,7 +294,7 @@ async def test_after_a_sleep_no_interrupt_is_asked_for_again(event_idx: bool) ->
         if len(seen) % 2 == 0:  # every other time it is slow, and the replay goes to sleep
             _eager(device)
 
-    await _replay(SteppedDevice(8, event_idx=event_idx), vlans(40), _eager, on_kick)
+    await replay_on(SteppedDevice(8, event_idx=event_idx), vlans(40), _eager, on_kick)
     assert seen == [True] * 10
 
 
@@ -351,7 +322,7 @@ async def test_others_get_their_turn_while_a_device_always_answers_at_once(
 
     task = asyncio.create_task(other())
     # A hundred banks, of which a few go by between two looks at the clock.
-    await _replay(SteppedDevice(8, event_idx=False), vlans(400), nothing, _eager)
+    await replay_on(SteppedDevice(8, event_idx=False), vlans(400), nothing, _eager)
     task.cancel()
     assert turns >= 10
 

@@ -2,19 +2,15 @@
 
 import asyncio
 
-import pytest
-
 from tests.support.batches import mixed, settings_after
 from tests.support.device_process import device_process
 from tests.support.devices import config, geometry_of
+from tests.support.marks import with_and_without_event_idx
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_queue import LentQueue
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 COMMANDS = mixed(4100)
 
 # Whoever waits for so long waits for a device that does not work at all.

@@ -9,15 +9,18 @@ import asyncio
 import fcntl
 import mmap
 import os
+import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.support.devices import Words, read_words
+from tests.support.devices import DEADLINE, Words, read_words
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_queue import LentDescriptors, LentQueue
-from vdpad.virtio.commands import ACK_NONE, ACK_OK
+from vdpad.restore.program import encode
+from vdpad.restore.replay import Replayed, replay
+from vdpad.virtio.commands import ACK_NONE, ACK_OK, Command
 from vdpad.virtio.rings import Region, RingGeometry
 from vdpad.virtio.split_ring import DESCRIPTOR, USED_ELEMENT, SplitGeometry, lay_out
 
@@ -240,6 +243,47 @@ def stepped(
             queue.close()
     finally:
         device.close()
+
+
+# --- replays on it ---
+
+
+async def replay_on(
+    device: SteppedDevice,
+    commands: tuple[Command, ...],
+    on_wait: Step,
+    on_kick: Step | None = None,
+    seconds: float = DEADLINE,
+) -> Replayed:
+    """What comes of these commands, with so many seconds for them; the device is closed then."""
+    program = encode(commands, device.geometry, event_idx=device.event_idx)
+    with stepped(device, on_wait, on_kick) as queue:
+        deadline = asyncio.get_running_loop().time() + seconds
+        return await replay(program, queue, deadline=deadline, poll_ns=0)
+
+
+def complete_all(device: SteppedDevice) -> None:
+    """A device that has done all there is to do."""
+    for chain in device.take():
+        device.complete(chain)
+
+
+def complete_one(device: SteppedDevice) -> None:
+    """A device that does one command at a time."""
+    for chain in device.take()[:1]:
+        device.complete(chain)
+
+
+def complete_some(device: SteppedDevice, dice: random.Random) -> None:
+    """A device that does a few commands at a time, whichever it likes."""
+    chains = device.take()
+    dice.shuffle(chains)
+    for chain in chains[: dice.randint(0, 3)]:
+        device.complete(chain)
+
+
+def nothing(device: SteppedDevice) -> None:
+    """A device that does not care."""
 
 
 def _sealed_memfd(size: int) -> int:

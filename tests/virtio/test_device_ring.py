@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from tests.support.marks import with_and_without_event_idx
 from tests.virtio.board import (
     BUFFERS,
     GEOMETRY,
@@ -20,11 +21,6 @@ from vdpad.virtio.chains import BadChain
 from vdpad.virtio.device_side import Chain
 from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import DESCRIPTOR, wants_event
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
-
 
 # --- what is taken ---
 

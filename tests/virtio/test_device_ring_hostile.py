@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.marks import with_and_without_event_idx
 from tests.virtio.board import (
     ACK,
     BUFFERS,
@@ -23,10 +24,6 @@ from tests.virtio.board import (
 )
 from vdpad.errors import VdpadError
 from vdpad.virtio.chains import BadChain
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 
 # --- hostile chains ---
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.descriptors import no_descriptor_left
 from tests.support.devices import borrowed, config, memory_of, read_words, running, send
+from tests.support.marks import with_and_without_event_idx
 from vdpad.queues.control_queue import split_ring
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
@@ -21,11 +22,6 @@ from vdpad.virtio.driver_ring import command_descriptors
 from vdpad.virtio.features import Feature
 from vdpad.virtio.rings import DESC_F_INDIRECT
 from vdpad.virtio.split_ring import DESCRIPTOR, SplitGeometry
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
-
 
 # --- what it lends ---
 

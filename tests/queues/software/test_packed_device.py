@@ -4,13 +4,10 @@ import pytest
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.devices import config, running, send
+from tests.support.marks import with_and_without_event_idx
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
 from vdpad.virtio.commands import VlanAdd
-
-with_and_without_event_idx = pytest.mark.parametrize(
-    "event_idx", [False, True], ids=["flags", "event_idx"]
-)
 
 FAULTS = {
     Fault.ID_OUT_OF_RANGE: "it returned descriptor 8, which is not in flight",
