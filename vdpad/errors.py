@@ -8,11 +8,14 @@ protocols or pydantic's ask for by type, and why, are in tests/test_errors.py, w
 __all__ = ["VdpadError"]
 
 
-# What Python says names neither the bound nor a way out. Linux, unix(7): sun_path has 108 bytes.
-_IN_OUR_WORDS = {
-    "AF_UNIX path too long": "expected a socket's path of at most 107 bytes; it is shorter from a "
-    "folder nearer to it, or by a symbolic link"
-}
+LONGEST_SOCKET_PATH = 107
+"""Bytes. Linux, unix(7): sun_path has 108, the last of which is 0."""
+
+_SOCKET_PATH = f"expected a socket's path of at most {LONGEST_SOCKET_PATH} bytes"
+_SHORTER = "it is shorter from a folder nearer to it, or by a symbolic link"
+
+# What Python says names neither the bound nor a way out.
+_IN_OUR_WORDS = {"AF_UNIX path too long": f"{_SOCKET_PATH}; {_SHORTER}"}
 
 
 class VdpadError(Exception):
@@ -21,6 +24,11 @@ class VdpadError(Exception):
 
 class NotWritten(VdpadError, OSError):
     """Bytes that the system did not take whole; also an OSError, for who handles the system's."""
+
+
+def long_socket_path(length: int) -> str:
+    """What is wrong with a socket's path of so many bytes, in the words of `why`."""
+    return f"{_SOCKET_PATH}, got {length}; {_SHORTER}"
 
 
 def why(error: Exception) -> str:

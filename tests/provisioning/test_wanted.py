@@ -9,8 +9,8 @@ from vdpad.host.vdpa import VdpaConfig, WantedDevice
 from vdpad.provisioning.listing import ListedConfig, ListedDevice
 from vdpad.provisioning.wanted import NEEDED, Original, state_problems, wanted_like
 from vdpad.state.model import NetState
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.features import PROVIDED_BY_VMM, TRANSPORT, Feature, FeatureSet
+from vdpad.virtio.mac import format_mac
 
 EVERY_FEATURE = frozenset(range(64))
 MAC = bytes.fromhex("525400123456")

@@ -7,8 +7,8 @@ from pydantic import Field
 from vdpad.api.results import Count, Result, is_none
 from vdpad.host import sysfs, vdpa_netlink
 from vdpad.host.vdpa import NoSuchVdpaDevice, VdpaConfig, VdpaDevice
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.features import FEATURES
+from vdpad.virtio.mac import format_mac
 
 
 class NetConfigResult(Result):

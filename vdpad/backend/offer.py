@@ -11,9 +11,9 @@ from vdpad.backend.faults import CannotStart
 from vdpad.backend.following.filter import FOLLOWED
 from vdpad.queues.vhost_vdpa.memory import control_geometry
 from vdpad.restore.terms import DeviceTerms
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import NetConfig, cvq_index, pull_config
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.mac import format_mac
 
 HIDDEN: FeatureSet = frozenset(
     {

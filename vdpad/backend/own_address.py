@@ -13,8 +13,8 @@ from vdpad.backend.owned_device import OwnedDevice
 from vdpad.errors import VdpadError
 from vdpad.service.events.announcing import Announce
 from vdpad.state.model import NetState
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.mac import format_mac
 
 _NEEDED: FeatureSet = frozenset({Feature.MAC, Feature.CTRL_VQ, Feature.CTRL_MAC_ADDR})
 

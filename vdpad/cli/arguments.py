@@ -3,20 +3,17 @@
 import argparse
 import math
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from vdpad.cli import terminal
 from vdpad.cli.failures import Usage
+from vdpad.errors import LONGEST_SOCKET_PATH, long_socket_path
+from vdpad.virtio.mac import parse_mac
 
 _STDIN = "-"
 
-# Linux, unix(7): sun_path has 108 bytes, the last of which is 0.
-_LONGEST_SOCKET = 107
-
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _GROUP = 1  # IEEE 802: of the first byte
 
 # An int of C's. And (uid_t) -1 is nobody, setresuid(2).
@@ -54,11 +51,8 @@ def socket_path(text: str) -> Path:
     """Likewise, of a Unix socket."""
     place = path(text)
     length = len(os.fsencode(place))
-    if length > _LONGEST_SOCKET:
-        raise argparse.ArgumentTypeError(
-            f"expected a socket's path of at most {_LONGEST_SOCKET} bytes, got {length}; it is "
-            "shorter from a folder nearer to it, or by a symbolic link"
-        )
+    if length > LONGEST_SOCKET_PATH:
+        raise argparse.ArgumentTypeError(long_socket_path(length))
     return place
 
 
@@ -74,8 +68,8 @@ def textfile(text: str) -> Path:
 
 def mac(text: str) -> bytes:
     """The address of one network card."""
-    address = bytes.fromhex(text.replace(":", "")) if _MAC.fullmatch(text) else b""
-    if not any(address) or address[0] & _GROUP:
+    address = parse_mac(text)
+    if address is None or not any(address) or address[0] & _GROUP:
         raise argparse.ArgumentTypeError(
             f"expected one card's MAC address such as 52:54:00:12:34:56, got {text}"
         )

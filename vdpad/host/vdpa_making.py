@@ -29,7 +29,7 @@ from vdpad.host.vdpa import (
 )
 from vdpad.host.vdpa_asker import Asker, asking
 from vdpad.virtio.bits import mask_of
-from vdpad.virtio.commands import format_mac
+from vdpad.virtio.mac import format_mac
 
 Attributes = dict[str, int | str]
 

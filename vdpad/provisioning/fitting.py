@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from vdpad.host.vdpa import NETWORK, ManagementDevice, VdpaConfig, VdpaDevice, WantedDevice
 from vdpad.provisioning.wanted import NEEDED
 from vdpad.state.problems import Problem
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.mac import format_mac
 
 # A field of config space, and the features of which one brings it.
 _BROUGHT_BY = {

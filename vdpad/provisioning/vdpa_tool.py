@@ -4,7 +4,7 @@ import shlex
 
 from vdpad.host.vdpa import WantedDevice
 from vdpad.virtio.bits import mask_of
-from vdpad.virtio.commands import format_mac
+from vdpad.virtio.mac import format_mac
 
 
 def dev_add(name: str, mgmtdev: str, wanted: WantedDevice) -> str:

@@ -22,9 +22,9 @@ from vdpad.state.model import (
     RxModes,
 )
 from vdpad.virtio.bits import BitNames
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES
 from vdpad.virtio.features import FEATURES
+from vdpad.virtio.mac import format_mac
 
 T = TypeVar("T")
 

@@ -30,11 +30,10 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from vdpad.errors import VdpadError
 from vdpad.state.problems import InvalidPart, first_of, invalid
 from vdpad.virtio.bits import BitNames, UnknownName
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES
 from vdpad.virtio.features import FEATURES
+from vdpad.virtio.mac import MAC_PATTERN, format_mac, parse_mac
 
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _HEX = re.compile(r"([0-9a-fA-F]{2})*")
 _MULTICAST_BIT = 1
 _MAX_VID = 4095
@@ -78,9 +77,10 @@ class OrAbsent:
 def _mac(value: Any) -> bytes:
     if isinstance(value, bytes) and len(value) == 6:
         return value
-    if not isinstance(value, str) or not _MAC.fullmatch(value):
+    mac = parse_mac(value) if isinstance(value, str) else None
+    if mac is None:
         raise WrongEntry("mac", 'expected a MAC address such as "52:54:00:12:34:56"')
-    return bytes.fromhex(value.replace(":", ""))
+    return mac
 
 
 def _parse_mac(value: Any) -> bytes:
@@ -226,7 +226,7 @@ def _show_vlans(vids: tuple[int, ...]) -> list[int | list[int]]:
     return list(runs(vids))
 
 
-_MAC_SCHEMA = {"type": "string", "pattern": f"^{_MAC.pattern}$"}
+_MAC_SCHEMA = {"type": "string", "pattern": f"^{MAC_PATTERN}$"}
 _VID_SCHEMA = {"type": "integer", "minimum": 0, "maximum": _MAX_VID}
 
 MacAddress = Annotated[

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vdpad.state.fields import is_multicast
-from vdpad.virtio.commands import format_mac
+from vdpad.virtio.mac import format_mac
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ from vdpad.state.fields import (
 )
 from vdpad.state.problems import InvalidPart, first_of, invalid
 from vdpad.state.strict_model import StrictModel
-from vdpad.virtio.commands import format_mac
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, MAX_QUEUE_PAIRS, offloads_of
 from vdpad.virtio.features import Feature
+from vdpad.virtio.mac import format_mac
 
 __all__ = [
     "Coalescing",

@@ -20,6 +20,7 @@ from vdpad.errors import VdpadError
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.mac import format_mac
 
 # virtio 1.4, 5.1.6.5: the ack byte.
 ACK_OK = 0
@@ -61,11 +62,6 @@ def _pull_key(what: str, at: int, length: int, data: bytes) -> bytes:
     if len(data) != end + _KEY_PADDING:
         _expect(what, end, data)
     return data[at:end]
-
-
-def format_mac(mac: bytes) -> str:
-    """A MAC address as people write it."""
-    return mac.hex(":")
 
 
 @dataclass(frozen=True, slots=True)

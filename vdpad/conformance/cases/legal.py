@@ -24,10 +24,10 @@ from vdpad.virtio.commands import (
     MqPairsSet,
     MqRssConfig,
     VlanAdd,
-    format_mac,
 )
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature
+from vdpad.virtio.mac import format_mac
 
 _MAX_U32 = 0xFFFFFFFF
 # Past the tables of the devices that are known: QEMU's has 64 entries.

@@ -21,9 +21,9 @@ from vdpad.virtio.commands import (
     MacAddrSet,
     VlanAdd,
     VlanDel,
-    format_mac,
 )
 from vdpad.virtio.features import Feature
+from vdpad.virtio.mac import format_mac
 
 _RESET = '2.4 "Device Reset"'
 _OTHER_ADDRESS = bytes.fromhex("0200000000fe")

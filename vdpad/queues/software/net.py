@@ -36,10 +36,10 @@ from vdpad.virtio.commands import (
     VlanAdd,
     VlanDel,
     decode_command,
-    format_mac,
 )
 from vdpad.virtio.config import GUEST_OFFLOADS, HASH_TYPES, TUNNEL_TYPES, NetConfig, offloads_of
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet, commanded
+from vdpad.virtio.mac import format_mac
 
 _MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
