@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from vdpad.virtio.chains import BadChain, DescriptorTable
-from vdpad.virtio.device_side import Chain, copied, ring_stretches, some, write_answer
+from vdpad.virtio.device_side import Chain, DeviceSide, copied, ring_stretches, some
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
 from vdpad.virtio.rings import BadGeometry
@@ -36,7 +36,7 @@ from vdpad.virtio.split_ring import (
 )
 
 
-class DeviceRing:
+class DeviceRing(DeviceSide):
     """The device's side of a ring in a driver's memory. Not for two users at once."""
 
     def __init__(
@@ -121,24 +121,6 @@ class DeviceRing:
         full_fence()
         return self._available[1] == self._next_available
 
-    def answer(self, chain: Chain, answer: bytes) -> None:
-        """Writes a chain's writable part from its first byte on; the chain is not returned yet.
-
-        Raises:
-            BadChain: the answer is longer than that, or its memory is there no more. Part of it may
-                have been written.
-        """
-        write_answer(self._memory, chain, answer)
-
-    def put(self, head: int, length: int) -> None:
-        """Returns a chain that was taken.
-
-        Args:
-            head: its first descriptor.
-            length: how many bytes were written into it.
-        """
-        self.put_together([(head, length)])
-
     def put_together(self, returned: Sequence[tuple[int, int]]) -> None:
         """Returns chains, so that the driver sees all of them or none; each as of `put`."""
         for head, length in returned:
@@ -173,10 +155,6 @@ class DeviceRing:
         if self._event_idx:
             return wants_event(self._available[-1], self._next_used, old)
         return not self._available[0] & AVAIL_F_NO_INTERRUPT
-
-    def release(self) -> None:
-        """Lets go of the memory."""
-        self._views.close()
 
     def _made_available(self) -> range:
         """The available indices of the chains that are there to take, which may exceed 16 bits."""

@@ -5,7 +5,8 @@ checked to be memory, and how much there is to read is bounded, before any of it
 a driver does, one call takes no more than about twice MAX_READABLE bytes.
 """
 
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -97,27 +98,52 @@ def some(available: Iterator[Chain]) -> list[Chain]:
     return chains
 
 
-def write_answer(memory: GuestMemory, chain: Chain, answer: bytes) -> None:
-    """Writes a chain's writable part from its first byte on.
+class DeviceSide(ABC):
+    """What both do alike with chains that they have taken. Not for two users at once."""
 
-    Raises:
-        BadChain: the answer is longer than that, or its memory is there no more. Part of it may
-            have been written.
-    """
-    left = answer
-    try:
-        for address, size in chain.writable:
-            if len(left) <= size:
-                memory.write(address, left)
-                return
-            memory.write(address, left[:size])
-            left = left[size:]
-    except OutsideMemory as error:
-        raise BadChain(f"chain {chain.head}: {error}") from error
-    raise BadChain(
-        f"chain {chain.head}: expected room for an answer of {len(answer)} bytes, "
-        f"got {len(answer) - len(left)} device-writable ones"
-    )
+    _memory: GuestMemory
+    """Where the ring and its buffers lie."""
+    _views: ExitStack
+    """Releases the ring's parts."""
+
+    def answer(self, chain: Chain, answer: bytes) -> None:
+        """Writes a chain's writable part from its first byte on; the chain is not returned yet.
+
+        Raises:
+            BadChain: the answer is longer than that, or its memory is there no more. Part of it may
+                have been written.
+        """
+        left = answer
+        try:
+            for address, size in chain.writable:
+                if len(left) <= size:
+                    self._memory.write(address, left)
+                    return
+                self._memory.write(address, left[:size])
+                left = left[size:]
+        except OutsideMemory as error:
+            raise BadChain(f"chain {chain.head}: {error}") from error
+        raise BadChain(
+            f"chain {chain.head}: expected room for an answer of {len(answer)} bytes, "
+            f"got {len(answer) - len(left)} device-writable ones"
+        )
+
+    def put(self, head: int, length: int) -> None:
+        """Returns a chain that was taken.
+
+        Args:
+            head: its name.
+            length: how many bytes were written into it.
+        """
+        self.put_together([(head, length)])
+
+    @abstractmethod
+    def put_together(self, returned: Sequence[tuple[int, int]]) -> None:
+        """Returns chains, so that the driver sees all of them or none; each as of `put`."""
+
+    def release(self) -> None:
+        """Lets go of the memory."""
+        self._views.close()
 
 
 def ring_stretches(

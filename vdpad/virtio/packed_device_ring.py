@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from vdpad.virtio.chains import BadChain, Buffer, indirect_table, most_indirect
-from vdpad.virtio.device_side import Chain, copied, ring_stretches, some, write_answer
+from vdpad.virtio.device_side import Chain, DeviceSide, copied, ring_stretches, some
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
 from vdpad.virtio.packed_ring import (
@@ -48,7 +48,7 @@ _BEHIND_ADDRESS = 8
 _NOBODYS_ID = 0xFFFF
 
 
-class PackedDeviceRing:
+class PackedDeviceRing(DeviceSide):
     """The device's side of a ring in a driver's memory. Not for two users at once."""
 
     def __init__(
@@ -129,24 +129,6 @@ class PackedDeviceRing:
         full_fence()
         return not self._is_available(self._next_available)
 
-    def answer(self, chain: Chain, answer: bytes) -> None:
-        """Writes a chain's writable part from its first byte on; the chain is not returned yet.
-
-        Raises:
-            BadChain: the answer is longer than that, or its memory is there no more. Part of it may
-                have been written.
-        """
-        write_answer(self._memory, chain, answer)
-
-    def put(self, head: int, length: int) -> None:
-        """Returns a chain that was taken.
-
-        Args:
-            head: its buffer id.
-            length: how many bytes were written into it.
-        """
-        self.put_together([(head, length)])
-
     def put_together(self, returned: Sequence[tuple[int, int]]) -> None:
         """Returns chains, so that the driver sees all of them or none; each as of `put`."""
         if not returned:
@@ -187,10 +169,6 @@ class PackedDeviceRing:
             event = position_of(word & 0xFFFF, self._size)
             return passes(event, self._next_used, old, self._size)
         return True
-
-    def release(self) -> None:
-        """Lets go of the memory."""
-        self._views.close()
 
     # --- taking ---
 
