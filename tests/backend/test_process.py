@@ -473,3 +473,29 @@ async def test_a_rehearsal_may_be_left_out(tmp_path: Path) -> None:
         (event,) = process.events("state-saved")
         assert event["bytes"] == len(data)
     guest.close()
+
+
+@pytest.mark.parametrize("folder_was_there", [False, True])
+@pytest.mark.parametrize("device", ["nonesuch", "software"])
+def test_a_start_that_fails_leaves_no_folder_of_its_own(
+    tmp_path: Path, folder_was_there: bool, device: str
+) -> None:
+    """The software device fails later than one that is not there: its control socket is taken."""
+    folder = tmp_path / "net0"
+    if folder_was_there:
+        folder.mkdir()
+    (tmp_path / "taken").mkdir()
+    options = ["--name", "net0", "--socket-path", str(tmp_path / "s")]
+    options += ["--control", str(tmp_path / "taken")]
+    options += ["--software"] if device == "software" else ["--vhost-vdpa", device]
+    program = f"""
+import pathlib, sys
+from vdpad.cli import vdpad_vhost_user
+vdpad_vhost_user.BACK_ENDS = pathlib.Path({str(tmp_path)!r})
+sys.exit(vdpad_vhost_user.main({options!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert folder.exists() == folder_was_there

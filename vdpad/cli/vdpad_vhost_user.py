@@ -7,10 +7,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 from vdpad.backend.control.sockets import CONTROL, VARLINK
 from vdpad.backend.front_end_socket import SOCKET, bound, handed_over, inherited_socket
@@ -49,7 +48,8 @@ def _run(argv: list[str] | None) -> int:
         log.configure(verbose=arguments.verbose)
         inherited = {each.name: each.fd for each in take_inherited(os.environ)}
         front_ends = _front_ends(parser, arguments, inherited)
-        asyncio.run(run(_options(arguments, inherited), _opener(arguments), front_ends))
+        with _folder(arguments):
+            asyncio.run(run(_options(arguments, inherited), _opener(arguments), front_ends))
     except VdpadError as error:
         terminal.tell(str(error), "vdpad-vhost-user")
         return 1
@@ -63,8 +63,6 @@ def _run(argv: list[str] | None) -> int:
 def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> BackEndOptions:
     name = name_of(arguments)
     folder = BACK_ENDS / name
-    if None in (arguments.control, arguments.varlink, arguments.state_directory):
-        _make(folder)
     return BackEndOptions(
         name=name,
         state_directory=arguments.state_directory or folder / STATE,
@@ -85,12 +83,29 @@ def _options(arguments: argparse.Namespace, inherited: Mapping[str, int]) -> Bac
     )
 
 
-def _make(folder: Path) -> None:
-    """The folder of what has its default place; whoever needs it says where it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+@contextmanager
+def _folder(arguments: argparse.Namespace) -> Iterator[None]:
+    """The folder of what has its default place, which does not stay where nothing was served.
+
+    Whoever needs it says where it is missing.
+    """
+    folder = BACK_ENDS / name_of(arguments)
+    if None not in (arguments.control, arguments.varlink, arguments.state_directory):
+        yield
         return
+    try:
+        folder.mkdir(parents=True)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for each in (folder / STATE, folder):
+                if each.exists():
+                    each.rmdir()
+        raise
 
 
 def _opener(arguments: argparse.Namespace) -> Callable[[], ShadowedDevice]:
