@@ -26,13 +26,16 @@ from vdpad.backend.kept.addresses import MOST, Addresses
 from vdpad.backend.moving.moving import MovedState
 from vdpad.backend.noting import Noting
 from vdpad.backend.options import BackEndOptions
+from vdpad.backend.process_events import AddressesUnreadable
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
 from vdpad.service.events.announcing import Announcer
+from vdpad.service.events.event import Event
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import ACK_ERR, MacAddrSet, VlanAdd
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.features import Feature
+from vdpad.virtio.mac import format_mac
 
 OWN = PACKET_CONFIG.mac
 ANOTHER_MAC = bytes.fromhex("525400ddeeff")
@@ -40,11 +43,13 @@ A_THIRD = bytes.fromhex("525400010203")
 
 
 @asynccontextmanager
-async def on(folder: Path, device: Remembering) -> AsyncIterator[BackEnd]:
+async def on(
+    folder: Path, device: Remembering, announce: Announcer | None = None
+) -> AsyncIterator[BackEnd]:
     """A back end whose state is in the folder."""
     control = {CONTROL: folder / "control", VARLINK: folder / "io.vdpad"}
     options = BackEndOptions("net0", folder / "state", control=control)
-    async with opened(options, lambda: device, Announcer()) as back_end:
+    async with opened(options, lambda: device, announce or Announcer()) as back_end:
         yield back_end
 
 
@@ -213,11 +218,25 @@ async def test_after_a_switch_without_a_guest_it_is_the_other_device_s(tmp_path:
         assert back_end.device.addresses.own == A_THIRD
 
 
-async def test_a_file_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"version": 1, "own": "x", "given": []}', "", "[" * 4000])
+async def test_a_file_that_cannot_be_read_is_told_and_tells_nothing(
+    tmp_path: Path, text: str
+) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
-    (tmp_path / "state/device.addresses").write_text('{"version": 1, "own": "x", "given": []}')
-    async with on(tmp_path, Remembering()) as back_end:
+    (tmp_path / "state/device.addresses").write_text(text)
+    heard: list[Event] = []
+    async with on(tmp_path, Remembering(), Announcer(heard.append)) as back_end:
         assert back_end.device.addresses.own == OWN
+    (told,) = [each for each in heard if isinstance(each, AddressesUnreadable)]
+    assert told.mac == format_mac(OWN)
+    assert "device.addresses cannot be read" in told.sentence()
+
+
+async def test_no_file_is_told_as_nothing(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    async with on(tmp_path, Remembering(), Announcer(heard.append)):
+        pass
+    assert not any(isinstance(each, AddressesUnreadable) for each in heard)
 
 
 # --- which are noted ---

@@ -61,7 +61,7 @@ class BackEnd:
         """Told of what an operator wants to know."""
         self._options = options
         self.kept = KeptState(options.name, options.state_directory, self._found, announce)
-        self.kept_addresses = KeptAddresses(self.kept.directory)
+        self.kept_addresses = KeptAddresses(options.name, self.kept.directory, announce)
         self._owner: int | None = None
         """The uid whose guest's the settings are."""
         self._came = False

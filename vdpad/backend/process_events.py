@@ -141,6 +141,24 @@ class SettingsUnreadable(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesUnreadable(Event):
+    """What an earlier process kept of the device's own address cannot be read."""
+
+    NAME = "addresses-unreadable"
+    MESSAGE_ID = "0de478c94f3e4be5940c5a26e71803ff"
+    LEVEL = logging.WARNING
+    device: str
+    mac: str
+    reason: str
+
+    def sentence(self) -> str:
+        return (
+            f"{self.device}: {self.mac} is taken for the device's own address, and may be its last "
+            f"guest's: {self.reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsDropped(Event):
     """What a guest had set was forgotten, as the front end that came is another user's."""
 

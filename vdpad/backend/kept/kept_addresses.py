@@ -11,9 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from vdpad.backend.kept.addresses import MOST, Addresses
+from vdpad.backend.process_events import AddressesUnreadable
+from vdpad.errors import why
+from vdpad.service.events.announcing import Announce
 from vdpad.service.own_directory import NoFile, read_file, write_file
 from vdpad.state.fields import MacAddress
+from vdpad.state.problems import problems_of, summary
 from vdpad.state.strict_model import StrictModel
+from vdpad.virtio.mac import format_mac
 
 _NAME = "device.addresses"
 
@@ -30,25 +35,32 @@ class _File(StrictModel):
 class KeptAddresses:
     """Those of the device in use, in a back end's directory."""
 
-    def __init__(self, directory: int | None) -> None:
+    def __init__(self, name: str, directory: int | None, announce: Announce) -> None:
         """
         Args:
+            name: the back end's, for people.
             directory: open, and ours alone, until its owner closes it; None where there is none.
+            announce: told of a file that cannot be read.
         """
+        self._name = name
         self._directory = directory
+        self._announce = announce
         self._addresses: Addresses | None = None
 
     def recall(self, shown: bytes) -> Addresses:
         """Those of a device that shows this one after a reset, by what an earlier process kept.
 
-        A file that cannot be read tells nothing: then it is the device's own.
+        A file that cannot be read is told, and tells nothing: then it is the device's own.
         """
         if self._directory is None:
             return Addresses(shown)
         try:
             found = read_file(_NAME, self._directory, _MAX_FILE)
             kept = _File.model_validate_json(found)
-        except (OSError, NoFile, ValidationError):
+        except FileNotFoundError:
+            return Addresses(shown)
+        except (OSError, NoFile, ValidationError) as error:
+            self._tell_unreadable(shown, error)
             return Addresses(shown)
         return Addresses(kept.own, kept.given) if shown in kept.given else Addresses(shown)
 
@@ -59,6 +71,11 @@ class KeptAddresses:
         self._addresses = addresses
         addresses.changed = self._write
         self._write()
+
+    def _tell_unreadable(self, shown: bytes, error: Exception) -> None:
+        reason = summary(problems_of(error)) if isinstance(error, ValidationError) else why(error)
+        mac = format_mac(shown)
+        self._announce(AddressesUnreadable(self._name, mac, f"{_NAME} cannot be read: {reason}"))
 
     def _write(self) -> None:
         assert self._addresses is not None
