@@ -16,7 +16,7 @@ endef
 
 .PHONY: all run demo-backend demo-migration check test fuzz lint types format schema man completion lock install
 .PHONY: deb clean
-.PHONY: bench bench-kernel bench-load bench-backend bench-moving
+.PHONY: bench bench-kernel bench-load bench-backend bench-moving plots
 
 all: $(VENV)/ready
 
@@ -55,6 +55,9 @@ bench-backend: all test-kernel ## a guest's commands through the back end, and p
 bench-moving: all ## what logging a guest's memory by a relay costs
 	$(BIN)/python -m benchmarks.relay
 	$(BIN)/python -m benchmarks.received
+
+plots: all ## the pictures of docs/benchmarks.md, from its tables
+	$(BIN)/python -m benchmarks.plots
 
 lint: all
 	$(BIN)/ruff check .

@@ -15,9 +15,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tabulate import tabulate
-
 from benchmarks.replay import daemon
+from benchmarks.tables import show
 from vdpad.client import Client
 
 ROUNDS = 30
@@ -57,7 +56,7 @@ async def main() -> None:
                 await _measure(client, way)
     headers = ("who asks", "ms", "min…max", "commit ms")
     rows = [each.row() for each in ways]
-    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+    show(headers, rows)
 
 
 def _ways(client: Client) -> list[Way]:

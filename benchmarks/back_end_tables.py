@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 COMMANDS = ("device", "EVENT_IDX", "commands", "median µs", "p99 µs")
 STARTS_OF = ("device", "settings", "median ms", "min…max", "rounds")
 PACKETS = ("device", "back end", "packets/s", "min…max", "rounds")
@@ -30,8 +28,3 @@ def spread(figures: Sequence[float], digits: int = 1) -> list[str]:
     median = statistics.median(figures)
     least, most = min(figures), max(figures)
     return [f"{median:.{digits}f}", f"{least:.{digits}f}…{most:.{digits}f}", str(len(figures))]
-
-
-def show(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table."""
-    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True), end="\n\n")

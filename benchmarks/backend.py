@@ -22,9 +22,10 @@ from collections.abc import Callable
 from unittest import mock
 
 from benchmarks import backend_in_vm, first_packet
-from benchmarks.back_end_tables import COMMANDS, STARTS_OF, command_row, show, spread, us
+from benchmarks.back_end_tables import COMMANDS, STARTS_OF, command_row, spread, us
 from benchmarks.clocked import PARTS, Clocked, parts_of
 from benchmarks.shadow_guest import Times, send_one_by_one, vlan_commands
+from benchmarks.tables import show
 from tests.backend.inline import InlineQueue
 from tests.backend.vmm import PLAIN, Vmm, back_end, vmm
 from vdpad.backend import running

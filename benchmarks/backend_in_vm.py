@@ -21,11 +21,11 @@ from benchmarks.back_end_tables import (
     PACKETS,
     STARTS_OF,
     command_row,
-    show,
     spread,
 )
 from benchmarks.first_packet import FEW, MANY
 from benchmarks.mapping_on_device import SIZES
+from benchmarks.tables import show
 from tests.qemu.versions import TRIXIE
 from tests.vm.machine import ROOT, Machine, machine, why_unavailable
 from tests.vm.test_steps import NODES

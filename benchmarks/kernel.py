@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
+from benchmarks.tables import show
 from tests.qemu.versions import TRIXIE
 from tests.vm.host import Caller, migration, start, vhost_vdpa
 from tests.vm.machine import ROOT, Machine, machine, why_unavailable
@@ -237,7 +236,7 @@ def main() -> None:
                 series = measure(ways, asked.blocks, asked.rounds)
                 rows += rows_of(device, event_idx, series)
             daemon.terminate()
-    print(tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True))
+    show(HEADERS, rows)
 
 
 if __name__ == "__main__":

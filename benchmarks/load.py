@@ -12,8 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tabulate import tabulate
-
+from benchmarks.tables import show
 from tests.support.load.crowd import Crowd, daemon, percentile
 from tests.support.load.tally import Tally
 
@@ -44,7 +43,7 @@ def main(requests: int) -> None:
             print(f"{(phase + 1) * 100 // PHASES} %", file=sys.stderr)
         time.sleep(SETTLED)
         after = len(running.descriptors())
-    print(tabulate(rows(whole), headers=HEADERS, tablefmt="github", disable_numparse=True))
+    show(HEADERS, rows(whole))
     print()
     right = whole.outcomes.total()
     asked = sum(map(len, whole.latencies_us.values()))

@@ -9,9 +9,8 @@ import os
 import statistics
 from contextlib import AsyncExitStack
 
-from tabulate import tabulate
-
 from benchmarks.replay import DEVICES_CPUS, STATES, Series, daemon, pipelined, qemu_bench
+from benchmarks.tables import show
 
 LOOKS_US = (0, 200, 1000)
 ROUNDS = 15
@@ -45,7 +44,7 @@ async def main() -> None:
                     ]
                 )
     headers = ("ring", "poll_us", "commit ms", "min…max", "doorbells")
-    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+    show(headers, rows)
 
 
 if __name__ == "__main__":

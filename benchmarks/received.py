@@ -16,8 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
+from benchmarks.tables import show
 from tests.dpdk.test_packets import Loop, looping
 from tests.dpdk.testpmd import PROGRAM, run_testpmd
 from vdpad.vhost_user.dirty_log import DirtyLog
@@ -72,10 +71,10 @@ def main() -> None:
     for state, each in asyncio.run(rates()).items():
         packets = statistics.median(rate.packets for rate in each)
         busy = statistics.median(rate.busy for rate in each)
-        rows.append([state, packets, busy, busy / packets * 1e6])
+        used = f"{busy / packets * 1e6:.2f}"
+        rows.append([state, f"{packets:.0f}", f"{busy:.2f}", used])
     print(f"a receive queue of 256 entries, testpmd's packets; the median of {_ROUNDS} rounds")
-    headers = ["", "packets a second", "processors", "µs of a processor a packet"]
-    print(tabulate(rows, headers, floatfmt=("", ".0f", ".2f", ".2f")))
+    show(["receive queue", "packets/s", "processors", "µs of a processor a packet"], rows)
 
 
 if __name__ == "__main__":

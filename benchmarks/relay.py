@@ -14,8 +14,7 @@ import statistics
 import time
 from contextlib import ExitStack
 
-from tabulate import tabulate
-
+from benchmarks.tables import show
 from tests.backend.vmm import back_end, vmm
 from vdpad.backend.relay.relay import Relay, queue_in
 from vdpad.vhost_user.dirty_log import DirtyLog
@@ -89,6 +88,10 @@ async def switch_times() -> tuple[list[float], list[float]]:
     return there, back
 
 
+def _figure(us: float | None) -> str:
+    return "" if us is None else f"{us:.1f}"
+
+
 def _told(times: list[float]) -> str:
     return f"{statistics.median(times):.2f} ms, at most {max(times):.2f} ms"
 
@@ -100,9 +103,9 @@ def main() -> None:
         "1024": turn_times(1024, chained=False),
         "1024, chains of two": turn_times(1024, chained=True),
     }
-    rows = [[n, *(times.get(n) for times in kinds.values())] for n in _ELEMENTS]
+    rows = [[n, *(_figure(times.get(n)) for times in kinds.values())] for n in _ELEMENTS]
     print("microseconds of a turn, by the ring and how many chains it gives back")
-    print(tabulate(rows, ["chains", *kinds], floatfmt=".1f"))
+    show(["chains", *kinds], rows)
     for kind, times in kinds.items():
         most = max(times)
         print(f"{kind}: {most / times[most]:.1f} million packets a second")

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.states import full, usual
+from benchmarks.tables import show
 from tests.qemu import lender
 from tests.qemu.guestless import Options, guestless, why_unavailable
 from tests.support.daemon import VDPAD, running
@@ -193,7 +192,7 @@ async def main(rounds: int) -> None:
             for ring_size in QEMU_RINGS if reason is None else ():
                 rows += await on_qemu(client, ring_size, event_idx, rounds)
     rows.sort(key=lambda each: each[:3], reverse=True)
-    print(tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True))
+    show(HEADERS, rows)
 
 
 if __name__ == "__main__":
