@@ -110,7 +110,7 @@ clean:
 
 .PHONY: python-packages test-packages machine-packages
 .PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd
-.PHONY: test-clients test-kit test-promtool test-install
+.PHONY: test-clients test-kit test-promtool test-install test-recipes
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
 
@@ -145,6 +145,10 @@ test-clients: test-packages
 
 test-kit: test-packages
 	@.ci/packages rustc=rustc
+
+test-recipes: test-packages
+	@.ci/packages json_pp=perl
+	@.ci/go >/dev/null || true
 
 test-install: test-packages
 	@.ci/packages zsh=zsh fish=fish dh=debhelper

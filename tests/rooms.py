@@ -22,6 +22,7 @@ NEEDS = {
     "clients": ("test-clients",),
     "monitoring": ("test-promtool",),
     "kit": ("test-kit",),
+    "recipes": ("test-recipes",),
     "install": ("test-install",),
 }
 

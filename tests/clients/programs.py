@@ -40,12 +40,13 @@ def installed(name: str) -> Path:
 
 
 def run(
-    *argv: str | Path, env: Mapping[str, str] | None = None
+    *argv: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """What a program says and how it ends."""
     return subprocess.run(
         argv,
         env={**os.environ, **(env or {})},
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=GUARD,

@@ -1,0 +1,64 @@
+#!/bin/bash
+# libvirt's hook for QEMU: lets a guest come only where this host takes what it has set.
+#
+# Called as `qemu GUEST OPERATION SUB-OPERATION EXTRA`, with the guest's XML on standard input. README.md
+# has what it does at which operation; ../README.md has what lies in $moves, and who puts it there.
+set -u
+shopt -s nullglob
+moves=${VDPAD_MOVES:-/var/lib/vdpad-moves}
+guest=${1:?expected GUEST OPERATION SUB-OPERATION EXTRA} operation=${2:?expected an operation}
+
+# What vdpactl says is told only where it refuses. libvirt has a hook's standard error in its own message.
+ask() {
+    local said
+    said=$(vdpactl --timeout 10 "$@" 2>&1 < /dev/null) && return
+    echo "$guest, ${nic##*/}: $said" >&2
+    return 1
+}
+
+ask_daemon() {
+    ask ${VDPAD_SOCKET:+--socket "$VDPAD_SOCKET"} "$@"
+}
+
+check() { # of one card, by its files without their endings
+    if [ -e "$nic.backend" ]; then
+        ask --backend "$(< "$nic.backend")" check "$nic.state"
+    else
+        ask_daemon check "$nic.state" --target "@$nic.target"
+    fi
+}
+
+prepare() {
+    local migration committer
+    [ -e "$nic.commit" ] || return 0
+    read -r migration committer < "$nic.commit"
+    ask_daemon prepare "$migration" "$nic.state" --target "@$nic.target" --committer "$committer"
+}
+
+cancel() { # what has ended stays as it is
+    local migration _
+    [ -e "$nic.commit" ] || return 0
+    read -r migration _ < "$nic.commit"
+    ask_daemon cancel "$migration" 2> /dev/null
+}
+
+each_card() { # FUNCTION: of every card, so that all refusals are told; fails where one did
+    local state nic failed=0
+    for state in "$moves/$guest"/*.state; do
+        nic=${state%.state}
+        "$1" || failed=1
+    done
+    return $failed
+}
+
+cat > /dev/null # the XML; nothing on standard output leaves it as it is
+case $operation in
+migrate) # nothing else is called where this fails
+    each_card check || exit 1
+    each_card prepare || { each_card cancel; exit 1; }
+    ;;
+release)
+    each_card cancel
+    ;;
+esac
+exit 0

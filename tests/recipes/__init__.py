@@ -1,0 +1,1 @@
+"""The recipes of docs/recipes, each run as its caller would, against a daemon."""
