@@ -73,6 +73,9 @@ install -Dm 644 kit/c/vdpad-lend.h "$root/include/vdpad-lend.h"
 install -d "$doc/examples"
 install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink vdpad/backend/control/*.varlink "$doc"
 install -m 644 docs/examples/* "$doc/examples"
+(cd docs && find recipes -type f -not -path '*/__pycache__/*') | while read -r each; do
+    place "docs/$each" 644 "$doc/$each"
+done
 for each in bash-completion/completions zsh/vendor-completions fish/vendor_completions.d; do
     install -d "$root/share/$each"
     install -m 644 build/completion/$each/* "$root/share/$each" # `make completion`

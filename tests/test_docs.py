@@ -67,7 +67,7 @@ def test_the_configuration_file_holds_the_defaults() -> None:
 
 PAGES = [
     *sorted(each.name for each in ROOT.glob("*.md")),
-    *sorted(f"docs/{each.name}" for each in (ROOT / "docs").glob("*.md")),
+    *sorted(str(each.relative_to(ROOT)) for each in (ROOT / "docs").rglob("*.md")),
 ]
 
 

@@ -77,6 +77,8 @@ def test_what_lies_where(installed: Path) -> None:
         "usr/share/doc/vdpad/io.vdpad.Daemon.varlink",
         "usr/share/doc/vdpad/io.vdpad.BackEnd.varlink",
         "usr/share/doc/vdpad/examples/lender.py",
+        "usr/share/doc/vdpad/recipes/README.md",
+        "usr/share/doc/vdpad/recipes/libvirt/qemu-hook.bash",
     }
     found = {str(each.relative_to(installed)) for each in installed.rglob("*") if each.is_file()}
     assert expected <= found
@@ -121,6 +123,10 @@ def test_another_prefix_and_a_config_that_is_there(tmp_path: Path) -> None:
     assert (etc / "vdpad/vdpad.toml").read_text() == "# mine\n"
     for program in PROGRAMS:
         assert run(prefix / "bin" / program, "--version").returncode == 0
+    python = prefix / "lib/vdpad/bin/python"
+    hook = prefix / "share/doc/vdpad/recipes/libvirt/qemu_hook.py"
+    assert hook.read_text().startswith(f"#!{python} -I\n")
+    assert run(python, "-I", hook).stderr.startswith("expected GUEST ")
     units = prefix / "lib/systemd/system"
     verified = run("systemd-analyze", "verify", "--man=no", *units.iterdir())
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
