@@ -16,7 +16,7 @@ endef
 
 .PHONY: all run demo-backend demo-migration check test fuzz lint types format schema man completion lock install
 .PHONY: deb clean
-.PHONY: bench bench-kernel bench-load bench-backend bench-moving plots
+.PHONY: bench bench-kernel bench-load bench-backend bench-moving plots pictures
 
 all: $(VENV)/ready
 
@@ -58,6 +58,9 @@ bench-moving: all ## what logging a guest's memory by a relay costs
 
 plots: all ## the pictures of docs/benchmarks.md, from its tables
 	$(BIN)/python -m benchmarks.plots
+
+pictures: all ## the README's, from docs/pictures/where.py
+	$(BIN)/python docs/pictures/where.py
 
 lint: all
 	$(BIN)/ruff check .
