@@ -44,6 +44,11 @@ class _Chosen:
     def __init__(self) -> None:
         self.needs: set[str] = set()
 
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Whether no test here needs anything; None leaves it to others to say."""
+        below = HERE in collection_path.parents
+        return True if below and room_of(collection_path) not in NEEDS else None
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
             self.needs.update(NEEDS.get(room_of(item.path), ()))
