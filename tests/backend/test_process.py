@@ -18,6 +18,7 @@ import pytest
 from tests.backend.process import MODULE, PROGRAM, BackEndProcess, descriptors, new_guest, running
 from tests.backend.vmm import PLAIN
 from tests.support.daemon import ROOT
+from tests.support.forker import forker_of
 from tests.support.varlink import VarlinkCaller
 from tests.support.waiting import GUARD, until
 from tests.vhost_user import front_end as page
@@ -30,8 +31,13 @@ MAC = bytes.fromhex("525400aabbcc")
 COMMANDS = (MqPairsSet(2), RxPromisc(on=True), VlanAdd(7), VlanAdd(8), MacAddrSet(MAC))
 
 
-def said(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+def said(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What the program does that does not get as far as to serve."""
+    return forker_of(MODULE).text(*arguments, timeout=GUARD)
+
+
+def said_anew(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """The same of an interpreter of its own, with more for Popen."""
     return subprocess.run(
         [*PROGRAM, *arguments],
         cwd=ROOT,
@@ -223,7 +229,7 @@ async def test_without_descriptors_it_says_why_it_does_not_start(
     limits = (limit, limit)
     places = ("--control", str(tmp_path / "c"), "--varlink", str(tmp_path / "v"))
     kept = ("--socket-path", str(tmp_path / "s"), "--state-directory", str(tmp_path / "state"))
-    done = said(
+    done = said_anew(
         *("--software", *places, *kept),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
     )
@@ -408,7 +414,7 @@ def test_a_socket_that_is_neither_connected_nor_listens_is_refused(tmp_path: Pat
     kept = ("--state-directory", str(tmp_path / "state"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as handed:
         fd = handed.fileno()
-        done = said("--software", "--fd", str(fd), *places, *kept, pass_fds=[fd])
+        done = said_anew("--software", "--fd", str(fd), *places, *kept, pass_fds=[fd])
     assert done.returncode == 1
     assert f"descriptor {fd} (--fd), or a socket that listens, got one that is" in done.stderr
 

@@ -20,9 +20,7 @@ def run(*arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProc
 
 def text_of(*arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[str]":
     """The same with what it printed as text."""
-    done = run(*arguments, stdin=stdin)
-    printed = done.stdout.decode(), done.stderr.decode()
-    return subprocess.CompletedProcess(done.args, done.returncode, *printed)
+    return forker_of(MODULE, OF_STATES).text(*arguments, stdin=stdin, env=environment())
 
 
 def environment() -> dict[str, str]:

@@ -1,14 +1,14 @@
 """What stands on a command line and makes no sense is told before anything is done."""
 
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.cases import FOLDER
 from tests.cli.commands import refused, run, said
-from tests.support.daemon import ROOT, VDPAD
+from tests.support.daemon import MODULE as VDPAD
+from tests.support.forker import forker_of
 
 STATE = FOLDER / "tso_no_csum.json"
 
@@ -44,9 +44,7 @@ def test_a_path_is_not_empty(arguments: tuple[str | Path, ...]) -> None:
 
 @pytest.mark.parametrize("option", ["--socket", "--varlink", "--config"])
 def test_nor_is_vdpad_s(option: str) -> None:
-    done = subprocess.run(
-        [*VDPAD, option, ""], cwd=ROOT, capture_output=True, timeout=60, check=False
-    )
+    done = forker_of(VDPAD).run(option, "")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"expected a path, got an empty one" in done.stderr
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -22,8 +22,8 @@ from tests.cli.commands import MODULE as VDPACTL
 from tests.cli.commands import OF_STATES
 from tests.daemon.support import STATE, faulty, vlans
 from tests.support.daemon import MODULE as VDPAD
-from tests.support.daemon import ROOT, daemon
-from tests.support.forker import forker_of
+from tests.support.daemon import daemon
+from tests.support.forker import Child, forker_of
 from tests.support.waiting import GUARD
 
 Json = dict[str, Any]
@@ -64,34 +64,15 @@ def run(
     there = {**os.environ, **locale}
     more = [OF_STATES] if module == VDPACTL else []
     done = forker_of(module, *more, **locale).run(*arguments, stdin=stdin, env=there, timeout=GUARD)
-    return without_a_traceback(done)
-
-
-def without_a_traceback(
-    done: "subprocess.CompletedProcess[bytes]",
-) -> "subprocess.CompletedProcess[bytes]":
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     assert b"UnicodeEncodeError" not in done.stderr
     return done
 
 
-def begun_anew(locale: Locale, *command: str) -> "subprocess.CompletedProcess[bytes]":
-    """The same by an interpreter of its own."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, **locale},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=GUARD,
-        check=False,
-    )
-    return without_a_traceback(done)
-
-
 def test_the_locale_is_a_real_one(latin_1: Locale) -> None:
     program = "import sys; print(sys.stdout.encoding, sys.getfilesystemencoding())"
-    done = begun_anew(latin_1, "-c", program)
+    command, there = [sys.executable, "-c", program], {**os.environ, **latin_1}
+    done = subprocess.run(command, env=there, capture_output=True, timeout=GUARD, check=True)
     assert done.stdout.split() == [b"iso8859-1", b"iso8859-1"]
 
 
@@ -115,7 +96,7 @@ def test_letters_of_its_own_are_its_own(latin_1: Locale) -> None:
     ],
 )
 def test_every_help_can_be_read(locale: Locale, command: list[str]) -> None:
-    done = begun_anew(locale, "-m", *command)
+    done = run(locale, *command)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -222,17 +203,18 @@ def test_settings_with_names_that_the_locale_has_not_got(locale: Locale, tmp_pat
 
 
 @contextmanager
-def _running(locale: Locale, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(
-        [sys.executable, "-m", VDPAD, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **locale},
-        stderr=subprocess.PIPE,
-    ) as running:
+def _running(locale: Locale, *arguments: str) -> Iterator[tuple[Child, BinaryIO]]:
+    """A daemon, and what it tells."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as telling:
+        with open(writing, "wb") as its:
+            there = {**os.environ, **locale}
+            child = forker_of(VDPAD, **locale).start(*arguments, stderr=its, env=there)
         try:
-            yield running
+            yield child, telling
         finally:
-            running.kill()
+            child.kill()
+            child.wait()
 
 
 @pytest.mark.parametrize(
@@ -249,18 +231,17 @@ def test_a_daemon_serves_whatever_its_files_are_called(
     config = tmp_path / "vdpad.toml"
     socket = str(tmp_path / "vdpad.sock")
     config.write_text(settings.format(tmp_path / NAME) + "\n")
-    with _running(locale, "--socket", socket, "--config", str(config)) as running:
-        assert running.stderr is not None
+    with _running(locale, "--socket", socket, "--config", str(config)) as (running, telling):
         told = b""
         while b'"listening"' not in told:
-            line = running.stderr.readline()
+            line = telling.readline()
             assert line, told
             told += line
         state = json.dumps(STATE).encode()
         command = [VDPACTL, "--socket", socket, "restore", "vm", "-", "--software", "sim0"]
         assert run(locale, *command, stdin=state).returncode == 0
         running.send_signal(signal.SIGTERM)
-        told += running.stderr.read()
+        told += telling.read()
         assert running.wait(GUARD) == 0
     assert b"Traceback" not in told
     assert b"internal-error" not in told

@@ -5,8 +5,6 @@ What is tested, and what is made of the answers: tests/conformance. On devices, 
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 
 from tests.conformance.results import outcome, self_test
 from tests.daemon.support import is_error
-from tests.support.daemon import ROOT
+from tests.support.forker import forker_of
 from vdpad.cli import selftest, show_selftest, vdpactl
 from vdpad.conformance import suite
 from vdpad.conformance.case import Verdict
@@ -178,17 +176,11 @@ def test_no_device_of_this_name(
     ],
 )
 def test_a_device_that_was_tested(told: str, code: int, finding: str | None) -> None:
-    command = [sys.executable, "-m", "tests.cli.software_selftest", told, "selftest", "vdpa0"]
-
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-        )
-
-    done = run()
+    tests = forker_of("tests.cli.software_selftest")
+    done = tests.text(told, "selftest", "vdpa0", timeout=120)
     assert (done.returncode, done.stderr) == (code, "")
     assert finding is None or f"{finding}" in done.stdout.partition("\n! ")[2]
-    done = run("--json")
+    done = tests.text(told, "selftest", "vdpa0", "--json", timeout=120)
     assert (done.returncode, done.stderr) == (code, "")
     findings = json.loads(done.stdout)["findings"]
     assert findings == [] if finding is None else any(finding in each for each in findings)

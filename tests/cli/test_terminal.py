@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import VDPACTL
+from tests.cli.commands import MODULE, OF_STATES, VDPACTL, text_of
 from tests.cli.qmp_peer import GREETING, lines, peer
 from tests.cli.terminal import GUARD, Terminal
 from tests.daemon.support import STATE, faulty, vlans
 from tests.support.daemon import ROOT, daemon
+from tests.support.forker import forker_of
 from vdpad.cli import progress
 
 QUIET = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -45,17 +46,13 @@ def state(tmp_path: Path) -> str:
 def on_terminal(*arguments: str | Path, columns: int = 80, **environment: str) -> tuple[int, str]:
     """How a command ends whose output and errors go to a terminal, and what it shows."""
     with Terminal(columns) as terminal:
-        done = subprocess.run(
-            [*VDPACTL, *map(str, arguments)],
-            cwd=ROOT,
+        command = forker_of(MODULE, OF_STATES).start(
+            *arguments,
             env={**QUIET, **environment},
-            stdin=subprocess.DEVNULL,
             stdout=terminal.stream,
             stderr=terminal.stream,
-            timeout=GUARD,
-            check=False,
         )
-        return done.returncode, terminal.seen()
+        return command.wait(GUARD), terminal.seen()
 
 
 def widest(text: str) -> int:
@@ -79,9 +76,7 @@ def test_a_table_keeps_to_its_terminal(vdpad: Path, state: str, columns: int) ->
         command, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False, timeout=GUARD
     )
     assert widest(done.stdout) > columns
-    problems = json.loads(
-        subprocess.run([*command, "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=False).stdout
-    )["problems"]
+    problems = json.loads(text_of(*arguments, "--json").stdout)["problems"]
     assert len(problems) > 3
     for each in problems:
         assert any(
@@ -125,17 +120,12 @@ def test_a_long_list_of_unanswered_commands_is_cut_for_people_only(
     state = tmp_path / "vlans.json"
     state.write_text(json.dumps(vlans([1, 41])))
     restore = ("restore", "vm-2", str(state), "--software", "silent")
-    command = [*VDPACTL, "--socket", str(vdpad), *restore]
-    done = subprocess.run(
-        command, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False, timeout=GUARD
-    )
+    done = text_of("--socket", vdpad, *restore)
     assert done.returncode == 5
     _, _, table = done.stdout.partition("40 unanswered:\n")
     assert [line.split()[0] for line in table.splitlines()[2:10]] == [str(at) for at in range(1, 9)]
     assert table.splitlines()[10:] == ["… and 32 more"]
-    done = subprocess.run(
-        [*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=GUARD
-    )
+    done = text_of("--socket", vdpad, *restore, "--json")
     report = json.loads(done.stdout)["error"]["data"]["report"]
     assert len(report["unanswered"]) == report["unanswered_total"] == 40
 

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.support.daemon import ROOT, VDPAD
+from tests.support.daemon import MODULE
+from tests.support.forker import forker_of
 from tests.test_man import PAGES
 from vdpad.cli import vdpad as command
 from vdpad.cli.commands import command_line
@@ -15,9 +16,7 @@ from vdpad.wire.addresses import DEFAULT_SOCKET
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*VDPAD, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-    )
+    return forker_of(MODULE).text(*arguments)
 
 
 def test_its_help_names_its_options() -> None:
