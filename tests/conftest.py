@@ -47,7 +47,7 @@ def _place(item: pytest.Item) -> int:
     room = room_of(item.path)
     if room in MACHINES:
         return MACHINES.index(room)
-    return len(MACHINES) + (item.get_closest_marker("fuzz") is None)
+    return len(MACHINES) + (not {"fuzz", "bulk"} & {mark.name for mark in item.iter_markers()})
 
 
 class ByMachine(LoadScopeScheduling):  # type: ignore[misc] # it has no types

@@ -14,6 +14,7 @@ import pytest
 from tests.backend.fuzz.fuzzer import RingFuzzer, play
 from tests.backend.fuzz.guest import LOG_SIZE, features_of, guest_of
 from tests.backend.vmm import Vmm
+from tests.support.marks import in_bulk
 from tests.support.waiting import GUARD
 from tests.vhost_user.front_end import FrontEnd
 from tests.vhost_user.log_file import log_file
@@ -27,7 +28,7 @@ _SEED = 14
 
 @pytest.mark.parametrize(
     "first",
-    [0, *(pytest.param(at, marks=pytest.mark.fuzz) for at in range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
+    [0, *in_bulk(range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
 )
 async def test_mutated_rings(first: int) -> None:
     async with RingFuzzer.begin(_SEED) as fuzzer:
@@ -41,7 +42,7 @@ async def test_mutated_rings(first: int) -> None:
 
 @pytest.mark.parametrize(
     "first",
-    [0, *(pytest.param(at, marks=pytest.mark.fuzz) for at in range(4, _PROCESSES, 4))],
+    [0, *in_bulk(range(4, _PROCESSES, 4))],
 )
 async def test_memory_that_shrinks_under_mutated_rings(tmp_path: Path, first: int) -> None:
     """It ends the process, as in test_shrinking_memory.py, or is not touched; and nothing else."""

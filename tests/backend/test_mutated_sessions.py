@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from tests.backend.vmm import Heard
+from tests.support.marks import in_bulk
 from tests.vhost_user import front_end as page
 from tests.vhost_user.fuzz.bench import Bench
 from tests.vhost_user.fuzz.mutations import mutated
@@ -20,6 +21,7 @@ from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
 
 _SESSIONS = 400
+_AT_ONCE = 50
 _SEED = 14
 _A_WHILE = 20
 _ABOUT_MOVING = (page.SET_DEVICE_STATE_FD, page.CHECK_DEVICE_STATE)
@@ -96,11 +98,11 @@ async def test_a_front_end_goes_at_every_message() -> None:
             await check_honest(bench, device, script)
 
 
-@pytest.mark.parametrize("first", range(0, _SESSIONS, 100))
+@pytest.mark.parametrize("first", [0, *in_bulk(range(_AT_ONCE, _SESSIONS, _AT_ONCE))])
 async def test_mutated_sessions(first: int) -> None:
     recorded = await scripts(moving=True)
     honest = {each.name: each for each in await scripts()}
-    for number in range(first, first + 100):
+    for number in range(first, first + _AT_ONCE):
         script = mutated(Random(f"{_SEED} {number}"), recorded)
         # Memory that shrinks ends the process (test_shrinking_memory.py).
         steps = tuple(step for step in script.steps if not isinstance(step, Shrink))

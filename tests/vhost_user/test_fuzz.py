@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.marks import in_bulk
 from tests.vhost_user.fuzz.fuzzer import Fuzzer
 
 _SESSIONS = 3000
@@ -11,7 +12,7 @@ _SEED = 14
 
 @pytest.mark.parametrize(
     "first",
-    [0, *(pytest.param(at, marks=pytest.mark.fuzz) for at in range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
+    [0, *in_bulk(range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
 )
 async def test_mutated_sessions(first: int) -> None:
     fuzzer = await Fuzzer.record(_SEED)

@@ -17,12 +17,13 @@ import pytest
 from tests.backend.process import BackEndProcess, new_guest, running
 from tests.backend.vmm import BUFFER, HEADER, OK, OTHER_MAC, Vmm
 from tests.support.guest import Guest
+from tests.support.marks import in_bulk
 from tests.support.waiting import until
 from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 
 COMMANDS = (MqPairsSet(2), RxPromisc(on=True), VlanAdd(7), VlanAdd(8), MacAddrSet(OTHER_MAC))
-MOMENTS = 25
+MOMENTS, IN_BULK = 6, 25
 """Of each back end."""
 LOG_SIZE = 1 << 31 >> 15
 AT_ONCE = 4
@@ -188,11 +189,12 @@ async def how_long(folder: Path) -> float:
 
 
 @pytest.mark.parametrize("killed", ["source", "destination"])
-async def test_a_guest_goes_on_on_one_side(tmp_path: Path, killed: str) -> None:
+@pytest.mark.parametrize("moments", [MOMENTS, *in_bulk([IN_BULK])])
+async def test_a_guest_goes_on_on_one_side(tmp_path: Path, killed: str, moments: int) -> None:
     random = Random(killed)
     longest = 1.2 * await how_long(tmp_path / "undisturbed")
     arrived = 0
-    for moment in range(MOMENTS):
+    for moment in range(moments):
         async with begun(tmp_path / str(moment)) as (journey, move, packets):
             killing = asyncio.create_task(journey.kill(killed, random.uniform(0, longest)))
             try:
@@ -204,4 +206,4 @@ async def test_a_guest_goes_on_on_one_side(tmp_path: Path, killed: str) -> None:
             await packets.more()
             await journey.check(here, killed)
             arrived += move.has_arrived
-    print(f"{killed} killed: {arrived} of {MOMENTS} guests have arrived")
+    print(f"{killed} killed: {arrived} of {moments} guests have arrived")

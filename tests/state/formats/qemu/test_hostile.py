@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.marks import in_bulk
 from vdpad.state.formats.qemu import QemuStream
 from vdpad.state.model import NetState
 from vdpad.virtio.features import FEATURES
@@ -16,7 +17,7 @@ from . import made
 from .faults import READERS, little_memory, mutated, read_pipe, refused_or_valid
 
 RECORDED = sorted(Path(__file__).parent.joinpath("recorded").glob("*.xz"))
-MUTATIONS = 10_000
+MUTATIONS, IN_BULK = 500, 10_000
 
 
 @pytest.fixture(params=RECORDED, ids=lambda path: path.stem)
@@ -51,9 +52,11 @@ def test_each_has_what_its_guest_set(
         assert getattr(device.state, part) == getattr(expected, part), part
 
 
-def test_every_truncation_is_refused(recorded: bytes) -> None:
+# An odd step, so that each reader has its turns.
+@pytest.mark.parametrize("step", [7, *in_bulk([1])])
+def test_every_truncation_is_refused(recorded: bytes, step: int) -> None:
     with little_memory():
-        for length in range(len(recorded)):
+        for length in range(0, len(recorded), step):
             read = READERS[length % 2]
             assert refused_or_valid(read, recorded[:length]), length
 
@@ -66,11 +69,12 @@ def test_sections_before_the_memory_take_little_of_a_pipe() -> None:
         assert refused_or_valid(read_pipe, stream)
 
 
-def test_mutations(recorded: bytes) -> None:
+@pytest.mark.parametrize("mutations", [MUTATIONS, *in_bulk([IN_BULK])])
+def test_mutations(recorded: bytes, mutations: int) -> None:
     chance = random.Random(len(recorded))
     refused = 0
     with little_memory():
-        for number in range(MUTATIONS):
+        for number in range(mutations):
             refused += refused_or_valid(READERS[number % 2], mutated(recorded, chance))
     # Both ends must come up, else this looks at nothing.
-    assert 0 < refused < MUTATIONS
+    assert 0 < refused < mutations
