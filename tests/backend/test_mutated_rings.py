@@ -21,23 +21,24 @@ from tests.vhost_user.log_file import log_file
 from vdpad.virtio.features import Feature
 
 _SESSIONS = 3000
-_AT_ONCE = 500
+_FEW, _AT_ONCE = 125, 500
 _PROCESSES = 24
 _SEED = 14
 
 
 @pytest.mark.parametrize(
-    "first",
-    [0, *in_bulk(range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
+    "numbers",
+    [range(_FEW), *in_bulk(range(at, at + _AT_ONCE) for at in range(0, _SESSIONS, _AT_ONCE))],
+    ids=str,
 )
-async def test_mutated_rings(first: int) -> None:
+async def test_mutated_rings(numbers: range) -> None:
     async with RingFuzzer.begin(_SEED) as fuzzer:
-        for number in range(first, first + _AT_ONCE):
+        for number in numbers:
             await fuzzer.hold(number)
         # Else the sessions have tried nothing.
-        assert fuzzer.broken > _AT_ONCE // 4
-        assert fuzzer.marked > _AT_ONCE // 50
-        assert fuzzer.relayed > _AT_ONCE // 25
+        assert fuzzer.broken > len(numbers) // 4
+        assert fuzzer.marked > len(numbers) // 50
+        assert fuzzer.relayed > len(numbers) // 25
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.support.daemon import Daemon
 from tests.support.load import heap
 from tests.support.load.crowd import Crowd, daemon
 from tests.support.load.tally import Tally
+from tests.support.marks import in_bulk
 from tests.support.waiting import until
 
 REQUESTS = 10_000
@@ -169,20 +170,21 @@ Villain = Callable[[Path], Coroutine[None, None, None]]
 
 
 @pytest.mark.parametrize("villain", [deaf, flooding, nameless, dying])
+@pytest.mark.parametrize("requests", [600, *in_bulk([3000])])
 async def test_clients_that_behave_badly_cost_nobody_an_answer(
-    folder: Path, villain: Villain
+    folder: Path, villain: Villain, requests: int
 ) -> None:
     """Nobody but those that are `overloaded` before they are looked at, who then ask again."""
     with daemon(folder) as running, Crowd(running.socket) as crowd:
         before = await asyncio.to_thread(held_when_idle, running)
         behaving = asyncio.create_task(villain(running.socket))
-        tally = await asyncio.to_thread(crowd.ask, 3000)
+        tally = await asyncio.to_thread(crowd.ask, requests)
         # It lasted as long as they did.
         assert not behaving.done()
         behaving.cancel()
         await asyncio.wait([behaving])
         assert tally.wrong == []
-        assert tally.requests >= 3000
+        assert tally.requests >= requests
         assert await asyncio.to_thread(held_when_idle, running) == before
 
 
