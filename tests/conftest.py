@@ -9,7 +9,7 @@ from xdist import is_xdist_worker
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.rooms import BOOTED_ONCE, MACHINES, room_of
+from tests.rooms import BEGUN_ONCE, MACHINES, room_of
 
 
 def pytest_configure() -> None:
@@ -51,12 +51,12 @@ def _place(item: pytest.Item) -> int:
 
 
 class ByMachine(LoadScopeScheduling):  # type: ignore[misc] # it has no types
-    """Gives one process all tests that share a machine, and else those of a file."""
+    """Gives one process all tests that share a machine or an installation, else those of a file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         room = room_of(self.config.rootpath / file)
-        return room if room in BOOTED_ONCE else file
+        return room if room in BEGUN_ONCE else file
 
 
 @pytest.hookimpl(optionalhook=True)

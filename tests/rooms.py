@@ -29,8 +29,8 @@ NEEDS = {
 # Those that take longest first. Tests in all others start no machine, no QEMU and no testpmd.
 MACHINES = ("systemd", "vm", "guest", "qemu", "dpdk")
 
-# In these all tests share what was booted once.
-BOOTED_ONCE = ("systemd", "vm", "guest")
+# In these all tests share what was booted or installed once.
+BEGUN_ONCE = ("systemd", "vm", "guest", "install")
 
 
 def room_of(path: Path) -> str:

@@ -14,6 +14,8 @@ import vdpad
 
 from .install import ROOT
 
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+
 
 def run(*argv: str | Path) -> str:
     """A program's output, with nothing of the tests' environment on Python's path."""
@@ -32,17 +34,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "vdpad", source / "vdpad")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet")
-    run(*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", made, source)
+    run(*PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", made, source)
     (built,) = made.iterdir()
     return built
 
 
 def test_it_is_installed_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
-    run(sys.executable, "-m", "venv", tmp_path)
-    python = tmp_path / "bin/python"
-    pip = (python, "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "install", "--quiet", wheel)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    pip = (*PIP, "--python", tmp_path / "bin/python")
+    run(*pip, "install", "--quiet", "--no-compile", wheel)
     assert "cryptography" not in run(*pip, "list")
     run(*pip, "check")
     for program in ("vdpad", "vdpactl", "vdpad-vhost-user"):
