@@ -31,7 +31,7 @@ from vdpad.virtio.commands import VlanAdd
 # is not answered goes on.
 HOLDS, GOES_ON = 30, 0.5
 
-_REPLIES = 50
+_REPLIES, _PAUSE = 50, 0.002
 _FULL = (1 << 64) - 2
 
 
@@ -174,7 +174,7 @@ WHERE = [
 @asynccontextmanager
 async def asked_beside(process: BackEndProcess) -> AsyncIterator[Honest]:
     """A client at the control socket."""
-    honest = Honest(process.control)
+    honest = Honest(process.control, _PAUSE)
     honest.start()
     try:
         yield honest

@@ -17,8 +17,14 @@ _INFO = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "info", "params": {}}).
 class Honest(threading.Thread):
     """Asks for `info`, again and again; on a thread, so that pauses of the test are none of its."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pause: float = 0) -> None:
+        """
+        Args:
+            path: the process' socket.
+            pause: between a reply and the next request, in seconds.
+        """
         super().__init__()
+        self._pause = pause
         self._path = str(path)
         self._ends = threading.Event()
         self.replies = 0
@@ -40,6 +46,7 @@ class Honest(threading.Thread):
                     return
                 self.longest = max(self.longest, time.perf_counter() - began)
                 self.replies += 1
+                time.sleep(self._pause)
 
     async def is_answered(self, times: int) -> None:
         """Returns when it was, so many times from now on, or gave up."""
