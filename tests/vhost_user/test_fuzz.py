@@ -6,14 +6,11 @@ from tests.support.marks import in_bulk
 from tests.vhost_user.fuzz.fuzzer import Fuzzer
 
 _SESSIONS = 3000
-_AT_ONCE = 500
+_AT_ONCE = 100
 _SEED = 14
 
 
-@pytest.mark.parametrize(
-    "first",
-    [0, *in_bulk(range(_AT_ONCE, _SESSIONS, _AT_ONCE))],
-)
+@pytest.mark.parametrize("first", [0, *in_bulk(range(_AT_ONCE, _SESSIONS, _AT_ONCE))])
 async def test_mutated_sessions(first: int) -> None:
     fuzzer = await Fuzzer.record(_SEED)
     for number in range(first, first + _AT_ONCE):
