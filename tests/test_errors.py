@@ -8,12 +8,13 @@ import ast
 import importlib
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple, get_type_hints
 
 import pytest
 
-from tests.support.package import TREES
+from tests.support.package import PATHS, trees
 from vdpad.errors import VdpadError
 
 OTHERS = {
@@ -49,8 +50,16 @@ def _raises(module: str, tree: ast.Module) -> Iterator[Raise]:
                 yield Raise(module, node.lineno, ast.unparse(what), on_object=False)
 
 
-MODULES = {name: importlib.import_module(name) for name in TREES}
-RAISES = [each for name, tree in TREES.items() for each in _raises(name, tree)]
+@cache
+def modules() -> dict[str, ModuleType]:
+    """All of the package, by name."""
+    return {name: importlib.import_module(name) for name in PATHS}
+
+
+@cache
+def raises() -> list[Raise]:
+    """All of the package."""
+    return [each for name, tree in trees().items() for each in _raises(name, tree)]
 
 
 def _is(each: Raise, room: str, name: str) -> bool:
@@ -61,9 +70,9 @@ def _methods(name: str) -> list[Any]:
     """All methods that are defined under this name."""
     classes = {
         kind
-        for module in MODULES.values()
+        for module in modules().values()
         for kind in vars(module).values()
-        if inspect.isclass(kind) and kind.__module__ in MODULES
+        if inspect.isclass(kind) and kind.__module__ in modules()
     }
     named = [vars(kind)[name] for kind in classes if name in vars(kind)]
     return [each for each in named if inspect.isfunction(each) and each.__name__ == name]
@@ -85,15 +94,15 @@ def _stray(each: Raise, module: ModuleType) -> bool:
 def test_every_deliberate_error_is_a_vdpad_error() -> None:
     strays = [
         str(each)
-        for each in RAISES
-        if not any(_is(each, *other) for other in OTHERS) and _stray(each, MODULES[each.module])
+        for each in raises()
+        if not any(_is(each, *other) for other in OTHERS) and _stray(each, modules()[each.module])
     ]
     assert strays == []
 
 
 @pytest.mark.parametrize(("room", "name"), OTHERS)
 def test_each_exception_to_that_is_in_use(room: str, name: str) -> None:
-    assert any(_is(each, room, name) for each in RAISES)
+    assert any(_is(each, room, name) for each in raises())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_each_exception_to_that_is_in_use(room: str, name: str) -> None:
 )
 def test_what_would_be_found(text: str, stray: bool) -> None:
     (found,) = _raises("vdpad.errors", ast.parse(text))
-    assert _stray(found, MODULES["vdpad.errors"]) == stray
+    assert _stray(found, modules()["vdpad.errors"]) == stray
 
 
 def test_passing_on_what_was_caught_is_no_error_of_ours() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.law import (
-    IMPORTS,
     LAW,
     Import,
     Row,
     backward,
     homeless,
+    imports,
     imports_of,
     law_of,
     place_of,
@@ -20,7 +20,7 @@ from tests.support.law import (
     strays,
     unused,
 )
-from tests.support.package import PACKAGE, PATHS
+from tests.support.package import PACKAGE, PATHS, tree_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,11 +29,16 @@ EXCEPTIONS = {
     ("vdpad.cli.commands", "vdpad.cli.provisioning"),
     ("vdpad.cli.commands", "vdpad.cli.selftest"),
 }
-BY_NAME = {
-    str(each): (each.importer, each.imported)
-    for each in IMPORTS
-    if (each.importer, each.imported) in EXCEPTIONS
-}
+
+
+def by_name() -> dict[str, tuple[str, str]]:
+    """Where they stand."""
+    return {
+        str(each): (each.importer, each.imported)
+        for each in imports()
+        if (each.importer, each.imported) in EXCEPTIONS
+    }
+
 
 # --- the package ---
 
@@ -43,12 +48,12 @@ def test_every_module_lies_in_a_room() -> None:
 
 
 def test_every_import_is_within_the_law() -> None:
-    assert [each for each in strays(IMPORTS) if each not in BY_NAME] == []
+    assert [each for each in strays(imports()) if each not in by_name()] == []
 
 
 def test_what_is_imported_by_name_against_the_law_is() -> None:
-    assert set(BY_NAME.values()) == EXCEPTIONS
-    assert set(strays(IMPORTS)) >= set(BY_NAME)
+    assert set(by_name().values()) == EXCEPTIONS
+    assert set(strays(imports())) >= set(by_name())
 
 
 def test_a_room_is_told_to_import_only_those_before_it() -> None:
@@ -56,7 +61,7 @@ def test_a_room_is_told_to_import_only_those_before_it() -> None:
 
 
 def test_no_room_may_import_what_it_does_not() -> None:
-    assert unused(IMPORTS) == []
+    assert unused(imports()) == []
 
 
 @pytest.mark.parametrize("room", [room for row in LAW for room in row.rooms])
@@ -70,7 +75,8 @@ def test_every_room_is_there(room: str) -> None:
 )
 def test_who_may_know_of_others_does(row: Row, name: str) -> None:
     assert any(
-        row_of(each.importer) == row and each.imported.partition(".")[0] == name for each in IMPORTS
+        each.imported.partition(".")[0] == name and row_of(each.importer) == row
+        for each in imports()
     )
 
 
@@ -183,7 +189,7 @@ def test_what_stands_in_a_file_is_held_against_the_table(
 ) -> None:
     path = tmp_path / "module.py"
     path.write_text(line)
-    found = list(imports_of(f"vdpad.{importer}", path))
+    found = list(imports_of(f"vdpad.{importer}", path, tree_of(path)))
     assert len(strays(found, law_of(LITTLE_LAW.format("`low/`")))) == stray
 
 
@@ -195,7 +201,7 @@ def test_what_stands_in_a_file_is_held_against_the_table(
     [("vdpad.state.model", "pydantic"), ("vdpad.restore.replay", "vdpad.queues.control_queue")],
 )
 def test_the_reader_of_imports_finds_those_that_are_there(importer: str, imported: str) -> None:
-    assert any(each.importer == importer and each.imported == imported for each in IMPORTS)
+    assert any(each.importer == importer and each.imported == imported for each in imports())
 
 
 @pytest.mark.parametrize(
@@ -214,4 +220,6 @@ def test_the_reader_of_imports_finds_those_that_are_there(importer: str, importe
 def test_every_form_of_import_is_read(line: str, imported: str, tmp_path: Path) -> None:
     path = tmp_path / "replay.py"
     path.write_text(line)
-    assert [each.imported for each in imports_of("vdpad.restore.replay", path)] == [imported]
+    assert [each.imported for each in imports_of("vdpad.restore.replay", path, tree_of(path))] == [
+        imported
+    ]

@@ -4,7 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from tests.support.package import TREES
+from tests.support.package import trees
 
 
 def _classes(tree: ast.Module) -> Iterator[str]:
@@ -21,13 +21,13 @@ def _aliases(tree: ast.Module) -> Iterator[str]:
                 yield target.id
 
 
-def _shared(trees: Mapping[str, ast.Module]) -> dict[str, list[str]]:
+def _shared(modules: Mapping[str, ast.Module]) -> dict[str, list[str]]:
     """The public classes' names that stand for more than one thing, each with where it does."""
     classes: dict[str, list[str]] = defaultdict(list)
-    for module, tree in trees.items():
+    for module, tree in modules.items():
         for name in _classes(tree):
             classes[name].append(module)
-    for module, tree in trees.items():
+    for module, tree in modules.items():
         for name in _aliases(tree):
             if name in classes:
                 classes[name].append(f"{module} (an alias)")
@@ -39,13 +39,13 @@ def _shared(trees: Mapping[str, ast.Module]) -> dict[str, list[str]]:
 
 
 def test_no_two_public_classes_share_a_name() -> None:
-    assert _shared(TREES) == {}
+    assert _shared(trees()) == {}
 
 
 def test_what_would_be_found() -> None:
-    trees = {
+    modules = {
         "a": ast.parse("class Found: pass\nclass _Own: pass\nclass Alone: pass"),
         "b": ast.parse("def f():\n    class Found: pass\nclass _Own: pass"),
         "c": ast.parse("Found = tuple[int, str]\nALL = 1"),
     }
-    assert _shared(trees) == {"Found": ["a", "b", "c (an alias)"]}
+    assert _shared(modules) == {"Found": ["a", "b", "c (an alias)"]}

@@ -3,10 +3,11 @@
 import ast
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.package import PACKAGE, PATHS
+from tests.support.package import PACKAGE, PATHS, trees
 from tests.support.pages import quoted, table
 
 _PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
@@ -129,15 +130,18 @@ def _any_within(rooms: Iterable[str], room: str) -> bool:
 # --- reading imports ---
 
 
-def imports_of(module: str, path: Path, modules: Collection[str] = PATHS) -> Iterator[Import]:
+def imports_of(
+    module: str, path: Path, tree: ast.Module, modules: Collection[str] = PATHS
+) -> Iterator[Import]:
     """All imports of a module, wherever in it they stand; also those by a module's name as text.
 
     Args:
         module: its name.
         path: its file.
+        tree: what stands there.
         modules: the names of all that there are, to tell `from room import module` apart.
     """
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(module, node.lineno, alias.name)
@@ -161,4 +165,7 @@ def _imports_from(
         yield Import(module, node.lineno, below if below in modules else base)
 
 
-IMPORTS = [each for name, path in PATHS.items() for each in imports_of(name, path)]
+@cache
+def imports() -> list[Import]:
+    """All of the package."""
+    return [each for name, tree in trees().items() for each in imports_of(name, PATHS[name], tree)]

@@ -1,6 +1,7 @@
 """The package's modules as syntax trees, whether or not a test imports them."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import vdpad
@@ -16,4 +17,13 @@ def module_name(path: Path) -> str:
 
 PATHS = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in PATHS.items()}
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The module's tree by each name; whoever only collects tests reads none."""
+    return {name: tree_of(path) for name, path in PATHS.items()}
+
+
+def tree_of(path: Path) -> ast.Module:
+    """What stands in a file."""
+    return ast.parse(path.read_text(), str(path))
