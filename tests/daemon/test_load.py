@@ -175,7 +175,7 @@ async def test_clients_that_behave_badly_cost_nobody_an_answer(
     folder: Path, villain: Villain, requests: int
 ) -> None:
     """Nobody but those that are `overloaded` before they are looked at, who then ask again."""
-    with daemon(folder) as running, Crowd(running.socket) as crowd:
+    with daemon(folder, None) as running, Crowd(running.socket) as crowd:
         before = await asyncio.to_thread(held_when_idle, running)
         behaving = asyncio.create_task(villain(running.socket))
         tally = await asyncio.to_thread(crowd.ask, requests)
@@ -192,7 +192,7 @@ async def test_clients_that_behave_badly_cost_nobody_an_answer(
 
 
 async def test_a_stop_under_full_load_answers_everybody(folder: Path) -> None:
-    with daemon(folder) as running, Crowd(running.socket, ending=True) as crowd:
+    with daemon(folder, None) as running, Crowd(running.socket, ending=True) as crowd:
         began = running.cpu_seconds()
         crowd.begin(1_000_000)
         await until(lambda: running.cpu_seconds() > began + 1)
@@ -203,7 +203,7 @@ async def test_a_stop_under_full_load_answers_everybody(folder: Path) -> None:
     assert tally.wrong == []
     assert 0 < tally.requests < 1_000_000
     assert len(crowd.remembered) > 64
-    with daemon(folder) as running, Caller(running.socket) as caller:
+    with daemon(folder, None) as running, Caller(running.socket) as caller:
         for migration, outcome in crowd.remembered:
             operation = await caller.result("status", migration=migration)
             assert operation["report"]["outcome"] == outcome

@@ -97,12 +97,14 @@ class Crowd:
 
 
 @contextmanager
-def daemon(folder: Path, command: Sequence[str] = VDPAD, kept: int = MANY_KEPT) -> Iterator[Daemon]:
+def daemon(
+    folder: Path, command: Sequence[str] | None = VDPAD, kept: int = MANY_KEPT
+) -> Iterator[Daemon]:
     """A daemon with all its devices, listening.
 
     Args:
         folder: on tmpfs, as a service's RuntimeDirectory is.
-        command: that runs it.
+        command: that runs it; without one it is forked.
         kept: so many operations that have ended. Some hundreds at least: more than end while a
             client waits for its turn, and then asks for its own again.
     """
