@@ -16,6 +16,7 @@ from tests.cli.commands import MODULE, VDPACTL
 from tests.support.daemon import ROOT
 from tests.support.descriptors import open_descriptors_of
 from tests.support.forker import forker_of
+from tests.support.namespaces import namespace
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,15 @@ def test_it_has_the_arguments_the_environment_and_the_folder_and_no_other_descri
     assert json.loads(done.stdout) == [["a b", ""], variables, str(tmp_path), [0, 1, 2]]
 
 
+def test_it_has_the_mounts_and_the_network_of_another(tmp_path: Path) -> None:
+    root = [] if os.geteuid() == 0 else ["-r"]
+    with namespace("unshare", "-m", "-n", *root) as other:
+        done = forker_of(__name__).run("namespaces", cwd=tmp_path, within=other.pid)
+        theirs = namespaces(other.pid)
+    assert theirs != namespaces("self")
+    assert json.loads(done.stdout) == [theirs, str(tmp_path)]
+
+
 def test_each_of_several_ends_by_itself() -> None:
     mine = forker_of(__name__)
     with mine.child("sleep") as one, mine.child("sleep") as other:
@@ -62,10 +72,18 @@ def test_each_of_several_ends_by_itself() -> None:
     assert other.poll() == -signal.SIGKILL
 
 
+def namespaces(pid: int | str) -> list[str]:
+    """Which mounts and which network a process has."""
+    return [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("mnt", "net")]
+
+
 def main() -> int:
     """What such a process is like; or one that stays, if it is told to sleep."""
     if sys.argv[1:] == ["sleep"]:
         time.sleep(1000)
+    if sys.argv[1:] == ["namespaces"]:
+        print(json.dumps([namespaces("self"), os.getcwd()]))
+        return 0
     fds = sorted(map(int, open_descriptors_of("self")))
     print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd(), fds]))
     sys.stderr.write(sys.stdin.read())

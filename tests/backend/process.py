@@ -16,6 +16,7 @@ from tests.backend.vmm import PLAIN, Vmm
 from tests.support.daemon import ROOT
 from tests.support.forker import Child, forker_of
 from tests.support.guest import Guest
+from tests.support.mounts import SmallDisk
 from tests.support.namespaces import Namespace, bridged_taps, wait_until_up
 from tests.support.waiting import GUARD, wait_until
 from tests.vhost_user.front_end import FrontEnd
@@ -37,6 +38,7 @@ class BackEndProcess:
         software: str = "loop",
         device: Sequence[str] = (),
         within: Namespace | None = None,
+        disk: SmallDisk | None = None,
         front_ends: tuple[str, ...] = (),
         program: Sequence[str] | None = None,
         **more: Any,
@@ -49,6 +51,7 @@ class BackEndProcess:
             software: the kind of its device.
             device: the options of another device, instead of a software one.
             within: the network namespace that it runs in.
+            disk: whose mounts it has.
             front_ends: where they come from, if not by its socket in the folder.
             program: that is the back end; by default it is forked, where nothing is for Popen.
             more: for Popen.
@@ -67,12 +70,14 @@ class BackEndProcess:
         arguments = [*on, *where, *places, *kept, *options]
         with self._log.open("wb") as log:
             self.process: Child | subprocess.Popen[bytes]
-            if program is None and within is None and not more:
-                self.process = forker_of(MODULE).start(*arguments, stderr=log)
+            holder = within or disk
+            if program is None and not more:
+                pid = None if holder is None else holder.pid
+                self.process = forker_of(MODULE).start(*arguments, stderr=log, within=pid)
                 return
-            command = [*(program or PROGRAM), *arguments]
+            assert holder is None
             self.process = subprocess.Popen(
-                command if within is None else within.command(*command),
+                [*(program or PROGRAM), *arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 cwd=ROOT,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.backend.process import PROGRAM, BackEndProcess, new_guest, running
+from tests.backend.process import BackEndProcess, new_guest, running
 from tests.backend.vmm import OK
 from tests.support.guest import Guest
 from tests.support.mounts import SmallDisk, small_disk
@@ -17,7 +17,7 @@ KIB = 256
 @asynccontextmanager
 async def serving(folder: Path, disk: SmallDisk) -> AsyncIterator[BackEndProcess]:
     """A back end whose state directory is there; it is killed at the end."""
-    async with running(folder, "--stay", program=disk.command(*PROGRAM)) as process:
+    async with running(folder, "--stay", disk=disk) as process:
         yield process
         process.kill()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.support import Caller, Json, is_report, software, vlans
-from tests.support.daemon import VDPAD, Daemon, running
+from tests.support.daemon import Daemon, running
 from tests.support.mounts import SmallDisk, small_disk
 from vdpad.wire.keys import write_new_key
 
@@ -23,7 +23,7 @@ async def asked(folder: Path, disk: SmallDisk) -> AsyncIterator[tuple[Daemon, Ca
     (folder / "vdpad.log").unlink(missing_ok=True)
     async with running(
         folder,
-        disk.command(*VDPAD),
+        within=disk.pid,
         records={"directory": disk.folder},
         udp={"listen": "127.0.0.1:0", "key_file": key},
     ) as daemon:

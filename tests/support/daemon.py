@@ -25,13 +25,21 @@ VDPAD = (sys.executable, "-m", MODULE)
 class Daemon:
     """vdpad as a process, in a folder with its socket, settings and log."""
 
-    def __init__(self, folder: Path, command: Sequence[str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str] | None = None,
+        within: int | None = None,
+        **settings: Any,
+    ) -> None:
         """Starts it; `ready` tells when it listens.
 
         Args:
             folder: that is its own.
             command: that runs it, to which vdpad's options are added; without one it is forked,
                 which is quick, but its memory is then not all its own.
+            within: the process whose mounts and network it has, if not the tests'; for one that
+                is forked.
             settings: as in its configuration.
         """
         self.socket = folder / "vdpad.sock"
@@ -40,7 +48,7 @@ class Daemon:
         config.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in settings.items()))
         options = ("--socket", str(self.socket), "--config", str(config))
         with self._log.open("ab") as log:
-            self.process = _started(command, options, log)
+            self.process = _started(command, within, options, log)
 
     @property
     def pid(self) -> int:
@@ -109,10 +117,10 @@ class Daemon:
 
 
 def _started(
-    command: Sequence[str] | None, options: Sequence[str], log: IO[bytes]
+    command: Sequence[str] | None, within: int | None, options: Sequence[str], log: IO[bytes]
 ) -> "Child | subprocess.Popen[bytes]":
     if command is None:
-        return forker_of(MODULE).start(*options, stderr=log)
+        return forker_of(MODULE).start(*options, stderr=log, within=within)
     return subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT)
 
 

@@ -15,6 +15,7 @@ themselves.
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import json
@@ -35,6 +36,9 @@ from typing import IO, Any, NamedTuple, TextIO
 _ROOT = Path(__file__).parents[2]
 
 _MAX_REQUEST = 200 * 1024
+
+# linux/sched.h
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 
 
 class Child:
@@ -104,13 +108,20 @@ class Forker:
         stderr: int | IO[Any] = 2,
         env: Mapping[str, str] | None = None,
         cwd: Path = _ROOT,
+        within: int | None = None,
     ) -> Child:
-        """Starts one, with nothing on standard input; all else is as Popen has it."""
+        """Starts one, with nothing on standard input; all else is as Popen has it.
+
+        Args:
+            arguments, stdin, stdout, stderr, env, cwd: as Popen has them.
+            within: the process whose mounts and network it has, if not the forker's.
+        """
         variables = (os.environ if env is None else env).items()
         request = {
             "arguments": [*map(_sent, arguments)],
             "env": {_sent(name): _sent(value) for name, value in variables},
             "cwd": str(cwd),
+            "within": within,
         }
         ours, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with told, open(os.devnull, "r+b") as null:
@@ -203,6 +214,7 @@ class _Request(NamedTuple):
     arguments: list[str]
     env: dict[str, str]
     cwd: str
+    within: int | None
     fds: list[int]
 
 
@@ -277,9 +289,23 @@ def _become(request: _Request) -> None:
     sys.stdin = _anew(sys.stdin, "r")
     sys.stdout = _anew(sys.stdout, "w")
     sys.stderr = _anew(sys.stderr, "w", buffering=1)
+    if request.within is not None:
+        _enter(request.within)
     os.chdir(request.cwd)
     os.environb.clear()
     os.environb.update({_came(name): _came(value) for name, value in request.env.items()})
+
+
+def _enter(pid: int) -> None:
+    """Takes the mount and network namespaces of a process, and its user's where that is not root.
+
+    As nsenter(1) does; the folder is that namespace's root then.
+    """
+    own = 0 if os.geteuid() == 0 else _CLONE_NEWUSER
+    held = os.pidfd_open(pid)
+    if ctypes.CDLL(None, use_errno=True).setns(held, own | _CLONE_NEWNS | _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"the namespaces of {pid}")
+    os.close(held)
 
 
 def _exit(code: int) -> None:
