@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.rooms import HERE, MACHINES, NEEDS, room_of
+from tests.support.forker import forker_of
 
 ROOT = HERE.parent
 MACHINERY = re.compile(rf"tests\.({'|'.join(MACHINES)})\b")
@@ -44,8 +45,7 @@ def test_what_boots_machines_is_used_in_their_rooms_only() -> None:
     ids=lambda each: each if isinstance(each, str) else " ".join(each),
 )
 def test_what_chosen_tests_need(arguments: list[str], needs: str) -> None:
-    command = [sys.executable, "-m", "tests.rooms", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forker_of("tests.rooms").text(*arguments)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, needs, "")
 
 
