@@ -31,7 +31,7 @@ demo-migration: all test-kernel ## a Linux guest moves live between two QEMUs on
 	$(BIN)/python -m tests.guest.demo
 
 check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine, QEMU or testpmd
-	$(call run-tests,-n auto -m 'not machine and not fuzz and not bulk' $(ARGS))
+	$(call run-tests,-n auto -m 'not machine and not fuzz and not bulk' --hypothesis-profile=few $(ARGS))
 
 test: all test-packages ## everything: unit tests, QEMU's device, the kernel's vhost-vdpa; or what ARGS says
 	$(call run-tests,-n auto --durations=25 $(ARGS))

@@ -120,7 +120,7 @@ def _assert_coalescing_holds(held: NetState, state: NetState) -> None:
         assert not wanted or getattr(held.coalescing, part) == wanted, part
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.data())
 def test_a_restored_device_holds_the_state(data: st.DataObject) -> None:
     state = data.draw(net_states())

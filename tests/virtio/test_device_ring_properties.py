@@ -138,7 +138,7 @@ def _pair(setting: Setting) -> Iterator[Pair]:
 
 
 @given(SETTINGS)
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 def test_what_a_driver_sends_is_taken_and_what_is_answered_comes_back(setting: Setting) -> None:
     with _pair(setting) as pair:
         for _ in range(12):

@@ -173,4 +173,4 @@ class Host(RuleBasedStateMachine):
 
 
 TestHost = Host.TestCase
-TestHost.settings = settings(max_examples=150, stateful_step_count=40)
+TestHost.settings = settings(max_examples=3 * settings().max_examples // 2, stateful_step_count=40)

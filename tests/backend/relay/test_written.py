@@ -169,7 +169,7 @@ _descriptors = st.tuples(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     table=st.lists(_descriptors, min_size=8, max_size=8),
     elements=st.lists(
