@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -160,6 +161,7 @@ async def test_calls_and_enables_are_those_of_the_moment(on: BackEnd) -> None:
         await on.device.switching.switch(to(other := FaultyDevice()))
         assert other.steps[other.steps.index("control_queue", 40) :].count("enable") == 4
         assert await machine.loop(b"packet") == b"packet"
+        await until(lambda: bool(select.select([call], [], [], 0)[0]))
         assert os.eventfd_read(call) == 1
         assert await machine.loop(b"second", pair=1) == b"second"
         os.close(call)
