@@ -1,5 +1,6 @@
 """What holds for all tests: their tiers, who runs which, and that none fails for being slow."""
 
+import gc
 import os
 import signal
 
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
             item.add_marker(pytest.mark.machine)
     if is_xdist_worker(session):
         items.sort(key=_place)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from going through all tests again and again: they stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def _place(item: pytest.Item) -> int:
