@@ -201,6 +201,8 @@ def test_a_signal_ends_it_and_removes_the_socket(tmp_path: Path, number: signal.
 def test_the_socket_of_another_that_took_the_path_is_left_alone(tmp_path: Path) -> None:
     """As where somebody removed the file of a daemon that still ran, and started a second."""
     with daemon(tmp_path) as first:
+        # Its socket is there before it has its mode.
+        asyncio.run(answers(first.socket))
         first.socket.unlink()
         with daemon(tmp_path) as second:
             first.terminate()
@@ -228,9 +230,11 @@ async def test_a_commit_under_way_at_the_signal_ends_and_is_answered(tmp_path: P
 
 async def test_a_commit_under_way_at_the_signal_ends_at_its_deadline(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon, lending(start=False) as lender:
-        with Caller(daemon.socket) as caller:
+        with Caller(daemon.socket) as caller, Caller(daemon.socket) as other:
             wish = {**held_wish(lender), "deadline_ms": 600}
             await caller.send(request("restore", "slow", **wish), lender.fds)
+            # Which comes after it: a signal is looked at before what stands in the socket.
+            await other.result("info")
             daemon.terminate()
             reply = await caller.receive()
             assert is_error(reply["error"], "timeout", "report")
