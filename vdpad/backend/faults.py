@@ -50,5 +50,9 @@ class CannotSwitch(BackEndError):
     """Another device does not take over."""
 
 
+class MayNotSwitch(CannotSwitch):
+    """This process lacks the permission for what the other device needs."""
+
+
 class NotAnswered(BackEndError):
     """The device did with a command what no device may, or nothing."""

@@ -15,7 +15,7 @@ from vdpad.backend.faults import DeviceRuns, NotRestored
 from vdpad.backend.marking import Logged
 from vdpad.client import Client, Refused
 from vdpad.errors import VdpadError
-from vdpad.queues.vhost_vdpa.errors import DeviceRefused
+from vdpad.queues.vhost_vdpa.errors import DeviceRefused, MemoryLimit
 from vdpad.restore.replay import Outcome
 from vdpad.service.events.kinds import NotAllowed
 from vdpad.state.problems import Problem
@@ -226,6 +226,7 @@ async def test_load_takes_what_capture_gives(controlled: Controlled) -> None:
         (NotRestored("late", report=report_of(Outcome.INCOMPLETE)), "timeout", None),
         (NotRestored("odd", report=report_of(Outcome.BROKEN)), "device-broken", None),
         (DeviceRefused("the device does not come up"), "device-broken", {}),
+        (MemoryLimit("RLIMIT_MEMLOCK"), "not-allowed", {}),
     ],
 )
 async def test_why_a_state_is_not_taken(

@@ -8,11 +8,11 @@ from tests.backend.control.conftest import Controlled
 from tests.backend.control.test_api import ask
 from tests.support.varlink import VarlinkCaller
 from vdpad.backend.control.sockets import VARLINK
-from vdpad.backend.faults import CannotSwitch, SwitchUnderWay
+from vdpad.backend.faults import CannotSwitch, MayNotSwitch, SwitchUnderWay
 from vdpad.client import Refused
 from vdpad.errors import VdpadError
-from vdpad.queues.software.tap import TapBusy
-from vdpad.queues.vhost_vdpa.errors import NodeBusy, NoSuchNode
+from vdpad.queues.software.tap import TapBusy, TapNotPermitted
+from vdpad.queues.vhost_vdpa.errors import NodeBusy, NoSuchNode, NotPermitted
 
 LOOP = {"kind": "software", "name": "loop"}
 
@@ -44,6 +44,14 @@ async def test_a_device_that_there_is_not(
     assert refused.value.kind == "no-such-device"
 
 
+async def test_a_node_that_may_not_be_opened(controlled: Controlled) -> None:
+    # Nobody may write to this one, root neither.
+    target = {"kind": "vhost-vdpa", "path": "/sys/kernel/uevent_seqnum"}
+    with pytest.raises(Refused, match=r"EACCES.*a udev rule") as refused:
+        await ask(controlled, "switch", target=target)
+    assert refused.value.kind == "not-allowed"
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -51,6 +59,9 @@ async def test_a_device_that_there_is_not(
         (NodeBusy("another process has it"), "busy"),
         (TapBusy("another process has it, or this one"), "busy"),
         (NoSuchNode("it is being removed"), "no-such-device"),
+        (NotPermitted("/dev/vhost-vdpa-1: open"), "not-allowed"),
+        (TapNotPermitted("tap1: it is another user's"), "not-allowed"),
+        (MayNotSwitch("RLIMIT_MEMLOCK; vdpa0 goes on as before"), "not-allowed"),
         (CannotSwitch("gone; vdpa0 goes on as before"), "device-broken"),
     ],
 )

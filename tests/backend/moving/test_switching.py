@@ -33,12 +33,13 @@ from tests.vhost_user.conftest import mappings
 from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import AddressNotPutBack, DeviceSwitched, SwitchFailed
-from vdpad.backend.faults import CannotSwitch, NotRestored, SwitchUnderWay
+from vdpad.backend.faults import CannotSwitch, MayNotSwitch, NotRestored, SwitchUnderWay
 from vdpad.backend.moving.moving import MovedState
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
+from vdpad.queues.vhost_vdpa.errors import MemoryLimit
 from vdpad.restore.replay import Outcome
 from vdpad.state.model import NetState
 from vdpad.virtio.commands import (
@@ -53,6 +54,7 @@ from vdpad.virtio.commands import (
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.rings import Region
 
 COMMANDS: tuple[Command, ...] = (MqPairsSet(2), RxPromisc(on=False), VlanAdd(7))
 FIRMWARE: FeatureSet = frozenset({Feature.VERSION_1, Feature.MAC, Feature.STATUS})
@@ -528,6 +530,23 @@ async def test_rings_that_are_too_large_are_refused_before_anything_stops(heard:
         with pytest.raises(CannotSwitch, match="at most 8 entries"):
             await on.device.switching.switch(Small)
         assert "suspend" not in first.steps
+
+
+class Unpinned(LoopDevice):
+    """Cannot pin the guest's memory as well."""
+
+    def map(self, region: Region, view: memoryview) -> None:
+        raise MemoryLimit("expected a larger RLIMIT_MEMLOCK; raise LimitMEMLOCK=")
+
+
+async def test_memory_that_may_not_be_pinned_twice_is_refused_so(heard: Heard) -> None:
+    async with back_end(named(LoopDevice(), "first"), heard) as on, vmm(on) as machine:
+        await set_up(machine)
+        with pytest.raises(MayNotSwitch, match="LimitMEMLOCK=; first goes on as before"):
+            await on.device.switching.switch(Unpinned)
+        assert on.device.device_name == "first"
+        assert await machine.command(VlanAdd(8).encode()) == OK
+    assert seen(heard) == ["failed"]
 
 
 async def test_a_guest_that_needs_a_reset_has_none_other(

@@ -330,7 +330,7 @@ def test_an_interface_that_is_there_takes_no_privilege() -> None:
         within.must("ip", "tuntap", "add", "dev", "tap1", "mode", "tap", *mine)
         assert attached(within, "tap1", *WITHOUT_NET_ADMIN) == ""
         told = attached(within, "tap2", *WITHOUT_NET_ADMIN)
-        assert "TapError: tap2: expected a TAP interface to attach to, got Operation not" in told
+        assert "TapNotPermitted: tap2: expected a TAP interface to attach to, got Operation not" in told
         assert "ip tuntap add dev NAME mode tap user USER" in told
 
 

@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from vdpad.backend.faults import DeviceRuns, NoSuchDevice, NotRestored, SwitchUnderWay
+from vdpad.backend.faults import (
+    DeviceRuns,
+    MayNotSwitch,
+    NoSuchDevice,
+    NotRestored,
+    SwitchUnderWay,
+)
 from vdpad.errors import VdpadError
 from vdpad.host.vdpa import NoSuchVdpaDevice
-from vdpad.queues.software.tap import TapBusy
-from vdpad.queues.vhost_vdpa.errors import NodeBusy, NoSuchNode
+from vdpad.queues.software.tap import TapBusy, TapNotPermitted
+from vdpad.queues.vhost_vdpa.errors import MemoryLimit, NodeBusy, NoSuchNode, NotPermitted
 from vdpad.restore.replay import Outcome
 from vdpad.service.refusal import Kind, Refusal
 
@@ -28,6 +34,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
             return Refusal(Kind.BUSY, str(error))
         case NoSuchDevice() | NoSuchNode() | NoSuchVdpaDevice():
             return Refusal(Kind.NO_SUCH_DEVICE, str(error))
+        case NotPermitted() | TapNotPermitted() | MemoryLimit() | MayNotSwitch():
+            return Refusal(Kind.NOT_ALLOWED, str(error))
         case NotRestored():
             return _not_restored(error)
         case VdpadError():

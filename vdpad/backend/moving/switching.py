@@ -34,7 +34,13 @@ from vdpad.backend.device_in_use import DeviceInUse
 from vdpad.backend.driven_device import DrivenDevice
 from vdpad.backend.driving import left_at
 from vdpad.backend.events import DeviceSwitched, SwitchFailed
-from vdpad.backend.faults import BackEndError, CannotSwitch, NotRestored, SwitchUnderWay
+from vdpad.backend.faults import (
+    BackEndError,
+    CannotSwitch,
+    MayNotSwitch,
+    NotRestored,
+    SwitchUnderWay,
+)
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
 from vdpad.backend.moving.rehearsal import check, rehearse
@@ -42,6 +48,7 @@ from vdpad.backend.moving.successor import check_successor, with_address_of
 from vdpad.backend.owned_device import OwnedDevice
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.queues.vhost_vdpa.errors import MemoryLimit, NotPermitted
 from vdpad.restore.report import Report
 from vdpad.service.threads import on_a_thread
 from vdpad.state.model import NetState
@@ -109,6 +116,7 @@ class Switching:
             SwitchUnderWay: there is a switch already.
             NotRestored: the other cannot take the first's place, or does not take the state; the
                 first goes on.
+            MayNotSwitch: this process may not pin the guest's memory twice; the first goes on.
             CannotSwitch: the same, for any other reason; or neither goes on, which it says.
             VdpadError: the other cannot be opened; the first goes on.
         """
@@ -285,6 +293,8 @@ def _with_the_first(error: VdpadError, name: str) -> BackEndError:
     why = f"{error}; {name} goes on as before"
     if isinstance(error, NotRestored):
         return NotRestored(why, problems=error.problems, report=error.report)
+    if isinstance(error, NotPermitted | MemoryLimit):
+        return MayNotSwitch(why)
     return CannotSwitch(why)
 
 

@@ -49,6 +49,10 @@ class TapBusy(TapError):
     """A process has it, which may be this one."""
 
 
+class TapNotPermitted(TapError):
+    """This process may not attach to it, or not open the node."""
+
+
 def is_name(text: str) -> bool:
     """Whether an interface can be named so."""
     return _NAME.fullmatch(text) is not None
@@ -129,6 +133,12 @@ _ADVICE: Mapping[int, str] = {
     errno.EINVAL: "it must be a TAP interface, and one without multi_queue",
 }
 
+_KINDS: Mapping[int, type[TapError]] = {
+    errno.EACCES: TapNotPermitted,
+    errno.EPERM: TapNotPermitted,
+    errno.EBUSY: TapBusy,
+}
+
 
 @contextmanager
 def _refused(name: str) -> Iterator[None]:
@@ -140,6 +150,4 @@ def _refused(name: str) -> Iterator[None]:
             f"{name}: expected a TAP interface to attach to, got {error.strerror} from {PATH}; "
             f"{advice}"
         )
-        if error.errno == errno.EBUSY:
-            raise TapBusy(message) from error
-        raise TapError(message) from error
+        raise _KINDS.get(error.errno or 0, TapError)(message) from error
