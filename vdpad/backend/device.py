@@ -92,6 +92,7 @@ class BackEndDevice:
             listeners,
             rehearses=rehearses,
             runs=lambda: self.is_running,
+            logs=lambda: self.logged is not None,
             behind_memory=lambda: self._in_use.driven.memory.marking.end,
             reported=lambda report: self._lifecycle.reported(report),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.backend.moving.faulty_device import FaultyDevice
 from tests.backend.vmm import (
     ERR,
     OK,
@@ -24,12 +25,15 @@ from tests.support.descriptors import no_descriptor_left
 from tests.support.guest import Guest
 from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import mappings
+from tests.vhost_user.log_file import log_file
 from vdpad.backend.events import StateLoaded, StateSaved
+from vdpad.backend.faults import DeviceRuns
 from vdpad.backend.moving.moving import MovedState
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
 from vdpad.state.formats import device_state
+from vdpad.state.model import NetState
 from vdpad.virtio.commands import Command, MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.features import Feature, FeatureSet
 
@@ -43,6 +47,8 @@ COMMANDS: tuple[Command, ...] = (
 WITHOUT_CVQ: FeatureSet = frozenset({Feature.VERSION_1, Feature.MAC, Feature.STATUS})
 WITHOUT_MQ: FeatureSet = WITHOUT_CVQ | {Feature.CTRL_VQ, Feature.CTRL_VLAN}
 """As a VMM has them that keeps the CVQ to itself."""
+LOG_SIZE = 1 << 31 >> 15
+"""Of all the guest's memory."""
 
 
 class Counting(LoopDevice):
@@ -387,6 +393,56 @@ async def test_a_state_that_comes_while_a_guest_has_the_device_is_refused() -> N
         assert settings(on)["vlans"] == [7]
         await machine.pause()
         assert settings(on)["vlans"] == [7]
+
+
+async def _stands_still_amid_a_migration(machine: Vmm, log: int) -> list[int]:
+    """A guest that has set something, and the bases where it was stopped for good or not."""
+    await machine.start()
+    assert await machine.command(VlanAdd(7).encode()) == OK
+    await machine.log(log)
+    return await machine.stop()
+
+
+async def test_a_guest_that_is_about_to_leave_keeps_what_it_has_set() -> None:
+    other = NetState(version=1, features=frozenset({Feature.CTRL_VQ, Feature.CTRL_VLAN}))
+    async with back_end() as on, vmm(on) as machine:
+        with log_file(LOG_SIZE) as log:
+            bases = await _stands_still_amid_a_migration(machine, log)
+            document = await machine.save()
+            with pytest.raises(DeviceRuns, match="its memory is logged"):
+                await on.device.moving.take(MovedState(other, (), {}), tried=True)
+            # By the VMM's stream neither.
+            assert await machine.load(document) != 0
+            assert "its memory is logged" in on.refusals[0]
+            assert settings(on)["vlans"] == [7]
+            # The migration fails, and it goes on where it was.
+            await machine.log_no_more()
+            await machine.set_up_rings(bases)
+            await machine.enable_all()
+            assert settings(on)["vlans"] == [7]
+            assert await machine.command(VlanAdd(8).encode()) == OK
+        await machine.stop()
+        # Without a migration it may be another's.
+        await on.device.moving.take(MovedState(other, (), {}), tried=True)
+        assert "vlans" not in settings(on)
+
+
+async def test_a_migration_that_begins_amid_a_rehearsal_is_the_guest_s() -> None:
+    other = NetState(version=1, features=frozenset({Feature.CTRL_VQ, Feature.CTRL_VLAN}))
+    device = FaultyDevice()
+    async with back_end(device) as on, vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(7).encode()) == OK
+        await machine.stop()
+        gate = device.wait_at("start")
+        trying = asyncio.create_task(on.device.moving.take(MovedState(other, (), {}), tried=True))
+        await asyncio.to_thread(gate.reached.wait)
+        with log_file(LOG_SIZE) as log:
+            await machine.log(log)
+            gate.open()
+            with pytest.raises(DeviceRuns, match="its memory is logged"):
+                await trying
+            assert settings(on)["vlans"] == [7]
 
 
 async def test_settings_that_no_state_can_say_do_not_leave() -> None:

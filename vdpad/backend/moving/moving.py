@@ -15,6 +15,9 @@ was given a state that is not taken has lost the guest that it belongs to, so su
 refused then (GuestSettings.lose): with what a guest before had set it must not go on, nor with
 nothing.
 
+A guest that is here keeps what it has set: while it runs, and while it stands still and its memory
+is logged, as then it is about to leave and goes on here if that fails.
+
 A rehearsal has the device to itself: `turn` is held by it and by each start.
 """
 
@@ -64,6 +67,7 @@ class Moving:
         *,
         rehearses: bool,
         runs: Callable[[], bool],
+        logs: Callable[[], bool],
         behind_memory: Callable[[], int],
         reported: Callable[[Report], None],
     ) -> None:
@@ -75,6 +79,7 @@ class Moving:
             listeners: who is told.
             rehearses: whether what comes in by a stream is tried.
             runs: whether the device does.
+            logs: whether the guest's memory is logged.
             behind_memory: a device address behind all of the guest's memory.
             reported: is given what became of a rehearsal's commands.
         """
@@ -86,6 +91,7 @@ class Moving:
         self._listeners = listeners
         self._rehearses = rehearses
         self._runs = runs
+        self._logs = logs
         self._behind_memory = behind_memory
         self._reported = reported
         self._files = ForeignFiles()
@@ -128,7 +134,7 @@ class Moving:
             moved = MovedState(document.state, missing, bases)
             await self.take(moved, tried=self._rehearses)
         except VdpadError as error:
-            if not self._runs():
+            if not self._keeps_guest():
                 self._settings.lose(str(error))
                 self._listeners.settings_changed()
             raise
@@ -144,17 +150,15 @@ class Moving:
             what the rehearsal came to, if there was one.
 
         Raises:
-            DeviceRuns: a guest has the device.
+            DeviceRuns: a guest has the device, or is about to leave it.
             NotRestored: the device does not take the state.
             VdpadError: the device does not come up.
         """
         async with self.turn:
-            if self._runs():
-                raise DeviceRuns(
-                    "expected a device that is stopped, a guest has it; stop the guest, or load "
-                    "before it comes"
-                )
+            self._check_free()
             rehearsed = await self._try(moved.state, tried=tried)
+            # A migration may have begun meanwhile.
+            self._check_free()
             self._believe(moved)
         commands, duration_us = 0, 0
         if rehearsed is not None:
@@ -163,6 +167,22 @@ class Moving:
             StateLoaded(self._name, rehearsed is not None, commands, duration_us)
         )
         return None if rehearsed is None else rehearsed.report
+
+    def _keeps_guest(self) -> bool:
+        return self._runs() or self._logs()
+
+    def _check_free(self) -> None:
+        if self._runs():
+            raise DeviceRuns(
+                "expected a device that is stopped, a guest has it; stop the guest, or load "
+                "before it comes"
+            )
+        if self._logs():
+            raise DeviceRuns(
+                "expected a device whose guest is not about to leave, its memory is logged and it "
+                "would go on here without what it has set; load at the destination, or after the "
+                "source's VMM has ended or the migration was cancelled"
+            )
 
     async def _try(self, state: NetState | None, *, tried: bool) -> Rehearsed | None:
         if state is None:
