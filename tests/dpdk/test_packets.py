@@ -5,7 +5,7 @@ import re
 import socket
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.dpdk.testpmd import Testpmd, run_testpmd
 from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import until
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_device import PacketDevice
 
 BURST = 32
 """How many packets `start tx_first` sends on each queue pair. They go round from then on."""
@@ -62,21 +63,28 @@ async def received(running: Testpmd, number: int) -> None:
 
 @dataclass
 class Loop:
-    """A back end on the software device, which listens."""
+    """A back end on a software device, which listens."""
 
     path: Path
-    device: LoopDevice
+    device: PacketDevice
     on: BackEnd
 
 
 @asynccontextmanager
-async def looping(path: Path) -> AsyncIterator[Loop]:
-    """One that serves front ends one after the other; at the end nothing is left of it."""
+async def looping(
+    path: Path, begin: Callable[[], PacketDevice] = LoopDevice
+) -> AsyncIterator[Loop]:
+    """One that serves front ends one after the other; at the end nothing is left of it.
+
+    Args:
+        path: where front ends connect.
+        begin: makes its device.
+    """
     with no_descriptor_left(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen()
         listener.setblocking(False)
-        device = LoopDevice()
+        device = begin()
         async with back_end(device) as on:
             serving = asyncio.create_task(_serve(on, listener))
             yield Loop(path, device, on)
