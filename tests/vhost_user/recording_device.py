@@ -38,6 +38,7 @@ class RecordingDevice:
         self.features = features
         self.queues = queues
         self.can_move = True
+        self.can_announce = False
         self.needs_reset = False
         self.did: list[str] = []
         """What it was asked for, in order."""
@@ -58,6 +59,11 @@ class RecordingDevice:
         self.waits_for_state = False
         """Whether it loads, and there is nothing to read and no end either."""
         self._ring: memoryview | None = None
+
+    @property
+    def announced(self) -> list[str]:
+        """The addresses that it was asked to announce."""
+        return [each.split()[1] for each in self.did if each.startswith("announce")]
 
     async def until(self, true: Callable[[], object]) -> None:
         """Returns once something holds that changes with what the device is asked for."""
@@ -103,6 +109,9 @@ class RecordingDevice:
     async def log(self, log: DirtyLog | None) -> None:
         await self._asked("log", "on" if log is not None else "off")
         self.marks_in = log
+
+    async def announce(self, mac: bytes) -> None:
+        await self._asked("announce", mac.hex())
 
     async def stop(self) -> Mapping[int, int]:
         assert self.started is not None

@@ -75,6 +75,7 @@ VECTORS: list[tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any, str]] =
         ConfigSpace(6, 1, b"\x01\x02"),
         "0600000002000000010000000102",
     ),
+    (messages.push_mac, messages.pull_mac, b"\x52\x54\x00\x12\x34\x56", "5254001234560000"),
     (
         messages.push_state_transfer,
         messages.pull_state_transfer,

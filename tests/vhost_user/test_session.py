@@ -52,6 +52,9 @@ async def test_what_is_offered(served: Served) -> None:
     assert await served.front_end.number(page.GET_FEATURES) == TAKEN | page.LOG_ALL
     offered = await served.front_end.number(page.GET_PROTOCOL_FEATURES)
     assert offered == ALL_SERVED & ~page.DEVICE_STATE
+    served.device.can_announce = True
+    offered = await served.front_end.number(page.GET_PROTOCOL_FEATURES)
+    assert offered == (ALL_SERVED | page.RARP) & ~page.DEVICE_STATE
 
 
 async def test_features_that_no_session_can_serve_are_left_out(served: Served) -> None:
@@ -108,6 +111,72 @@ async def test_status_and_that_the_device_needs_a_reset(served: Served) -> None:
     served.device.needs_reset = True
     assert await served.front_end.number(page.GET_STATUS) == 11 | 64
     assert await served.front_end.acked(page.SET_STATUS, u64(256)) != 0
+
+
+# --- an announcement ---
+
+RARP = bytes.fromhex("5254001234560000")
+
+
+async def announcing(served: Served) -> FrontEnd:
+    """A front end that has taken RARP and set all up."""
+    served.device.can_announce = True
+    return await ready(served, protocol=ALL_SERVED | page.RARP)
+
+
+async def test_a_guest_is_announced_while_its_device_runs(served: Served) -> None:
+    front_end = await announcing(served)
+    await front_end.enable(0, 1, 2)
+    await front_end.done(page.SEND_RARP, RARP)
+    assert served.device.did[-1] == "announce 525400123456"
+    served.device.unwilling.add("announce")
+    assert await front_end.acked(page.SEND_RARP, RARP) != 0
+
+
+async def test_one_whose_device_starts_later_is_announced_then_and_once(served: Served) -> None:
+    """As QEMU's, which is announced when it has come and before it goes on."""
+    front_end = await announcing(served)
+    await front_end.done(page.SEND_RARP, RARP)
+    assert not served.device.announced
+    await front_end.enable(0, 1, 2)
+    assert served.device.did[-1] == "announce 525400123456"
+    bases = [await front_end.base(index) for index in range(3)]
+    assert bases == [0, 0, 0]
+    for index in range(3):
+        await front_end.set_up(index)
+    await front_end.enable(0, 1, 2)
+    assert served.device.starts[1:]
+    assert served.device.announced == ["525400123456"]
+
+
+async def test_one_that_is_reset_before_it_starts_is_not_announced(served: Served) -> None:
+    front_end = await announcing(served)
+    await front_end.done(page.SEND_RARP, RARP)
+    await front_end.done(page.RESET_DEVICE)
+    await front_end.done(page.SET_FEATURES, u64(TAKEN))
+    for index in range(3):
+        await front_end.set_up(index)
+    await front_end.enable(0, 1, 2)
+    assert served.device.started is not None
+    assert not served.device.announced
+
+
+async def test_a_device_that_does_not_announce_starts_all_the_same(served: Served) -> None:
+    front_end = await announcing(served)
+    served.device.unwilling.add("announce")
+    await front_end.done(page.SEND_RARP, RARP)
+    await front_end.enable(0, 1, 2)
+    assert served.device.started is not None
+    assert served.device.announced
+
+
+@pytest.mark.parametrize("wrong", ["0000000000000000", "ffffffffffff0000", "01005e0000010000"])
+async def test_an_address_of_nobody_or_of_many_is_not_announced(served: Served, wrong: str) -> None:
+    front_end = await announcing(served)
+    await front_end.enable(0, 1, 2)
+    assert await front_end.acked(page.SEND_RARP, bytes.fromhex(wrong)) != 0
+    assert "expected the address of one card" in served.refusals[-1]
+    assert not served.device.announced
 
 
 # --- which message when ---

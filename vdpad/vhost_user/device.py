@@ -69,6 +69,10 @@ class VhostUserDevice(Protocol):
         """Whether its state can be saved and loaded."""
 
     @property
+    def can_announce(self) -> bool:
+        """Whether it can tell the network where the guest is, for one that does not do so."""
+
+    @property
     def needs_reset(self) -> bool:
         """Whether DEVICE_NEEDS_RESET stands in its status. Who sets it says `config_changed`."""
 
@@ -101,6 +105,13 @@ class VhostUserDevice(Protocol):
 
     async def set_call(self, index: int, call: int | None) -> None:
         """Calls by another descriptor from now on; the one before is closed afterwards."""
+
+    async def announce(self, mac: bytes) -> None:
+        """Sends a frame into the guest's network, while it runs, by which an address is known.
+
+        Args:
+            mac: the guest's, of 6 bytes.
+        """
 
     async def log(self, log: DirtyLog | None) -> None:
         """Marks all that is written to the guest's memory in this log from now on, or no more.

@@ -29,6 +29,7 @@ VRING_LOG = 1
 
 _HEADER = struct.Struct("=III")
 _U64 = struct.Struct("=Q")
+_MAC = struct.Struct("=6s2x")
 _VRING_STATE = struct.Struct("=II")
 _VRING_ADDRESSES = struct.Struct("=IIQQQQ")
 _REGION = struct.Struct("=QQQQ")
@@ -161,6 +162,17 @@ def pull_u64(payload: bytes) -> int:
 def push_u64(value: int) -> bytes:
     """The same as bytes."""
     return _U64.pack(value)
+
+
+def pull_mac(payload: bytes) -> bytes:
+    """SEND_RARP: an address of 6 bytes, in what is else a number."""
+    (mac,) = _MAC.unpack(payload)
+    return bytes(mac)
+
+
+def push_mac(mac: bytes) -> bytes:
+    """The same as bytes."""
+    return _MAC.pack(mac)
 
 
 class VringState(NamedTuple):

@@ -24,8 +24,11 @@ from vdpad.vhost_user.session import Session, SessionState
 from vdpad.vhost_user.shapes import SHAPES, STATE_TRANSFER_ACCEPTED
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.device_status import DeviceStatus
+from vdpad.virtio.mac import format_mac
 
 _STATUS_BITS = 0xFF
+_GROUP = 1
+"""Of an address's first byte: it is that of many."""
 
 
 async def serve(session: Session, message: FrontEndMessage) -> bytes | None:
@@ -144,6 +147,13 @@ async def _set_device_state_fd(session: Session, message: FrontEndMessage) -> by
 async def _check_device_state(session: Session, _message: FrontEndMessage) -> bytes:
     await session.transfer.ended()
     return push_u64(0)
+
+
+async def _send_rarp(session: Session, message: FrontEndMessage) -> None:
+    mac = messages.pull_mac(message.payload)
+    if mac[0] & _GROUP or not any(mac):
+        raise NotServed(f"expected the address of one card, got {format_mac(mac)}")
+    await session.announce(mac)
 
 
 # --- memory ---
@@ -271,6 +281,7 @@ _RULES: Mapping[int, _Rule] = {
     FrontEndRequest.SET_PROTOCOL_FEATURES: _Rule(_set_protocol_features, _STOPPED),
     FrontEndRequest.GET_QUEUE_NUM: _Rule(_get_queue_num),
     FrontEndRequest.SET_VRING_ENABLE: _Rule(_set_vring_enable),
+    FrontEndRequest.SEND_RARP: _Rule(_send_rarp),
     FrontEndRequest.SET_BACKEND_REQ_FD: _Rule(_set_backend_req_fd),
     FrontEndRequest.GET_CONFIG: _Rule(_get_config),
     FrontEndRequest.SET_CONFIG: _Rule(_set_config),

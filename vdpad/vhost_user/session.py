@@ -24,6 +24,9 @@ the next start, where after a reset every base is 0 (`Start.is_fresh`).
 While the device is stopped nothing is said to the front end of our own accord; that the config
 space changed meanwhile is told when it runs again.
 
+QEMU has a guest that has come announced before it starts the device, and SEND_RARP then waits for
+the start.
+
 SET_FEATURES with the features that the driver has is no renegotiation, and touches no device that
 runs; with LOG_ALL or without it, memory is logged or not (memory_logging.py). How a front end is
 told what is not served, front_ends.py says.
@@ -32,7 +35,7 @@ Source: QEMU's docs/interop/vhost-user.rst; the order that front ends keep is QE
 crosvm's.
 """
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from enum import Enum, auto
 
 from vdpad.errors import VdpadError
@@ -54,6 +57,7 @@ SERVED = frozenset(
     {
         ProtocolFeature.MQ,
         ProtocolFeature.LOG_SHMFD,
+        ProtocolFeature.RARP,
         ProtocolFeature.REPLY_ACK,
         ProtocolFeature.BACKEND_REQ,
         ProtocolFeature.CONFIG,
@@ -63,7 +67,8 @@ SERVED = frozenset(
         ProtocolFeature.DEVICE_STATE,
     }
 )
-"""The protocol features of a session; DEVICE_STATE where the device can move."""
+"""The protocol features of a session; DEVICE_STATE where the device can move, and RARP where it can
+send a frame for its guest."""
 
 # Bits 26 and 30 are the protocol's own, and addresses are not translated by an IOMMU of the front
 # end's. GET_FEATURES has 64 bits.
@@ -123,6 +128,8 @@ class Session:
         self._back_channel: BackChannel | None = None
         self._config_changed = False
         """Since it was last told."""
+        self._announces: bytes | None = None
+        """The address that is announced once the device runs."""
 
     async def end(self) -> None:
         """Stops the device and lets go of all that the front end has given.
@@ -171,7 +178,11 @@ class Session:
     @property
     def served(self) -> frozenset[int]:
         """The protocol features that a front end may take."""
-        return SERVED if self.device.can_move else SERVED - {ProtocolFeature.DEVICE_STATE}
+        lacks = {
+            ProtocolFeature.DEVICE_STATE: not self.device.can_move,
+            ProtocolFeature.RARP: not self.device.can_announce,
+        }
+        return SERVED - {feature for feature, is_so in lacks.items() if is_so}
 
     def agree_protocol(self, features: frozenset[int]) -> None:
         """Takes what the front end took.
@@ -203,6 +214,7 @@ class Session:
         await self.logging.end()
         await self.device.reset()
         self.vrings.reset()
+        self._announces = None
         self.status = 0
         self.features = frozenset()
         self.state = SessionState.NEW
@@ -249,6 +261,7 @@ class Session:
         self.state = SessionState.RUNNING
         if self._config_changed:
             self.config_changed()
+        await self._announce_if_due()
 
     async def _start_if_last(self, index: int) -> None:
         if index == self.device.last_queue(self.features) and self.vrings.is_ready(index):
@@ -271,6 +284,22 @@ class Session:
                 bases = error.known
                 self.vrings.lose_bases(running - bases.keys(), str(error))
             self.vrings.set_bases(bases)
+
+    # --- an announcement ---
+
+    async def announce(self, mac: bytes) -> None:
+        """SEND_RARP: the address becomes known at once, or when the device starts."""
+        if self.state is SessionState.RUNNING:
+            await self.device.announce(mac)
+        else:
+            self._announces = mac
+
+    async def _announce_if_due(self) -> None:
+        mac, self._announces = self._announces, None
+        if mac is not None:
+            # Whoever asked for it was answered; and the device runs all the same.
+            with suppress(VdpadError):
+                await self.device.announce(mac)
 
     # --- rings and memory ---
 
