@@ -47,6 +47,11 @@ class HostEnd:
                 if error.errno != errno.ENETDOWN:
                     raise
 
+    def has_received(self, frames: list[bytes]) -> bool:
+        """Whether anything has come, which is then behind these."""
+        frames += self.received()
+        return bool(frames)
+
 
 @contextmanager
 def tap_ends(within: Namespace, name: str) -> Iterator[tuple[Tap, HostEnd]]:

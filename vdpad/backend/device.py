@@ -138,6 +138,11 @@ class BackEndDevice:
         """Its state travels with the front end's."""
         return True
 
+    @property
+    def can_announce(self) -> bool:
+        """Whether it can tell the network where its guest is."""
+        return self._owned.device.can_announce
+
     def terms(self, guest: FeatureSet) -> Terms:
         """What it would take of the state of a guest with these features."""
         return self._owned.offer.terms(guest)
@@ -285,6 +290,11 @@ class BackEndDevice:
         async with self._in_use.serving:
             await self._lifecycle.up.set_call(index, call)
             self._in_use.calls(index, call)
+
+    async def announce(self, mac: bytes) -> None:
+        """Sends a frame by which the network knows an address; Announcement.send."""
+        async with self._in_use.serving:
+            await self._in_use.driven.announcement.send(mac)
 
     async def stop(self) -> Mapping[int, int]:
         """Stops it. What the guest has set stays.

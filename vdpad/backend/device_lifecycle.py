@@ -34,7 +34,7 @@ from enum import StrEnum
 from functools import partial
 
 from vdpad.backend.driving import bring_up
-from vdpad.backend.events import AnnouncementAsked, DeviceFailed, GuestRestored
+from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
@@ -250,14 +250,12 @@ class DeviceLifecycle:
     async def _serve(self, running: Running) -> None:
         await self._restore(running)
         has_queue = running.has_control_queue
-        asked = self._announcement.begin(running.start.features, has_control_queue=has_queue)
+        self._announcement.begin(running.start.features, has_control_queue=has_queue)
         noting = partial(Noting, self._owned.addresses)
         await running.serve(
             self._announcement, noting, self._acknowledged, self._paired, self._fail
         )
-        if asked:
-            self._listeners.config_changed()
-            self._listeners.announce(AnnouncementAsked(self._name))
+        await self._announcement.have_told()
 
     async def _restore(self, running: Running) -> None:
         goes_on = running.has_control_queue and not running.start.is_fresh

@@ -28,7 +28,7 @@ class DrivenDevice:
         self.owned = owned
         self._name = name
         self._announce = listeners.announce
-        self.announcement = Announcement(settings, owned.config)
+        self.announcement = Announcement(settings, owned, name, listeners)
         self.lifecycle = DeviceLifecycle(owned, settings, self.announcement, name, listeners)
         self.memory = self.lifecycle.memory
 

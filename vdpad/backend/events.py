@@ -136,6 +136,20 @@ class AnnouncementAsked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GuestAnnounced(Event):
+    """The device has told the network where its guest is, which does not do so itself."""
+
+    NAME = "guest-announced"
+    MESSAGE_ID = "904da78bffd343daaf182c5303cd46af"
+    CLIENTS_CHOICE = True
+    device: str
+    mac: str
+
+    def sentence(self) -> str:
+        return f"{self.device}: its device has told the network that {self.mac} is here"
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceSwitched(Event):
     """Another device has taken the place of the one that the back end had."""
 

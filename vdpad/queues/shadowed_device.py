@@ -128,6 +128,20 @@ class ShadowedDevice(Protocol):
     def set_call(self, queue: int, eventfd: int | None) -> None:
         """Another eventfd for a data queue's interrupts, or none for the time being."""
 
+    @property
+    def can_announce(self) -> bool:
+        """Whether it can send a frame of its own into the guest's network."""
+
+    def announce(self, mac: bytes) -> None:
+        """Sends what makes an address known there (a request of RARP), once.
+
+        Args:
+            mac: of 6 bytes.
+
+        Raises:
+            VdpadError: it cannot, or the frame did not go.
+        """
+
     # --- suspended ---
 
     @property

@@ -25,6 +25,7 @@ from tests.support.guest import Guest
 from tests.support.namespaces import Namespace, namespace, taps, wait_until_up, why_no_taps
 from tests.support.tap_ends import HostEnd, tap_ends
 from tests.support.waiting import wait_until
+from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
 from vdpad.queues.software.tap import is_name
 from vdpad.queues.software.tap_device import TapDevice
@@ -107,6 +108,31 @@ def sent(link: Link, guest: Guest, frames: list[bytes], queue: int = TRANSMIT) -
 
     wait_until(all_there, every=0.0005)
     return got
+
+
+# --- an announcement ---
+
+
+def test_an_address_is_announced_to_the_host(link: Link) -> None:
+    link.device.announce(bytes.fromhex("525400123456"))
+    heard: list[bytes] = []
+    wait_until(lambda: link.host.has_received(heard))
+    # RFC 903 and RFC 826, by hand.
+    assert heard == [
+        bytes.fromhex(
+            "ffffffffffff 525400123456 8035"
+            "0001 0800 06 04 0003 525400123456 00000000 525400123456 00000000"
+        ).ljust(60, b"\0")
+    ]
+
+
+def test_an_interface_that_is_down_announces_nobody(link: Link) -> None:
+    link.within.must("ip", "link", "set", "tap0", "down")
+    try:
+        with pytest.raises(PacketDeviceRefused, match="it is down or gone"):
+            link.device.announce(bytes.fromhex("525400123456"))
+    finally:
+        link.within.must("ip", "link", "set", "tap0", "up")
 
 
 # --- frames ---
@@ -330,7 +356,10 @@ def test_an_interface_that_is_there_takes_no_privilege() -> None:
         within.must("ip", "tuntap", "add", "dev", "tap1", "mode", "tap", *mine)
         assert attached(within, "tap1", *WITHOUT_NET_ADMIN) == ""
         told = attached(within, "tap2", *WITHOUT_NET_ADMIN)
-        assert "TapNotPermitted: tap2: expected a TAP interface to attach to, got Operation not" in told
+        assert (
+            "TapNotPermitted: tap2: expected a TAP interface to attach to, got Operation not"
+            in told
+        )
         assert "ip tuntap add dev NAME mode tap user USER" in told
 
 

@@ -7,23 +7,32 @@ ANNOUNCE_ACK over its control queue, which clears the bit. The device has not as
 refuse that command: it is answered here, unless the device has asked too.
 
 It takes a guest that has negotiated GUEST_ANNOUNCE and STATUS, and a VMM that hands the control
-queue over. Nobody else can be asked here, and nobody here can send a packet for the guest: transmit
-queues are the device's. Who announces then, docs/backend.md says.
+queue over. For another the device tells the network, if it has one of its own: a software device
+with a TAP interface. Of others transmit queues are the guest's alone. It is told where the guest's
+address is known here: its VMM hands the control queue over, or the operator has said it (--mac).
+Else its VMM may say it (SEND_RARP). Who announces in which case, docs/backend.md says.
 
-The guest is asked until it has answered, at each start that goes on; one that begins anew makes
-itself known by itself.
+A guest is asked until it has answered, at each start that goes on; one that begins anew makes
+itself known by itself. A frame that did not go is sent at the next such start.
 
 Source: virtio 1.4, 5.1.6.5.4 "Gratuitous Packet Sending".
 """
 
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
+from vdpad.backend.events import AnnouncementAsked, GuestAnnounced
 from vdpad.backend.forwarder import Forwards
 from vdpad.backend.guest_settings import GuestSettings
+from vdpad.backend.listeners import Listeners
+from vdpad.backend.owned_device import OwnedDevice
+from vdpad.errors import VdpadError
 from vdpad.virtio.commands import ACK_OK, AnnounceAck
 from vdpad.virtio.config import STATUS_ANNOUNCE, pull_config, with_status
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.mac import format_mac
 
+_NEEDED: FeatureSet = frozenset({Feature.GUEST_ANNOUNCE, Feature.STATUS})
 _ACK = AnnounceAck().encode()
 
 
@@ -31,30 +40,57 @@ class Announcement:
     """Of one device's guests."""
 
     def __init__(
-        self, settings: GuestSettings, device_config: Callable[[], Awaitable[bytes]]
+        self, settings: GuestSettings, owned: OwnedDevice, name: str, listeners: Listeners
     ) -> None:
         """Nobody is asked yet.
 
         Args:
             settings: which know whether the guest has moved.
-            device_config: the device's own config space.
+            owned: its device.
+            name: of the back end.
+            listeners: who is told.
         """
         self._settings = settings
-        self._device_config = device_config
+        self._owned = owned
+        self._name = name
+        self._listeners = listeners
         self._is_asked = False
         self._answered = False
+        self._address: bytes | None = None
+        """That the device makes known."""
 
-    def begin(self, features: FeatureSet, *, has_control_queue: bool) -> bool:
-        """The device starts; whether its guest is asked to announce itself.
+    def begin(self, features: FeatureSet, *, has_control_queue: bool) -> None:
+        """The device starts; whether its guest is asked to announce itself shows from now on.
 
         Args:
             features: what the guest's driver took.
             has_control_queue: the VMM hands the guest's over.
         """
-        needed = {Feature.GUEST_ANNOUNCE, Feature.STATUS}
-        self._is_asked = self._settings.has_moved and has_control_queue and needed <= features
+        self._is_asked = has_control_queue and features >= _NEEDED and self._settings.has_moved
         self._answered = False
-        return self._is_asked
+        offer = self._owned.offer
+        is_known = has_control_queue or offer.card_mac is not None
+        own = offer.mac_of_guest(has_control_queue=has_control_queue)
+        self._address = self._settings.mac or own if is_known else None
+
+    async def have_told(self) -> None:
+        """Has the guest look, or the device tell the network; once the queues work."""
+        if self._is_asked:
+            self._listeners.config_changed()
+            self._listeners.announce(AnnouncementAsked(self._name))
+        elif self._settings.has_moved and self._address is not None:
+            with suppress(VdpadError):
+                await self.send(self._address)
+                self._settings.has_moved = False
+
+    async def send(self, mac: bytes) -> None:
+        """Has the device make an address known in its network.
+
+        Raises:
+            VdpadError: it has none of its own, or the frame did not go.
+        """
+        await self._owned.steps.take(partial(self._owned.device.announce, mac))
+        self._listeners.announce(GuestAnnounced(self._name, format_mac(mac)))
 
     def shown(self, space: bytes) -> bytes:
         """The config space as the guest sees it."""
@@ -67,7 +103,7 @@ class Announcement:
         if not self._is_asked or command != _ACK:
             return False
         self._is_asked = self._settings.has_moved = False
-        own = pull_config(await self._device_config()).status
+        own = pull_config(await self._owned.config()).status
         self._answered = not own & STATUS_ANNOUNCE
         return self._answered
 

@@ -59,6 +59,9 @@ class _Up:
 class PacketDevice:
     """Implements ShadowedDevice. The guest's memory must be mapped before its rings are set."""
 
+    can_announce = False
+    """But for one with a network."""
+
     def __init__(
         self, name: str, net: NetConfig, features: FeatureSet, begin_traffic: BeginTraffic
     ) -> None:
@@ -176,6 +179,12 @@ class PacketDevice:
     def set_call(self, queue: int, eventfd: int | None) -> None:
         """Another eventfd for a data queue's interrupts, which is copied, or none."""
         self._do(lambda: self._queue(queue).set_call(eventfd))
+
+    def announce(self, mac: bytes) -> None:
+        """Nobody would hear it."""
+        raise PacketDeviceRefused(
+            f"{self.name}: expected a device with a network, it has none; use tap: and an interface"
+        )
 
     # --- suspended ---
 

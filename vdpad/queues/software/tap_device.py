@@ -8,8 +8,9 @@ interfaces of a host have two addresses, and so have their guests.
 from dataclasses import replace
 from functools import partial
 
-from vdpad.queues.software.packet_device import PacketDevice
+from vdpad.queues.software.packet_device import PacketDevice, PacketDeviceRefused
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
+from vdpad.queues.software.rarp import rarp_request
 from vdpad.queues.software.tap import Tap
 from vdpad.queues.software.tapping import TapTraffic
 
@@ -18,6 +19,8 @@ _GUEST, _OTHER_GUEST = 0x52, 0x56
 
 class TapDevice(PacketDevice):
     """Implements ShadowedDevice."""
+
+    can_announce = True
 
     def __init__(self, tap: Tap) -> None:
         """A device that was reset; its thread runs until `close`.
@@ -28,6 +31,14 @@ class TapDevice(PacketDevice):
         net = replace(PACKET_CONFIG, mac=guest_address(tap.address))
         super().__init__(f"tap:{tap.name}", net, PACKET_FEATURES, partial(TapTraffic, tap))
         self._tap = tap
+
+    def announce(self, mac: bytes) -> None:
+        """Lets the host receive the frame."""
+        if not self._do(lambda: self._tap.write(rarp_request(mac))):
+            raise PacketDeviceRefused(
+                f"{self.name}: expected an interface that takes frames, it is down or gone; set it "
+                "up (`ip link set NAME up`)"
+            )
 
     def close(self) -> None:
         """Ends the thread and lets go of all memory and descriptors, and of the interface."""

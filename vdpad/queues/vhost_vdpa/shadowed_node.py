@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.owned_queue import OwnedQueue
 from vdpad.queues.shadowed_device import Vring
-from vdpad.queues.vhost_vdpa.errors import OutOfOrder
+from vdpad.queues.vhost_vdpa.errors import OutOfOrder, Unsupported
 from vdpad.queues.vhost_vdpa.memory import (
     SharedMemory,
     control_geometry,
@@ -46,6 +46,8 @@ class ShadowedNode:
 
     dropped = None
     """vhost-vdpa does not tell."""
+    can_announce = False
+    """Its transmit queues are the guest's, and vhost-vdpa has no other way to the network."""
 
     def __init__(self, node: Node) -> None:
         """Takes over a node that was just opened. May sleep for as long as its driver does.
@@ -152,6 +154,13 @@ class ShadowedNode:
     def set_call(self, queue: int, eventfd: int | None) -> None:
         """Another eventfd for a data queue's interrupts, or none."""
         self._device.vrings.set_call(queue, eventfd)
+
+    def announce(self, mac: bytes) -> None:
+        """Not of this process."""
+        raise Unsupported(
+            f"{self.name}: expected a device that sends a frame for its guest, its transmit queues "
+            "are the guest's alone; have the network told otherwise"
+        )
 
     # --- suspended ---
 
