@@ -17,7 +17,7 @@ from vdpad.backend.events import AddressNotPutBack
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_device import PacketDeviceRefused
-from vdpad.queues.software.packet_offer import PACKET_CONFIG
+from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import Feature, FeatureSet
@@ -132,11 +132,17 @@ async def test_a_device_that_does_not_take_its_own_address_is_told(heard: Heard)
     assert (event.mac, event.reason) == (own.hex(":"), "expected nobody any more")
 
 
+@pytest.mark.parametrize("offers", [True, False])
+async def test_in_order_is_offered_where_the_device_offers_it(offers: bool) -> None:
+    features = PACKET_FEATURES - (frozenset() if offers else {Feature.IN_ORDER})
+    async with back_end(LoopDevice(features=features)) as on:
+        assert (Feature.IN_ORDER in on.device.features) is offers
+
+
 @pytest.mark.parametrize(
     "hidden",
     [
         Feature.ACCESS_PLATFORM,
-        Feature.IN_ORDER,
         Feature.NOTIFICATION_DATA,
         Feature.ORDER_PLATFORM,
         Feature.RING_PACKED,

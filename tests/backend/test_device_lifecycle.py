@@ -8,6 +8,7 @@ import pytest
 from tests.backend.vmm import (
     ERR,
     OK,
+    PLAIN,
     BackEnd,
     Heard,
     back_end,
@@ -27,6 +28,7 @@ from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.vhost_vdpa.errors import Unsupported
 from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.virtio.commands import VlanAdd
+from vdpad.virtio.features import Feature
 
 
 async def test_a_pause_loses_nothing_that_the_guest_has_set(on: BackEnd, heard: Heard) -> None:
@@ -116,6 +118,22 @@ async def test_without_suspend_the_used_rings_say_where_one_in_order_stands() ->
         await machine.loop(b"packet", pair=1)
         assert await machine.pause() == [3, 3, 1, 1, 0, 0, 0, 0, 0]
         assert await machine.loop(b"again") == b"again"
+
+
+async def test_so_they_do_of_a_guest_that_has_in_order() -> None:
+    """Nobody need say it then; of a guest that has not taken it the device promises nothing."""
+    features = PLAIN | {Feature.IN_ORDER}
+    async with back_end(Unsuspendable()) as on, vmm(on, features=features) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        for _ in range(3):
+            await machine.loop(b"packet")
+        assert await machine.pause() == [3, 3, 0, 0, 0, 0, 0, 0, 1]
+        assert await machine.loop(b"again") == b"again"
+        await on.device.switching.switch(LoopDevice)
+        assert await machine.loop(b"elsewhere") == b"elsewhere"
+        assert settings(on)["vlans"] == [5]
+    assert on.refusals == []
 
 
 async def test_of_one_that_is_not_known_to_work_in_order_nobody_is_told_where_it_stands() -> None:

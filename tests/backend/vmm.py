@@ -275,7 +275,11 @@ async def vmm(
     guest: Guest | None = None,
 ) -> AsyncIterator[Vmm]:
     """A front end that is connected, and goes at the end; the guest stays if it is given."""
-    own = guest or Guest(queues, event_idx=Feature.RING_EVENT_IDX in features)
+    own = guest or Guest(
+        queues,
+        event_idx=Feature.RING_EVENT_IDX in features,
+        in_order=Feature.IN_ORDER in features,
+    )
     ours, theirs = socket.socketpair()
     front_end = FrontEnd(theirs)
     task = asyncio.create_task(on.front_ends.serve(ours))

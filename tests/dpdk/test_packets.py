@@ -13,16 +13,19 @@ from random import Random
 
 import pytest
 
+from tests.backend.test_device_lifecycle import Unsuspendable
 from tests.backend.vmm import BackEnd, back_end
 from tests.dpdk.testpmd import Testpmd, run_testpmd
 from tests.support.descriptors import no_descriptor_left
 from tests.support.waiting import until
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_device import PacketDevice
+from vdpad.virtio.features import Feature
 
 BURST = 32
 """How many packets `start tx_first` sends on each queue pair. They go round from then on."""
 SOME = 50_000
+CARDS = ("mergeable", "not-mergeable")
 TWO_BUFFERS = (
     *("--txpkts=1500,1500", "--tx-offloads=0x8000"),  # of two segments each
     *("--rx-offloads=0x2000", "--max-pkt-len=4000"),  # that a receiver may scatter
@@ -99,6 +102,13 @@ async def _serve(on: BackEnd, listener: socket.socket) -> None:
         await on.front_ends.serve_next(listener)
 
 
+def has_in_order(loop: Loop) -> bool:
+    """Whether testpmd has taken IN_ORDER."""
+    session = loop.on.front_ends.session
+    assert session is not None
+    return Feature.IN_ORDER in session.features
+
+
 async def check_loop(loop: Loop, running: Testpmd, pairs: int, size: int = 64) -> None:
     """Packets go round on each pair; none is lost, and none gets longer or shorter."""
     await running.tell("start tx_first")
@@ -120,14 +130,39 @@ async def check_loop(loop: Loop, running: Testpmd, pairs: int, size: int = 64) -
 
 
 @pytest.mark.parametrize("pairs", [1, 2])
-@pytest.mark.parametrize("card", ["", ",mrg_rxbuf=0"], ids=["mergeable", "not-mergeable"])
+@pytest.mark.parametrize("card", ["", ",mrg_rxbuf=0"], ids=CARDS)
 async def test_packets_go_round(tmp_path: Path, pairs: int, card: str) -> None:
     async with looping(tmp_path / "back-end") as loop:
         for _ in range(2):
             async with run_testpmd(loop.path, pairs=pairs, card=card) as running:
                 await check_loop(loop, running, pairs)
+                assert has_in_order(loop)
                 await running.quit()
             await until(lambda: loop.on.front_ends.session is None)
+
+
+@pytest.mark.parametrize("card", [",mrg_rxbuf=1", ",mrg_rxbuf=0"], ids=CARDS)
+async def test_without_in_order(tmp_path: Path, card: str) -> None:
+    async with (
+        looping(tmp_path / "back-end") as loop,
+        run_testpmd(loop.path, card=f"{card},in_order=0") as running,
+    ):
+        await check_loop(loop, running, 1)
+        assert not has_in_order(loop)
+
+
+async def test_one_in_order_tells_where_it_has_left_its_queues(tmp_path: Path) -> None:
+    """Although it cannot be suspended, and nobody has said that it works so."""
+    async with looping(tmp_path / "back-end", Unsuspendable) as loop:
+        for _ in range(2):
+            async with run_testpmd(loop.path) as running:
+                await check_loop(loop, running, 1)
+                assert has_in_order(loop)
+                await running.quit()
+            await until(lambda: loop.on.front_ends.session is None)
+            bases = loop.on.device.settings.bases
+            assert len(bases) == 2
+            assert all(bases.values())
 
 
 async def test_a_packet_in_two_buffers(tmp_path: Path) -> None:

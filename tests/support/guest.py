@@ -97,6 +97,7 @@ class Guest:
         *,
         size: int = 16,
         event_idx: bool = True,
+        in_order: bool = False,
         way: Way = Way.DIRECT,
         regions: int = 2,
         base: int = 0,
@@ -107,6 +108,7 @@ class Guest:
             queues: how many.
             size: of each ring.
             event_idx: RING_EVENT_IDX is negotiated.
+            in_order: IN_ORDER is.
             way: how chains are described.
             regions: of each queue.
             base: where the rings begin.
@@ -122,6 +124,7 @@ class Guest:
             driver = SplitDriver(
                 memory, Random(seed + index), size=size, event_idx=event_idx, index=base
             )
+            driver.in_order = in_order
             self.queues.append(GuestQueue(index, shared, driver, way))
 
     @property

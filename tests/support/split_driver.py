@@ -137,6 +137,8 @@ class SplitDriver:
     ) -> None:
         self.memory = memory
         self.size = size
+        self.in_order = False
+        """IN_ORDER is negotiated: a chain that comes back may stand for those before it."""
         self.base = index
         """Where the ring began."""
         self._random = random
@@ -211,15 +213,30 @@ class SplitDriver:
         while self._collected != self._word(self.used + 2):
             at = self.used + 4 + 8 * (self._collected % self.size)
             head, length = struct.unpack("<II", self.memory.peek(at, 8))
-            request = self.in_flight.pop(head)
-            answer = b"".join(self.memory.peek(*each) for each in request.writable)
-            found.append((request, length, answer))
-            self._free += request.heads
-            for extent in request.extents:
-                self._room.give_back(*extent)
-            self._collected = (self._collected + 1) % 65536
+            for request in self._batch(head):
+                answer = b"".join(self.memory.peek(*each) for each in request.writable)
+                # Of one that was skipped all was written.
+                told = length if request.head == head else request.room
+                found.append((request, told, answer))
+                self._take_back(request)
         self._random.shuffle(self._free)
         return found
+
+    def _batch(self, head: int) -> list[Request]:
+        """The chains that this one stands for."""
+        if not self.in_order:
+            return [self.in_flight[head]]
+        order = [*self.in_flight]
+        batch = order[: order.index(head) + 1]
+        assert len(batch) <= self.returned
+        return [self.in_flight[each] for each in batch]
+
+    def _take_back(self, request: Request) -> None:
+        del self.in_flight[request.head]
+        self._free += request.heads
+        for extent in request.extents:
+            self._room.give_back(*extent)
+        self._collected = (self._collected + 1) % 65536
 
     # --- memory ---
 

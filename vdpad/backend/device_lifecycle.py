@@ -18,9 +18,9 @@ Start. Each comes before the next for a reason:
 
 Stop. The shadow comes first, as it finishes a command. Then the device is suspended, and says where
 its queues stand. Where it cannot, the guest's used rings say it after the reset, of a device that
-works in order: the operator says which does. Of others nobody knows: the device is reset all the
-same, as a guest's reset cannot be told from a pause, and whoever asks for a base is refused. What
-the guest has set stays, for a start that goes on.
+works in order: one with IN_ORDER does, and of others the operator says it. Of the rest nobody
+knows: the device is reset all the same, as a guest's reset cannot be told from a pause, and whoever
+asks for a base is refused. What the guest has set stays, for a start that goes on.
 
 A guest that moves (moving/): what it has set goes out and comes in while the device is stopped.
 Whether a start goes on then, and where its rings begin, is the front end's to say, and the guest's
@@ -50,6 +50,7 @@ from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
+from vdpad.virtio.features import Feature
 
 
 class Status(StrEnum):
@@ -244,7 +245,7 @@ class DeviceLifecycle:
             features,
             wrote,
             relaying,
-            in_order=owned.works_in_order,
+            in_order=owned.works_in_order or Feature.IN_ORDER in features,
         )
 
     async def _serve(self, running: Running) -> None:

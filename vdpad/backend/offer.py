@@ -1,7 +1,8 @@
 """What a device is to a guest: which features it is offered, and what goes to the device for them.
 
 Rings are the guest's own, so a feature of the ring is offered where the device can take such a ring
-as the guest has it: a split one. ACCESS_PLATFORM says that addresses are translated, by the mapping
+as the guest has it: a split one. IN_ORDER changes what a device writes to a split ring, which the
+relay knows (relay/in_order.py). ACCESS_PLATFORM says that addresses are translated, by the mapping
 of the guest's memory, of which the guest knows nothing: the device is told, the guest is not.
 """
 
@@ -19,7 +20,6 @@ HIDDEN: FeatureSet = frozenset(
     {
         Feature.ACCESS_PLATFORM,
         Feature.ADMIN_VQ,
-        Feature.IN_ORDER,
         Feature.NOTIF_CONFIG_DATA,
         Feature.NOTIFICATION_DATA,
         Feature.ORDER_PLATFORM,

@@ -10,6 +10,7 @@ from vdpad.backend.kept.addresses import Addresses
 from vdpad.backend.offer import Offer
 from vdpad.backend.steps import Steps
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.virtio.features import Feature, FeatureSet
 
 KnownAddresses = Callable[[bytes], Addresses]
 """Tells a device's addresses by the one that it shows, which may be a guest's."""
@@ -76,10 +77,10 @@ class OwnedDevice:
         """What people call it."""
         return self.device.name
 
-    @property
-    def tells_bases(self) -> bool:
-        """Whether it is known where it leaves its rings."""
-        return self.works_in_order or self.device.can_suspend
+    def tells_bases(self, features: FeatureSet) -> bool:
+        """Whether it is known where it leaves its rings, of a guest that took these features."""
+        in_order = self.works_in_order or Feature.IN_ORDER in features
+        return in_order or self.device.can_suspend
 
     async def config(self) -> bytes:
         """Its config space, as it has it now."""

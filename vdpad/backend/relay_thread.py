@@ -150,7 +150,10 @@ class RelayThread:
         event_idx = Feature.RING_EVENT_IDX in features
         indirect = Feature.RING_INDIRECT_DESC in features
         queue = queue_in(views, self._memory, vring.addresses, ours, indirect=indirect)
-        relay = Relay(queue, self._memory, self._current_log, event_idx=event_idx)
+        in_order = Feature.IN_ORDER in features
+        relay = Relay(
+            queue, self._memory, self._current_log, event_idx=event_idx, in_order=in_order
+        )
         relay.begin()
         called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         views.callback(os.close, called)

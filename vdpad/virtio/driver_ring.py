@@ -74,14 +74,23 @@ class DriverRing:
     flags, index, entries and the event index as 16-bit words, `used_bytes` the used elements.
     """
 
-    def __init__(self, memory: memoryview, geometry: RingGeometry, *, event_idx: bool) -> None:
+    def __init__(
+        self,
+        memory: memoryview,
+        geometry: RingGeometry,
+        *,
+        event_idx: bool,
+        in_order: bool = False,
+    ) -> None:
         """Looks at the ring and writes nothing.
 
         Args:
             memory: the bytes of geometry.memory, writable.
             geometry: one that has passed its check.
             event_idx: RING_EVENT_IDX was negotiated.
+            in_order: IN_ORDER was negotiated.
         """
+        self.in_order = in_order
         self._look_at(geometry.views(memory), geometry.size, event_idx=event_idx)
 
     in_order = False

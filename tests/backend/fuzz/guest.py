@@ -39,7 +39,7 @@ _COMMANDS: tuple[Command, ...] = (
 )
 _CHOSEN = (
     *(Feature.RING_EVENT_IDX, Feature.RING_INDIRECT_DESC, Feature.MRG_RXBUF),
-    *(Feature.HASH_REPORT, Feature.MQ),
+    *(Feature.HASH_REPORT, Feature.MQ, Feature.IN_ORDER),
 )
 _ALWAYS: FeatureSet = PACKET_FEATURES - HIDDEN - {Feature.RSS, *_CHOSEN}
 
@@ -60,6 +60,7 @@ def guest_of(random: Random, features: FeatureSet) -> Guest:
         QUEUES if Feature.CTRL_VQ in features else CONTROL,
         size=random.choice((4, 16, 16, 256)),
         event_idx=Feature.RING_EVENT_IDX in features,
+        in_order=Feature.IN_ORDER in features,
         way=random.choice(ways),
         regions=random.choice((1, 2)),
         base=random.choice((0, 0, 65530)),

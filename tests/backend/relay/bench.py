@@ -34,6 +34,7 @@ class Bench:
         *,
         size: int = 8,
         event_idx: bool = True,
+        in_order: bool = False,
         indirect: bool = True,
         index: int = 0,
         regions: int = 3,
@@ -56,7 +57,8 @@ class Bench:
             size, self.driver.descriptors, self.driver.available, self.driver.used
         )
         self.queue = queue_in(self._views, self.guest, addresses, self.ours, indirect=indirect)
-        self.relay = Relay(self.queue, self.guest, self.log, event_idx=event_idx)
+        self.driver.in_order = in_order
+        self.relay = Relay(self.queue, self.guest, self.log, event_idx=event_idx, in_order=in_order)
         self.relay.begin()
 
     def put(self, *returned: tuple[int, int]) -> None:
@@ -66,6 +68,12 @@ class Bench:
             USED_ELEMENT.pack_into(self.ours, 4 + 8 * (index % self.size), head, length)
             index = (index + 1) & 0xFFFF
         self.words[1] = index
+
+    def put_in_one(self, head: int, length: int, chains: int) -> None:
+        """The device returns so many chains, and tells of the last alone."""
+        index = self.words[1]
+        USED_ELEMENT.pack_into(self.ours, 4 + 8 * (index % self.size), head, length)
+        self.words[1] = (index + chains) & 0xFFFF
 
     def turn(self, *returned: tuple[int, int]) -> Due:
         """A turn after the device has returned these."""

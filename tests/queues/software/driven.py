@@ -9,7 +9,7 @@ from tests.support.waiting import wait_until
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.packet_device import PacketDevice
 from vdpad.queues.software.packet_offer import PACKET_FEATURES
-from vdpad.virtio.features import FeatureSet
+from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import SplitAddresses
 
@@ -42,6 +42,7 @@ def vring(queue: GuestQueue, base: int = 0) -> Vring:
 def bring_up(device: PacketDevice, guest: Guest, features: FeatureSet, base: int = 0) -> None:
     device.negotiate(features)
     for queue in guest.queues:
+        queue.driver.in_order = Feature.IN_ORDER in features
         device.set_vring(queue.index, vring(queue, base))
     device.start()
     for queue in guest.queues:

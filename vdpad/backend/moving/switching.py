@@ -225,7 +225,7 @@ class Switching:
                 "expected a guest whose device works, it was told that its device needs a reset "
                 f"({first.lifecycle.failure}); reset the guest's device"
             )
-        _check_leaves(first.owned)
+        _check_leaves(first.owned, self._in_use.start)
         began = time.perf_counter_ns()
         await self._hand_over(first, successor)
         paused_us = (time.perf_counter_ns() - began) // 1000
@@ -275,8 +275,8 @@ class Switching:
             await unused.close()
 
 
-def _check_leaves(owned: OwnedDevice) -> None:
-    if not owned.tells_bases:
+def _check_leaves(owned: OwnedDevice, start: Start) -> None:
+    if not owned.tells_bases(start.features):
         raise CannotSwitch(
             f"{owned.name}: expected a device that tells where it leaves its queues, it cannot be "
             "suspended, and nobody says that it works in order; start the back end with --in-order "

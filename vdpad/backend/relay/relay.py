@@ -16,7 +16,8 @@ What orders what. Each was found to be needed; the model in the tests has a muta
 2. A turn loads our index, then elements, then their descriptors, all before it stores the guest's
    index: from then on descriptors are the guest's to reuse.
 3. Pages are marked after our index was loaded: the device's data were there before it. They go by
-   the length returned and never by the available ring, whose buffers the device has not filled.
+   the length returned and never by the available ring, whose buffers the device has not filled;
+   but for the chains that IN_ORDER lets it skip, up to the one that it tells (in_order.py).
 4. Elements are stored, then the index: by one 16-bit store, and only a value that the device itself
    has published, so that packets in several buffers stay whole.
 5. The guest's used ring is marked after those stores, and always. A mark that is skipped since its
@@ -48,6 +49,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from vdpad.backend.relay.faults import DeviceBroken, RingMoved
+from vdpad.backend.relay.in_order import each_returned
 from vdpad.backend.relay.written import MemoryLog, WrittenBuffers
 from vdpad.virtio.chains import DescriptorTable
 from vdpad.virtio.device_side import ring_stretches
@@ -65,7 +67,7 @@ from vdpad.virtio.split_ring import (
 )
 
 # Of a ring as 16-bit words.
-_FLAGS, _INDEX, _EVENT = 0, 1, -1
+_FLAGS, _INDEX, _ENTRIES, _EVENT = 0, 1, 2, -1
 
 # An index that is less than half of all indices ahead is ahead, and not behind.
 _HALF = 1 << 15
@@ -165,7 +167,13 @@ class Relay:
     """The relay of one queue. It makes no system call and knows no thread."""
 
     def __init__(
-        self, queue: RelayedQueue, memory: GuestMemory, log: MemoryLog, *, event_idx: bool
+        self,
+        queue: RelayedQueue,
+        memory: GuestMemory,
+        log: MemoryLog,
+        *,
+        event_idx: bool,
+        in_order: bool = False,
     ) -> None:
         """
         Args:
@@ -173,6 +181,7 @@ class Relay:
             memory: changed between two turns only.
             log: what is marked; of the thread that takes turns.
             event_idx: RING_EVENT_IDX was negotiated.
+            in_order: IN_ORDER was negotiated.
         """
         self._size = queue.size
         self._place = queue.place
@@ -182,6 +191,7 @@ class Relay:
         self._written = WrittenBuffers(memory, queue.descriptors, log, size=queue.size)
         self._log = log
         self._event_idx = event_idx
+        self._in_order = in_order
         self._wish_at = _EVENT if event_idx else _FLAGS
         self._seen = self._told = 0
 
@@ -248,12 +258,19 @@ class Relay:
             )
         stretches = self._stretches(old, count)
         elements = [bytes(self._ours.contents[at]) for at in stretches]
-        self._written.mark(b"".join(elements))
+        self._written.mark(self._each(b"".join(elements), old, count))
         for at, contents in zip(stretches, elements, strict=True):
             self._guests.contents[at] = contents
         self._seen = (old + count) & 0xFFFF
         ordering_fence()
         self._guests.words[_INDEX] = self._seen
+
+    def _each(self, elements: bytes, old: int, count: int) -> bytes:
+        """An element for each chain, also where the device has told of a batch by one."""
+        if not self._in_order:
+            return elements
+        heads = [self._available[_ENTRIES + at % self._size] for at in range(old, old + count)]
+        return each_returned(elements, heads)
 
     def _stretches(self, old: int, count: int) -> list[slice]:
         """Where these elements stand: two stretches where they go round the ring's end."""

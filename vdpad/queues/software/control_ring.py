@@ -48,6 +48,7 @@ class ControlRing:
         self._memory = GuestMemory()
         self._memory.add(_MEMORY, self._view)
         self._device: DeviceRing | None = None
+        self._in_order = False
         self._driver: DriverRing | None = None
 
     @property
@@ -76,7 +77,10 @@ class ControlRing:
             event_idx=event_idx,
             indirect=Feature.RING_INDIRECT_DESC in features,
         )
-        self._driver = DriverRing(self._view, self.geometry, event_idx=event_idx)
+        self._in_order = Feature.IN_ORDER in features
+        self._driver = DriverRing(
+            self._view, self.geometry, event_idx=event_idx, in_order=self._in_order
+        )
         self._device.idle()
 
     def serve(self, net: NetDevice) -> bool:
@@ -90,7 +94,10 @@ class ControlRing:
         chains = ring.take()
         for chain in chains:
             ring.answer(chain, bytes((net.command(chain.readable),)))
-            ring.put(chain.head, 1)
+        if chains and self._in_order:
+            ring.put_in_one([(chain.head, 1) for chain in chains])
+        elif chains:
+            ring.put_together([(chain.head, 1) for chain in chains])
         if chains and ring.wants_interrupt():
             os.eventfd_write(self._call, 1)
         return bool(chains) or not ring.idle()

@@ -10,6 +10,7 @@ Source: virtio 1.4, 5.1.6 "Device Operation".
 import os
 import struct
 from collections import deque
+from collections.abc import Sequence
 
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.worker import Interrupt
@@ -102,6 +103,16 @@ class DataQueue:
         """
         self.taken.extend(self.ring.take())
         return bool(self.taken)
+
+    def give_back(self, returned: Sequence[tuple[int, int]]) -> None:
+        """Returns chains that were read, at least one, so that the driver sees all or none.
+
+        Each as of DeviceRing.put; with IN_ORDER the last one stands for all.
+        """
+        if Feature.IN_ORDER in self._features:
+            self.ring.put_in_one(returned)
+        else:
+            self.ring.put_together(returned)
 
     def notify(self) -> None:
         """Interrupts the driver, where it wants to hear of what was returned."""

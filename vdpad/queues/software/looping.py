@@ -42,7 +42,7 @@ class LoopedPair:
             sent.append((transmit.taken.popleft().head, 0))
         if not sent:
             return not receiver.wait()
-        transmit.ring.put_together(sent)
+        transmit.give_back(sent)
         transmit.notify()
         receiver.notify()
         return True

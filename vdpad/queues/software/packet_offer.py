@@ -28,7 +28,7 @@ PACKET_FEATURES: FeatureSet = ALL_FEATURES - {
     Feature.RING_RESET,
     Feature.RSC_EXT,
     Feature.STANDBY,
-}
+} | {Feature.IN_ORDER}
 """Features. No offload of sending; nor GUEST_HDRLEN, which Linux 6.12 sets as one more offload
 among those that the specification lists (5.1.6.5.6), and with it could not switch receive offloads
 off."""

@@ -78,7 +78,7 @@ class TapTraffic:
             frame = self._header.strip(transmit.taken[0])
             self._not_sent += not self._tap.write(frame)
             sent.append((transmit.taken.popleft().head, 0))
-        transmit.ring.put_together(sent)
+        transmit.give_back(sent)
         transmit.notify()
         return True
 

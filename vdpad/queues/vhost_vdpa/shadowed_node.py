@@ -130,6 +130,7 @@ class ShadowedNode:
             control.memory.view,
             control.geometry,
             event_idx=Feature.RING_EVENT_IDX in self._features,
+            in_order=Feature.IN_ORDER in self._features,
         )
 
     # --- while it runs ---

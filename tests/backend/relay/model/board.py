@@ -27,6 +27,8 @@ class Ways:
     size: int
     event_idx: bool
     in_order: bool
+    skips: bool
+    """IN_ORDER was negotiated: the device may tell of a packet by its last buffer alone."""
     polls: bool
     """The guest polls and is never called."""
     stores_in_order: bool

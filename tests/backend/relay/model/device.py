@@ -115,15 +115,17 @@ class Device:
         board = self._board
         self._steady = False
         count = board.random.randint(1, min(3, len(self._taken)))
+        skips = board.ways.skips and board.random.random() < 0.5
         old = at = self._next_used
         for n in range(count):
             pick = 0 if board.ways.in_order else board.random.randrange(len(self._taken))
             head, chain = self._taken.pop(pick)
-            length = self._fill(chain)
+            skipped = skips and n + 1 < count
+            length = self._fill(chain, whole=skipped)
             board.filled[head] = Filled(self._versions, count - 1 - n)
             yield True
-            place = 2 + 4 * (at % board.ways.size)
-            board.used[place : place + 4] = memoryview(struct.pack("<II", head, length)).cast("H")
+            if not skipped:
+                self._tell(old if skips else at, head, length)
             at = (at + 1) & 0xFFFF
             yield True
         self._next_used = board.used[INDEX] = at
@@ -133,10 +135,17 @@ class Device:
             board.device_calls()
         self._steady = True
 
-    def _fill(self, chain: list[tuple[int, int]]) -> int:
-        """Writes a packet of some length; the length."""
+    def _tell(self, index: int, head: int, length: int) -> None:
+        board = self._board
+        place = 2 + 4 * (index % board.ways.size)
+        board.used[place : place + 4] = memoryview(struct.pack("<II", head, length)).cast("H")
+
+    def _fill(self, chain: list[tuple[int, int]], *, whole: bool) -> int:
+        """Writes a packet of some length, or all that there is room for; the length."""
         self._versions += 1
         left = length = self._board.random.choice((_SHORT, _LONG))
+        if whole:
+            left = length = sum(size for _, size in chain)
         for at, size in chain:
             here = min(size, left)
             for page in {at, at + (here - 4) // PAGE * PAGE}:

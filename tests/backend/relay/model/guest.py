@@ -111,11 +111,21 @@ class Guest:
         while self._consumed != upto:
             at = 2 + 4 * (self._consumed % board.ways.size)
             head, length = struct.unpack("<II", board.guests[at : at + 4].tobytes())
-            if head not in board.filled:
-                raise Wrong(f"the guest finds a used element {head} that was not returned")
-            follow = self._collect(head, length, board.filled.pop(head))
+            for each in self._batch(head):
+                if each not in board.filled:
+                    raise Wrong(f"the guest finds a used element {each} that was not returned")
+                follow = self._collect(each, length, board.filled.pop(each))
         if follow:
             raise Wrong(f"the guest finds a packet without its last {follow} buffers")
+
+    def _batch(self, head: int) -> list[int]:
+        """The chains that this one stands for, itself the last."""
+        if not self._board.ways.skips:
+            return [head]
+        order = [*self._lent]
+        if head not in order:
+            raise Wrong(f"the guest finds a used element {head} that it has not lent")
+        return order[: order.index(head) + 1]
 
     def _collect(self, head: int, length: int, filled: Filled) -> int:
         """How many more buffers its packet has."""

@@ -73,7 +73,8 @@ class Machine:
             ours,
             DescriptorTable(memory, BASE, board.descriptors, indirect=True),
         )
-        return module.Relay(queue, memory, self._log, event_idx=self._ways.event_idx)
+        ways = self._ways
+        return module.Relay(queue, memory, self._log, event_idx=ways.event_idx, in_order=ways.skips)
 
     def run(self, steps: int) -> int:
         """So many random steps, and a rest on either ring; how many there were.
@@ -235,10 +236,12 @@ def run(mutant: Mutant, steps: int, *, seed: int, **wrong: bool) -> None:
     random = Random(seed)
     done = 0
     while done < steps:
+        in_order = random.random() < 0.6
         ways = Ways(
             size=random.choice((2, 4, 8)),
             event_idx=random.random() < 0.6,
-            in_order=random.random() < 0.6,
+            in_order=in_order,
+            skips=in_order and random.random() < 0.5,
             polls=random.random() < 0.2,
             stores_in_order=random.random() < 0.7,
             bulk=random.random() < 0.3,

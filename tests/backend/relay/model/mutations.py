@@ -33,7 +33,8 @@ _COPY = "        self._ours.contents[:] = self._guests.contents[:]\n"
 _GIVE_BACK = """        if new != old:
             self._give_back(old, distance(new, old))
 """
-_MARK_DATA = '        self._written.mark(b"".join(elements))\n'
+_MARK_DATA = '        self._written.mark(self._each(b"".join(elements), old, count))\n'
+_AS_THEY_STAND = '        self._written.mark(b"".join(elements))\n'
 _STORE_ELEMENTS = """        for at, contents in zip(stretches, elements, strict=True):
             self._guests.contents[at] = contents
 """
@@ -81,6 +82,7 @@ MUTATIONS = (
         (_STORE_INDEX, _STORE_INDEX + _MARK_DATA),
     ),
     _of_relay("3: by the available ring", (_MARK_DATA, _MARK_AVAILABLE)),
+    _of_relay("3: chains that IN_ORDER skips are not marked", (_MARK_DATA, _AS_THEY_STAND)),
     Mutation(
         "3: not by the length",
         (Change(written, "min(size, length)", "min(size, length, 16)"),),
