@@ -19,7 +19,7 @@ from .test_restore import NO_FILTER
 from .test_steps import NODES, telling, told
 
 OTHER_MAC = "52:54:00:aa:bb:cc"
-SIM_MAC = "52:54:00:00:00:01"
+SIM_MAC, SECOND_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
 LINK_UP = 1
 OWN_MACS = {"vp0": MAC, "sim0": SIM_MAC}
 PATIENCE, A_LONG_WHILE = 60.0, 200.0
@@ -93,6 +93,16 @@ def test_a_guest_s_commands_and_a_pause(vm: Machine) -> None:
     (refusal,) = seen["refusals"]
     assert "ring 1: expected one that begins at 0, it goes on at 1" in refusal
     assert "SET_VRING_BASE 1 1" in refusal
+
+
+def test_where_nobody_says_that_it_works_in_order_nobody_is_told_where_it_stands(
+    vm: Machine,
+) -> None:
+    seen = told(vm, "unplaced", "vp0")
+    assert (seen["reply"], seen["status"]) == ("", "stopped")
+    (refusal,) = seen["refusals"]
+    assert refusal.startswith("GET_VRING_BASE: ")
+    assert "--in-order" in refusal
 
 
 def test_what_a_device_tells_of_its_own_accord(vm: Machine) -> None:
@@ -179,6 +189,36 @@ def test_a_device_that_is_removed_while_a_guest_has_it(vm: Machine) -> None:
     add = ("vdpa", "dev", "add", "name", "sim0", "mgmtdev", "vdpasim_net", "mac", SIM_MAC)
     wait_until(lambda: vm.run(*add).code == 0, PATIENCE)
     assert seen == {"acks": [0], "looped": "one", "bases": [1, 1, 1], "status": "running"}
+
+
+@pytest.fixture
+def second(vm: Machine) -> Iterator[None]:
+    """Another simulator, sim1."""
+    vm.output("vdpa", "dev", "add", "name", "sim1", "mgmtdev", "vdpasim_net", "mac", SECOND_MAC)
+    yield
+    vm.output("vdpa", "dev", "del", "sim1")
+
+
+@pytest.mark.usefixtures("second")
+def test_another_device_takes_over_and_back_under_packets(vm: Machine) -> None:
+    with telling(vm, "switched", "sim0") as story:
+        assert story.reaches("other", A_LONG_WHILE)["captured"]["mac"] == OTHER_MAC
+        assert shown_mac(vm, "sim1") == OTHER_MAC
+        # It was given back with its own, and nobody has negotiated with it.
+        assert shown_mac(vm, "sim0") == SIM_MAC
+        assert negotiated(vm, "sim0") is None
+        story.goes_on_from("other")
+        seen = story.ends()
+    assert shown_mac(vm, "sim1") == SECOND_MAC
+    assert seen["busy"].startswith("NodeBusy: ")
+    assert seen["lacking"].startswith("NotRestored: ")
+    assert seen["lacking"].endswith("; vhost-vdpa-1 goes on as before")
+    assert seen["gone"].startswith("NoSuchVdpaDevice: ")
+    assert seen["outcomes"] == [["restored", 1]]
+    assert seen["stood still"] is True
+    assert (seen["ways"], seen["missed"]) == (["relay", "relay"], [])
+    assert (seen["acks"], seen["acks again"], seen["as before"]) == ([0], [0], True)
+    assert seen["refusals"] == []
 
 
 # --- both ---

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import asleep, back_end, control, data, followed, logged
+from . import asleep, back_end, control, data, followed, logged, switched
 from .telling import Json, tell
 
 STORIES: dict[str, Callable[[Path, Path], Json]] = {
@@ -17,6 +17,7 @@ STORIES: dict[str, Callable[[Path, Path], Json]] = {
         *(control.late_call, control.config, control.config_call),
         *(back_end.commands, back_end.told_of, back_end.back_end_packets, back_end.removed),
         *(back_end.isolation, asleep.asleep, followed.followed, logged.logged),
+        *(switched.switched, switched.unplaced),
     )
 }
 

@@ -67,16 +67,18 @@ class Suspended(ShadowedNode):
 
 
 @contextlib.asynccontextmanager
-async def _opened(path: Path, heard: Heard) -> AsyncIterator[BackEnd]:
+async def _opened(path: Path, heard: Heard, *, in_order: bool = True) -> AsyncIterator[BackEnd]:
     device = await asyncio.to_thread(lambda: Suspended(Node(path)))
-    async with back_end(device, heard, shared_address_space=True, in_order=True) as on:
+    async with back_end(device, heard, shared_address_space=True, in_order=in_order) as on:
         yield on
 
 
 @contextlib.asynccontextmanager
-async def machine_on(path: Path, heard: Heard) -> AsyncIterator[tuple[BackEnd, Vmm]]:
+async def machine_on(
+    path: Path, heard: Heard, *, in_order: bool = True
+) -> AsyncIterator[tuple[BackEnd, Vmm]]:
     """A guest before its start, on a back end on this device."""
-    async with _opened(path, heard) as on, _vmm(on) as machine:
+    async with _opened(path, heard, in_order=in_order) as on, _vmm(on) as machine:
         yield on, machine
 
 
@@ -91,7 +93,7 @@ def taken(offered: FeatureSet) -> FeatureSet:
     return offered & (PLAIN | {Feature.CTRL_GUEST_OFFLOADS, Feature.GUEST_CSUM})
 
 
-async def _pause(folder: Path, place: str, **seen: object) -> None:
+async def pause_story(folder: Path, place: str, **seen: object) -> None:
     """The same, while the back end goes on."""
     await asyncio.to_thread(pause, folder, place, **seen)
 
@@ -126,17 +128,17 @@ async def _commands(path: Path, folder: Path) -> Json:
         seen["features"] = FEATURES.names(machine.features)
         seen["acks"] = await acks(machine, SETTINGS)
         seen["refused"] = await acks(machine, [VlanAdd(4096), GuestOffloadsSet(frozenset({63}))])
-        await _pause(folder, "set", captured=settings(on))
+        await pause_story(folder, "set", captured=settings(on))
 
         bases = await machine.stop()
-        await _pause(folder, "stopped", bases=bases, suspended=Suspended.times)
+        await pause_story(folder, "stopped", bases=bases, suspended=Suspended.times)
         await machine.set_up_rings(bases)
         await machine.enable_all()
         await transmit(machine)
-        await _pause(folder, "goes on", events=[type(each).__name__ for each in heard.events])
+        await pause_story(folder, "goes on", events=[type(each).__name__ for each in heard.events])
         seen["acks again"] = await acks(machine, [VlanAdd(400)])
         seen["captured"] = settings(on)
-        await _pause(folder, "again")
+        await pause_story(folder, "again")
 
         bases = await machine.stop()
         seen["bases"] = bases
@@ -148,7 +150,7 @@ async def _commands(path: Path, folder: Path) -> Json:
     async with _opened(path, heard) as on, _vmm(on) as machine:
         await machine.start()
         await transmit(machine)
-        await _pause(folder, "fresh", captured=settings(on))
+        await pause_story(folder, "fresh", captured=settings(on))
     return seen
 
 
@@ -163,11 +165,11 @@ async def _told_of(path: Path, folder: Path) -> Json:
     async with machine_on(path, heard) as (on, machine):
         await machine.start()
         seen["link"] = [pull_config(await on.device.config()).status]
-        await _pause(folder, "running")
+        await pause_story(folder, "running")
         await until(lambda: heard.config_changes == 1)
         seen["link"].append(pull_config(await on.device.config()).status)
 
-        await _pause(folder, "link down")
+        await pause_story(folder, "link down")
         await until(lambda: heard.config_changes == 2)
         machine.guest.queues[TRANSMIT].send([b"no header"], [])
         await until_failed(on)
@@ -201,7 +203,7 @@ async def _packets(path: Path, folder: Path) -> Json:
             seen["acks"] = await acks(machine, [MacAddrSet(OTHER_MAC)])
             seen["refused"] = await acks(machine, [RxPromisc(on=True)])
             seen["looped"] = await looped(machine, "one")
-            await _pause(folder, "set", captured=settings(on), own=own.hex(":"))
+            await pause_story(folder, "set", captured=settings(on), own=own.hex(":"))
 
             seen["bases"] = await machine.pause()
             seen["suspended"] = Suspended.times
@@ -212,7 +214,7 @@ async def _packets(path: Path, folder: Path) -> Json:
             seen["next guest"] = [pull_config(await on.device.config()).mac.hex(":")]
             await machine.start()
             seen["next guest"].append(await looped(machine, "three", own))
-            await _pause(folder, "next guest")
+            await pause_story(folder, "next guest")
     return seen
 
 
@@ -231,14 +233,14 @@ async def _removed(path: Path, folder: Path) -> Json:
     heard = Heard()
     async with machine_on(path, heard) as (on, machine):
         await machine.start()
-        await _pause(folder, "running")
+        await pause_story(folder, "running")
         seen: Json = {
             "acks": await acks(machine, [MacAddrSet(OTHER_MAC)]),
             "looped": await looped(machine, "one"),
             "bases": await machine.pause(),
             "status": on.device.status.value,
         }
-        await _pause(folder, "still runs", **seen)
+        await pause_story(folder, "still runs", **seen)
     return {}
 
 
