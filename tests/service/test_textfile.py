@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.no_means import no_threads
 from tests.support.waiting import until
 from vdpad.service.events.event import Event
 from vdpad.service.events.kinds import FileNotWritten
@@ -174,3 +175,19 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.M
         write_whole(path, b"newer")
     assert path.read_bytes() == b"older"
     assert os.listdir(tmp_path) == ["a.prom"]
+
+
+async def test_without_a_thread_it_is_told_and_written_when_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, told = tmp_path / "a.prom", list[Event]()
+    textfile = Textfile(path, 0.01, counting(), at_once, told.append)
+    with monkeypatch.context() as patch:
+        no_threads(patch)
+        textfile.start()
+        await until(lambda: bool(told))
+    await until(path.exists)
+    await textfile.stop()
+    (event,) = told
+    assert isinstance(event, FileNotWritten)
+    assert "TasksMax" in event.reason

@@ -11,6 +11,7 @@ from vdpad.backend.offer import Offer
 from vdpad.backend.steps import Steps
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.wire.user_threads import NoThread
 
 KnownAddresses = Callable[[bytes], Addresses]
 """Tells a device's addresses by the one that it shows, which may be a guest's."""
@@ -55,7 +56,12 @@ class OwnedDevice:
         Raises:
             VdpadError: it is no device for a guest.
         """
-        steps = Steps()
+        try:
+            steps = Steps()
+        except NoThread:
+            # Here, as there is none for that either. Nobody has used it yet.
+            device.close()
+            raise
         try:
             step = partial(
                 look,
@@ -67,7 +73,7 @@ class OwnedDevice:
             if card_mac is not None:
                 offer = offer.with_card(card_mac, device.name)
         except BaseException:
-            await steps.take(device.close)
+            await steps.take_last(device.close)
             raise
         known = addresses(offer.net.mac)
         return cls(device, offer.with_address(known.own), steps, known, in_order)
@@ -88,4 +94,4 @@ class OwnedDevice:
 
     async def close(self) -> None:
         """Gives it back. It is stopped."""
-        await self.steps.take(self.device.close)
+        await self.steps.take_last(self.device.close)

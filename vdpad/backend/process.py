@@ -8,11 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 
+from vdpad.backend.address_space import check_room
 from vdpad.backend.assembly import opened
 from vdpad.backend.back_end import BackEnd
 from vdpad.backend.options import BackEndOptions
 from vdpad.backend.process_events import BackEndEnded
 from vdpad.queues.shadowed_device import ShadowedDevice
+from vdpad.service.address_space import spare_address_space
 from vdpad.service.collector import leave_out_all_there_is
 from vdpad.service.events.announcing import Announcer, EventLog
 from vdpad.service.systemd import notify as systemd
@@ -33,7 +35,13 @@ async def run(
     Raises:
         VdpadError: the device, or a socket, cannot be had.
         OddEnvironment: it makes no sense what a service manager left there.
+        TooLittleSpace: the address space is bounded below what a back end may need.
     """
+    spare_address_space()
+    check_room()
+    # numpy brings OpenBLAS along, which nothing here needs. It would make a thread for each
+    # processor; and where the system gives none, end this process by SIGINT.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     notifier = systemd.take_notifier(os.environ)
     watchdog = systemd.take_watchdog(os.environ)
     ended = _signalled()

@@ -12,6 +12,9 @@ the guest's memory, the log, the guest's call. It is begun and ended by steps of
 
 A queue that cannot be relayed ends the thread, which says why, once.
 
+The thread is made before the device is touched, and does nothing until it is told to run: where the
+system gives none, the device is as it was.
+
 The device calls by eventfds of ours. They are watched edge by edge and never read: their counters
 do not get to their ends in any time. select(2) sleeps for microseconds where epoll_wait(2) and
 poll(2) know milliseconds, but takes no descriptor from 1024 on; so it sleeps on the epoll's, which
@@ -33,6 +36,7 @@ from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import Region
+from vdpad.wire.user_threads import start_thread
 
 if TYPE_CHECKING:
     from vdpad.backend.relay.relay import Due, Relay
@@ -83,6 +87,7 @@ class RelayThread:
         self._views = ExitStack()
         self._log: DirtyLog | None = None
         self._thread: threading.Thread | None = None
+        self._may_run = threading.Event()
         self._ended = False
 
     def close(self) -> None:
@@ -126,7 +131,18 @@ class RelayThread:
         if interrupt is not None:
             interrupt.close()
 
-    # --- from begin to end; the device stands still, and only the thread's start is later ---
+    # --- from make to release; the device stands still, and only `run` is later ---
+
+    def make(self, log: DirtyLog) -> None:
+        """Makes the thread, which waits, and marks here.
+
+        Raises:
+            NoThread: there is none; nothing has changed.
+        """
+        self._ended = False
+        self._may_run.clear()
+        self._thread = start_thread(self._work, "relay")
+        self.set_log(log)
 
     def begin(self, vring: GuestVring, ours: memoryview, features: FeatureSet) -> int:
         """Makes our used ring the guest's, for a queue that is relayed from `run` on.
@@ -164,9 +180,7 @@ class RelayThread:
 
     def run(self) -> None:
         """Starts to relay."""
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="relay", daemon=True)
-        self._thread.start()
+        self._may_run.set()
 
     def halt(self) -> None:
         """Relays no more; a turn that runs is finished."""
@@ -174,6 +188,7 @@ class RelayThread:
         if thread is None:
             return
         self._ended = True
+        self._may_run.set()
         os.eventfd_write(self._wake, 1)
         thread.join(_PATIENCE)
         while thread.is_alive():
@@ -219,6 +234,7 @@ class RelayThread:
 
     def _work(self) -> None:
         tick = _SHORTEST_TICK
+        self._may_run.wait()
         while not self._ended:
             try:
                 with self._lock:

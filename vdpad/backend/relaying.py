@@ -29,6 +29,7 @@ from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.wire.user_threads import NoThread
 
 
 class CannotRelay(BackEndError):
@@ -110,7 +111,22 @@ class Relaying:
                 "driver does not offer both"
             )
         self.has_failed = False
-        self.thread.set_log(log)
+        try:
+            self.thread.make(log)
+        except NoThread as error:
+            raise CannotRelay(f"{self._device.name}: {error}") from error
+        try:
+            self._begin_suspended(queues)
+        except BaseException:
+            self.thread.halt()
+            self.thread.release()
+            raise
+        self._queues = queues
+        self._device.resume()
+        self.thread.run()
+        _kick(queues)
+
+    def _begin_suspended(self, queues: DataQueues) -> None:
         self._device.suspend()
         try:
             self._check_stands(queues)
@@ -118,13 +134,8 @@ class Relaying:
                 called = self.thread.begin(vring, self._rings.view(vring.index), queues.features)
                 self._move(queues, vring, self._on_ours(vring, called))
         except BaseException:
-            self.thread.release()
             self._move_back(queues)
             raise
-        self._queues = queues
-        self._device.resume()
-        self.thread.run()
-        _kick(queues)
 
     def end(self, queues: DataQueues) -> None:
         """Switches back to the guest's rings.

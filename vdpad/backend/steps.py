@@ -1,15 +1,18 @@
-"""A device's steps, each on a thread, one after the other in the order in which they are asked for.
+"""A device's steps on its thread, one after the other in the order in which they are asked for.
 
 Whoever is cancelled goes at once. A step that he has asked for is taken all the same, whether it is
 under way or waits for its turn, as what comes after it may rest on it: memory is unmapped behind a
 reset.
+
+The thread is there from the device's opening on. One that is asked for at each step may not be had
+just when the device is to be reset.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from vdpad.service.threads import on_a_thread
+from vdpad.service.threads import OwnThread
 from vdpad.vhost_user.faults import means
 
 T = TypeVar("T")
@@ -19,8 +22,12 @@ class Steps:
     """The steps of one device."""
 
     def __init__(self) -> None:
-        """None is under way."""
-        self._turn = asyncio.Lock()
+        """None is under way.
+
+        Raises:
+            NoThread: the system gives none.
+        """
+        self._thread = OwnThread("device")
 
     async def take(self, step: Callable[[], T]) -> T:
         """Takes a step once those before it have ended, and returns what came of it.
@@ -29,9 +36,10 @@ class Steps:
             VdpadError: the step's own.
             NoMeans: the system refused it something.
         """
-        return await asyncio.shield(self._take(step))
+        return await asyncio.shield(self._thread.run(means()(step)))
 
-    async def _take(self, step: Callable[[], T]) -> T:
-        # A lock is given in the order in which it was asked for.
-        async with self._turn:
-            return await on_a_thread(means()(step), "device")
+    async def take_last(self, step: Callable[[], T]) -> T:
+        """The same for one that none follows."""
+        asked_for = self._thread.run(means()(step))
+        self._thread.end()
+        return await asyncio.shield(asked_for)

@@ -9,11 +9,13 @@ import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from vdpad.errors import why
 from vdpad.service.events.announcing import Announce
 from vdpad.service.events.kinds import FileNotWritten
+from vdpad.service.threads import on_a_thread
 
 # Whoever collects it is another user.
 _MODE = 0o644
@@ -68,7 +70,8 @@ class Textfile:
 
     async def _write(self) -> None:
         try:
-            await asyncio.to_thread(write_whole, self._path, self._render())
+            write = partial(write_whole, self._path, self._render())
+            await on_a_thread(write, "textfile")
             self._fails = False
         except Exception as error:  # whatever it is, the daemon goes on
             if not self._fails:

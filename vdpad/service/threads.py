@@ -1,12 +1,17 @@
-"""Threads for calls that sleep in the kernel for as long as a driver pleases."""
+"""Threads for calls that sleep in the kernel for as long as a driver pleases.
+
+The event loop's own executor is for none of them: one that gets no thread raises what nobody
+expects, keeps the call, and may make it yet.
+"""
 
 import asyncio
 import contextlib
+import queue
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from vdpad.wire.user_threads import start_thread
+from vdpad.wire.user_threads import NoThread, Work, start_thread
 
 T = TypeVar("T")
 
@@ -20,6 +25,57 @@ def on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
     Raises:
         NoThread: there is none, and the call is not made.
     """
+    work, ended = _settling(call)
+    start_thread(work, name)
+    return ended
+
+
+async def give_back(call: Callable[[], None], name: str) -> None:
+    """Runs a call that gives something back, and may take long: on a thread, or else here.
+
+    What is not given back stays taken, so the event loop stands still rather than that. On
+    cancellation it goes on.
+    """
+    try:
+        ended = on_a_thread(call, name)
+    except NoThread:
+        call()
+    else:
+        await asyncio.shield(ended)
+
+
+class OwnThread:
+    """A thread that its owner has from the start, so that no call fails for want of one."""
+
+    def __init__(self, name: str) -> None:
+        """It waits for calls.
+
+        Raises:
+            NoThread: there is none.
+        """
+        self._calls: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        start_thread(partial(_make_all, self._calls), name)
+
+    def run(self, call: Callable[[], T]) -> "asyncio.Future[T]":
+        """Runs a call when those before it have ended; else as of `on_a_thread`."""
+        work, ended = _settling(call)
+        self._calls.put(work)
+        return ended
+
+    def end(self) -> None:
+        """Ends it when the calls before have ended. Nothing may follow; may be called again."""
+        self._calls.put(None)
+
+
+def _make_all(calls: "queue.SimpleQueue[Work | None]") -> None:
+    while (call := calls.get()) is not None:
+        call()
+        # What it has stays no longer than it.
+        del call
+
+
+def _settling(call: Callable[[], T]) -> "tuple[Work, asyncio.Future[T]]":
+    """A call for a thread, and the future that it settles in the running loop."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
 
@@ -32,5 +88,4 @@ def on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle)
 
-    start_thread(work, name)
-    return ended
+    return work, ended

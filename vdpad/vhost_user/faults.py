@@ -66,14 +66,19 @@ def means() -> Iterator[None]:
     """Where the system refuses something, a front end is refused, and the process goes on.
 
     Raises:
-        NoMeans: in place of an OSError that nobody has said in our words.
+        NoMeans: in place of what nobody has said in our words: an OSError, no memory, a library
+            that is needed now and cannot be loaded.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, MemoryError, ImportError) as error:
         if isinstance(error, VdpadError):
             raise
         raise NoMeans(
-            f"expected the system to give what it takes, got {why(error)}; raise the limit that "
+            f"expected the system to give what it takes, got {_what(error)}; raise the limit that "
             "this names (LimitNOFILE= of a unit for files)"
         ) from error
+
+
+def _what(error: Exception) -> str:
+    return "no memory" if isinstance(error, MemoryError) else why(error)

@@ -7,14 +7,12 @@ QEMU 7.2 has one vhost device for each queue pair, and each of them adds all reg
 them. So a region that is there may be added again, and goes when it was removed as often.
 """
 
-import asyncio
-
-# to_thread imports it at its first use, and then there may be no descriptor left to do so.
-import concurrent.futures.thread  # noqa: F401
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 
+from vdpad.service.threads import give_back
 from vdpad.vhost_user.channel import Attached
 from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.faults import NotServed
@@ -146,7 +144,7 @@ class GuestRegions:
 
 async def _unmap(*regions: MappedRegion) -> None:
     """Unmaps what the table does not have, on a thread."""
-    await asyncio.to_thread(_unmap_all, regions)
+    await give_back(partial(_unmap_all, regions), "unmap")
 
 
 def _unmap_all(regions: Iterable[MappedRegion]) -> None:

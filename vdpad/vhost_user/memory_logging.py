@@ -23,10 +23,10 @@ Source: QEMU's docs/interop/vhost-user.rst, "Migration"; QEMU's vhost_dev_set_lo
 vhost_dev_log_resize; cloud-hypervisor's vu_common_ctrl.rs.
 """
 
-import asyncio
 from collections.abc import Set
 
 from vdpad.errors import VdpadError
+from vdpad.service.threads import give_back
 from vdpad.vhost_user.channel import Attached
 from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.dirty_log import DirtyLog, map_log
@@ -114,7 +114,7 @@ class MemoryLogging:
             self._is_wanted = False
             log, self._log = self._log, None
             if log is not None:
-                await to_its_end(asyncio.to_thread(log.close))
+                await to_its_end(give_back(log.close, "unmap"))
 
     async def _replace(self, log: DirtyLog) -> None:
         try:
@@ -122,11 +122,11 @@ class MemoryLogging:
             if self._is_wanted:
                 await self._device.log(log)
         except BaseException:
-            await asyncio.to_thread(log.close)
+            await give_back(log.close, "unmap")
             raise
         before, self._log = self._log, log
         if before is not None:
-            await asyncio.to_thread(before.close)
+            await give_back(before.close, "unmap")
 
 
 def _mapped(payload: bytes, attached: Attached) -> DirtyLog:

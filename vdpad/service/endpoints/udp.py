@@ -10,10 +10,10 @@ being answered is dropped, as the answer is on its way. One of what was answered
 again: operations are recorded, so that nothing is done twice.
 """
 
-import asyncio
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from vdpad.errors import why
@@ -22,6 +22,7 @@ from vdpad.service.endpoints.endpoint import Answer, Endpoint
 from vdpad.service.events.announcing import Announce, log_event
 from vdpad.service.events.kinds import DatagramsRefused
 from vdpad.service.events.tally import Tally
+from vdpad.service.threads import on_a_thread
 from vdpad.service.users.turns import Turns
 from vdpad.wire.admitted import Admitted
 from vdpad.wire.datagrams import NoteLoss, Peer, loss_of, untold
@@ -152,9 +153,10 @@ class UdpEndpoint(Endpoint):
 async def _bound_socket(host: str, port: int, gate: Gate, announce: Announce) -> SealedSocket:
     place = f"udp {host} port {port}"
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        look_up = partial(
+            socket.getaddrinfo, host, port, 0, socket.SOCK_DGRAM, 0, socket.AI_PASSIVE
         )
+        found = await on_a_thread(look_up, "look up")
         family, *_, address = found[0]
         endpoint = SealedSocket(family, gate, announce)
     except (OSError, ValueError) as error:
