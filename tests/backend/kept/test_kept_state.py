@@ -5,10 +5,12 @@ import signal
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from vdpad.backend.kept import file
 from vdpad.backend.kept.file import CHANGING, LOG_ROOM, Kept
 from vdpad.backend.kept.kept_state import KeptState
 from vdpad.backend.process_events import SettingsNotKept, SettingsRecalled, SettingsUnreadable
@@ -239,6 +241,50 @@ def test_what_cannot_be_read_is_told_and_set_aside(folder: Path, guest: Guest, k
     assert "was set aside as guest.unreadable" in event.reason
     assert (folder / "guest.unreadable").read_bytes() == bad
     assert recalled(folder) == (None, [])
+
+
+# --- another version ---
+
+
+@contextmanager
+def of_another_version(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A back end whose files have another magic."""
+    with patch.context() as other:
+        other.setattr(file, "_MAGIC", b"vdpad-b9")
+        yield
+
+
+def test_a_downgrade_and_an_upgrade_lose_nothing(
+    folder: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.sets(VlanAdd(7))
+    guest.kept.close()
+    with of_another_version(monkeypatch):
+        kept, (event,) = recalled(folder)
+        assert kept is None
+        assert isinstance(event, SettingsUnreadable)
+        assert recalled(folder) == (None, [])
+    assert recalled_whole(folder).recorder.state().vlans == (7,)
+    assert os.listdir(folder) == [FILE]
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_once_a_guest_has_begun_it_is_for_people_alone(
+    folder: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch, is_reset: bool
+) -> None:
+    guest.sets(VlanAdd(7))
+    guest.kept.close()
+    before = (folder / FILE).read_bytes()
+    with of_another_version(monkeypatch):
+        other = Guest(folder)
+        assert other.kept.recall() is None
+        other.begin()
+        if is_reset:
+            other.kept.forget()
+        other.kept.close()
+    kept, _ = recalled(folder)
+    assert kept is None
+    assert (folder / "guest.superseded").read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])

@@ -301,16 +301,21 @@ def otherwise_restored(body: Body) -> bytes:
 @pytest.mark.parametrize(
     "forge", [no_commands, no_reason, not_answered, without_acks, refused, otherwise_restored]
 )
-def test_a_record_that_contradicts_itself_is_dropped(
+def test_a_record_that_contradicts_itself_is_set_aside(
     tmp_path: Path, forge: Callable[[Body], bytes]
 ) -> None:
     left_committing(tmp_path, "vm-1")
     body = only(tmp_path).body.model_copy(update={"lengths": ()})
-    file_of(tmp_path).write_bytes(forge(body))
+    record = file_of(tmp_path)
+    record.write_bytes(forge(body))
     with recalled(tmp_path) as (operations, events):
         assert [type(each) for each in events] == [RecordsRead, RecordLost]
         assert operations.newest_first(ME) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [record.with_suffix(".unreadable")]
+    with recalled(tmp_path) as (operations, events):
+        assert events == []
+        assert operations.newest_first(ME) == []
+    assert list(tmp_path.iterdir()) == [record.with_suffix(".unreadable")]
 
 
 # --- devices that were kept ---

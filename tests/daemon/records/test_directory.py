@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.daemon.records.recording import create, details, encoded, file_of, loaded, only, success
 from tests.support.forker import forker
+from tests.support.waiting import wait_until
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
 from vdpad.daemon.records.recalled import ending
 from vdpad.restore.progress import ANSWERED
@@ -130,7 +131,7 @@ def test_a_target_of_any_json(folder: Path, records: Records, target: Any) -> No
 
 
 def test_a_directory_full_of_strangers(folder: Path, records: Records) -> None:
-    """Ours are read, what stands in their place is dropped, and all else is left alone."""
+    """Ours are read, what may be a record is set aside, what is none goes, all else stays."""
     create(records).close()
     records.close()
     ours = file_of(folder)
@@ -150,7 +151,8 @@ def test_a_directory_full_of_strangers(folder: Path, records: Records) -> None:
     dropped = sorted(log["record"] for log in logs if log["event"] == "record-lost")
     assert dropped == sorted(strangers)
     # A directory cannot be unlinked, and stays.
-    left = {ours.name, "notes.txt", strangers[2]}
+    aside = strangers[4].replace("operation", "unreadable")
+    left = {ours.name, "notes.txt", strangers[2], aside}
     assert {path.name for path in folder.iterdir()} == left
 
 
@@ -180,7 +182,9 @@ def test_a_writer_that_is_killed_leaves_whole_records(folder: Path) -> None:
                     ending(found)
             assert [log for log in logs if log["event"] == "record-lost"] == []
             assert not list(folder.glob(".*"))
-    assert len(list(folder.iterdir())) == 8
+        with writers.child(str(folder)):
+            wait_until(lambda: len(list(folder.glob("*.operation"))) == 8)
+    assert len(loaded(folder)) == 8
 
 
 def _no_space(*_: object, **__: object) -> None:

@@ -165,4 +165,6 @@ def test_a_record_of_another_hand(tmp_path: Path, forge: Any, why: str) -> None:
         assert loaded(folder) == []
     (log,) = logs
     assert (log["event"], why in log["reason"]) == ("record-lost", True), log
-    assert list(folder.iterdir()) == []
+    aside = path.with_suffix(".unreadable")
+    assert list(folder.iterdir()) == [aside]
+    assert f"it was set aside as {aside.name}" in log["reason"]

@@ -1,7 +1,8 @@
 """A device's own address, beside those that it may show instead, where it outlives the process.
 
 The file is there while the device may show another address than its own, and tells of that device
-alone which is in use. It has nothing of a guest's settings, and stays when these are forgotten.
+alone which is in use. It has nothing of a guest's settings, and stays when these are forgotten. One
+that cannot be read may be another version's: it is set aside for the next process that can.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.mac import format_mac
 
 _NAME = "device.addresses"
+_SET_ASIDE = "device.unreadable"
 
 # Stops a foreign file from filling memory.
 _MAX_FILE = 4096
@@ -52,17 +54,19 @@ class KeptAddresses:
 
         A file that cannot be read is told, and tells nothing: then it is the device's own.
         """
-        if self._directory is None:
+        kept = None if self._directory is None else self._kept(self._directory, shown)
+        if kept is None or shown not in kept.given:
             return Addresses(shown)
+        return Addresses(kept.own, kept.given)
+
+    def _kept(self, directory: int, shown: bytes) -> _File | None:
         try:
-            found = read_file(_NAME, self._directory, _MAX_FILE)
-            kept = _File.model_validate_json(found)
+            return _read(_NAME, directory)
         except FileNotFoundError:
-            return Addresses(shown)
+            return _kept_aside(directory)
         except (OSError, NoFile, ValidationError) as error:
-            self._tell_unreadable(shown, error)
-            return Addresses(shown)
-        return Addresses(kept.own, kept.given) if shown in kept.given else Addresses(shown)
+            self._tell_unreadable(shown, error, _set_aside(directory))
+            return None
 
     def keep(self, addresses: Addresses) -> None:
         """Keeps these from now on, and no more those of a device before."""
@@ -72,10 +76,10 @@ class KeptAddresses:
         addresses.changed = self._write
         self._write()
 
-    def _tell_unreadable(self, shown: bytes, error: Exception) -> None:
-        reason = summary(problems_of(error)) if isinstance(error, ValidationError) else why(error)
-        mac = format_mac(shown)
-        self._announce(AddressesUnreadable(self._name, mac, f"{_NAME} cannot be read: {reason}"))
+    def _tell_unreadable(self, shown: bytes, error: Exception, became: str) -> None:
+        said = summary(problems_of(error)) if isinstance(error, ValidationError) else why(error)
+        reason = f"{_NAME} cannot be read: {said}; it {became}"
+        self._announce(AddressesUnreadable(self._name, format_mac(shown), reason))
 
     def _write(self) -> None:
         assert self._addresses is not None
@@ -89,3 +93,31 @@ class KeptAddresses:
             kept = _File(version=1, own=self._addresses.own, given=self._addresses.given)
             text = kept.model_dump_json()
             write_file(_NAME, self._directory, text.encode(), _MAX_FILE)
+
+
+def _read(name: str, directory: int) -> _File:
+    """What a file has.
+
+    Raises:
+        NoFile, OSError, ValidationError: it cannot be read.
+    """
+    return _File.model_validate_json(read_file(name, directory, _MAX_FILE))
+
+
+def _kept_aside(directory: int) -> _File | None:
+    """What an earlier process could not read, if this one can; once."""
+    try:
+        kept = _read(_SET_ASIDE, directory)
+        os.unlink(_SET_ASIDE, dir_fd=directory)
+    except (OSError, NoFile, ValidationError):
+        return None
+    return kept
+
+
+def _set_aside(directory: int) -> str:
+    """Keeps a file that cannot be read, and says what became of it."""
+    try:
+        os.rename(_NAME, _SET_ASIDE, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as error:
+        return f"could not be set aside: {why(error)}"
+    return f"was set aside as {_SET_ASIDE}"

@@ -6,10 +6,16 @@
 
 `begin` writes a file with the state as it is (file.py): when the device starts, and when the log is
 full. `note` adds a command. `forget` removes the file: what a guest had set that was reset must not
-come back. What cannot be kept is told once and removed, and fails nothing: the guest goes on, and
+come back.
+
+A file that cannot be read may be another version's, and is set aside: whoever can read it before a
+guest has begun here again, recalls it. Once one has, it is for people alone.
+
+What cannot be kept is told once and removed, and fails nothing: the guest goes on, and
 it is a restart that it would not survive.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,6 +44,7 @@ from vdpad.state.problems import summary
 
 _NAME = "guest.state"
 _SET_ASIDE = "guest.unreadable"
+_SUPERSEDED = "guest.superseded"
 
 
 class KeptState:
@@ -65,6 +72,8 @@ class KeptState:
         self._log: Log | None = None
         self._uid: int | None = None
         self._bases: Mapping[int, int] = {}
+        self._may_be_recalled = True
+        """What is set aside, if anything is."""
         try:
             self._directory: int | None = take_directory(directory, "state")
         except NoDirectory as error:
@@ -88,12 +97,22 @@ class KeptState:
         if self._directory is None:
             return None
         try:
-            kept = decode_file(read_file(_NAME, self._directory, MAX_FILE + 1))
+            kept = _read(_NAME, self._directory)
         except FileNotFoundError:
-            return None
+            return self._recall_aside(self._directory)
         except (BadFile, NoFile, OSError) as error:
             reason = f"{self._path / _NAME} cannot be read ({why(error)}), and {self._set_aside()}"
             self._announce(SettingsUnreadable(self._name, reason))
+            return None
+        self._announce(SettingsRecalled(self._name, str(self._path)))
+        return kept
+
+    def _recall_aside(self, directory: int) -> Kept | None:
+        """What an earlier process could not read, if this one can."""
+        try:
+            kept = _read(_SET_ASIDE, directory)
+            os.rename(_SET_ASIDE, _NAME, src_dir_fd=directory, dst_dir_fd=directory)
+        except (BadFile, NoFile, OSError):
             return None
         self._announce(SettingsRecalled(self._name, str(self._path)))
         return kept
@@ -106,6 +125,7 @@ class KeptState:
             bases: where queues stand, by index.
         """
         self._close_log()
+        self._supersede()
         self._uid, self._bases = uid, bases
         found = self._found()
         if self._directory is None or found is None:
@@ -130,6 +150,7 @@ class KeptState:
     def forget(self) -> None:
         """There is nothing to be kept any more."""
         self._close_log()
+        self._supersede()
         stays = self._why_it_stays()
         if stays is not None:
             self._announce(SettingsNotKept(self._name, stays))
@@ -141,6 +162,14 @@ class KeptState:
         except OSError as error:
             return f"could not be set aside: {why(error)}"
         return f"was set aside as {_SET_ASIDE}"
+
+    def _supersede(self) -> None:
+        """A guest begins: what is set aside must not come back by itself."""
+        if self._may_be_recalled and self._directory is not None:
+            at = self._directory
+            with contextlib.suppress(OSError):
+                os.rename(_SET_ASIDE, _SUPERSEDED, src_dir_fd=at, dst_dir_fd=at)
+            self._may_be_recalled = False
 
     def _lose(self, reason: str) -> None:
         stays = self._why_it_stays()
@@ -167,3 +196,12 @@ class KeptState:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+
+def _read(name: str, directory: int) -> Kept:
+    """What a file has.
+
+    Raises:
+        BadFile, NoFile, OSError: it cannot be read.
+    """
+    return decode_file(read_file(name, directory, MAX_FILE + 1))

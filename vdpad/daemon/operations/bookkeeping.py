@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from vdpad.daemon.events.daemon import RecordLost, RecordsRead
+from vdpad.daemon.events.daemon import RecordsRead
 from vdpad.daemon.events.operations import Interrupted
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
@@ -75,8 +75,7 @@ class Bookkeeping:
             try:
                 end, report = ending(found), interrupted(found)
             except BadRecord as error:
-                self._announce(RecordLost(found.body.migration, str(error)))
-                self._records.forget(found.body.migration)
+                self._records.set_aside(found.body.migration, error)
                 continue
             if report is not None:
                 end = replace(end, ended=datetime.now(UTC))

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vdpad.daemon.events.daemon import RecordLost
+from vdpad.daemon.records.aside import Aside
 from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.endings import Ending, Stage
 from vdpad.daemon.records.file import (
@@ -42,6 +43,7 @@ from vdpad.daemon.records.file import (
     in_memory,
 )
 from vdpad.daemon.records.memory import kept_memory
+from vdpad.daemon.records.recalled import ending, interrupted
 from vdpad.errors import VdpadError, why
 from vdpad.queues.control_queue import Lent
 from vdpad.restore.program import Program
@@ -75,6 +77,7 @@ class Records:
             self._directory = None if directory is None else take_directory(directory, "records")
         except NoDirectory as error:
             raise NoRecords(str(error)) from error
+        self._aside = None if self._directory is None else Aside(self._directory)
 
     def close(self) -> None:
         """Leaves the directory to the next process."""
@@ -85,13 +88,27 @@ class Records:
     # --- what was ---
 
     def load(self) -> list[StoredRecord]:
-        """All records, oldest first; what is none is removed and told."""
+        """All records, oldest first; what cannot be read is told, and set aside (aside.py)."""
         if self._directory is None:
             return []
+        self._bring_back(self._directory)
         found = sorted(self._read_all(self._directory), key=lambda each: each.body.sequence)
         if found:
             self._next = found[-1].body.sequence + 1
         return found
+
+    def _bring_back(self, directory: int) -> None:
+        """Has what was set aside, and can be read by now, among the records again."""
+        assert self._aside is not None
+        records = set(os.listdir(directory))
+        for name, record in self._aside:
+            if record in records:
+                continue
+            with contextlib.suppress(BadRecord, OSError):
+                found = _read(name, record, directory)
+                ending(found)
+                interrupted(found)
+                self._aside.bring_back(name)
 
     def _read_all(self, directory: int) -> Iterator[StoredRecord]:
         for name in os.listdir(directory):
@@ -100,10 +117,11 @@ class Records:
             if not _NAME.fullmatch(name):
                 continue
             try:
-                yield _read(name, directory)
+                yield _read(name, name, directory)
             except (BadRecord, OSError) as error:
-                self._announce(RecordLost(name, str(error)))
-                self._remove(name)
+                self._set_aside(name, name, error)
+        assert self._aside is not None
+        self._aside.trim()
 
     def memory(self, name: str, size: int) -> memoryview | None:
         """Memory that the next process finds as this one leaves it; zeros at first.
@@ -124,6 +142,15 @@ class Records:
             # Whoever has one again is not to find what was before this process.
             self._remove(name)
             return None
+
+    def set_aside(self, migration: str, error: BadRecord) -> None:
+        """Tells of a record that makes no sense to us, and sets it aside."""
+        self._set_aside(_name(migration), migration, error)
+
+    def _set_aside(self, name: str, told_as: str, error: BadRecord | OSError) -> None:
+        assert self._aside is not None
+        became = self._aside.take(name)
+        self._announce(RecordLost(told_as, f"{why(error)}; {became}"))
 
     # --- what is ---
 
@@ -155,6 +182,7 @@ class Records:
         """The same for an operation of an earlier daemon, by what its commit was lent."""
         if self._directory is None:
             return
+        self._drop_aside(body.migration)
         body = body.model_copy(update={"report": ending.report, "failure": ending.failure})
         whole = encode_record(body, ending.stage, ended=ending.ended, lent=lent)
         try:
@@ -165,6 +193,7 @@ class Records:
     def forget(self, migration: str) -> None:
         """Removes the record of a migration, where there is one."""
         self._remove(_name(migration))
+        self._drop_aside(migration)
 
     def _body(self, details: Details, most_in_flight: int = 0) -> Body:
         """What a record says beside its commands; each has a higher sequence than those before."""
@@ -176,6 +205,7 @@ class Records:
         """Puts a file in its place, and maps what of it may change; None where that can't be."""
         if self._directory is None:
             return None
+        self._drop_aside(body.migration)
         name = _name(body.migration)
         whole = encode_record(body, Stage.PREPARED, program)
         try:
@@ -185,6 +215,10 @@ class Records:
             # What an earlier attempt left there would be taken for this one.
             self._remove(name)
             return None
+
+    def _drop_aside(self, migration: str) -> None:
+        if self._aside is not None:
+            self._aside.drop(_name(migration))
 
     def _remove(self, name: str) -> None:
         if self._directory is not None:
@@ -212,8 +246,13 @@ def _write(name: str, directory: int, whole: bytes, *, changing: int = 0) -> mma
     return write_file(name, directory, whole, MAX_RECORD, changing=changing)
 
 
-def _read(name: str, directory: int) -> StoredRecord:
+def _read(name: str, record: str, directory: int) -> StoredRecord:
     """A record by its file.
+
+    Args:
+        name: that it has.
+        record: that a record of its migration has.
+        directory: open.
 
     Raises:
         BadRecord: it is none.
@@ -224,6 +263,6 @@ def _read(name: str, directory: int) -> StoredRecord:
     except NoFile as error:
         raise BadRecord(str(error)) from error
     found = decode_record(whole)
-    if name != _name(found.body.migration):
+    if record != _name(found.body.migration):
         raise BadRecord(f"expected another migration, got {found.body.migration}")
     return found
