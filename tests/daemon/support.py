@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import re
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -46,6 +47,9 @@ CODES = {
 }
 
 
+# An id of Caller.call's.
+_ID = re.compile(r"[0-9a-f]{16}-[0-9]+")
+
 # --- the client ---
 
 
@@ -67,7 +71,10 @@ class Caller:
         if address is not None:
             self._do(self.socket.bind, address)
         self._path = str(path)
-        self._ids = itertools.count(1)
+        self._own = f"{secrets.token_hex(8)}-"
+        """What its ids begin with. A reply to a client that has gone finds whoever is given its
+        name next, which may be this one: other tests' clients share the namespace."""
+        self._ids = (f"{self._own}{number}" for number in itertools.count(1))
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +112,8 @@ class Caller:
         request_id = next(self._ids)
         await self.send(request(method, request_id, **params), fds)
         reply = await self.receive()
+        while _is_stray(reply, self._own):
+            reply = await self.receive()
         assert reply["id"] == request_id
         return reply
 
@@ -128,6 +137,11 @@ class Caller:
         assert "error" in reply, reply
         error: Json = reply["error"]
         return error
+
+
+def _is_stray(reply: Json, own: str) -> bool:
+    """Whether it answers the `call` of another Caller."""
+    return bool(_ID.match(str(reply["id"]))) and not str(reply["id"]).startswith(own)
 
 
 def _do(call: Callable[..., Any], *args: Any) -> Any:

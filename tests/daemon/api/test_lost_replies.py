@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.daemon.support import Caller, is_error, request, serving
-from tests.support.users import ALICE, open_folder, users
+from tests.daemon.support import Caller, is_error, request, serving, software, vlans
+from tests.support.users import ALICE, BOB, open_folder, users
 from tests.support.waiting import until
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.settings import Settings
@@ -64,6 +64,18 @@ async def test_a_client_that_has_gone(tmp_path: Path, name: str) -> None:
     assert event["reasons"] == ("gone 1",)
     assert event["address"] == address if name else event["address"].startswith("@")
     assert event["address"] in event["message"]
+
+
+async def test_a_name_that_is_free_is_answered_whoever_takes_it_next() -> None:
+    """As docs/security.md says: no kernel tells whose it was."""
+    with open_folder() as folder, users(ALICE, BOB) as (alice, bob):
+        async with serving(folder, socket_mode="0666") as path:
+            with Caller(path, user=alice) as client:
+                name = client.socket.getsockname()
+                await client.send(request("check", "hers", state=vlans(7), target=software()))
+            with Caller(path, name, user=bob) as other:
+                reply = await other.receive()
+    assert reply["id"] == "hers"
 
 
 @pytest.mark.parametrize(
