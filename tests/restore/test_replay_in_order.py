@@ -18,6 +18,7 @@ from tests.support.stepped import (
 )
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.restore.replay import Outcome
+from vdpad.virtio.packed_driver_ring import PackedDriverRing
 
 KINDS = [SteppedDevice, PackedSteppedDevice, UnwrittenDevice]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -173,3 +174,32 @@ async def test_a_device_that_claims_in_order_and_is_not_is_found_out(packed: boo
         sent = await send(device, vlans(32))
     assert sent.replayed.outcome is Outcome.BROKEN
     assert "where IN_ORDER has" in sent.replayed.fault
+
+
+def test_a_look_at_a_packed_ring_costs_what_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lends it may tell of as many batches as there are pairs of chains."""
+    device = PackedSteppedDevice(2048, event_idx=True, in_order=True)
+    looked_at: list[int] = []
+    returned = PackedDriverRing.returned
+
+    def counted(ring: PackedDriverRing, position: int, most: int) -> int:
+        looked_at.append(most)
+        return returned(ring, position, most)
+
+    monkeypatch.setattr(PackedDriverRing, "returned", counted)
+    looks: list[int] = []
+
+    def step(device: SteppedDevice) -> None:
+        chains = device.take()
+        # In pairs, and the last one waits: so all is looked at again.
+        while len(chains) > 2:
+            device.complete_together(chains[:2])
+            chains = chains[2:]
+        looks.append(sum(looked_at))
+        if len(looks) > 3 and chains:
+            device.complete_together(chains)
+
+    commands = vlans(1001)
+    replayed = run(replay_on(device, commands, step, seconds=3600.0))
+    assert replayed.outcome is Outcome.RESTORED
+    assert sum(looked_at) < 5 * len(commands)

@@ -7,6 +7,10 @@ a bank becomes available last, by one store, and with it the whole bank.
 
 A bank is back when all its commands are: a device may write a batch of returned descriptors from
 the last to the first, so all of them are looked at, as one number.
+
+A device with IN_ORDER may tell of batches of any length, and who lends the ring may have as many of
+them as there are chains. So a look goes on where the one before has come to, and takes no more of
+the ring at a time than twice what it has found: it costs what has arrived, and not its square.
 """
 
 import time
@@ -55,6 +59,11 @@ class PackedTrack:
         self._in_order = all_completions(program) if ring.in_order else b""
         self._batches = False
         """The device has told of a batch by its last chain, and may do so again."""
+        self._seen = 0
+        """With IN_ORDER, how many are known to have arrived, ever."""
+        self._due: dict[int, int] = {}
+        """Which command was published last with a buffer id, of the first `_noted`."""
+        self._noted = 0
         self._full = program.full
         self._placed: list[int] = []
         """Positions of banks that are not published yet."""
@@ -157,21 +166,33 @@ class PackedTrack:
 
         Where it is none that is due, all have as good as arrived: `elements` finds that out.
         """
-        arrived, most = 0, published - returned
-        due = self._heads_due(returned, published)
-        while arrived < most:
-            row = self._ring.returned(self._position(returned + arrived), most - arrived)
+        self._note_due(published)
+        self._seen = max(self._seen, returned)
+        while self._seen < published:
+            row = self._row(self._seen, published - self._seen)
             if not row:
-                return arrived
-            last = arrived + row - 1
-            name = _name_of(self._ring.elements(self._position(returned + last), 1))
-            arrived = max(last, due.get(name, most - 1)) + 1
-        return arrived + self._ring.returned(self._position(published), 1)
+                return self._seen - returned
+            last = self._seen + row - 1
+            told = self._due.get(_name_of(self._ring.elements(self._position(last), 1)), -1)
+            self._seen = max(last, told if told >= returned else published - 1) + 1
+        return published - returned + self._ring.returned(self._position(published), 1)
 
-    def _heads_due(self, returned: int, published: int) -> dict[int, int]:
+    def _note_due(self, published: int) -> None:
         size = RETURNED_ELEMENT.size
-        due = RETURNED_ELEMENT.iter_unpack(self._in_order[returned * size : published * size])
-        return {head: at for at, (_, head, _) in enumerate(due)}
+        due = RETURNED_ELEMENT.iter_unpack(self._in_order[self._noted * size : published * size])
+        self._due.update((head, at) for at, (_, head, _) in enumerate(due, self._noted))
+        self._noted = published
+
+    def _row(self, count: int, most: int) -> int:
+        """How many in a row have been returned, from this one on."""
+        found = 0
+        while found < most:
+            looked_at = min(found + 1, most - found)
+            more = self._ring.returned(self._position(count + found), looked_at)
+            found += more
+            if more < looked_at:
+                break
+        return found
 
     def _position(self, count: int) -> int:
         return self._start + PAIR * count
