@@ -27,7 +27,7 @@ from tests.virtio.board import (
 )
 from vdpad.virtio.chains import BadChain
 from vdpad.virtio.device_ring import DeviceRing
-from vdpad.virtio.device_side import MAX_READABLE, Chain
+from vdpad.virtio.device_side import MAX_READABLE, MOST_BUFFERS, Chain
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import BadGeometry, Region
 from vdpad.virtio.split_ring import DESCRIPTOR, SplitAddresses
@@ -70,6 +70,26 @@ def test_what_is_taken_at_once_is_bounded() -> None:
         assert not board.ring.idle() or len(taken) + len(chains) == SIZE
         taken += chains
     assert len(taken) == SIZE
+
+
+def test_buffers_of_a_byte_are_bounded_too() -> None:
+    """By a hundred thousand of them who takes them would be kept for a second."""
+    board = _roomy(Board(indirect=True))
+    many = MOST_BUFFERS // 4
+    buffers = [Descriptor(ROOMY.iova, 1, NEXT, at + 1) for at in range(many - 1)]
+    # At the end of the memory for tables there is room for so many.
+    table = Region(ROOMY.iova + (1 << 16), 16 * many)
+    board.guest_memory.write(table.iova, b"".join(map(_packed, [*buffers, ACK])))
+    board.describe(0, Descriptor(table.iova, table.size, INDIRECT))
+    board.offer(*[0] * SIZE)
+    taken = []
+    while chains := board.ring.take():
+        taken.append(len(chains))
+    assert taken == [4] * (SIZE // 4)
+
+
+def _packed(descriptor: Descriptor) -> bytes:
+    return DESCRIPTOR.pack(*descriptor)
 
 
 # --- memory that changes ---

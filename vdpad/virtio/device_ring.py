@@ -8,8 +8,8 @@ While it works it asks for no doorbell; when nothing is left it asks for the nex
 more, since a driver that published in between saw the old wish (virtio 1.4, 2.7.10).
 
 It trusts the driver as little as a device may (device_side.py): whatever one does, a call takes no
-more than about twice MAX_READABLE bytes, and no more chains are in flight than the ring has
-entries.
+more than about twice MAX_READABLE bytes, and MOST_BUFFERS or one chain; and no more chains are in
+flight than the ring has entries.
 
 Indices are stored and read as one native access; driver_ring.py says why.
 
@@ -100,7 +100,8 @@ class DeviceRing(DeviceSide):
     def take(self) -> list[Chain]:
         """Chains that have been made available, and asks for no doorbell meanwhile.
 
-        All of them, or as many as come to MAX_READABLE bytes; the next call gives the others.
+        All of them, or as many as come to MAX_READABLE bytes, or to MOST_BUFFERS; the next call
+        gives the others.
 
         Raises:
             BadChain: the driver's ring makes no sense. Chains before a bad one are taken first, so
@@ -169,16 +170,16 @@ class DeviceRing(DeviceSide):
             )
         return range(start, start + count)
 
-    def _available_chains(self) -> Iterator[Chain]:
+    def _available_chains(self) -> Iterator[tuple[Chain, int]]:
         for index in self._made_available():
             # Behind flags and index, which are two words.
             head = self._available[2 + index % self._size]
             try:
                 buffers = self._table.walk(head)
-                chain = copied(self._memory, head, buffers, answered=self._answered)
+                found = copied(self._memory, head, buffers, answered=self._answered)
             except (BadChain, OutsideMemory) as error:
                 raise BadChain(f"chain {head}: {error}") from error
-            yield chain
+            yield found
 
 
 def _check_start(next_available: int, used_index: int, size: int) -> None:

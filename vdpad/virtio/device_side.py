@@ -2,7 +2,8 @@
 
 It trusts the driver as little as a device may, beginning with its chains (chains.py): a buffer is
 checked to be memory, and how much there is to read is bounded, before any of it is read. Whatever
-a driver does, one call takes no more than about twice MAX_READABLE bytes.
+a driver does, one call takes no more than about twice MAX_READABLE bytes, and MOST_BUFFERS or one
+chain.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +19,10 @@ from vdpad.virtio.split_ring import DESCRIPTOR
 MAX_READABLE = 1 << 20
 """Bytes that a chain may have for the device to read. The largest RSS command has 131 KiB. Stops a
 chain whose descriptors all name the same gigabyte."""
+
+MOST_BUFFERS = 4096
+"""How many one call takes before it leaves other chains to the next: 10 ms. Stops chains of buffers
+of a byte from keeping whoever takes them for seconds."""
 
 
 class Chain(NamedTuple):
@@ -39,7 +44,9 @@ class Chain(NamedTuple):
         return sum(size for _, size in self.writable)
 
 
-def copied(memory: GuestMemory, head: int, buffers: Iterable[Buffer], *, answered: bool) -> Chain:
+def copied(
+    memory: GuestMemory, head: int, buffers: Iterable[Buffer], *, answered: bool
+) -> tuple[Chain, int]:
     """A chain whose descriptors make sense, its readable part copied.
 
     Args:
@@ -48,6 +55,9 @@ def copied(memory: GuestMemory, head: int, buffers: Iterable[Buffer], *, answere
         buffers: its descriptors, in their order.
         answered: it must have room for an answer.
 
+    Returns:
+        the chain, and how many buffers it has.
+
     Raises:
         BadChain: they make none.
         OutsideMemory: a buffer is not all memory.
@@ -55,8 +65,8 @@ def copied(memory: GuestMemory, head: int, buffers: Iterable[Buffer], *, answere
     readable: list[bytes] = []
     writable: list[Region] = []
     room = MAX_READABLE
-    descriptors = 0
-    for address, length, flags, descriptors in buffers:  # noqa: B007
+    count = descriptors = 0
+    for count, (address, length, flags, descriptors) in enumerate(buffers, 1):  # noqa: B007
         if not length:
             raise BadChain(f"expected at least a byte, got a buffer of 0 bytes at {address:#x}")
         if flags & DESC_F_WRITE:
@@ -75,22 +85,26 @@ def copied(memory: GuestMemory, head: int, buffers: Iterable[Buffer], *, answere
         readable.append(memory.read(address, length))
     if answered and not writable:
         raise BadChain("expected a byte for an ack, got no device-writable byte")
-    return Chain(head, b"".join(readable), tuple(writable), descriptors)
+    return Chain(head, b"".join(readable), tuple(writable), descriptors), count
 
 
-def some(available: Iterator[Chain]) -> list[Chain]:
-    """All of these chains, or as many as come to MAX_READABLE bytes.
+def some(available: Iterator[tuple[Chain, int]]) -> list[Chain]:
+    """All of these chains, or as many as come to MAX_READABLE bytes, or to MOST_BUFFERS.
+
+    Args:
+        available: as `copied` gives them.
 
     Raises:
         BadChain: the first one makes no sense. Another one ends it.
     """
     chains: list[Chain] = []
-    room = MAX_READABLE
+    room, buffers = MAX_READABLE, MOST_BUFFERS
     try:
-        for chain in available:
+        for chain, count in available:
             chains.append(chain)
             room -= len(chain.readable) + DESCRIPTOR.size * len(chain.writable)
-            if room <= 0:
+            buffers -= count
+            if room <= 0 or buffers <= 0:
                 break
     except BadChain:
         if not chains:

@@ -105,7 +105,8 @@ class PackedDeviceRing(DeviceSide):
     def take(self) -> list[Chain]:
         """Chains that have been made available, and asks for no doorbell meanwhile.
 
-        All of them, or as many as come to MAX_READABLE bytes; the next call gives the others.
+        All of them, or as many as come to MAX_READABLE bytes, or to MOST_BUFFERS; the next call
+        gives the others.
 
         Raises:
             BadChain: the driver's ring makes no sense. Chains before a bad one are taken first, so
@@ -178,24 +179,24 @@ class PackedDeviceRing(DeviceSide):
     def _is_available(self, position: int) -> bool:
         return self._flags(position) & MARKS == AVAILABLE[wrap_at(position, self._size)]
 
-    def _available_chains(self) -> Iterator[Chain]:
+    def _available_chains(self) -> Iterator[tuple[Chain, int]]:
         position, left = self._next_available, self._size - sum(self._in_flight.values())
         taken: set[int] = set(self._in_flight)
         while left and self._is_available(position):
             ordering_fence()
             try:
-                chain = self._chain(position, left)
+                chain, buffers = self._chain(position, left)
             except (BadChain, OutsideMemory) as error:
                 raise BadChain(f"descriptor {position % self._size}: {error}") from error
             if chain.head in taken:
                 raise BadChain(f"expected a buffer id that is free, got {chain.head} in flight")
             taken.add(chain.head)
-            yield chain
+            yield chain, buffers
             position += chain.descriptors
             left -= chain.descriptors
 
-    def _chain(self, position: int, left: int) -> Chain:
-        """The chain that begins there, of at most so many descriptors."""
+    def _chain(self, position: int, left: int) -> tuple[Chain, int]:
+        """The chain that begins there, of at most so many descriptors, and how many buffers."""
         pieces = []
         for taken in range(1, left + 1):
             at = (position + taken - 1) % self._size * DESCRIPTOR.size
