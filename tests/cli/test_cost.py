@@ -16,11 +16,14 @@ from tests.support.forker import forker_of
 from vdpad.state.formats import command_log
 from vdpad.state.formats.native import MAX_SIZE
 from vdpad.state.formats.qemu.description import MAX_DESCRIPTION
+from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.device_parts import MAX_BYTES
 
 # Of all of it, and above what the least of states takes.
 _MAX_MIB = 40.0
 _MAX_TIMES_THE_CPU = 10
+
+_IMPORTED = (OF_STATES, "vdpad.cli.provisioning", "vdpad.cli.selftest")
 
 
 class Cost(NamedTuple):
@@ -32,9 +35,11 @@ class Cost(NamedTuple):
     said: str
 
 
-def cost_of(path: Path) -> Cost:
-    """What it costs to decode a file, once vdpactl has been imported."""
-    done = forker_of("tests.cli.cost", OF_STATES).text("decode", path, timeout=100)
+def cost_of(path: Path, *command: str) -> Cost:
+    """What it costs to decode a file, or to give it to another command, once that is imported."""
+    done = forker_of("tests.cli.cost", *_IMPORTED).text(
+        *(command or ("decode",)), path, timeout=100
+    )
     assert done.returncode == 0, done
     said, _, cost = done.stderr.rpartition("\n")
     return Cost(**json.loads(cost), said=said + done.stdout)
@@ -208,6 +213,45 @@ def test_a_description_as_long_as_may_be(
     assert is_bounded(cost, least), (cost, least)
 
 
+# --- lists of devices, results of selftests ---
+
+_FEATURES = ('[{"features":[', '],"config":null}]')
+_LISTED = {
+    "numbers": lambda: _whole(lambda _: "1", "[", "]"),
+    "lists": lambda: _whole(lambda _: "[]", "[", "]"),
+    "objects": lambda: _whole(lambda _: "{}", "[", "]"),
+    "devices": lambda: _whole(lambda _: '{"features":[],"config":{}}', "[", "]"),
+    "features": lambda: _whole(lambda _: "1", *_FEATURES),
+    "names": lambda: _whole('"{:x}":0'.format, "[{", "}]"),
+    # As much as is read.
+    "numbers, fewer": lambda: f"[{','.join(['1'] * 16_000)}]",
+    "objects, fewer": lambda: f"[{','.join(['{}'] * 2_000)}]",
+    "names, fewer": lambda: "[{" + ",".join(map('"{:0100}":0'.format, range(8_000))) + "}]",
+}
+
+
+def _whole(entry: Entry, before: str, behind: str) -> str:
+    return _all_of(entry, before, behind)(MAX_SIZE - 100)
+
+
+@pytest.mark.parametrize("make", _LISTED.values(), ids=_LISTED)
+def test_a_list_of_devices_as_long_as_may_be(
+    tmp_path: Path, least: Least, make: Callable[[], str]
+) -> None:
+    (tmp_path / "devices.json").write_text(make())
+    cost = cost_of(tmp_path / "devices.json", "provision", "--mgmtdev=none", "--like")
+    assert (cost.code, "no list of devices" in cost.said) == (2, True), cost
+    assert is_bounded(cost, least), (cost, least)
+
+
+@pytest.mark.parametrize("make", _LISTED.values(), ids=_LISTED)
+def test_a_result_as_long_as_may_be(tmp_path: Path, least: Least, make: Callable[[], str]) -> None:
+    (tmp_path / "result.json").write_text(f'{{"cases":{make()}}}'.ljust(MAX_SIZE)[:MAX_SIZE])
+    cost = cost_of(tmp_path / "result.json", "selftest", "vdpa0", "--compare")
+    assert (cost.code, "vdpactl selftest --json" in cost.said) == (2, True), cost
+    assert is_bounded(cost, least), (cost, least)
+
+
 # --- device parts ---
 
 
@@ -227,6 +271,7 @@ def test_device_parts_as_many_as_may_be(tmp_path: Path, least: Least, kind: int)
 _LOGGED = {
     "nothing": command_log.push_command(b"", 0),
     "resets": command_log.push_reset(range(128)),
+    "VLANs": command_log.push_command(VlanAdd(7).encode(), 0),
 }
 
 

@@ -19,9 +19,14 @@ from vdpad.errors import VdpadError
 from vdpad.state.problems import problems_of, summary
 from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.features import FEATURES
+from vdpad.wire.strict_json import Most, NotJson, refuse_more
 
 MAX_SIZE = 1 << 22
 """Bytes of such a result; one has about 60 KiB. Stops a wrong file from being read whole."""
+
+# Some 170 cases have 2000 values, 400 objects and lists, and 1500 names; and as many commands as
+# features bring take half of that.
+_MOST = Most(values=1 << 14, containers=1 << 12, names=1 << 13)
 
 Ack = Annotated[int, Field(ge=0, le=1)] | None
 """None where none came."""
@@ -246,10 +251,13 @@ def read_self_test(data: bytes) -> SelfTest:
     """A result that was printed before.
 
     Raises:
-        NoSelfTest: it is none, or a later version's.
+        NoSelfTest: it is none, or a later version's, or holds more than any.
     """
     try:
+        refuse_more(data, _MOST)
         return SelfTest.model_validate_json(data)
+    except NotJson as error:
+        raise NoSelfTest(f"expected what `vdpactl selftest --json` printed: {error}") from error
     except ValidationError as error:
         problems = problems_of(error)
         raise NoSelfTest(

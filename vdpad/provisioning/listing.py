@@ -9,9 +9,12 @@ from vdpad.state.fields import U16, FeatureNames, MacAddress
 from vdpad.state.model import QueuePairs
 from vdpad.state.problems import Problem, problems_of, summary
 from vdpad.state.strict_model import StrictModel
+from vdpad.wire.strict_json import Most, NotJson, refuse_more
 
-# A host has some hundreds of devices at the most, of less than 4 KiB each.
+# A host has some hundreds of devices at the most, of less than 4 KiB each: some 50 values, three
+# objects and lists, and ten names.
 MAX_SIZE = 4 * 1024 * 1024
+_MOST = Most(values=1 << 15, containers=1 << 11, names=1 << 13)
 
 _SPACE = b" \t\r\n"
 
@@ -60,12 +63,15 @@ def read_listing(data: bytes) -> tuple[ListedDevice, ...]:
     """The network devices of a listing, in its order.
 
     Raises:
-        BadListing: it is none, or longer than MAX_SIZE.
+        BadListing: it is none, or longer than MAX_SIZE, or holds more than any.
     """
     if len(data) > MAX_SIZE:
         raise BadListing([Problem("", "too-long", f"more than {MAX_SIZE} bytes")])
     try:
+        refuse_more(data, _MOST)
         devices = _LISTING.validate_json(data)
+    except NotJson as error:
+        raise BadListing([Problem("", "too-long", str(error))]) from error
     except ValidationError as error:
         raise BadListing(problems_of(error)) from error
     return tuple(each for each in devices if each.config is not None)
