@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from vdpad.wire.user_threads import NoThread, Work, start_thread
+from vdpad.wire.user_threads import NoThread, UserThreads, Work, start_thread
 
 T = TypeVar("T")
 
@@ -27,6 +27,24 @@ def on_a_thread(call: Callable[[], T], name: str) -> "asyncio.Future[T]":
     """
     work, ended = _settling(call)
     start_thread(work, name)
+    return ended
+
+
+def on_a_user_s_thread(
+    threads: UserThreads, uid: int, call: Callable[[], T]
+) -> "asyncio.Future[T]":
+    """Runs a call that may sleep for as long as a user pleases; else as of `on_a_thread`.
+
+    Args:
+        threads: one for each user.
+        uid: of whoever it may sleep for.
+        call: it waits for all that this user's thread has to do before.
+
+    Raises:
+        NoThread: there is none, and the call is not made.
+    """
+    work, ended = _settling(call)
+    threads.do(uid, work)
     return ended
 
 

@@ -75,6 +75,26 @@ async def silent(path: Path, folder: Path) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def silent_node(path: Path, folder: Path) -> AsyncIterator[None]:
+    """Names a device by a path of a server that answers nothing until the context ends."""
+    if not _MAY_MOUNT:
+        skip_or_fail("mounting FUSE takes root and /dev/fuse")
+    sent = -1
+    try:
+        with silent_file(folder) as (sent, asked), Caller(path) as caller:
+            target = {"kind": "vhost-vdpa", "path": str(folder / "file")}
+            for number in range(40):
+                await caller.send(request("check", number, state=vlans(1), target=target))
+                wish = {"migration": f"vm-{number}", "state": vlans(1), "target": target}
+                await caller.send(request("prepare", number, **wish))
+            await asyncio.to_thread(asked.wait, GUARD)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(sent)
+
+
+@asynccontextmanager
 async def lend(path: Path, which: int, value: int, flags: int = 0) -> AsyncIterator[None]:
     """Commits with an eventfd that has this value in the kick's or the call's place."""
     hostile = os.eventfd(0, flags)
@@ -171,7 +191,16 @@ async def huge_memory(path: Path, folder: Path) -> AsyncIterator[None]:
 
 
 KINDS: list[Hostile] = [
-    *(hard_to_close, silent, full_kick, readable_call, deaf, wrong_lists, refused_lends),
+    *(
+        hard_to_close,
+        silent,
+        silent_node,
+        full_kick,
+        readable_call,
+        deaf,
+        wrong_lists,
+        refused_lends,
+    ),
     *(reflected, huge_memory),
 ]
 

@@ -179,7 +179,8 @@ class Api:
     async def _check(self, request: Request) -> CheckResult:
         await self._running.until_idle()
         params = read_params(CheckParams, request)
-        terms = await self._targets.resolve(params.target).look(params.state.features)
+        target = self._targets.resolve(params.target, request.peer.user)
+        terms = await target.look(params.state.features)
         return CheckResult.of(
             params.state, terms.capabilities, terms.geometry, event_idx=terms.event_idx
         )
@@ -249,7 +250,7 @@ class Api:
         return RestoreRequest(
             migration=params.migration,
             state=params.state,
-            target=self._targets.resolve(params.target),
+            target=self._targets.resolve(params.target, request.peer.user),
             target_json=params.target.model_dump(mode="json", exclude_unset=True),
             began_ns=request.began_ns,
             requester=requester,

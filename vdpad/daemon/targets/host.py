@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vdpad.daemon.targets.nodes import NodePaths
 from vdpad.host import sysfs, vdpa_netlink
 from vdpad.host.vdpa import VdpaConfig, VdpaDevice
 from vdpad.service.refusal import Kind, Refusal
@@ -17,14 +18,20 @@ class DeviceNode:
     node: Path
 
 
-def find(name: str, path: str) -> DeviceNode:
+async def find(name: str, path: str, paths: NodePaths, user: int) -> DeviceNode:
     """The device that a request names, by one of the two.
 
+    Args:
+        name: of the device, or "".
+        path: of its node, else.
+        paths: looks at it.
+        user: whose request it is.
+
     Raises:
-        Refusal: there is none of this name or path.
+        Refusal: there is none of this name or path, or the path cannot be looked at.
         VdpaError: sysfs does not tell.
     """
-    found = name or sysfs.name_of_node(Path(path))
+    found = name or await paths.name_of(Path(path), user)
     if found is None:
         raise Refusal(
             Kind.NO_SUCH_DEVICE,

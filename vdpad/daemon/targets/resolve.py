@@ -9,6 +9,7 @@ from vdpad.daemon.devices.store import DescriptorStore
 from vdpad.daemon.settings import Software
 from vdpad.daemon.targets.interface import Target
 from vdpad.daemon.targets.lent import LentTarget
+from vdpad.daemon.targets.nodes import NodePaths
 from vdpad.daemon.targets.software import SoftwareTarget
 from vdpad.daemon.targets.target_params import LentParams
 from vdpad.daemon.targets.vhost_vdpa import VhostVdpaTarget
@@ -27,6 +28,7 @@ class Targets:
     ) -> None:
         self._software = {each.name: SoftwareTarget(each, announce) for each in software}
         self.keeper = DeviceKeeper(announce, store)
+        self._paths = NodePaths()
 
     def start(self) -> None:
         """Starts the software devices in the running loop."""
@@ -39,8 +41,12 @@ class Targets:
         for target in self._software.values():
             await target.stop()
 
-    def resolve(self, params: Params) -> Target:
+    def resolve(self, params: Params, user: int) -> Target:
         """The target that a request means.
+
+        Args:
+            params: as it says.
+            user: whose request it is: a uid, or ANOTHER_HOST.
 
         Raises:
             Refusal: no-such-device.
@@ -50,7 +56,7 @@ class Targets:
             case LentParams():
                 return LentTarget.of(params)
             case VhostVdpaParams():
-                return VhostVdpaTarget(params, self.keeper)
+                return VhostVdpaTarget(params, self.keeper, self._paths, user)
             case SoftwareParams() if params.name in self._software:
                 return self._software[params.name]
         there = ", ".join(self._software) or "none"

@@ -10,6 +10,7 @@ from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.devices.kept import KeptDevice
 from vdpad.daemon.targets.host import DeviceNode, find, one_device
 from vdpad.daemon.targets.interface import Destination
+from vdpad.daemon.targets.nodes import NodePaths
 from vdpad.host.vdpa import config_space
 from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.errors import NoControlQueue
@@ -32,13 +33,16 @@ class VhostVdpaTarget:
 
     params: VhostVdpaParams
     keeper: DeviceKeeper
+    paths: NodePaths
+    user: int
+    """Whose request names it."""
 
     async def look(self, guest: FeatureSet) -> Terms:
         """By netlink; for a device that is kept, by what was read when it came up."""
         kept = self._kept()
         if kept is not None and kept.is_up:
             return _terms(kept.device.offered, guest, kept.device.config, kept.geometry)
-        found = find(self.params.device, self.params.path)
+        found = await self._found()
         device, config, offered = await one_device(found.name)
         geometry = control_geometry(min(device.max_vq_size, _USUAL_RING))
         # Only a prepare, which reads the device's config space, refuses by what netlink leaves out.
@@ -46,18 +50,21 @@ class VhostVdpaTarget:
 
     async def bring_up(self, guest: FeatureSet, migration: str) -> Destination:
         """Opens the device and keeps it."""
-        found = self._find()
+        found = await self._find()
         try:
             return await self.keeper.bring_up(found.name, found.node, guest, migration)
         except NoControlQueue as error:
             raise DoesNotFit(str(error), missing_features(guest, error.offered)) from error
 
-    def _find(self) -> DeviceNode:
+    async def _find(self) -> DeviceNode:
         """The device by sysfs; one that is kept by what it was when it was opened."""
         kept = self._kept()
         if kept is not None:
             return DeviceNode(kept.name, kept.node)
-        return find(self.params.device, self.params.path)
+        return await self._found()
+
+    async def _found(self) -> DeviceNode:
+        return await find(self.params.device, self.params.path, self.paths, self.user)
 
     def _kept(self) -> KeptDevice | None:
         return self.keeper.get(self.params.device or self.params.path)
