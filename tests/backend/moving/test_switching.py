@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import AddressNotPutBack, DeviceSwitched, SwitchFailed
 from vdpad.backend.faults import CannotSwitch, MayNotSwitch, NotRestored, SwitchUnderWay
+from vdpad.backend.moving import switching
 from vdpad.backend.moving.moving import MovedState
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -318,6 +320,35 @@ async def test_a_guest_that_stands_still_is_logged_in_the_same_way(on: BackEnd) 
 
 
 # --- it does not ---
+
+
+async def test_a_device_that_does_not_open_is_given_up(
+    on: BackEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "_PATIENCE", 0.01)
+    may_open, opened = threading.Event(), LoopDevice()
+    closed = threading.Event()
+    close = opened.close
+
+    def slowly() -> ShadowedDevice:
+        may_open.wait()
+        return opened
+
+    def told_close() -> None:
+        close()
+        closed.set()
+
+    monkeypatch.setattr(opened, "close", told_close)
+    async with vmm(on) as machine:
+        await machine.start()
+        with pytest.raises(CannotSwitch, match="expected the other device to open within"):
+            await on.device.switching.switch(slowly)
+        assert await machine.loop(b"on") == b"on"
+        await on.device.switching.switch(to(named(LoopDevice(), "third")))
+        assert on.device.device_name == "third"
+    may_open.set()
+    # What comes late is closed.
+    await until(closed.is_set)
 
 
 async def test_wherever_the_other_fails_the_first_goes_on(heard: Heard) -> None:

@@ -50,10 +50,14 @@ from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice
 from vdpad.queues.vhost_vdpa.errors import MemoryLimit, NotPermitted
 from vdpad.restore.report import Report
-from vdpad.service.threads import on_a_thread
+from vdpad.service.threads import give_back, on_a_thread
 from vdpad.state.model import NetState
 from vdpad.vhost_user.device import Start
 from vdpad.virtio.features import Feature
+
+# How long the other device may take to open, in seconds. Stops one that never does from keeping all
+# further switches, and the back end's end.
+_PATIENCE = 30.0
 
 Opener = Callable[[], ShadowedDevice]
 """Opens a device, on a thread."""
@@ -100,6 +104,8 @@ class Switching:
         self._name = name
         self._listeners = listeners
         self._under_way: asyncio.Task[SwitchReport] | None = None
+        self._closing: set[asyncio.Future[None]] = set()
+        """Of devices that were opened too late."""
 
     async def close(self) -> None:
         """Waits for the end of a switch that is under way."""
@@ -146,7 +152,7 @@ class Switching:
 
     async def _open(self, opener: Opener, before: OwnedDevice) -> DrivenDevice:
         owned = await OwnedDevice.open(
-            await on_a_thread(opener, "open device"),
+            await self._opened(opener),
             shared_address_space=before.offer.may_share_address_space,
             follows_filter=before.offer.follows_filter,
             card_mac=before.offer.card_mac,
@@ -156,6 +162,23 @@ class Switching:
         return DrivenDevice(
             replace(owned, offer=offer), self._settings, self._name, self._listeners
         )
+
+    async def _opened(self, opener: Opener) -> ShadowedDevice:
+        opened = on_a_thread(opener, "open device")
+        await asyncio.wait([opened], timeout=_PATIENCE)
+        if not opened.done():
+            opened.add_done_callback(self._close_late)
+            raise CannotSwitch(
+                f"expected the other device to open within {_PATIENCE:g} s, it did not; see "
+                "whether its driver hangs, or the file system of its node's path"
+            )
+        return opened.result()
+
+    def _close_late(self, opened: "asyncio.Future[ShadowedDevice]") -> None:
+        if opened.exception() is None:
+            closing = asyncio.ensure_future(give_back(opened.result().close, "close device"))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _replace(self, before: OwnedDevice, successor: DrivenDevice) -> SwitchReport:
         """Prepares and takes over; puts away whichever is not in use afterwards."""
