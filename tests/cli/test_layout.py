@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -151,3 +152,32 @@ def test_whatever_is_in_it(rows: list[tuple[str, ...]], width: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", str(width))
         assert widest(layout.table(rows, *HEADINGS)) <= width
+
+
+# --- whose letters they are ---
+
+EVIL = "/tmp/\x1b[2J\x1b]0;x\x07\nrestored\u202e\x9b31m"
+
+
+@pytest.mark.parametrize("width", [None, 20, 200])
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda: layout.table([(EVIL, 1)], "path", "count"),
+        lambda: layout.table_by_name([(EVIL, 1)], "path", "count", spare=("count",)),
+        lambda: layout.fields([("target", EVIL)]),
+        lambda: layout.sentence(f"features: {EVIL}"),
+    ],
+    ids=["table", "table by name", "fields", "sentence"],
+)
+def test_a_terminal_is_told_nothing_by_what_is_told(
+    laid_out: Callable[[], str], width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of another user's target, a line of somebody's selftest."""
+    if width is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", str(width))
+    text = laid_out()
+    assert all(each.isprintable() or each == "\n" for each in text)
+    assert width is not None or "\nrestored" not in text

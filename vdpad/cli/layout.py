@@ -3,6 +3,9 @@
 A table that is too wide gives room where it has most: its widest columns are wrapped first, between
 words. Only where that is not enough are words broken, so that a name stays whole if it can. A table
 of what is known by its name leaves out columns before it breaks any.
+
+What is told may be another user's: a path, a name, a line of somebody's file. So no letter gets
+through by which a terminal is told anything.
 """
 
 import sys
@@ -12,7 +15,7 @@ from typing import Any, TextIO
 
 from tabulate import tabulate
 
-from vdpad.cli.terminal import width_of
+from vdpad.cli.terminal import printable, width_of
 
 # tabulate's: between columns, and what a heading's column has beside the heading.
 _GAP = 2
@@ -27,7 +30,7 @@ def table(rows: Iterable[Sequence[Any]], *headings: str, to: TextIO | None = Non
         headings: one for each column.
         to: where it will be printed; None is standard output.
     """
-    cells = [[str(each) for each in row] for row in rows]
+    cells = _cells(rows)
     return _laid_out(cells, headings, _widths(cells, headings, _width(to)))
 
 
@@ -39,7 +42,7 @@ def table_by_name(rows: Iterable[Sequence[Any]], *headings: str, spare: Sequence
         headings: one for each column.
         spare: those of the columns that are left out where there is no room, the first one first.
     """
-    cells = [[str(each) for each in row] for row in rows]
+    cells = _cells(rows)
     width = _width(None)
     for count in range(len(spare) + 1):
         kept = [at for at, heading in enumerate(headings) if heading not in spare[:count]]
@@ -67,7 +70,7 @@ def _laid_out(
 
 def fields(pairs: Iterable[Sequence[Any]]) -> str:
     """Names and what stands behind each, for standard output."""
-    cells = [[str(each) for each in row] for row in pairs]
+    cells = _cells(pairs)
     widths = _widths(cells, (), _width(None))
     return tabulate(
         cells,
@@ -78,6 +81,10 @@ def fields(pairs: Iterable[Sequence[Any]]) -> str:
     )
 
 
+def _cells(rows: Iterable[Sequence[Any]]) -> list[list[str]]:
+    return [[printable(str(each)) for each in row] for row in rows]
+
+
 def counted(number: int, what: str) -> str:
     """So many of something, by its word for one."""
     return f"1 {what}" if number == 1 else f"{number} {what}s"
@@ -85,7 +92,7 @@ def counted(number: int, what: str) -> str:
 
 def sentence(text: str, indent: str = "  ") -> str:
     """A line for standard output, as several where it is too long; the others are indented."""
-    width = _width(None)
+    text, width = printable(text), _width(None)
     return text if width is None else filled(text, width, indent)
 
 

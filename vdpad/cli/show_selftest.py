@@ -30,7 +30,7 @@ def _headed(result: Json) -> str:
     made_on = [each for each in (identity["mgmtdev"], identity["parent_driver"]) if each]
     return "\n".join(
         [
-            f"{result['node'] or identity['device']}, a ring of {result['ring_size']}",
+            sentence(f"{result['node'] or identity['device']}, a ring of {result['ring_size']}"),
             sentence(
                 f"{', '.join([identity['device'], *made_on])}; kernel {identity['kernel']}, "
                 f"vdpad {identity['vdpad']}, {identity['date']}, {identity['seconds']:.1f} s"
