@@ -3,12 +3,12 @@
 import asyncio
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.backend.vmm import HEADER, OK, PLAIN, BackEnd, Heard, Vmm, back_end, vmm
+from tests.backend.vmm import BUFFER, HEADER, OK, PLAIN, BackEnd, Heard, Vmm, back_end, vmm
 from tests.backend.written import changed, contents, driven, used_ring
 from tests.support.guest import Guest, GuestQueue, shared_region
 from tests.support.split_driver import Way
@@ -18,6 +18,7 @@ from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.events import DeviceFailed, LoggingBegan, LoggingEnded
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.worker import Interrupt
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
 from vdpad.virtio.rings import Region
@@ -301,3 +302,49 @@ async def test_a_ring_that_makes_no_sense_breaks_the_device_for_its_guest(
         assert "reach outside the memory" in on.device.failure
         await machine.stop()
         assert pages_in(log) == machine.guest.pages
+
+
+async def _another_call(machine: Vmm) -> None:
+    call = machine.guest.queues[2].call
+    await machine.front_end.done(SET_VRING_CALL, u64(0), [call])
+
+
+async def _more_memory(machine: Vmm) -> None:
+    region = shared_region(0x4800_0000)
+    added = single(region.start, region.size, 1 << 41, 0)
+    await machine.front_end.done(ADD_MEM_REG, added, [region.fd])
+    await machine.front_end.done(REM_MEM_REG, added)
+    region.close()
+
+
+async def _no_more(machine: Vmm) -> None:
+    await machine.log_no_more()
+
+
+async def _stop(machine: Vmm) -> None:
+    await machine.stop()
+
+
+@pytest.mark.parametrize("step", [_another_call, _more_memory, _no_more, _stop])
+async def test_a_call_that_sleeps_holds_up_no_step(
+    on: BackEnd,
+    log: int,
+    monkeypatch: pytest.MonkeyPatch,
+    step: Callable[[Vmm], Awaitable[None]],
+) -> None:
+    """As where the VMM fills its counter between our look at it and our write."""
+    monkeypatch.setattr(Interrupt, "__call__", lambda self: os.eventfd_write(self._fd, 1))
+    full = os.eventfd(0, os.EFD_CLOEXEC)
+    async with vmm(on) as machine:
+        await machine.start()
+        await machine.front_end.done(SET_VRING_CALL, u64(0), [full])
+        await machine.log(log)
+        os.eventfd_write(full, (1 << 64) - 2)
+        receive, transmit = machine.guest.queues[:2]
+        receive.send([], [BUFFER])
+        transmit.send([HEADER, b"packet"], [])
+        await until(lambda: receive.returned > 0)
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            await step(machine)
+    os.close(full)

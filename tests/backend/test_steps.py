@@ -83,3 +83,19 @@ async def test_a_step_is_taken_whose_asker_was_cancelled_before_its_turn() -> No
     await going
     await steps.take(lambda: done.append("third"))
     assert done == ["second", "third"]
+
+
+async def test_a_step_that_takes_long_is_looked_after() -> None:
+    """It may sleep in a notification, which another thread ends."""
+    steps = Steps()
+    gate = threading.Event()
+    unblocked: list[int] = []
+
+    def unblock() -> None:
+        unblocked.append(threading.get_ident())
+        gate.set()
+
+    steps.unblock = unblock
+    await steps.take(lambda: None)
+    assert await steps.take(gate.wait)
+    assert unblocked == [threading.get_ident()]

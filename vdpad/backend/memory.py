@@ -40,6 +40,7 @@ class Memory:
             failed: called where logging has left the guest with a device that does not go on.
         """
         self.relaying = Relaying(owned.device, self._relay_ended)
+        owned.steps.unblock = self.relaying.thread.unblock
         self.marking = Marking(owned.steps, self.relaying)
         self._mapped: set[MappedRegion] = set()
         self._owned = owned

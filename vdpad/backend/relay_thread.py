@@ -10,6 +10,9 @@ Everything that a turn uses is changed by others only between two *rounds* of tu
 the guest's memory, the log, the guest's call. It is begun and ended by steps of the device's
 (steps.py), while the device stands still.
 
+A round may sleep in a notification, whose counter is the front end's to fill, and so may a step
+that notifies: `unblock`, of yet another thread, ends that (steps.py).
+
 A queue that cannot be relayed ends the thread, which says why, once.
 
 The thread is made before the device is touched, and does nothing until it is told to run: where the
@@ -24,7 +27,7 @@ is made when the device is opened, before the descriptors of any guest.
 import os
 import select
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,6 +85,9 @@ class RelayThread:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)
         self._lock = threading.Lock()
+        self._notifying = threading.Lock()
+        """Of who drains, and who lets go of, what is notified by."""
+        self._kicking: Interrupt | None = None
         self._memory = GuestMemory()
         self._queues: list[_Queue] = []
         self._views = ExitStack()
@@ -129,7 +135,29 @@ class RelayThread:
                 if queue.vring.index == index:
                     queue.call, interrupt = interrupt, queue.call
         if interrupt is not None:
-            interrupt.close()
+            with self._notifying:
+                interrupt.close()
+
+    def unblock(self) -> None:
+        """Ends a notification that sleeps, if one does; from any thread."""
+        with self._notifying:
+            for interrupt in (self._kicking, *self._interrupts()):
+                if interrupt is not None:
+                    interrupt.unblock()
+
+    def kick(self, kick: int) -> None:
+        """Kicks by an eventfd that is no relayed queue's, or not any more; of a step."""
+        self._kicking = Interrupt(kick)
+        try:
+            self._kicking()
+        finally:
+            with self._notifying:
+                self._kicking.close()
+                self._kicking = None
+
+    def _interrupts(self) -> Iterator[Interrupt | None]:
+        for queue in self._queues:
+            yield from (queue.kick, queue.call)
 
     # --- from make to release; the device stands still, and only `run` is later ---
 
@@ -192,10 +220,7 @@ class RelayThread:
         os.eventfd_write(self._wake, 1)
         thread.join(_PATIENCE)
         while thread.is_alive():
-            for queue in self._queues:
-                for interrupt in (queue.kick, queue.call):
-                    if interrupt is not None:
-                        interrupt.unblock()
+            self.unblock()
             thread.join(_PATIENCE)
 
     def finish(self, others: Sequence[Region]) -> None:
@@ -217,10 +242,11 @@ class RelayThread:
         """Lets go of all queues."""
         for queue in self._queues:
             self._epoll.unregister(queue.called)
-            for interrupt in (queue.kick, queue.call):
+        with self._notifying:
+            for interrupt in self._interrupts():
                 if interrupt is not None:
                     interrupt.close()
-        self._queues = []
+            self._queues = []
         self._views.close()
         self._views = ExitStack()
         self._log = None

@@ -24,7 +24,6 @@ from vdpad.backend.own_rings import OwnRings
 from vdpad.backend.relay_thread import RelayThread
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice, Vring
-from vdpad.queues.software.worker import Interrupt
 from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import FeatureSet
@@ -124,7 +123,7 @@ class Relaying:
         self._queues = queues
         self._device.resume()
         self.thread.run()
-        _kick(queues)
+        self._kick(queues)
 
     def _begin_suspended(self, queues: DataQueues) -> None:
         self._device.suspend()
@@ -215,14 +214,9 @@ class Relaying:
         for vring in queues.receive:
             self._move(queues, vring, as_device_has_it(vring))
         self._device.resume()
-        _kick(queues)
+        self._kick(queues)
 
-
-def _kick(queues: DataQueues) -> None:
-    for vring in queues.vrings:
-        if vring.kick is not None and vring.index in queues.enabled:
-            interrupt = Interrupt(vring.kick)
-            try:
-                interrupt()
-            finally:
-                interrupt.close()
+    def _kick(self, queues: DataQueues) -> None:
+        for vring in queues.vrings:
+            if vring.kick is not None and vring.index in queues.enabled:
+                self.thread.kick(vring.kick)

@@ -287,6 +287,21 @@ def test_once_a_guest_has_begun_it_is_for_people_alone(
     assert (folder / "guest.superseded").read_bytes() == before
 
 
+def test_what_cannot_be_kept_for_people_does_not_come_back(
+    folder: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.sets(VlanAdd(7))
+    guest.kept.close()
+    (folder / "guest.superseded").mkdir()
+    with of_another_version(monkeypatch):
+        other = Guest(folder)
+        assert other.kept.recall() is None
+        other.begin()
+        other.kept.forget()
+        other.kept.close()
+    assert recalled(folder) == (None, [])
+
+
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
 def test_what_is_no_file_hangs_nobody(folder: Path, kind: str) -> None:
     folder.mkdir(0o700)

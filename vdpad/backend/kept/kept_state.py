@@ -18,6 +18,7 @@ it is a restart that it would not survive.
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from vdpad.backend.kept.file import (
@@ -167,8 +168,13 @@ class KeptState:
         """A guest begins: what is set aside must not come back by itself."""
         if self._may_be_recalled and self._directory is not None:
             at = self._directory
-            with contextlib.suppress(OSError):
-                os.rename(_SET_ASIDE, _SUPERSEDED, src_dir_fd=at, dst_dir_fd=at)
+            # What cannot be renamed is still not to come back.
+            for leave in (
+                partial(os.rename, _SET_ASIDE, _SUPERSEDED, src_dir_fd=at, dst_dir_fd=at),
+                partial(os.unlink, _SET_ASIDE, dir_fd=at),
+            ):
+                with contextlib.suppress(OSError):
+                    leave()
             self._may_be_recalled = False
 
     def _lose(self, reason: str) -> None:

@@ -62,8 +62,12 @@ class Interrupt:
             os.eventfd_write(self._fd, 1)
 
     def unblock(self) -> None:
-        """Drains the counter, so that a write that sleeps comes to its end."""
-        drain(self._fd)
+        """Drains a counter that is full, so that a write that sleeps comes to its end."""
+        # Not the poll of who notifies, which is another thread.
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if not poll.poll(0):
+            drain(self._fd)
 
     def close(self) -> None:
         """Closes the copy."""
