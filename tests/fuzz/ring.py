@@ -1,7 +1,8 @@
 """A replay on a device that does whatever it likes: no ack is told that the device did not write.
 
-The bytes say what ring there is, which commands, and then what the device does whenever its driver
-waits. The device itself watches that its driver leaves alone what is the device's (stepped.py).
+The bytes say what ring there is (split or packed, with IN_ORDER or without), which commands, and
+then what the device does whenever its driver waits. The device itself watches that its driver
+leaves alone what is the device's (stepped.py, packed_stepped.py).
 """
 
 import asyncio
@@ -10,13 +11,16 @@ from collections.abc import Iterator
 from unittest import mock
 
 from tests.support.clock import JumpingLoop, run
-from tests.support.stepped import SteppedDevice, stepped
+from tests.support.packed_stepped import PackedSteppedDevice
+from tests.support.stepped import SteppedDevice, Taken, stepped
 from vdpad.restore.program import encode
 from vdpad.restore.progress import Progress
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.commands import ACK_ERR, ACK_OK, Command, MacAddrSet, RxPromisc, VlanAdd
 
 _MAX_COMMANDS = 60
+# Both of a packed descriptor's marks, which say that it is not available.
+_RETURNED = 1 << 7 | 1 << 15
 # Each wait is 50 ms of the jumping loop's: so many steps of the device.
 _DEADLINE = 80 * 0.05
 
@@ -48,14 +52,36 @@ class _Device:
                 chain = in_flight[value % len(in_flight)]
                 self.acks.setdefault(chain.readable, []).append(ACK_OK)
                 device.complete(chain)
+            case 4 if what >= 128 and in_flight:
+                self._together(in_flight[: 1 + value % len(in_flight)])
             case 4:
                 device.put(value, what)
+            case _ if isinstance(device, PackedSteppedDevice):
+                _scribble(device, what, value)
             case 5:
                 device.show_used_index(value << 8 | what)
             case 6:
                 device.put_used_flags(value & 1)
             case 7:
                 device.put_avail_event(value << 8 | what)
+
+    def _together(self, chains: list[Taken]) -> None:
+        """Returns them as one batch, whatever was negotiated."""
+        for chain in chains:
+            self.acks.setdefault(chain.readable, []).append(ACK_OK)
+        self.device.complete_together(chains)
+
+
+def _scribble(device: PackedSteppedDevice, what: int, value: int) -> None:
+    """Writes where a packed ring's device may."""
+    match what % 8:
+        case 5:
+            # Never as if it were available: the device itself goes by that.
+            device.put_marks(value, _RETURNED * (what >> 7))
+        case 6:
+            (device.ask_always, device.ask_never)[value & 1]()
+        case 7:
+            device.ask_at(value << 8 | what)
 
 
 def _wait_no_longer() -> None:
@@ -74,11 +100,14 @@ def one(data: bytes) -> None:
     choices = iter(data)
     shape, start, count = (next(choices, 0) for _ in range(3))
     commands = tuple(map(_command, range(count % _MAX_COMMANDS)))
-    device = SteppedDevice(
-        2 << shape % 5,
+    kind = PackedSteppedDevice if shape & 0x40 else SteppedDevice
+    size = 2 << shape % 5
+    device = kind(
+        size,
         event_idx=bool(shape & 0x80),
-        start_index=start << 8,
+        start_index=start % (2 * size) if shape & 0x40 else start << 8,
         buffers=64 << shape % 7,
+        in_order=bool(shape & 0x20),
     )
     hostile = _Device(device, choices)
     progress = Progress.unshared(len(commands))
