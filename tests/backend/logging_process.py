@@ -9,7 +9,7 @@ from unittest import mock
 
 from tests.vhost_user.forgetful_log import forgetful_logs
 from vdpad.cli import vdpad_vhost_user
-from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_device import PacketDevice
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     way = sys.argv[1]
     with ExitStack() as stack:
         if way == "everything":
-            stack.enter_context(mock.patch.object(LoopDevice, "can_resume", new=False))
+            stack.enter_context(mock.patch.object(PacketDevice, "can_resume", new=False))
         if way == "forgetful":
             stack.enter_context(forgetful_logs())
         return vdpad_vhost_user.main(sys.argv[2:])
