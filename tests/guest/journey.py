@@ -118,19 +118,23 @@ class Journey:
             there.qmp("cont")
         return different
 
-    def try_to_move(self, qemu: Version, to: BackEndProcess, disturb: Callable[[], None]) -> bool:
+    def try_to_move(
+        self, qemu: Version, to: BackEndProcess, disturb: Callable[[], None], *, slow: bool = False
+    ) -> bool:
         """Whether it has moved, in spite of something; if not, it goes on where it is.
 
         Args:
             qemu, to: as of `move`.
             disturb: has something happen at some time of the migration.
+            slow: whether it cannot come to its end before that has happened.
         """
         try:
             with self._moving(qemu, to) as there:
                 for each in (self.here, there):
                     each.qmp("migrate-set-capabilities", capabilities=[RETURN_PATH])
-                self.here.begin_to_move(there, max_bandwidth=FAST)
+                self.here.begin_to_move(there, max_bandwidth=SLOW if slow else FAST)
                 disturb()
+                self.here.bound_migration(max_bandwidth=FAST)
                 self.moved.append(self.here.until_moved(there))
                 assert different_pages(self.here.pid, there.pid) == []
                 there.qmp("cont")

@@ -72,6 +72,10 @@ class Place:
         self.check()
         self.back_end = self._started()
 
+    def asked(self, method: str) -> Any:
+        """What its back end answers."""
+        return asyncio.run(self.back_end.ask(method))
+
     def check(self) -> None:
         """Its back end has not failed in any way that nobody foresaw."""
         assert "Traceback" not in self.back_end.log()
@@ -152,21 +156,25 @@ class Moving:
             partial(self.journey.move_while_much_comes, pour=self.partner.pour),
         )
 
-    def try_to_move(self, killed: str, after: float) -> bool:
+    def try_to_move(self, killed: str, after: float, *, awaited: bool = False) -> bool:
         """The same, while a back end is killed; whether the guest has moved.
 
         Args:
             killed: "source" or "destination".
             after: seconds from the migration's begin.
+            awaited: whether nothing ends before another back end logs in its place.
         """
-        place = self._at if killed == "source" else self._other()
+        there = self._other()
+        place = self._at if killed == "source" else there
 
         def kill() -> None:
             time.sleep(after)
             place.begin_anew()
+            if awaited:
+                wait_until(lambda: place.asked("status")["logging"], every=0.05, said=self._told)
 
-        there = self._other()
-        has_moved = self.journey.try_to_move(self._next_qemu(), there.back_end, kill)
+        qemu = self._next_qemu()
+        has_moved = self.journey.try_to_move(qemu, there.back_end, kill, slow=awaited)
         if has_moved:
             self._at = there
         return has_moved
@@ -206,12 +214,12 @@ class Moving:
 
     def check_that_it_is_nowhere_else(self) -> None:
         """Its place's neighbour does not claim to have it."""
-        other = self._other().back_end
-        assert asyncio.run(other.ask("capture"))["running"] is False
-        assert asyncio.run(other.ask("status"))["phase"] in ("connected", "stopped", "waiting")
+        other = self._other()
+        assert other.asked("capture")["running"] is False
+        assert other.asked("status")["phase"] in ("connected", "stopped", "waiting")
 
     def _captured(self) -> Any:
-        return asyncio.run(self._at.back_end.ask("capture"))
+        return self._at.asked("capture")
 
     def _arrive(self, place: Place, move: Callable[[Version, BackEndProcess], T]) -> T:
         result = move(self._next_qemu(), place.back_end)
