@@ -145,9 +145,12 @@ def _refused(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "the kernel's log may say why")
-        message = (
-            f"{name}: expected a TAP interface to attach to, got {error.strerror} from {PATH}; "
-            f"{advice}"
-        )
-        raise _KINDS.get(error.errno or 0, TapError)(message) from error
+        raise _fault(name, error) from error
+
+
+def _fault(name: str, error: OSError) -> TapError:
+    kind = _KINDS.get(error.errno or 0, TapError)
+    advice = _ADVICE.get(error.errno or 0, "the kernel's log may say why")
+    return kind(
+        f"{name}: expected a TAP interface to attach to, got {error.strerror} from {PATH}; {advice}"
+    )
