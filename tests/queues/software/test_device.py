@@ -12,6 +12,7 @@ from tests.support.batches import mixed, settings_after, vlans
 from tests.support.descriptors import no_descriptor_left
 from tests.support.devices import borrowed, config, memory_of, read_words, running, send
 from tests.support.marks import with_and_without_event_idx
+from vdpad.queues import eventfds
 from vdpad.queues.control_queue import split_ring
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig, SoftwareDevice
@@ -94,6 +95,18 @@ def test_the_default_device_is_no_legacy_one() -> None:
 
 
 # --- what it does ---
+
+
+async def test_no_doorbell_is_heard_later_than_the_first_however_many_there_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(eventfds, "_CALLS_IN_A_ROW", 0)
+    now = asyncio.get_running_loop().time
+    async with running(config()) as device:
+        for number in range(1, 4):
+            assert (await send(device, vlans(3))).replayed.outcome is Outcome.RESTORED
+            assert (device.doorbells_heard, now()) == (number, 0.0)
+            device.reset()
 
 
 async def test_nothing_is_served_before_the_doorbell_until_the_device_looks_by_itself() -> None:

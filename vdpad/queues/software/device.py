@@ -105,7 +105,8 @@ class SoftwareDevice:
         self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._notify = EventfdSender(self._call)
         self._random = random.Random(0)  # noqa: S311
-        self._kicked = Waiter(self._kick)
+        # Who kicks is its borrower, whom it is there for.
+        self._kicked = Waiter(self._kick, paced=False)
         self._task: asyncio.Task[None] | None = None
         self._set_up(config.misbehaviour)
 
