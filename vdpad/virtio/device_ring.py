@@ -81,8 +81,15 @@ class DeviceRing(DeviceSide):
             used_index = self._used[1]
             _check_start(next_available, used_index, addresses.size)
             self._views = views.pop_all()
+        self._go_on_from(next_available, used_index)
+
+    def begin_anew(self, index: int) -> None:
+        """Its driver has made the ring anew: it is idle, both indices are this: 0 … 65535."""
+        self._go_on_from(index, index)
+
+    def _go_on_from(self, next_available: int, next_used: int) -> None:
         self._next_available = next_available
-        self._next_used = self._interrupted_at = used_index
+        self._next_used = self._interrupted_at = next_used
         self._ahead = 0
 
     @property

@@ -87,6 +87,10 @@ class PackedDeviceRing(DeviceSide):
             self._driver = views.enter_context(driver.cast("I"))
             self._device = views.enter_context(device.cast("H"))
             self._views = views.pop_all()
+        self.begin_anew(position)
+
+    def begin_anew(self, position: int) -> None:
+        """Its driver has made the ring anew: it is idle, and both sides go on from here."""
         self._next_available = self._next_used = self._interrupted_at = position
         self._in_flight: dict[int, int] = {}
         """How many descriptors each chain has, by its buffer id."""

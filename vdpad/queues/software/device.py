@@ -108,6 +108,7 @@ class SoftwareDevice:
         # Who kicks is its borrower, whom it is there for.
         self._kicked = Waiter(self._kick, paced=False)
         self._task: asyncio.Task[None] | None = None
+        self._ring = self._ring_made()
         self._set_up(config.misbehaviour)
 
     def start(self) -> None:
@@ -137,7 +138,6 @@ class SoftwareDevice:
         """
         self._was_reset.set()
         self.net.reset()
-        self._ring.release()
         self._view[:] = bytes(len(self._view))
         self._set_up(self.config.misbehaviour if misbehaviour is None else misbehaviour)
 
@@ -157,41 +157,38 @@ class SoftwareDevice:
     def _set_up(self, misbehaviour: Misbehaviour) -> None:
         self._misbehaviour = misbehaviour
         self._was_reset = asyncio.Event()
-        self._ring = self._ring_at(self.config.start_index)
+        self._begin_at(self.config.start_index)
         self._taken = 0
         self._last_head = 1  # before any is returned, one that heads no chain
         self._silent = False
 
-    def _ring_at(self, index: int) -> DeviceRing | PackedDeviceRing:
-        """The ring as it is lent: idle, and where a driver before would have left it."""
+    def _ring_made(self) -> DeviceRing | PackedDeviceRing:
         event_idx = Feature.RING_EVENT_IDX in self.config.features
         indirect = Feature.RING_INDIRECT_DESC in self.config.features
-        ring: DeviceRing | PackedDeviceRing
         if isinstance(self.geometry, PackedGeometry):
-            ring = PackedDeviceRing(
+            return PackedDeviceRing(
                 self._guest_memory,
                 self.geometry.addresses,
-                position=index,
+                position=0,
                 event_idx=event_idx,
                 indirect=indirect,
             )
-        else:
-            self._put_indices(index)
-            ring = DeviceRing(
-                self._guest_memory,
-                self.geometry.addresses,
-                next_available=index,
-                event_idx=event_idx,
-                indirect=indirect,
-            )
-        ring.idle()
-        return ring
+        return DeviceRing(
+            self._guest_memory,
+            self.geometry.addresses,
+            next_available=0,
+            event_idx=event_idx,
+            indirect=indirect,
+        )
 
-    def _put_indices(self, index: int) -> None:
-        parts = self.geometry.parts()
-        for part in (parts["available"], parts["used"]):
-            at = part.iova - self.geometry.memory.iova
-            self._view[at : at + RING_HEADER] = struct.pack("<HH", 0, index)
+    def _begin_at(self, index: int) -> None:
+        """The ring as it is lent: idle, and where a driver before would have left it."""
+        if isinstance(self.geometry, SplitGeometry):
+            for part in (self.geometry.available, self.geometry.used):
+                at = part - self.geometry.memory.iova
+                self._view[at : at + RING_HEADER] = struct.pack("<HH", 0, index)
+        self._ring.begin_anew(index)
+        self._ring.idle()
 
     async def _serve(self) -> None:
         while True:
