@@ -43,7 +43,7 @@ from vdpad.virtio.mac import format_mac
 
 _MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
-_CLASS_MQ = 4
+_CLASS_MQ = bytes([4])
 
 
 class _Refused(VdpadError):
@@ -78,7 +78,7 @@ class NetDevice:
         """A device in its reset state with these negotiated features."""
         self._features = features
         self._config = config
-        self._serve: Mapping[type[Command], Callable[[Any], None]] = {
+        serve: Mapping[type[Command], Callable[[Any], None]] = {
             **dict.fromkeys(RX_MODES, self._rx),
             MacTableSet: self._mac_table,
             MacAddrSet: self._mac,
@@ -94,6 +94,9 @@ class NetDevice:
             CoalVqSet: self._queue_coalescing,
             HashTunnelSet: self._hash_tunnel,
         }
+        self._serve = {
+            each: carry_out for each, carry_out in serve.items() if each.lacks(features) is None
+        }
         self.reset()
 
     def reset(self) -> None:
@@ -107,14 +110,14 @@ class NetDevice:
 
     def command(self, readable: bytes) -> int:
         """Carries out a command and gives its ack."""
-        if readable[:1] == bytes([_CLASS_MQ]):
+        if readable[:1] == _CLASS_MQ:
             self._now.hashing = None
         try:
             command = decode_command(readable)
-            serve = self._serve.get(type(command))
-            if serve is None or command.lacks(self._features) is not None:
+            carry_out = self._serve.get(type(command))
+            if carry_out is None:
                 return ACK_ERR
-            serve(command)
+            carry_out(command)
         except (DecodeError, _Refused):
             return ACK_ERR
         return ACK_OK
