@@ -16,16 +16,25 @@ Indices are stored and read as one native access; driver_ring.py says why.
 Source: virtio 1.4, 2.7 "Split Virtqueues".
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from vdpad.virtio.chains import BadChain, DescriptorTable
-from vdpad.virtio.device_side import Chain, DeviceSide, copied, ring_stretches, some
+from vdpad.virtio.device_side import (
+    MAX_READABLE,
+    Chain,
+    DeviceSide,
+    copied,
+    ring_stretches,
+    some,
+)
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.guest_memory import GuestMemory, OutsideMemory
-from vdpad.virtio.rings import BadGeometry
+from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, BadGeometry, Region
 from vdpad.virtio.split_ring import (
     AVAIL_F_NO_INTERRUPT,
+    DESCRIPTOR,
     INDEX_MASK,
     RING_HEADER,
     USED_ELEMENT,
@@ -34,6 +43,9 @@ from vdpad.virtio.split_ring import (
     distance,
     wants_event,
 )
+
+# Two descriptors side by side.
+_PAIR = struct.Struct(DESCRIPTOR.format + DESCRIPTOR.format[1:])
 
 
 class DeviceRing(DeviceSide):
@@ -72,9 +84,9 @@ class DeviceRing(DeviceSide):
         self._answered = answered
         with ExitStack() as views:
             parts = ring_stretches(views, memory, addresses)
-            descriptors, available, self._used_bytes = parts
+            self._descriptors, available, self._used_bytes = parts
             self._table = DescriptorTable(
-                memory, addresses.descriptors, descriptors, indirect=indirect
+                memory, addresses.descriptors, self._descriptors, indirect=indirect
             )
             self._available = views.enter_context(available.cast("H"))
             self._used = views.enter_context(self._used_bytes.cast("H"))
@@ -182,11 +194,30 @@ class DeviceRing(DeviceSide):
             # Behind flags and index, which are two words.
             head = self._available[2 + index % self._size]
             try:
-                buffers = self._table.walk(head)
-                found = copied(self._memory, head, buffers, answered=self._answered)
+                found = self._command(head) or self._chain(head)
             except (BadChain, OutsideMemory) as error:
                 raise BadChain(f"chain {head}: {error}") from error
             yield found
+
+    def _command(self, head: int) -> tuple[Chain, int] | None:
+        """A chain as drivers send commands: two descriptors side by side, one buffer to read and
+        one to write; and how many buffers it has. None for any other: it is looked at anew.
+
+        Raises:
+            OutsideMemory: a buffer is not all memory.
+        """
+        if head + 1 >= self._size:
+            return None
+        pair = _PAIR.unpack_from(self._descriptors, head * DESCRIPTOR.size)
+        address, length, flags, following, answer, room, answer_flags, _ = pair
+        is_command = flags == DESC_F_NEXT and following == head + 1 and answer_flags == DESC_F_WRITE
+        if not is_command or not room or not 0 < length <= MAX_READABLE:
+            return None
+        self._memory.check(answer, room)
+        return Chain(head, self._memory.read(address, length), (Region(answer, room),), 2), 2
+
+    def _chain(self, head: int) -> tuple[Chain, int]:
+        return copied(self._memory, head, self._table.walk(head), answered=self._answered)
 
 
 def _check_start(next_available: int, used_index: int, size: int) -> None:
