@@ -262,12 +262,16 @@ class SoftwareDevice:
         return self.net.command(readable)
 
     def _give_back_all(self, served: list[tuple[Chain, Fault | None]]) -> None:
-        faultless = not any(fault for _, fault in served)
-        if served and faultless and Feature.IN_ORDER in self.config.features:
-            self._ring.put_in_one([(chain.head, 1) for chain, _ in served])
+        if any(fault for _, fault in served):
+            for chain, fault in served:
+                self._give_back(chain, fault)
             return
-        for chain, fault in served:
-            self._give_back(chain, fault)
+        returned = [(chain.head, 1) for chain, _ in served]
+        if returned and Feature.IN_ORDER in self.config.features:
+            self._ring.put_in_one(returned)
+        elif returned:
+            self._ring.put_together(returned)
+            self._last_head = returned[-1][0]
 
     def _give_back(self, chain: Chain, fault: Fault | None) -> None:
         head, length = chain.head, 1
