@@ -1,5 +1,6 @@
 """A lent queue: what is refused, in which words, and that nothing is left open."""
 
+import asyncio
 import ctypes
 import dataclasses
 import fcntl
@@ -459,3 +460,26 @@ def test_a_lender_that_holds_the_file_s_lock_holds_up_nobody(tmp_path: Path) -> 
             assert queue.next_index == 0
     writer.join(10)
     os.close(memory)
+
+
+def _is_mapped() -> bool:
+    return "/memfd:lent" in Path("/proc/self/maps").read_text()
+
+
+async def test_a_closed_queue_reads_no_interrupt_more_and_its_memory_goes_in_a_moment(
+    memory: int,
+) -> None:
+    """The ring is the lender's by the reply already, and no reply waits for what is let go of."""
+    call = _eventfd()
+    try:
+        with no_descriptor_left():
+            queue = _open(_lend(lambda: os.dup(memory), call=lambda: os.dup(call)))
+            await queue.called(0)
+            queue.close()
+            os.eventfd_write(call, 1)
+            await asyncio.sleep(0)
+            assert os.eventfd_read(call) == 1
+            assert _is_mapped()
+        assert not _is_mapped()
+    finally:
+        os.close(call)

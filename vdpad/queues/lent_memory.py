@@ -13,14 +13,16 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 
 from vdpad.errors import VdpadError
-from vdpad.virtio.rings import Region, RingGeometry, align_up
+from vdpad.virtio.rings import RingGeometry, align_up
 
 _PAGE = mmap.PAGESIZE
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+_Part = tuple[int, int, str]
+"""Where a part of a ring begins and ends, in bytes of the memfd, and its name."""
 
 
 class BadLend(VdpadError):
@@ -58,66 +60,87 @@ def check_memfd(memory: int) -> None:
 # --- the ring's pages ---
 
 
-def map_ring(memory: int, geometry: RingGeometry, undo: ExitStack) -> dict[str, memoryview]:
-    """Views of the ring's parts, by their names, over mappings of the pages that they lie on.
+class RingMapping:
+    """A ring's parts, over mappings of the pages that they lie on, until `close`."""
 
-    Raises:
-        BadLend: the memfd is too short, or its pages are not there or not to be had.
-    """
-    there = os.fstat(memory).st_size
-    if there < geometry.memory.size:
-        raise BadLend(
-            f"expected a memfd of at least {geometry.memory.size} bytes (memory.size), got {there}"
-        )
-    base = geometry.memory.iova
-    parts = {name: Region(part.iova - base, part.size) for name, part in geometry.parts().items()}
-    views: dict[str, memoryview] = {}
-    for stretch in _stretches(parts.values(), there):
-        view = _mapped(memory, stretch, undo)
-        for name, part in parts.items():
-            if stretch.iova <= part.iova < stretch.end:
-                at = part.iova - stretch.iova
-                views[name] = view[at : at + part.size]
-                undo.callback(views[name].release)
-    return views
+    def __init__(self, memory: int, geometry: RingGeometry) -> None:
+        """
+        Args:
+            memory: a checked memfd; it stays the caller's.
+            geometry: a checked one.
+
+        Raises:
+            BadLend: the memfd is too short, or its pages are not there or not to be had.
+        """
+        self.parts: dict[str, memoryview] = {}
+        """By their names. They are released by `close`; what is made of them is not."""
+        self._mappings: list[mmap.mmap] = []
+        self._views: list[memoryview] = []
+        there = os.fstat(memory).st_size
+        if there < geometry.memory.size:
+            raise BadLend(
+                f"expected a memfd of at least {geometry.memory.size} bytes (memory.size), "
+                f"got {there}"
+            )
+        base = geometry.memory.iova
+        parts = [
+            (part.iova - base, part.end - base, name) for name, part in geometry.parts().items()
+        ]
+        try:
+            for begin, end in _stretches(parts, there):
+                self._map(memory, begin, end, parts)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the memory. May be called again."""
+        for view in (*self.parts.values(), *self._views):
+            view.release()
+        for mapping in self._mappings:
+            mapping.close()
+
+    def _map(self, memory: int, begin: int, end: int, parts: Iterable[_Part]) -> None:
+        mapping = _mapped(memory, begin, end)
+        self._mappings.append(mapping)
+        _check_presence(mapping, begin)
+        view = memoryview(mapping)
+        self._views.append(view)
+        for first, last, name in parts:
+            if begin <= first < end:
+                self.parts[name] = view[first - begin : last - begin]
 
 
-def _stretches(parts: Iterable[Region], there: int) -> Iterator[Region]:
-    """The whole pages that the parts lie on, those that touch as one, in bytes of the memfd.
+def _stretches(parts: Iterable[_Part], there: int) -> Iterator[tuple[int, int]]:
+    """The whole pages that the parts lie on, those that touch as one: where each begins and ends.
 
     Args:
-        parts: in bytes of the memfd.
-        there: how many bytes it has, which may end within a page.
+        parts: of the ring.
+        there: how many bytes the memfd has, which may end within a page.
     """
-    ordered = sorted(
-        (part.iova // _PAGE * _PAGE, min(align_up(part.end, _PAGE), there)) for part in parts
-    )
-    begin, end = ordered[0]
-    for first, last in ordered[1:]:
+    begin = end = -1
+    for first, last, _ in sorted(parts):
+        first = first // _PAGE * _PAGE
         if first > end:
-            yield Region(begin, end - begin)
-            begin, end = first, last
-        end = max(end, last)
-    yield Region(begin, end - begin)
+            if end > begin:
+                yield begin, end
+            begin = first
+        end = max(end, min(align_up(last, _PAGE), there))
+    yield begin, end
 
 
-def _mapped(memory: int, stretch: Region, undo: ExitStack) -> memoryview:
+def _mapped(memory: int, begin: int, end: int) -> mmap.mmap:
     try:
-        mapping = mmap.mmap(
+        return mmap.mmap(
             memory,
-            stretch.size,
+            end - begin,
             mmap.MAP_SHARED,
             mmap.PROT_READ | mmap.PROT_WRITE,
-            offset=stretch.iova,
+            offset=begin,
         )
     except (OSError, ValueError) as error:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, str(error))
         raise BadLend(f"the memfd cannot be mapped for writing: {name}") from error
-    undo.callback(mapping.close)
-    _check_presence(mapping, stretch.iova)
-    view = memoryview(mapping)
-    undo.callback(view.release)
-    return view
 
 
 def _check_presence(mapping: mmap.mmap, offset: int) -> None:

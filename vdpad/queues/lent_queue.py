@@ -20,10 +20,13 @@ from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import Lent
 from vdpad.queues.eventfds import EventfdSender, Waiter, check_eventfd, kicks_that_do_not_block
 from vdpad.queues.lent_indices import Indices, idle_index
-from vdpad.queues.lent_memory import BadLend, check_memfd, map_ring, seals_of
+from vdpad.queues.lent_memory import BadLend, RingMapping, check_memfd, seals_of
 from vdpad.virtio.driver_rings import AnyDriverRing, driver_ring
 from vdpad.virtio.rings import RingGeometry
 from vdpad.wire.descriptors import CLOSER
+
+# Memory, kick and call.
+_DESCRIPTORS = 3
 
 # The lender of a device of our own.
 _NOBODY = -1
@@ -50,7 +53,7 @@ class LentDescriptors:
         Raises:
             BadLend: there are not three.
         """
-        if len(fds) != 3:
+        if len(fds) != _DESCRIPTORS:
             raise BadLend(
                 f"expected three descriptors (memory, kick, call), got {len(fds)}; "
                 "send them with the request (SCM_RIGHTS)"
@@ -129,8 +132,9 @@ class LentQueue:
             self._undo.callback(self._call.close)
             self._kick = EventfdSender(descriptors.kick)
             self._undo.enter_context(kicks_that_do_not_block())
-            views = map_ring(descriptors.memory, geometry, self._undo)
-            ring = driver_ring(geometry, views, event_idx=event_idx, in_order=in_order)
+            mapping = RingMapping(descriptors.memory, geometry)
+            self._undo.callback(mapping.close)
+            ring = driver_ring(geometry, mapping.parts, event_idx=event_idx, in_order=in_order)
             self._ring: AnyDriverRing | None = ring
             self._undo.callback(ring.release)
             self._next_index = idle_index(ring, indices)
@@ -169,9 +173,15 @@ class LentQueue:
         await self._call.wait(seconds)
 
     def close(self) -> None:
-        """Unmaps the memory and has the descriptors closed. May be called again."""
-        self._ring = None
-        self._undo.close()
+        """Ends the watch for interrupts, and has memory and descriptors let go of in a moment.
+
+        The ring is its lender's again when the reply is out, which waits for no unmapping. May be
+        called again.
+        """
+        self._call.close()
+        if self._ring is not None:
+            self._ring = None
+            CLOSER.let_go(self._undo.close, _DESCRIPTORS)
 
 
 def memory_identity(descriptors: LentDescriptors) -> tuple[int, int]:

@@ -85,6 +85,8 @@ class Closer:
         self._deferred: list[tuple[int, Sequence[int]]] = []
         """What goes to the threads in a moment."""
         self._number_deferred = 0
+        self._first: list[Callable[[], None]] = []
+        """What is done before that."""
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         """Where that moment was asked for."""
         self._relieved: dict[int | None, list[Callable[[], None]]] = {}
@@ -101,6 +103,20 @@ class Closer:
             return
         self._deferred.append((uid, fds))
         self._number_deferred += len(fds)
+        self._flush_soon()
+
+    def let_go(self, work: Callable[[], None], descriptors: int) -> None:
+        """Has a lent ring's memory let go of in the same moment, and then its descriptors.
+
+        Args:
+            work: what does it. It has the descriptors closed, raises nothing and does not sleep.
+            descriptors: how many these are.
+        """
+        self._first.append(work)
+        self._number_deferred += descriptors
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         loop = _running_loop()
         if loop is None or self._number_deferred > _MAX_DEFERRED:
             self.flush()
@@ -114,6 +130,9 @@ class Closer:
 
     def flush(self) -> None:
         """Hands all that is deferred to the threads; what none is had for, again in a while."""
+        first, self._first = self._first, []
+        for work in first:
+            work()
         self._loop = None
         deferred, self._deferred, self._number_deferred = self._deferred, [], 0
         for uid, fds in deferred:
