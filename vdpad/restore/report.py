@@ -65,7 +65,10 @@ class RingIndices:
 
     def to_json(self) -> dict[str, int]:
         """Plain values: wrap counters only where there are any."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        plain = {"next_available": self.next_available, "next_used": self.next_used}
+        if self.available_wrap is not None and self.used_wrap is not None:
+            plain |= {"available_wrap": self.available_wrap, "used_wrap": self.used_wrap}
+        return plain
 
 
 @dataclass(frozen=True, slots=True)

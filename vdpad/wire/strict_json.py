@@ -67,6 +67,8 @@ def refuse_more(data: bytes, most: Most) -> None:
     Raises:
         NotJson: more does.
     """
+    if len(data) <= min(most):
+        return
     containers = data.count(b"[") + data.count(b"{")
     # Each but the first of its container stands behind a comma.
     values = data.count(b",") + containers

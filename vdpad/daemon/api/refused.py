@@ -6,7 +6,6 @@ one that the API takes, and of parameters that are not in order nothing is.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,25 +29,38 @@ _NOT_IN_ORDER = "its parameters are not in order; the caller was told where"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a request is about, as far as it may be repeated."""
+    """What a request is about, by such of its parameters as say so, as they came."""
 
     method: str
-    migration: str
-    target: str
-    """Its kind."""
-    device: str
+    given_migration: object
+    given_target: object
+    given_device: object
+
+    # As far as they may be repeated:
+
+    @property
+    def migration(self) -> str:
+        """Its name; "" for none."""
+        return _name(self.given_migration)
+
+    @property
+    def target(self) -> str:
+        """Its kind; "" for none."""
+        kind = _object(self.given_target).get("kind")
+        return kind if kind in KINDS else ""
+
+    @property
+    def device(self) -> str:
+        """Its name; "" for none."""
+        target = _object(self.given_target)
+        given = (self.given_device, target.get("name"), target.get("device"), target.get("path"))
+        return next(filter(None, map(_name, given)), "")
 
 
 def subject_of(request: Request) -> Subject:
     """What a request is about; of its parameters nothing has been checked."""
-    params = request.params
-    target = _object(params.get("target"))
-    return Subject(
-        method=request.method,
-        migration=_name(params.get("migration")),
-        target=target["kind"] if target.get("kind") in KINDS else "",
-        device=_device(params, target),
-    )
+    given = request.params.get
+    return Subject(request.method, given("migration"), given("target"), given("device"))
 
 
 def refused_event(subject: Subject, error: Refusal) -> Event | None:
@@ -69,11 +81,6 @@ def refused_event(subject: Subject, error: Refusal) -> Event | None:
         target=subject.target,
         device=subject.device,
     )
-
-
-def _device(params: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    given = (params.get("device"), target.get("name"), target.get("device"), target.get("path"))
-    return next(filter(None, map(_name, given)), "")
 
 
 def _name(value: object) -> str:
