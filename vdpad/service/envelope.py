@@ -36,6 +36,8 @@ CODES = {
 }
 """JSON-RPC's own, and those of docs/api.md, "Errors"."""
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 _ENVELOPE_KEYS = {"jsonrpc", "id", "method", "params"}
 
 
@@ -69,7 +71,7 @@ def error_of(refusal: Refusal) -> dict[str, Any]:
 
 def _encode(request_id: str | int | None, reply: Mapping[str, object]) -> bytes:
     whole = {"jsonrpc": "2.0", "id": request_id, **reply}
-    return json.dumps(whole, separators=(",", ":")).encode()
+    return _ENCODER.encode(whole).encode()
 
 
 OVERLOADED = encode_refusal(

@@ -157,9 +157,12 @@ def pull_config(space: bytes) -> NetConfig:
     )
 
 
+_PERMITTED_BY = tuple((each, Feature[each.name]) for each in GuestOffload)
+
+
 def offloads_of(features: FeatureSet) -> frozenset[int]:
     """The guest offloads that these features permit."""
-    return frozenset(bit for bit in GuestOffload if Feature[bit.name] in features)
+    return frozenset(bit for bit, feature in _PERMITTED_BY if feature in features)
 
 
 def cvq_index(features: FeatureSet, max_virtqueue_pairs: int) -> int:

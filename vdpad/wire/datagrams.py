@@ -45,6 +45,11 @@ _SO_SNDBUFFORCE = 32
 ANOTHER_HOST = -1
 """Stands for all who have a key, where users are told apart by their uids."""
 
+# Plain numbers: those of the module are members of an enum, with which `|` and `&` take as long as
+# the system call.
+_CLOEXEC, _CTRUNC = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
+_TRUNC = int(socket.MSG_TRUNC)
+
 _UCRED = struct.Struct("iII")
 _CONTROL_SIZE = socket.CMSG_SPACE(_UCRED.size) + RIGHTS_SIZE
 
@@ -157,17 +162,17 @@ class AncillarySocket(socket.socket):
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         """One datagram and its Peer, whatever size is asked for."""
         data, control, got, address = self.recvmsg(
-            MAX_DATAGRAM, _CONTROL_SIZE, flags | socket.MSG_CMSG_CLOEXEC
+            MAX_DATAGRAM, _CONTROL_SIZE, flags | _CLOEXEC
         )
         peer = Peer(address or None, fds=received(control))
         for level, kind, payload in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 peer.pid, peer.uid, peer.gid = _UCRED.unpack(payload[: _UCRED.size])
         # Truncated where this process has no room for more of them.
-        if got & socket.MSG_CTRUNC or len(peer.fds) > MAX_DESCRIPTORS:
+        if got & _CTRUNC or len(peer.fds) > MAX_DESCRIPTORS:
             peer.too_many_fds = True
             peer.close_fds()
-        peer.too_long = bool(got & socket.MSG_TRUNC)
+        peer.too_long = bool(got & _TRUNC)
         return data, peer
 
     def sendto(self, data: Any, address: Any) -> int:  # type: ignore[override]

@@ -148,6 +148,8 @@ class Closer:
     @property
     def waiting(self) -> int:
         """How many descriptors are not closed yet."""
+        if not self._waiting:
+            return self._number_deferred
         with self._lock:
             return self._number_deferred + self._waiting.total()
 

@@ -54,9 +54,7 @@ def loads(data: bytes, most: Most | None = None) -> Any:
     if most is not None:
         refuse_more(data, most)
     try:
-        return json.loads(
-            data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
+        return _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise NotJson(f"expected UTF-8 JSON: {str(error)[:_MAX_REASON]}") from error
 
@@ -89,3 +87,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise NotJson(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)

@@ -75,6 +75,8 @@ class Api:
         announce: Announce = log_event,
     ) -> None:
         self._settings = settings
+        self._told: dict[int, InfoResult] = {}
+        """What the daemon is, by the longest datagram of the way that was asked over."""
         self._operations = operations
         self._targets = targets
         self._running = running
@@ -96,6 +98,7 @@ class Api:
     def use(self, settings: Settings) -> None:
         """Other settings from the next request on."""
         self._settings = settings
+        self._told.clear()
         self._changes.ask_again()
 
     @property
@@ -158,23 +161,11 @@ class Api:
 
     async def _info(self, request: Request) -> InfoResult:
         read_params(NoParams, request)
-        limits = self._settings.limits
-        return InfoResult(
-            name="vdpad",
-            version=vdpad.__version__,
-            api=API_VERSION,
-            limits=LimitsResult(
-                datagram_bytes=request.peer.limit,
-                descriptors=MAX_DESCRIPTORS,
-                operations_at_once=limits.operations_at_once,
-                operations_kept=limits.operations_kept,
-                report_lines=MAX_LINES,
-                deadline_ms=self._settings.replay.deadline_ms,
-                deadline_ms_max=MAX_DEADLINE_MS,
-            ),
-            formats=FORMATS,
-            targets=KINDS,
-        )
+        limit = request.peer.limit
+        told = self._told.get(limit)
+        if told is None:
+            told = self._told[limit] = _info(self._settings, limit)
+        return told
 
     async def _check(self, request: Request) -> CheckResult:
         await self._running.until_idle()
@@ -263,6 +254,26 @@ class Api:
 
     def _requester(self, peer: Peer) -> Requester:
         return Requester(peer.user, self._settings.is_operator(peer))
+
+
+def _info(settings: Settings, limit: int) -> InfoResult:
+    limits = settings.limits
+    return InfoResult(
+        name="vdpad",
+        version=vdpad.__version__,
+        api=API_VERSION,
+        limits=LimitsResult(
+            datagram_bytes=limit,
+            descriptors=MAX_DESCRIPTORS,
+            operations_at_once=limits.operations_at_once,
+            operations_kept=limits.operations_kept,
+            report_lines=MAX_LINES,
+            deadline_ms=settings.replay.deadline_ms,
+            deadline_ms_max=MAX_DEADLINE_MS,
+        ),
+        formats=FORMATS,
+        targets=KINDS,
+    )
 
 
 def _lent(fds: list[int], places: DescriptorPlaces) -> list[int]:

@@ -78,6 +78,7 @@ class NetDevice:
         """A device in its reset state with these negotiated features."""
         self._features = features
         self._config = config
+        self._all_offloads = offloads_of(features)
         serve: Mapping[type[Command], Callable[[Any], None]] = {
             **dict.fromkeys(RX_MODES, self._rx),
             MacTableSet: self._mac_table,
@@ -101,7 +102,7 @@ class NetDevice:
 
     def reset(self) -> None:
         """Forgets all settings (virtio 1.4, 2.4)."""
-        self._now = _Settings(mac=self._config.mac, offloads=offloads_of(self._features))
+        self._now = _Settings(mac=self._config.mac, offloads=self._all_offloads)
 
     @property
     def config(self) -> NetConfig:
@@ -262,7 +263,7 @@ class NetDevice:
             raise _Refused
 
     def _offloads(self, command: GuestOffloadsSet) -> None:
-        if command.offloads - offloads_of(self._features):
+        if command.offloads - self._all_offloads:
             raise _Refused
         self._now.offloads = command.offloads
 
