@@ -129,9 +129,7 @@ class LentQueue:
         try:
             self._lent = descriptors.check()
             self._call = Waiter(descriptors.call)
-            self._undo.callback(self._call.close)
             self._kick = EventfdSender(descriptors.kick)
-            self._undo.enter_context(kicks_that_do_not_block())
             mapping = RingMapping(descriptors.memory, geometry)
             self._undo.callback(mapping.close)
             ring = driver_ring(geometry, mapping.parts, event_idx=event_idx, in_order=in_order)
@@ -141,6 +139,9 @@ class LentQueue:
         except BaseException:
             self._undo.close()
             raise
+        self._in_use = ExitStack()
+        self._in_use.callback(self._call.close)
+        self._in_use.enter_context(kicks_that_do_not_block())
 
     @property
     def ring(self) -> AnyDriverRing:
@@ -178,7 +179,7 @@ class LentQueue:
         The ring is its lender's again when the reply is out, which waits for no unmapping. May be
         called again.
         """
-        self._call.close()
+        self._in_use.close()
         if self._ring is not None:
             self._ring = None
             CLOSER.let_go(self._undo.close, _DESCRIPTORS)
