@@ -19,7 +19,8 @@ from vdpad.virtio.rings import RingGeometry, align_up
 
 _PAGE = mmap.PAGESIZE
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_mincore = ctypes.CDLL(None, use_errno=True).mincore
+_mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 _Part = tuple[int, int, str]
 """Where a part of a ring begins and ends, in bytes of the memfd, and its name."""
@@ -153,16 +154,16 @@ def _check_presence(mapping: mmap.mmap, offset: int) -> None:
         mapping: of the memfd.
         offset: where in it that begins, in bytes.
     """
-    present = (ctypes.c_ubyte * (align_up(len(mapping), _PAGE) // _PAGE))()
+    present = ctypes.create_string_buffer(align_up(len(mapping), _PAGE) // _PAGE)
     first = ctypes.c_char.from_buffer(mapping)
     try:
-        failed = _libc.mincore(ctypes.byref(first), ctypes.c_size_t(len(mapping)), present)
+        failed = _mincore(ctypes.addressof(first), len(mapping), present)
     finally:
         del first  # or the mapping could not be closed
     if failed:
         name = errno.errorcode.get(ctypes.get_errno(), "?")
         raise BadLend(f"the memfd does not tell which of its pages are there: {name}")
-    for page, bits in enumerate(present):
+    for page, bits in enumerate(present.raw):
         if not bits & 1:
             at = offset + page * _PAGE
             raise BadLend(

@@ -179,9 +179,9 @@ class LentQueue:
         The ring is its lender's again when the reply is out, which waits for no unmapping. May be
         called again.
         """
-        self._in_use.close()
         if self._ring is not None:
             self._ring = None
+            self._in_use.close()
             CLOSER.let_go(self._undo.close, _DESCRIPTORS)
 
 

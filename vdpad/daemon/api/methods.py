@@ -20,6 +20,7 @@ from vdpad.daemon.api.params import (
     StatusParams,
 )
 from vdpad.daemon.operations.operation import Snapshot
+from vdpad.restore.report import Report
 
 METHODS: Mapping[str, ApiMethod] = {
     "info": ApiMethod(
@@ -77,6 +78,8 @@ _ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
 
 def plain(method: str, result: object) -> Any:
     """A method's result as plain JSON values."""
+    if isinstance(result, Report):
+        return result.to_json()  # the same in a third of the time: a guest waits
     return _ADAPTERS[method].dump_python(result, mode="json")
 
 
