@@ -43,8 +43,9 @@ class Images(ABC):
         """
         self._buffers_iova = buffers_iova
 
+    @staticmethod
     @abstractmethod
-    def completion(self, head: int) -> bytes:
+    def completion(head: int) -> bytes:
         """What tells that a chain is back with its ack."""
 
     @abstractmethod
@@ -73,7 +74,8 @@ class _SplitImages(Images):
         self._made: dict[tuple[int, tuple[int, ...]], bytes] = {}
         self._in_place: dict[int, bytes] = {}
 
-    def completion(self, head: int) -> bytes:
+    @staticmethod
+    def completion(head: int) -> bytes:
         return USED_ELEMENT.pack(head, ACK)
 
     def image(self, first_head: int, buffers_at: int, lengths: tuple[int, ...]) -> Image:
@@ -92,7 +94,8 @@ class _PackedImages(Images):
         super().__init__(buffers_iova)
         self._made: dict[tuple[int, tuple[int, ...]], Image] = {}
 
-    def completion(self, head: int) -> bytes:
+    @staticmethod
+    def completion(head: int) -> bytes:
         return RETURNED_ELEMENT.pack(ACK, head, 0)
 
     def image(self, first_head: int, buffers_at: int, lengths: tuple[int, ...]) -> Image:

@@ -12,8 +12,9 @@ say the same, which they do through a run of equally long commands such as VLAN_
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from vdpad.restore.images import ACK, DESCRIPTORS_PER_COMMAND, Image, Images, images_for
 from vdpad.virtio.commands import ACK_NONE, ACK_OK
@@ -32,6 +33,9 @@ _SMALLEST_BUFFERS = 32
 _PER_BANK = 400
 _PER_COMMAND = 130
 _PER_BYTE_OF_TABLES = 26
+
+# How many kinds of segments are remembered, each of up to 160 KiB: few, unless lenders make many.
+_KINDS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,15 +231,25 @@ def _segments(
 
 def _segment(number: int, slots: int, room: int, images: Images) -> Segment:
     first_head = number * slots * DESCRIPTORS_PER_COMMAND
-    heads = range(first_head, first_head + slots * DESCRIPTORS_PER_COMMAND, DESCRIPTORS_PER_COMMAND)
+    heads, completions = _heads_and_completions(first_head, slots, images.completion)
     return Segment(
         first_head=first_head,
         slots=slots,
         buffers_at=number * room,
         buffers_size=room,
-        heads=b"".join(head.to_bytes(2, "little") for head in heads),
-        completions=b"".join(map(images.completion, heads)),
+        heads=heads,
+        completions=completions,
     )
+
+
+@lru_cache(_KINDS)
+def _heads_and_completions(
+    first_head: int, slots: int, completion: Callable[[int], bytes]
+) -> tuple[bytes, bytes]:
+    end = first_head + slots * DESCRIPTORS_PER_COMMAND
+    heads = range(first_head, end, DESCRIPTORS_PER_COMMAND)
+    in_ring = b"".join(head.to_bytes(2, "little") for head in heads)
+    return in_ring, b"".join(map(completion, heads))
 
 
 def _banks(payloads: list[bytes], segments: tuple[Segment, ...], images: Images) -> Iterator[Bank]:

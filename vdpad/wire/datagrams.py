@@ -161,9 +161,7 @@ class AncillarySocket(socket.socket):
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         """One datagram and its Peer, whatever size is asked for."""
-        data, control, got, address = self.recvmsg(
-            MAX_DATAGRAM, _CONTROL_SIZE, flags | _CLOEXEC
-        )
+        data, control, got, address = self.recvmsg(MAX_DATAGRAM, _CONTROL_SIZE, flags | _CLOEXEC)
         peer = Peer(address or None, fds=received(control))
         for level, kind, payload in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:

@@ -52,7 +52,7 @@ _OF_DETAILS = set(_OfOperation.model_fields) - {"state"}
 
 
 def _of(snapshot: Snapshot) -> dict[str, Any]:
-    details = snapshot.details.model_dump(include=_OF_DETAILS)
+    details = {name: getattr(snapshot.details, name) for name in _OF_DETAILS}
     return {**details, "state": snapshot.state}
 
 

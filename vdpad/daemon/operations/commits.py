@@ -102,6 +102,8 @@ class Commits:
         deadline_ms: int,
     ) -> Success | Failure:
         details, commands = operation.details, ready.program.commands
+        commit = operation.phase
+        assert isinstance(commit, Commit)
         ending: Success | Failure
         try:
             replayed = await self._replay(ready, queue, deadline_ms)
@@ -118,6 +120,7 @@ class Commits:
             self._bookkeeping.ended(ready.record, ending)
         self._later(replayed_event(details.named, commands, ready.by_name, replayed, report))
         ready.destination.done()
+        commit.is_over(ending)
         return ending
 
     async def _replay(self, ready: Ready, queue: ControlQueue, deadline_ms: int) -> Replayed:

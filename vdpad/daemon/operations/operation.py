@@ -18,6 +18,8 @@ from vdpad.queues.control_queue import Lent
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 
+_CANONICAL = json.JSONEncoder(sort_keys=True)
+
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
@@ -37,7 +39,7 @@ class RestoreRequest:
     def digest(self) -> str:
         """Tells this state and target from others: sha256 over their canonical JSON."""
         digest = hashlib.sha256(self.state.model_dump_json(exclude_none=True).encode())
-        digest.update(json.dumps(self.target_json, sort_keys=True).encode())
+        digest.update(_CANONICAL.encode(self.target_json).encode())
         return digest.hexdigest()
 
 

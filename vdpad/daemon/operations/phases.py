@@ -9,6 +9,7 @@ The last five are its endings (records/endings.py). Which may follow which, tran
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from vdpad.daemon.records.endings import Ending, Failure, Success
 from vdpad.daemon.records.file import Record
@@ -46,7 +47,13 @@ class Commit:
         """
         self.task = task
         self.lent = lent
-        self._waiting = 0
+        self._waiting: set[asyncio.Future[Success | Failure]] = set()
+
+    def is_over(self, ending: Success | Failure) -> None:
+        """It has ended so, and whoever waits goes on: sooner than the task's end would tell it."""
+        for each in self._waiting:
+            if not each.done():
+                each.set_result(ending)
 
     async def ending(self) -> Success | Failure:
         """How it ended, once it has. On cancellation it runs on.
@@ -54,13 +61,31 @@ class Commit:
         Raises:
             Refusal: overloaded: many wait for it already.
         """
-        if self._waiting >= _MAX_WAITING:
+        if len(self._waiting) >= _MAX_WAITING:
             raise Refusal(Kind.OVERLOADED, "many requests wait for this commit; ask for its status")
-        self._waiting += 1
+        ended: asyncio.Future[Success | Failure] = asyncio.get_running_loop().create_future()
+        settle = partial(_settle, ended)
+        self._waiting.add(ended)
+        self.task.add_done_callback(settle)
         try:
-            return await asyncio.shield(self.task)
+            return await ended
         finally:
-            self._waiting -= 1
+            self.task.remove_done_callback(settle)
+            self._waiting.discard(ended)
+
+
+def _settle(
+    ended: "asyncio.Future[Success | Failure]", task: "asyncio.Task[Success | Failure]"
+) -> None:
+    """Passes on what a task came to, to who has not heard of it."""
+    if ended.done():
+        return
+    if task.cancelled():
+        ended.cancel()
+    elif (error := task.exception()) is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(task.result())
 
 
 OperationPhase = Ready | Commit | Ending

@@ -191,11 +191,15 @@ class Endpoint:
             self._answer_or_refuse(*self._received.get_nowait())
 
     def _came(self, data: bytes, peer: Peer) -> None:
-        """Puts a datagram in the queue, or refuses it where that is full."""
-        try:
-            self._received.put_nowait((data, peer))
-        except asyncio.QueueFull:
-            self._refuse(peer)
+        """Begins with a datagram where there is none before it; else puts it in the queue, or
+        refuses it where that is full."""
+        if not self._tasks and self._received.empty():
+            self._answer_or_refuse(data, peer)
+        else:
+            try:
+                self._received.put_nowait((data, peer))
+            except asyncio.QueueFull:
+                self._refuse(peer)
         # With a sealed one none come.
         if CLOSER.are_too_many and not peer.sealed:
             self._pause()
