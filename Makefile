@@ -42,8 +42,9 @@ HARNESS ?= requests
 fuzz: all ## one harness, as long as one likes: HARNESS=commands, parts, requests, ring, streams; ARGS=LibFuzzer's
 	$(BIN)/python -m tests.fuzz.run $(HARNESS) $(ARGS)
 
-bench: all machine-packages ## one by one against pipelined, on the software device and on QEMU's
+bench: all machine-packages ## one by one against pipelined, and commits against C, on QEMU's device
 	$(BIN)/python -m benchmarks.replay $(ARGS)
+	$(BIN)/python -m benchmarks.against_c $(ARGS)
 
 bench-kernel: all test-kernel ## on the kernel's devices, against C and QEMU 10
 	$(BIN)/python -m benchmarks.kernel $(ARGS)

@@ -4,9 +4,9 @@
  *
  *   cvq_replay NODE BATCH ROUNDS [--event-idx] [--ring N] [--one-by-one] [--features HEX] [--hold]
  *
- * BATCH is a file of encoded commands, each a little-endian u32 length and that many bytes. Each
- * round opens the node, which resets the device, brings it up, replays the batch and closes it.
- * A line of JSON says what the round took: from the first image copied to the last ack read.
+ * BATCH is a file of encoded commands (batch.h). Each round opens the node, which resets the device,
+ * brings it up, replays the batch and closes it. A line of JSON says what the round took: from the
+ * first image copied to the last ack read.
  *
  * --event-idx negotiates RING_EVENT_IDX, which must be offered. --ring is the number of descriptors
  * of the control queue (64). --features is a mask of what else to negotiate of what is offered (all
@@ -27,36 +27,26 @@
  * those measured does, and following it would cost the others time.
  */
 #define _GNU_SOURCE
-#include <err.h>
+#include "batch.h"
+
 #include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
-#include <time.h>
-#include <unistd.h>
-
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings and batches are little-endian");
 
 #define BIT(number) (UINT64_C(1) << (number))
 #define SHARED(field) ((_Atomic uint16_t *)&(field)) /* the device uses it at the same time */
 #define ACK_NONE 0xff /* no device answers so, while a stale 0 would read as OK */
 #define IOVA UINT64_C(0x100000)
 #define PAGE 4096u
-#define LONGEST_COMMAND (1u << 20)
 #define LOOKS_UNTIL_YIELD 4096
 #define PATIENCE_NS 10000000000
 
@@ -88,48 +78,11 @@ static struct {
     int event_idx, one_by_one, hold;
 } options = {.ring = 64, .features = BIT(24) - 1};
 
-static void *allocate(size_t count, size_t size) {
-    void *memory = calloc(count, size);
-    if (!memory)
-        err(1, "%zu times %zu bytes of memory", count, size);
-    return memory;
-}
-
 static size_t pages(size_t bytes) {
     return (bytes + PAGE - 1) / PAGE * PAGE;
 }
 
-static int64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* --- ahead of time: the batch becomes a program --- */
-
-static struct iovec *read_batch(size_t *count, size_t *longest) {
-    FILE *file = fopen(options.batch, "rb");
-    struct iovec *commands = NULL;
-    uint32_t length;
-    if (!file)
-        err(1, "%s", options.batch);
-    for (*count = *longest = 0; fread(&length, sizeof(length), 1, file) == 1; ++*count) {
-        /* vdpa_sim_net never completes a command shorter than its two header bytes. */
-        if (length < 2 || length > LONGEST_COMMAND)
-            errx(1, "%s: command %zu has %" PRIu32 " bytes", options.batch, *count, length);
-        commands = realloc(commands, (*count + 1) * sizeof(*commands));
-        if (!commands)
-            err(1, "no memory for %zu commands", *count + 1);
-        commands[*count] = (struct iovec){allocate(length, 1), length};
-        if (fread(commands[*count].iov_base, length, 1, file) != 1)
-            errx(1, "%s: it ends inside command %zu", options.batch, *count);
-        *longest = length > *longest ? length : *longest;
-    }
-    if (!*count)
-        errx(1, "%s: no command to be read", options.batch);
-    fclose(file);
-    return commands;
-}
 
 /* Fills in what the bank needs beside count, first_slot and at. */
 static void encode_bank(struct bank *bank, const struct iovec *commands) {
@@ -151,7 +104,7 @@ static void encode_bank(struct bank *bank, const struct iovec *commands) {
 static struct program encode(void) {
     size_t count, longest, in_ring = options.event_idx && !options.one_by_one ? 2 : 1;
     unsigned slots = options.one_by_one ? 1 : options.ring / 2 / in_ring;
-    struct iovec *commands = read_batch(&count, &longest);
+    struct iovec *commands = read_batch(options.batch, &count, &longest);
     struct program program = {.bank_count = (count + slots - 1) / slots, .banks_in_ring = in_ring};
     const struct bank *in_place[2] = {NULL, NULL};
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import random
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.c_drivers import built, write_batch
 from benchmarks.tables import show
 from tests.qemu.versions import TRIXIE
 from tests.vm.host import Caller, migration, start, vhost_vdpa
@@ -89,13 +89,10 @@ def commands_of(state: dict[str, Any]) -> tuple[Command, ...]:
 
 def make_files(folder: Path, *, svq: bool) -> Files:
     """The C program, the batches, and the streams."""
-    program = folder / "cvq_replay"
-    source = ROOT / "benchmarks" / "cvq_replay.c"
-    subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+    program = built("cvq_replay", folder)
     batches = {"vp0": folder / "vp0.batch", "sim0": folder / "sim0.batch"}
     for name, commands in (("vp0", commands_of(STATE)), ("sim0", SIMULATORS)):
-        encoded = [each.encode() for each in commands]
-        batches[name].write_bytes(b"".join(struct.pack("<I", len(e)) + e for e in encoded))
+        write_batch(commands, batches[name])
     streams = {}
     qemu10 = halting(Path(TRIXIE.program), folder)
     if svq:
