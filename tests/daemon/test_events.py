@@ -207,7 +207,20 @@ async def test_what_waits_is_told_soon_in_its_order_and_as_of_its_caller() -> No
         (events[3], None)
     ]
     announce.later(events[0])
-    await until(lambda: len(heard) == 5)
+    announce.later(lambda: events[1])
+    await until(lambda: len(heard) == 6)
+    assert heard[4:] == [(events[0], None), (events[1], None)]
+
+
+async def test_what_makes_an_event_that_waits_troubles_nobody() -> None:
+    def fail() -> Event:
+        raise ZeroDivisionError
+
+    heard: list[Event] = []
+    announce = Announcer(heard.append)
+    announce.later(fail)
+    announce(Stopped())
+    assert (heard, announce.failures) == ([Stopped()], 1)
 
 
 @pytest.fixture

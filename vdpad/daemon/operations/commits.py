@@ -7,6 +7,7 @@ can be done later: what is told of a commit waits, and its record takes stores i
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 
 from vdpad.daemon.events.operations import CommitFailed, Committing
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
@@ -22,7 +23,7 @@ from vdpad.daemon.targets.lent import lent_as
 from vdpad.queues.control_queue import ControlQueue, Lent
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.restore.report import Report
-from vdpad.service.events.announcing import Announce
+from vdpad.service.events.announcing import Later
 from vdpad.service.refusal import Kind, Refusal
 
 _FAILURES = {
@@ -39,7 +40,7 @@ class Commits:
     """Begins commits and sees each to its end; docs/architecture.md has their way."""
 
     def __init__(
-        self, timing: Replay, bookkeeping: Bookkeeping, running: RunningCommits, later: Announce
+        self, timing: Replay, bookkeeping: Bookkeeping, running: RunningCommits, later: Later
     ) -> None:
         """
         Args:
@@ -83,7 +84,7 @@ class Commits:
         self._running.add(identity, operation.migration)
         lent = lent_as(queue) if operation.is_lent else None
         ready.record.begin(lent)
-        self._later(_committing(operation, lent))
+        self._later(partial(_committing, operation, lent))
         deadline_ms = deadline_ms or self.timing.deadline_ms
         task = asyncio.get_running_loop().create_task(
             self._run(operation, ready, queue, identity, deadline_ms),
@@ -118,7 +119,8 @@ class Commits:
             self._running.remove(identity)
             operation.enter(ending)
             self._bookkeeping.ended(ready.record, ending)
-        self._later(replayed_event(details.named, commands, ready.by_name, replayed, report))
+        told = (details.named, commands, ready.by_name, replayed, report)
+        self._later(partial(replayed_event, *told))
         ready.destination.done()
         commit.is_over(ending)
         return ending

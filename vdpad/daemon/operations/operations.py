@@ -34,7 +34,7 @@ from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Cancellation, Interruption, Shutdown
 from vdpad.daemon.records.owners import NOBODY
 from vdpad.daemon.settings import Limits, Replay
-from vdpad.service.events.announcing import Announce, log_event
+from vdpad.service.events.announcing import Announce, Later, log_event, log_made
 from vdpad.service.refusal import Kind, Refusal
 
 
@@ -49,7 +49,7 @@ class Operations:
         running: RunningCommits,
         changes: Changes,
         announce: Announce = log_event,
-        later: Announce = log_event,
+        later: Later = log_made,
     ) -> None:
         """
         Args:

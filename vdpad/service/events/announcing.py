@@ -21,6 +21,9 @@ from vdpad.service.users.shares import Shares
 
 Announce = Callable[[Event], None]
 
+Later = Callable[[Event | Callable[[], Event]], None]
+"""Is given an event, or what makes it."""
+
 # Events that clients bring about at will: so many of one user's who is alone in so many seconds are
 # logged, and half as many of others'. journald drops what comes faster than 10 000 in 30 s
 # (RateLimitBurst=), and so would drop how commits end.
@@ -39,6 +42,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad")
 def log_event(event: Event) -> None:
     """Logs an event, with the uid that asked for it where one did."""
     _log(event)
+
+
+def log_made(event: Event | Callable[[], Event]) -> None:
+    """The same, of one that is yet to be made, too."""
+    _log(event if isinstance(event, Event) else event())
 
 
 def _log(event: Event, **more: object) -> None:
@@ -95,16 +103,20 @@ class Announcer:
     def __init__(self, *listeners: Announce) -> None:
         self.listeners = list(listeners)
         self.failures = 0
-        """How often a listener raised. A fault of ours."""
-        self._waiting: deque[tuple[Event, Context]] = deque()
+        """How often a listener raised, or what makes an event. A fault of ours."""
+        self._waiting: deque[tuple[Event | Callable[[], Event], Context]] = deque()
 
     def __call__(self, event: Event) -> None:
         """Tells it now, after all that waits. Never raises."""
         self.flush()
         self._tell(event)
 
-    def later(self, event: Event) -> None:
-        """Tells it in a moment, as of its caller; only in a running loop."""
+    def later(self, event: Event | Callable[[], Event]) -> None:
+        """Tells it in a moment, as of its caller; only in a running loop.
+
+        Args:
+            event: or what makes it, which nobody waits for either.
+        """
         if not self._waiting:
             asyncio.get_running_loop().call_later(_SOON, self.flush)
         self._waiting.append((event, copy_context()))
@@ -113,7 +125,15 @@ class Announcer:
         """Tells of all events that wait, in their order."""
         while self._waiting:
             event, context = self._waiting.popleft()
-            context.run(self._tell, event)
+            context.run(self._make_and_tell, event)
+
+    def _make_and_tell(self, event: Event | Callable[[], Event]) -> None:
+        try:
+            made = event if isinstance(event, Event) else event()
+        except Exception:
+            self.failures += 1
+        else:
+            self._tell(made)
 
     def _tell(self, event: Event) -> None:
         for listener in self.listeners:
