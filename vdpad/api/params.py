@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vdpad.service.refusal import Kind, Refusal
 from vdpad.service.request import Request
-from vdpad.state.names import TooManyNames, refuse_many_names
+from vdpad.state.names import HAS_FEW, TooManyNames, refuse_many_names
 from vdpad.state.problems import Problem, problems_of, summary
 from vdpad.state.strict_model import StrictModel
 
@@ -52,9 +52,10 @@ def typed_params(made: Envelopes, model: type[P], request: Request) -> P:
     """
     params, document = request.params, request.take_document()
     try:
-        refuse_many_names(params, params.get("state"))
         if document is None:
             return model.model_validate_json(b"{}")
+        if len(document) > HAS_FEW:
+            refuse_many_names(params, params.get("state"))
         return cast("P", made[model].model_validate_json(document).params)
     except TooManyNames as error:
         raise _invalid_params([Problem("", "too-many-names", str(error))]) from error

@@ -12,6 +12,9 @@ from vdpad.errors import VdpadError
 # problems, of which 64 are shown.
 _MAX_NAMES = 1024
 
+HAS_FEW = 4 * _MAX_NAMES
+"""Bytes of JSON that cannot have more: a member takes two quotes, a colon and a value."""
+
 
 class TooManyNames(VdpadError, ValueError):
     """An object that has more names than any state, or any request with one."""

@@ -17,6 +17,7 @@ Nothing here suspends between looking at a state and changing it; that is all th
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from vdpad.daemon.events.operations import Cancelled, Prepared
 from vdpad.daemon.operations.bookkeeping import Bookkeeping
@@ -30,6 +31,7 @@ from vdpad.daemon.operations.repeated import owners_again, refuse_another, refus
 from vdpad.daemon.operations.requester import Requester
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
+from vdpad.daemon.records.details import Details
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.records.endings import Cancellation, Interruption, Shutdown
 from vdpad.daemon.records.owners import NOBODY
@@ -107,17 +109,7 @@ class Operations:
         self._registry.make_room(wanted.owners.user, preparing)
         operation = await self._prepare_anew(wanted, digest)
         self._registry.add(operation)
-        details = operation.details
-        self._later(
-            Prepared(
-                *details.named,
-                details.commands,
-                details.doorbells,
-                details.prepare_us,
-                details.widened,
-                details.owners.committer,
-            )
-        )
+        self._later(partial(_prepared, operation.details))
         return operation
 
     def begin(
@@ -272,6 +264,17 @@ class Operations:
                 self._announce(Cancelled(*operation.details.named))
                 return ready
         return None
+
+
+def _prepared(details: Details) -> Prepared:
+    return Prepared(
+        *details.named,
+        details.commands,
+        details.doorbells,
+        details.prepare_us,
+        details.widened,
+        details.owners.committer,
+    )
 
 
 def _is_stopping() -> Refusal:
