@@ -4,9 +4,9 @@
  *
  *   cvq_replay NODE BATCH ROUNDS [--event-idx] [--ring N] [--one-by-one] [--features HEX] [--hold]
  *
- * BATCH is a file of encoded commands (batch.h). Each round opens the node, which resets the device,
- * brings it up, replays the batch and closes it. A line of JSON says what the round took: from the
- * first image copied to the last ack read.
+ * BATCH is a file of encoded commands (batch.h). Each round opens the node, which resets the
+ * device, brings it up, replays the batch and closes it. A line of JSON says what the round took:
+ * from the first image copied to the last ack read.
  *
  * --event-idx negotiates RING_EVENT_IDX, which must be offered. --ring is the number of descriptors
  * of the control queue (64). --features is a mask of what else to negotiate of what is offered (all

@@ -6,11 +6,11 @@
  *               BUFFERS START
  *
  * BATCH is a file of encoded commands (batch.h). MEMORY and KICK are the numbers of the lender's
- * memfd and kick eventfd, which whoever starts this leaves open; BASE is the device's address of the
- * memory's first byte. RING is the number of descriptors. Where they are, the areas of driver and
- * device (of a split ring the available and the used ring) and the buffers, are addresses of the
- * device's, in hexadecimal digits. START is where a packed ring stands: descriptors from where its
- * wrap counters are 1. A split ring says so itself. The ring is idle.
+ * memfd and kick eventfd, which whoever starts this leaves open; BASE is the device's address of
+ * the memory's first byte. RING is the number of descriptors. Where they are, the areas of driver
+ * and device (of a split ring the available and the used ring) and the buffers, are addresses of
+ * the device's, in hexadecimal digits. START is where a packed ring stands: descriptors from where
+ * its wrap counters are 1. A split ring says so itself. The ring is idle.
  *
  * A line of JSON says what it took, from the first image copied to the last ack read, and where the
  * ring stands then.
@@ -47,7 +47,7 @@ struct bank {
     uint8_t *image; /* acks, then commands */
     size_t size, at; /* of the image, and where it goes among the buffers */
     const struct iovec *commands;
-    int in_place; /* a split ring's descriptors say the same already */
+    bool in_place; /* a split ring's descriptors say the same already */
 };
 
 static struct {
@@ -66,30 +66,41 @@ static uint32_t start; /* of a packed ring a position, of a split one both indic
 
 /* --- ahead of time --- */
 
+/* Fills in what the bank needs beside count and commands. */
+static void encode_bank(struct bank *bank) {
+    bank->size = bank->count;
+    for (unsigned i = 0; i < bank->count; i++)
+        bank->size += bank->commands[i].iov_len;
+    bank->image = memset(allocate(bank->size, 1), ACK_NONE, bank->count);
+    uint8_t *to = bank->image + bank->count;
+    for (unsigned i = 0; i < bank->count; to += bank->commands[i++].iov_len)
+        memcpy(to, bank->commands[i].iov_base, bank->commands[i].iov_len);
+}
+
+/* Whether both have the same descriptors, in the same place. */
+static bool is_alike(const struct bank *one, const struct bank *other) {
+    bool alike = one->count == other->count;
+    for (unsigned i = 0; alike && i < one->count; i++)
+        alike = one->commands[i].iov_len == other->commands[i].iov_len;
+    return alike;
+}
+
 static struct bank *encode(size_t *count, unsigned *in_ring) {
-    size_t commands_count, longest;
-    struct iovec *commands = read_batch(options.batch, &commands_count, &longest);
+    size_t there, longest;
+    struct iovec *commands = read_batch(options.batch, &there, &longest);
     *in_ring = options.event_idx ? 2 : 1;
     unsigned slots = options.ring / 2 / *in_ring;
-    *count = (commands_count + slots - 1) / slots;
+    *count = (there + slots - 1) / slots;
     struct bank *banks = allocate(*count, sizeof(*banks));
     for (size_t number = 0; number < *count; number++) {
         struct bank *bank = &banks[number];
         size_t first = number * slots;
-        bank->count = commands_count - first < slots ? commands_count - first : slots;
+        bank->count = there - first < slots ? there - first : slots;
+        bank->commands = commands + first;
         bank->first_slot = number % *in_ring * slots;
         bank->at = bank->first_slot * (1 + longest);
-        bank->commands = commands + first;
-        bank->size = bank->count;
-        for (unsigned i = 0; i < bank->count; i++)
-            bank->size += commands[first + i].iov_len;
-        bank->image = memset(allocate(bank->size, 1), ACK_NONE, bank->count);
-        uint8_t *to = bank->image + bank->count;
-        for (unsigned i = 0; i < bank->count; to += commands[first + i++].iov_len)
-            memcpy(to, commands[first + i].iov_base, commands[first + i].iov_len);
-        bank->in_place = number >= *in_ring && banks[number - *in_ring].count == bank->count;
-        for (unsigned i = 0; bank->in_place && i < bank->count; i++)
-            bank->in_place = banks[number - *in_ring].commands[i].iov_len == bank->commands[i].iov_len;
+        encode_bank(bank);
+        bank->in_place = number >= *in_ring && is_alike(bank, bank - *in_ring);
     }
     return banks;
 }
