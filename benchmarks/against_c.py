@@ -37,7 +37,10 @@ from vdpad.virtio.commands import Command
 from vdpad.virtio.features import Feature
 from vdpad.virtio.packed_ring import position_at
 
-HEADERS = ("ring", "layout", "EVENT_IDX", "C ms", "commit ms", "commit/C", "doorbells C", "commit")
+HEADERS = (
+    *("layout", "ring", "EVENT_IDX", "doorbells", "commit ms", "min…max"),
+    *("C's doorbells", "C ms", "C's min…max", "commit / C"),
+)
 
 
 @dataclass
@@ -57,13 +60,11 @@ class Series:
         """The median."""
         return statistics.median(self.us) / 1000
 
-    def rung(self) -> str:
-        """How often the doorbell was."""
+    def told(self) -> tuple[str, str, str]:
+        """Doorbells, the median, the least and the most."""
         few, many = min(self.doorbells), max(self.doorbells)
-        return f"{few}" if few == many else f"{few}-{many}"
-
-    def __str__(self) -> str:
-        return f"{self.ms:.2f} ({min(self.us) / 1000:.2f}…{max(self.us) / 1000:.2f})"
+        rung = f"{few}" if few == many else f"{few}-{many}"
+        return rung, f"{self.ms:.2f}", f"{min(self.us) / 1000:.2f}…{max(self.us) / 1000:.2f}"
 
 
 @dataclass
@@ -139,14 +140,12 @@ async def measured(client: Client, bench: Bench, program: Path, rounds: int) -> 
             await bench.committed(client, state, commits)
     lend = bench.qemu.lend
     return [
-        lend.ring_size,
         "packed" if lend.packed else "split",
+        lend.ring_size,
         "yes" if bench.event_idx else "no",
-        str(in_c),
-        str(commits),
+        *commits.told(),
+        *in_c.told(),
         f"{commits.ms / in_c.ms:.2f}",
-        in_c.rung(),
-        commits.rung(),
     ]
 
 
