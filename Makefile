@@ -44,7 +44,7 @@ fuzz: all ## one harness, as long as one likes: HARNESS=commands, parts, request
 
 bench: all machine-packages ## one by one against pipelined, and commits against C, on QEMU's device
 	$(BIN)/python -m benchmarks.replay $(ARGS)
-	$(BIN)/python -m benchmarks.against_c $(ARGS)
+	$(BIN)/python -m benchmarks.lent $(ARGS)
 
 bench-kernel: all test-kernel ## on the kernel's devices, against C and QEMU 10
 	$(BIN)/python -m benchmarks.kernel $(ARGS)

@@ -11,25 +11,58 @@ the last to the first, so all of them are looked at, as one number.
 A device with IN_ORDER may tell of batches of any length, and who lends the ring may have as many of
 them as there are chains. So a look goes on where the one before has come to, and takes no more of
 the ring at a time than twice what it has found: it costs what has arrived, and not its square.
+
+As in a split ring full banks come round at the same few places, of both laps together; what
+`run_fast` needs of each is made when the first comes there.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import gcd
+from typing import NamedTuple
 
 from vdpad.restore.in_order import each_told
 from vdpad.restore.program import Bank, Program
 from vdpad.restore.progress import ANSWERED, Progress
 from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, all_completions, comes
-from vdpad.virtio.fences import ordering_fence
+from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
 from vdpad.virtio.packed_driver_ring import (
+    HEAD_FLAGS,
     PAIR,
     RETURNED_ELEMENT,
     Completions,
     PackedDriverRing,
     PackedStanding,
 )
-from vdpad.virtio.packed_ring import PACKED_INDEX, off_wrap, position_of
+from vdpad.virtio.packed_ring import (
+    DESCRIPTOR,
+    DESCRIPTOR_WORDS,
+    FLAGS_WORD,
+    MARKS,
+    PACKED_INDEX,
+    RETURNED,
+    RING_EVENT_FLAGS,
+    RING_EVENT_FLAGS_DESC,
+    RING_EVENT_FLAGS_DISABLE,
+    off_wrap,
+    position_of,
+    wrap_at,
+)
+
+
+class _Place(NamedTuple):
+    """Where a full bank lies in the ring, at its turn."""
+
+    to: slice | None
+    """Its descriptors, in bytes; None where they lie across the ring's end."""
+    wrap: int
+    """The wrap counter at its first."""
+    head: int
+    """That one's flags, in words."""
+    is_back: Callable[[], bool]
+    """Whether all its chains are, as they were expected."""
+    acks: Callable[[], bytes]
 
 
 class PackedTrack:
@@ -70,11 +103,20 @@ class PackedTrack:
         self._completions = {
             segment.first_head: Completions(segment.completions) for segment in program.segments
         }
+        self._views: list[memoryview] = []
+        self._places: dict[int, _Place] = {}
+        """Of full banks, by their turn."""
+        laps = 2 * ring.size
+        self._turns = laps // gcd(PAIR * self._full.slots, laps) * max(1, len(program.segments))
         if program.banks:
             ring.clear(self._start)
 
     def close(self) -> None:
-        """Nothing: no view is kept."""
+        """Lets go of the ring's memory."""
+        self._places.clear()
+        for view in self._views:
+            view.release()
+        self._views.clear()
 
     def place(self, bank: Bank) -> None:
         """Copies a bank's buffers and descriptors; none of these is available yet."""
@@ -130,36 +172,87 @@ class PackedTrack:
         return self._ring.standing(self._position(published), self._position(used))
 
     def run_fast(self, oldest: int, quiet_ns: int, until_ns: int) -> int:
-        """With a few calls for each bank."""
+        """In one loop that calls next to nothing."""
         if self._batches:
             return oldest
-        full, ring, words = self._full, self._ring, self._progress.words
+        full, ring, progress = self._full, self._ring, self._progress.words
         slots, all_ok, segments = full.slots, full.all_ok, len(full.segments)
-        buffers, step = ring.buffers, PAIR * slots
-        back = self._position(oldest * slots)
-        at = back + step * segments
+        buffers, descriptors, words, step = ring.buffers, ring.descriptors, ring.words, PAIR * slots
+        fenced, fence, ring_bell = not ordered_without_fence, full_fence, self._ring_bell
+        device_word, event_idx, place = ring.device_word, ring.event_idx, self._place
+        at = self._position((oldest + segments) * slots)
         for bank in full.banks[oldest + segments : full.full]:
             # Of the bank that is replaced, which was as full, in the same segment.
-            completions = self._completions[bank.segment.first_head]
-            if not ring.has_returned(back, completions) and not comes(
-                partial(ring.has_returned, back, completions), quiet_ns
-            ):
+            _, _, _, is_back, acks = place(oldest)
+            if not is_back() and not comes(is_back, quiet_ns):
                 break
-            ordering_fence()
-            if buffers[bank.acks_at].tobytes() != all_ok:
+            if fenced:
+                ordering_fence()
+            if acks() != all_ok:
                 break
+            to, wrap, head, _, _ = place(oldest + segments)
             oldest += 1
-            words[ANSWERED] = oldest * slots
+            progress[ANSWERED] = oldest * slots
             buffers[bank.buffers_at] = bank.buffers
-            ring.describe(at, bank.laps)
-            ring.publish(at)
-            back += step
+            if to is None:
+                ring.describe(at, bank.laps)
+            else:
+                descriptors[to] = bank.laps[wrap]
+            if fenced:
+                ordering_fence()
+            words[head] = HEAD_FLAGS[wrap]
             at += step
-            if ring.wants_doorbell(at, at - step):
-                self._ring_bell()
+            fence()
+            flags = device_word[0] >> 16 & RING_EVENT_FLAGS
+            if (
+                ring.wants_doorbell(at, at - step)
+                if flags == RING_EVENT_FLAGS_DESC and event_idx
+                else flags != RING_EVENT_FLAGS_DISABLE
+            ):
+                ring_bell()
             if not oldest % BANKS_PER_LOOK_AT_THE_CLOCK and time.perf_counter_ns() >= until_ns:
                 break
         return oldest
+
+    def _place(self, number: int) -> _Place:
+        """Of a full bank, by its number; they come round after a while."""
+        turn = number % self._turns
+        found = self._places.get(turn)
+        if found is None:
+            found = self._places[turn] = self._place_found(number)
+        return found
+
+    def _place_found(self, number: int) -> _Place:
+        ring, full = self._ring, self._full
+        segment = full.segments[number % len(full.segments)]
+        position = self._position(number * full.slots)
+        at, wrap = position % ring.size, wrap_at(position, ring.size)
+        end = at + PAIR * full.slots
+        to = slice(DESCRIPTOR.size * at, DESCRIPTOR.size * end) if end <= ring.size else None
+        acks = ring.buffers[segment.buffers_at : segment.buffers_at + full.slots]
+        self._views.append(acks)
+        completions = self._completions[segment.first_head]
+        is_back: Callable[[], bool] = partial(ring.has_returned, position, completions)
+        if to is not None:
+            is_back = self._looks_for(completions, at, end, wrap)
+        return _Place(to, wrap, DESCRIPTOR_WORDS * at + FLAGS_WORD, is_back, acks.tobytes)
+
+    def _looks_for(
+        self, completions: Completions, at: int, end: int, wrap: int
+    ) -> Callable[[], bool]:
+        """What `has_returned` does, for chains that lie in one lap."""
+        words, last = self._ring.words, DESCRIPTOR_WORDS * (end - PAIR) + FLAGS_WORD
+        elements = self._ring.elements_of[2 * at + 1 : 2 * end : 2 * PAIR]
+        self._views.append(elements)
+        copied, read, integer = elements.tobytes, completions.read, int.from_bytes
+        expected, marks = completions.in_lap[wrap], RETURNED[wrap]
+
+        def is_back() -> bool:
+            if words[last] & MARKS != marks:
+                return False
+            return integer(copied(), "little") & read == expected
+
+        return is_back
 
     def _arrived_in_order(self, returned: int, published: int) -> int:
         """The last one that is told of in a row says how many came before it.

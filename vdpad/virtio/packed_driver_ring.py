@@ -45,7 +45,7 @@ RETURNED_ELEMENT = struct.Struct("<IHH")
 whose it is and that it was written to."""
 
 _MARKS = MARKS.to_bytes(2, "little")
-_HEAD_FLAGS = tuple(marks | DESC_F_NEXT for marks in AVAILABLE)
+HEAD_FLAGS = tuple(marks | DESC_F_NEXT for marks in AVAILABLE)
 _READ = ~(MARKS | DESC_F_WRITE) & 0xFFFF
 _ELEMENT = RETURNED_ELEMENT.pack(0xFFFFFFFF, 0xFFFF, _READ)
 
@@ -207,7 +207,7 @@ class PackedDriverRing:
         """Makes what was described from this position on available."""
         ordering_fence()
         lap, at = divmod(position, self.size)
-        self.words[DESCRIPTOR_WORDS * at + FLAGS_WORD] = _HEAD_FLAGS[1 - lap % 2]
+        self.words[DESCRIPTOR_WORDS * at + FLAGS_WORD] = HEAD_FLAGS[1 - lap % 2]
 
     def wants_doorbell(self, new: int, old: int) -> bool:
         """Whether the device wants to hear that chains between two positions became available."""

@@ -1,6 +1,6 @@
 """A commit against a driver in C, on the same lent ring: `make bench`, or by itself.
 
-    .venv/bin/python -m benchmarks.against_c
+    .venv/bin/python -m benchmarks.lent
 
 The device is QEMU's virtio-net without a guest, its control queue lent, split and packed. The C
 program (lent_replay.c) is given the commands that the daemon sends, encoded, and the same memory
