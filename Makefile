@@ -115,7 +115,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: python-packages test-packages machine-packages
-.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd
+.PHONY: test-kernel test-qemus test-vdpa-tool test-dpdk test-systemd test-libvirt
 .PHONY: test-clients test-kit test-promtool test-install test-recipes
 python-packages:
 	@.ci/packages $(PYTHON)=python3 :ensurepip=python3-venv
@@ -136,6 +136,9 @@ test-qemus: machine-packages
 
 test-dpdk: test-packages
 	@.ci/packages dpdk-testpmd=dpdk-dev
+
+test-libvirt: machine-packages
+	@.ci/libvirt >/dev/null || true
 
 test-systemd: machine-packages
 	@.ci/systemd >/dev/null || true

@@ -19,6 +19,7 @@ NEEDS = {
     "guest": ("test-kernel", "test-qemus"),
     "qemu": ("test-qemus",),
     "dpdk": ("test-dpdk",),
+    "libvirt": ("test-libvirt",),
     "clients": ("test-clients",),
     "monitoring": ("test-promtool",),
     "kit": ("test-kit",),
@@ -27,10 +28,10 @@ NEEDS = {
 }
 
 # Those that take longest first. Tests in all others start no machine, no QEMU and no testpmd.
-MACHINES = ("systemd", "vm", "guest", "qemu", "dpdk")
+MACHINES = ("systemd", "vm", "guest", "qemu", "dpdk", "libvirt")
 
 # In these all tests share what was booted or installed once.
-BEGUN_ONCE = ("systemd", "vm", "guest", "install")
+BEGUN_ONCE = ("systemd", "vm", "guest", "libvirt", "install")
 
 
 def room_of(path: Path) -> str:

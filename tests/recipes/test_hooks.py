@@ -106,6 +106,11 @@ def test_a_state_that_fits_is_let_in_and_nothing_prepared(
     assert moves.became(name) is None
 
 
+def test_a_guest_that_has_set_nothing_is_let_in(hook: Hook, moves: Moves) -> None:
+    moves.lay(state={"version": 1, "features": []}, target=SIM0)
+    assert hook.lets_in(moves)
+
+
 def test_what_somebody_will_commit_is_prepared(hook: Hook, moves: Moves, name: str) -> None:
     moves.lay_prepared(name)
     assert hook.lets_in(moves)
