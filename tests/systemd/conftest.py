@@ -11,10 +11,7 @@ from tests.availability import skip_or_fail
 from tests.install.install import installed as installed
 
 from .machine import machine, why_unavailable
-from .service import DROP_INS, PLACED, Service
-
-SLOW = "/run/systemd/system/vdpad.service.d/slow.conf"
-RULES = "/etc/udev/rules.d/90-vdpad-vhost-vdpa.rules"
+from .service import DROP_INS, RULES, Service, give_time
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +21,7 @@ def booted(installed: Path) -> Iterator[Service]:
     with machine(installed) as vm:
         vm.output("systemd-sysusers")
         vm.output("systemd-tmpfiles", "--create", "vdpad.conf")
-        # On an emulated machine, of a host under load, a start may take most of a minute.
-        vm.output("mkdir", "-p", SLOW.rpartition("/")[0])
-        vm.ask("write", path=SLOW, text="[Service]\nTimeoutStartSec=300\n")
+        give_time(vm, "vdpad.service")
         vm.output("systemctl", "daemon-reload")
         vm.output("systemctl", "enable", "--now", "vdpad.socket")
         service = Service(vm)
@@ -45,13 +40,7 @@ def service(booted: Service) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def with_drop_in(booted: Service) -> Iterator[Service]:
     """The service with its devices, as docs/operating.md has it set up."""
-    booted.vm.output("mkdir", "-p", DROP_INS, RULES.rpartition("/")[0])
-    booted.vm.output("ln", "-s", f"{PLACED}/vhost-vdpa.conf", DROP_INS)
-    booted.vm.output("ln", "-s", f"{PLACED}/90-vdpad-vhost-vdpa.rules", RULES)
-    booted.vm.output("udevadm", "control", "--reload")
-    trigger = ("--subsystem-match=vdpa", "--action=bind", "--settle")
-    booted.vm.output("udevadm", "trigger", *trigger)
-    booted.systemctl("daemon-reload")
+    booted.give_devices()
     booted.systemctl("restart", "vdpad.service")
     yield booted
     booted.vm.output("rm", RULES, f"{DROP_INS}/vhost-vdpa.conf")

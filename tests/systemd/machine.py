@@ -23,6 +23,9 @@ from . import initramfs
 
 HERE = Path(__file__).resolve().parent
 
+# What a kernel does against speculation costs a tenth of the speed; emulated processors do none.
+FAST = f"{UNTIMED} mitigations=off"
+
 
 @functools.cache
 def systemd() -> Path | None:
@@ -88,7 +91,7 @@ def _command(folder: Path, layers: list[Path], memory: str) -> list[str]:
         *(PROGRAM, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", memory),
         *("-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{folder}/console"),
         *("-kernel", str(found / f"boot/vmlinuz-{release}"), "-initrd", str(initrd)),
-        *("-append", f"console=ttyS0 panic=-1 intel_iommu=on loglevel=4 audit=off {UNTIMED}"),
+        *("-append", f"console=ttyS0 panic=-1 intel_iommu=on loglevel=4 audit=off {FAST}"),
         *shared,
         *qemu_options(folder).split(),
     ]

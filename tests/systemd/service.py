@@ -18,10 +18,24 @@ VARLINK = "/run/vdpad/io.vdpad"
 CONFIG = "/etc/vdpad/vdpad.toml"
 DROP_INS = "/etc/systemd/system/vdpad.service.d"
 PLACED = "/usr/lib/vdpad/systemd"
+RULES = "/etc/udev/rules.d/90-vdpad-vhost-vdpa.rules"
 PATIENCE = 100.0
 
 HERE = Path(__file__).resolve().parent
 _PROBE = "Type=oneshot\\nWatchdogSec=0\\nRestart=no\\nStandardOutput=truncate:/run/probed\\n"
+
+
+def give_time(vm: Machine, unit: str, more: str = "") -> None:
+    """On an emulated machine, of a host under load, a start may take most of a minute.
+
+    Args:
+        vm: the machine; its systemd is to be told by daemon-reload.
+        unit: the service that starts.
+        more: lines of its section [Service].
+    """
+    folder = f"/run/systemd/system/{unit}.d"
+    vm.output("mkdir", "-p", folder)
+    vm.ask("write", path=f"{folder}/slow.conf", text=f"[Service]\nTimeoutStartSec=300\n{more}")
 
 
 @dataclass
@@ -79,6 +93,16 @@ class Service:
         if unit:
             self._write(f"{DROP_INS}/test.conf", f"[Service]\n{unit}\n")
             self.systemctl("daemon-reload")
+
+    def give_devices(self) -> None:
+        """As docs/operating.md has it; what runs has them from its next start on."""
+        self.vm.output("mkdir", "-p", DROP_INS, RULES.rpartition("/")[0])
+        self.vm.output("ln", "-s", f"{PLACED}/vhost-vdpa.conf", DROP_INS)
+        self.vm.output("ln", "-s", f"{PLACED}/90-vdpad-vhost-vdpa.rules", RULES)
+        self.vm.output("udevadm", "control", "--reload")
+        trigger = ("--subsystem-match=vdpa", "--action=bind", "--settle")
+        self.vm.output("udevadm", "trigger", *trigger)
+        self.systemctl("daemon-reload")
 
     def drop_in(self, name: str, text: str) -> None:
         """For one test: lays settings over the others, from the next start or reload on."""

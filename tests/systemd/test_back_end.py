@@ -14,7 +14,7 @@ from tests.vm.host import Caller
 from tests.vm.machine import Machine
 from vdpad.wire.addresses import BACK_ENDS
 
-from .service import PATIENCE, Service
+from .service import PATIENCE, Service, give_time
 
 SOFTWARE = "/usr/bin/vdpad-vhost-user --name %i --software --stay"
 CONNECT = (
@@ -92,15 +92,12 @@ def listening(service: Service, name: str, command: str = "") -> Iterator[Instan
         command: what is run in the place of the unit's own.
     """
     instance, vm = Instance(service, name), service.vm
-    folder = f"/run/systemd/system/{instance.unit}.d"
-    start = f"ExecStart=\nExecStart={command}\n" if command else ""
-    vm.output("mkdir", "-p", folder)
-    vm.ask("write", path=f"{folder}/test.conf", text=f"[Service]\nTimeoutStartSec=300\n{start}")
+    give_time(vm, instance.unit, f"ExecStart=\nExecStart={command}\n" if command else "")
     service.systemctl("daemon-reload")
     service.systemctl("start", instance.socket_unit)
     yield instance
     service.systemctl("stop", instance.socket_unit, instance.unit)
-    vm.output("rm", "-rf", folder, instance.folder)
+    vm.output("rm", "-rf", f"/run/systemd/system/{instance.unit}.d", instance.folder)
     service.systemctl("daemon-reload")
 
 
