@@ -34,6 +34,7 @@ printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$python")
 "$PIP" --python "$python" --disable-pip-version-check --quiet install --root-user-action=ignore --require-hashes --no-deps \
     --no-compile --target "$packages" -r requirements-run.lock
 rm -rf "$packages/bin" # commands of others
+find "$packages" -type d -name tests -prune -exec rm -r {} + # theirs, a fifth of all
 find vdpad -name '*.py' -o -name py.typed -o -name '*.varlink' | while read -r each; do
     install -Dm 644 "$each" "$packages/$each"
 done
