@@ -308,6 +308,7 @@ def test_a_software_device_that_is_not_there(
         ["vdpa0", "--config", "file"],
         ["vdpa0", "--repeat", "0"],
         ["vdpa0", "--repeat", "1.5"],
+        ["vdpa0", "--host", "host-b", "--key-file", "keys"],
     ],
 )
 def test_what_makes_no_sense_together(arguments: list[str]) -> None:

@@ -247,6 +247,9 @@ def _selftest(methods: _Subparsers) -> None:
 
 
 def _lack_of_tested_device(arguments: argparse.Namespace) -> str:
+    # Else another host's device would be named, and this host's of that name be reset.
+    if arguments.host is not None:
+        return "no --host, since a device of this host is tested, without a daemon"
     given = (arguments.device, arguments.software)
     if given.count(None) != 1:
         return "either a device or --software"
