@@ -71,6 +71,17 @@ def test_who_was_tested_and_what_each_case_came_to() -> None:
     assert text.endswith("\n\n! chain 4 came back 2 times")
 
 
+def test_an_earlier_result_tells_a_terminal_nothing() -> None:
+    case = self_test(outcome("ring.full")).cases[0].model_copy(update={"id": "a\x1b[2Jb\nc"})
+    before = self_test().model_copy(update={"cases": (case,)})
+    identity = before.identity.model_copy(update={"device": "\x1b]0;vdpa0\x07"})
+    before = before.model_copy(update={"identity": identity})
+    now = self_test()
+    text = shown(now.model_copy(update={"comparison": compared(before, now)}))
+    assert "a?[2Jb?c" in text
+    assert text.replace("\n", "").isprintable()
+
+
 def test_what_has_changed() -> None:
     before = self_test(outcome("ring.full"), outcome("ring.wrap"))
     now = self_test(outcome("ring.full", Verdict.FAIL, "1 of 32: refused"), outcome("used.all"))
@@ -80,6 +91,10 @@ def test_what_has_changed() -> None:
     assert rows["worse"] == ["worse", "ring.full", "pass", "fail"]
     assert (rows["gone"], rows["new"]) == (["gone", "ring.wrap"], ["new", "used.all"])
     assert ["slower", "alone"] in [line.split()[:2] for line in shown(slower).splitlines()]
+    without = self_test(outcome("ring.full", Verdict.NOT_APPLICABLE, "without CTRL_VLAN"))
+    other = without.model_copy(update={"comparison": compared(before, without)})
+    split = [line.split() for line in shown(other).splitlines()]
+    assert ["other", "ring.full", "pass", "not-applicable"] in split
     same = before.model_copy(update={"comparison": compared(before, before)})
     assert "no case and no time is another" in shown(same)
 
@@ -288,7 +303,7 @@ def test_what_cannot_be_compared_with(
         (tmp_path / "before.json").write_bytes(data)
         arguments = ["--software", "good", "--config", settings]
         assert vdpactl.main(["selftest", *arguments, "--compare", f"{tmp_path}/before.json"]) == 2
-        assert "expected" in capsys.readouterr().err
+        assert f"{tmp_path}/before.json: expected" in capsys.readouterr().err
 
 
 def test_a_software_device_that_is_not_there(

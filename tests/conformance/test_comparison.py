@@ -42,6 +42,22 @@ def test_a_case_is_compared_by_its_id(before: Verdict, now: Verdict, change: str
     assert found.only_now == ("ring.wrap",)
 
 
+@pytest.mark.parametrize("verdict", [Verdict.PASS, Verdict.NOTE, Verdict.FAIL])
+def test_a_case_that_can_be_asked_in_one_of_them_only_is_told(verdict: Verdict) -> None:
+    asked = self_test(outcome("ring.full", verdict))
+    not_asked = self_test(outcome("ring.full", Verdict.NOT_APPLICABLE, "without CTRL_VLAN"))
+    for before, now in ((asked, not_asked), (not_asked, asked)):
+        found = compared(before, now)
+        (told,) = found.applicability
+        assert (told.id, told.before, told.now) == (
+            "ring.full",
+            before.cases[0].verdict,
+            now.cases[0].verdict,
+        )
+        assert (found.better, found.worse, found.only_before, found.only_now) == ((), (), (), ())
+    assert compared(not_asked, not_asked).applicability == ()
+
+
 def test_cases_that_one_of_them_does_not_have() -> None:
     found = compared(self_test(outcome("ring.full")), self_test(outcome("ring.wrap")))
     assert (found.only_before, found.only_now) == (("ring.full",), ("ring.wrap",))

@@ -43,6 +43,14 @@ def test_what_was_always_told_still_is() -> None:
     assert (told["findings"], told["notes"]) == ([], [])
 
 
+def test_a_time_without_end_is_none() -> None:
+    told = self_test().model_dump_json()
+    for time in ('"p50_us":10.0', '"us":12.0', '"seconds":1.5'):
+        assert time in told
+        with pytest.raises(NoSelfTest, match="finite"):
+            read_self_test(told.replace(time, f"{time.partition(':')[0]}:1e999").encode())
+
+
 def test_who_was_tested_with_what_and_when() -> None:
     identity = plain(self_test())["identity"]
     assert identity.pop("kernel")

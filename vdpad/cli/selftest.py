@@ -4,7 +4,6 @@ What is tested and how is vdpad/conformance's; here are the device, and why it c
 """
 
 import asyncio
-import io
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -79,18 +78,13 @@ def _write(file: Path | None, write: Callable[[SelfTest], str], result: SelfTest
 
 
 def _earlier(name: str) -> SelfTest:
-    data = read_file(name, _bounded)
+    data = read_file(name, lambda file: file.read(MAX_SIZE + 1))
+    if len(data) > MAX_SIZE:
+        raise Usage(f"{name}: expected at most {MAX_SIZE} bytes of a selftest's result")
     try:
         return read_self_test(data)
     except NoSelfTest as error:
         raise Usage(f"{name}: {error}") from error
-
-
-def _bounded(file: io.BufferedReader) -> bytes:
-    data = file.read(MAX_SIZE + 1)
-    if len(data) > MAX_SIZE:
-        raise Usage(f"expected at most {MAX_SIZE} bytes of a selftest's result")
-    return data
 
 
 def _tested(arguments: Namespace) -> SelfTest:

@@ -95,8 +95,8 @@ def _changes(comparison: Json) -> Iterator[str]:
     changed = [
         *(
             (how, each["id"], each["before"], each["now"])
-            for how in ("worse", "better")
-            for each in comparison[how]
+            for how, key in (("worse", "worse"), ("better", "better"), ("other", "applicability"))
+            for each in comparison[key]
         ),
         *(
             (how, each["id"], f"{each['before_us']:.0f} µs", f"{each['now_us']:.0f} µs")
@@ -106,6 +106,7 @@ def _changes(comparison: Json) -> Iterator[str]:
         *(("gone", each, "", "") for each in comparison["only_before"]),
         *(("new", each, "", "") for each in comparison["only_now"]),
     ]
-    yield sentence(f"compared with {was}: {'' if changed else 'no case and no time is another'}")
+    same = "" if changed else " no case and no time is another"
+    yield sentence(f"compared with {was}:{same}")
     if changed:
         yield table(changed, "change", "case or command", "before", "now")

@@ -21,7 +21,7 @@ from vdpad.conformance.timing import Spread
 
 _MUCH = 1.5
 
-# What is not applicable is neither better nor worse than anything.
+# What is not applicable is neither better nor worse than anything, and told by itself.
 _RANKS = {Verdict.FAIL: 0, Verdict.NOTE: 1, Verdict.PASS: 2}
 
 
@@ -30,7 +30,8 @@ def compared(before: SelfTest, now: SelfTest) -> Comparison:
     old = {each.id: each.verdict for each in before.cases}
     new = {each.id: each.verdict for each in now.cases}
     old_times, new_times = dict(_times(before)), dict(_times(now))
-    changed = list(_changed(old, new))
+    all_changed = list(_changed(old, new))
+    changed = [each for each in all_changed if each.before in _RANKS and each.now in _RANKS]
     return Comparison(
         device=before.identity.device,
         date=before.identity.date,
@@ -41,13 +42,14 @@ def compared(before: SelfTest, now: SelfTest) -> Comparison:
         slower=tuple(_slower(old_times, new_times)),
         only_before=tuple(each for each in old if each not in new),
         only_now=tuple(each for each in new if each not in old),
+        applicability=tuple(each for each in all_changed if each not in changed),
     )
 
 
 def _changed(old: Mapping[str, Verdict], new: Mapping[str, Verdict]) -> Iterator[ChangedCase]:
     for id_, now in new.items():
         before = old.get(id_)
-        if before in _RANKS and now in _RANKS and before is not now:
+        if before is not None and before is not now:
             yield ChangedCase(id=id_, before=before, now=now)
 
 

@@ -30,7 +30,8 @@ _MOST = Most(values=1 << 14, containers=1 << 12, names=1 << 13)
 
 Ack = Annotated[int, Field(ge=0, le=1)] | None
 """None where none came."""
-Microseconds = Annotated[float, Field(ge=0)]
+Microseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""JSON has no infinity, yet what reads 1e999 makes one of it."""
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -52,7 +53,7 @@ class Identity(StrictModel):
     """vdpad's version."""
     date: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When it began, in UTC."""
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """How long it took."""
     offered: tuple[str, ...]
     """The features that the device offers; `features` are those that were negotiated."""
@@ -140,6 +141,8 @@ class Comparison(StrictModel):
     only_before: tuple[str, ...]
     """Cases that this run does not have."""
     only_now: tuple[str, ...]
+    applicability: tuple[ChangedCase, ...] = ()
+    """Cases that are not applicable in one of the two results, so neither better nor worse."""
 
 
 class SelfTest(StrictModel):

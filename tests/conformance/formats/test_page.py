@@ -5,6 +5,7 @@ import pytest
 from tests.conformance.formats.readers import Reader
 from tests.conformance.formats.results import HOSTILE, mixed, of_hostile_name
 from tests.conformance.results import outcome, self_test
+from vdpad.conformance.case import Verdict
 from vdpad.conformance.comparison import compared
 from vdpad.conformance.formats.page import page
 from vdpad.conformance.self_test import SelfTest
@@ -52,5 +53,8 @@ def test_what_has_changed() -> None:
     told = now.model_copy(update={"comparison": compared(before, now)})
     text = Reader(page(told)).text
     assert {"slower", "VLAN_ADD vid=1", "10.0 µs", "100.0 µs", "gone"} <= set(text)
+    without = self_test(outcome("ring.full", Verdict.NOT_APPLICABLE, "without CTRL_VLAN"))
+    told = without.model_copy(update={"comparison": compared(before, without)})
+    assert {"other", "not-applicable"} <= set(Reader(page(told)).text)
     same = before.model_copy(update={"comparison": compared(before, before)})
     assert "No case and no time is another." in Reader(page(same)).text

@@ -66,7 +66,11 @@ def _add_comparison(body: ET.Element, comparison: Comparison) -> None:
     ET.SubElement(body, "h2").text = plain(
         f"Compared with {comparison.device}, {comparison.date}, vdpad {comparison.vdpad}"
     )
-    cases = (("worse", comparison.worse), ("better", comparison.better))
+    cases = (
+        ("worse", comparison.worse),
+        ("better", comparison.better),
+        ("other", comparison.applicability),
+    )
     times = (("slower", comparison.slower), ("faster", comparison.faster))
     rows = [
         *(
