@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,17 +172,21 @@ class Machine:
 
 
 @contextmanager
-def machine(*, cpus: int = 1, device: str = "", memory: str = "1G") -> Iterator[Machine]:
+def machine(
+    *, cpus: int = 1, device: str = "", memory: str = "1G", qemu: str = PROGRAM
+) -> Iterator[Machine]:
     """A machine for the time of the context.
 
     Args:
         cpus: of the machine.
         device: more properties of its network device, such as "event_idx=off".
         memory: as QEMU's -m.
+        qemu: the outer one.
     """
     # The machine may write nothing there, and would compile it anew whenever it starts a program.
     compileall.compile_dir(ROOT / "vdpad", quiet=1)
-    with running(lambda folder: _command(folder, cpus=cpus, device=device, memory=memory)) as vm:
+    options = {"cpus": str(cpus), "memory": memory, "qemu": qemu}
+    with running(lambda folder: _command(folder, device, options)) as vm:
         yield vm
 
 
@@ -208,7 +212,7 @@ def running(command: Callable[[Path], list[str]]) -> Iterator[Machine]:
             child.wait()
 
 
-def _command(folder: Path, *, cpus: int, device: str, memory: str) -> list[str]:
+def _command(folder: Path, device: str, options: Mapping[str, str]) -> list[str]:
     found = kernel()
     assert found is not None
     release = (found / "ready").read_text().strip()
@@ -219,7 +223,8 @@ def _command(folder: Path, *, cpus: int, device: str, memory: str) -> list[str]:
     return [
         *(sys.executable, "-m", "virtme_ng.run"),
         *("--run", str(found / f"boot/vmlinuz-{release}"), "--verbose", "--disable-kvm"),
-        *("--force-9p", "--cpus", str(cpus), "--memory", memory),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
+        "--force-9p",
         *("--append", f"intel_iommu=on {UNTIMED}", "--append", "loglevel=4"),
         f"--qemu-opts={qemu_options(folder, device)}",
         *("--", shlex.join(map(str, boot))),

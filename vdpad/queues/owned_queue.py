@@ -2,15 +2,20 @@
 
 import os
 
+from vdpad.errors import VdpadError
 from vdpad.queues.eventfds import Waiter
-from vdpad.virtio.driver_ring import DriverRing
+from vdpad.virtio.driver_rings import AnyDriverRing
+
+
+class NotIdle(VdpadError):
+    """A ring in which chains are in flight, so that nobody can begin with it."""
 
 
 class OwnedQueue:
     """Implements ControlQueue. Closing it leaves the device up."""
 
     def __init__(
-        self, ring: DriverRing, kick: int, call: int, *, worth_polling: bool = True
+        self, ring: AnyDriverRing, kick: int, call: int, *, worth_polling: bool = True
     ) -> None:
         """All of it stays the device's.
 
@@ -19,16 +24,18 @@ class OwnedQueue:
             kick: the doorbell's eventfd.
             call: the interrupt's, which nobody else reads.
             worth_polling: the device works while we look.
+
+        Raises:
+            NotIdle: chains of an earlier user never came back.
         """
+        index = ring.idle_index
+        if index is None:
+            raise NotIdle("expected an idle ring, got one with chains in flight; reset the device")
         self.ring = ring
+        self.next_index: int = index
         self.worth_polling = worth_polling
         self._kick = kick
         self._call = Waiter(call, paced=False)
-
-    @property
-    def next_index(self) -> int:
-        """Both indices of the idle ring."""
-        return self.ring.available_index
 
     def kick(self) -> None:
         """Rings the doorbell, which is ours: it cannot block."""

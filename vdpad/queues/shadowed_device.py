@@ -25,17 +25,17 @@ from typing import Protocol
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.rings import Region
-from vdpad.virtio.split_ring import SplitAddresses, SplitGeometry
+from vdpad.virtio.rings import Region, RingAddresses, RingGeometry
 
 
 @dataclass(frozen=True, slots=True)
 class Vring:
-    """Where a queue's split ring lies and begins, and how it notifies."""
+    """Where a queue's ring lies and begins, and how it notifies."""
 
-    ring: SplitAddresses
+    ring: RingAddresses
     base: int = 0
-    """The available index that the device takes first, of 16 bits."""
+    """Where the device begins: of a split ring the available index that it takes first, of a
+    packed one as PackedAddresses has it."""
     kick: int | None = None
     """The eventfd by which the device hears of available chains; its owner's, as `call`. The device
     keeps what it needs of both, so that either may be closed."""
@@ -119,7 +119,7 @@ class ShadowedDevice(Protocol):
         """The CVQ, idle, for one user at a time. It is good until the next reset."""
 
     @property
-    def control_geometry(self) -> SplitGeometry:
+    def control_geometry(self) -> RingGeometry:
         """Where the CVQ's ring and the room for its buffers lie."""
 
     def enable(self, queue: int) -> None:

@@ -166,6 +166,11 @@ class PackedTrack:
         """The position, with its wrap counter."""
         return PACKED_INDEX | off_wrap(self._position(count), self._ring.size)
 
+    def leave(self, count: int) -> None:
+        """The ring is told where that is."""
+        self.ask_for_interrupt(count + 1)
+        self._ring.leave(self._position(count))
+
     def standing(self, returned: int, published: int) -> PackedStanding:
         """As its descriptors and the device's event suppression structure say."""
         used = returned + self.arrived(returned, published)

@@ -116,11 +116,6 @@ class Pipeline:
         return bool(self._flight)
 
     @property
-    def published_any(self) -> bool:
-        """Whether the device was ever given one."""
-        return self._published > 0
-
-    @property
     def index(self) -> int:
         """Where the ring stands behind what has come back, as ControlQueue has it."""
         return self._track.index(self._returned)
@@ -285,6 +280,11 @@ class Pipeline:
             self._settle(bank)
         for bank in self._program.banks[self._next :]:
             self.unanswered.extend(range(bank.first, bank.end))
+
+    def leave(self) -> None:
+        """Leaves a ring in which nothing is in flight as its next user expects it."""
+        if self._published:
+            self._track.leave(self._returned)
 
     def _settle(self, bank: Bank) -> None:
         """Tells the acked commands of a bank that never came back whole from the others."""

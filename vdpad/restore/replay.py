@@ -207,9 +207,8 @@ class _Replay:
         if outcome is Outcome.RESTORED and pipeline.rejected:
             outcome = Outcome.REJECTED
         idle = outcome in (Outcome.RESTORED, Outcome.REJECTED)
-        if idle and pipeline.published_any:
-            # As a fresh ring has it: whoever uses it next hears of the next completion.
-            pipeline.ask_for_interrupt(1)
+        if idle:
+            pipeline.leave()
         return Replayed(
             outcome=outcome,
             rejected=tuple(sorted(pipeline.rejected)),

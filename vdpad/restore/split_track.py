@@ -112,6 +112,10 @@ class SplitTrack:
         """Both indices."""
         return (self._start + count) & INDEX_MASK
 
+    def leave(self, count: int) -> None:
+        """Its indices say the rest."""
+        self.ask_for_interrupt(count + 1)
+
     def standing(self, returned: int, published: int) -> RingStanding:
         """As its words say."""
         return self._ring.standing()

@@ -61,6 +61,10 @@ class Track(Protocol):
     def index(self, count: int) -> int:
         """Where the ring stands once so many are back, as ControlQueue has it."""
 
+    def leave(self, count: int) -> None:
+        """Leaves the ring, of which so many are back and none is out, as its next user expects it:
+        as a fresh one, it asks for an interrupt at the next completion."""
+
     def standing(self, returned: int, published: int) -> Standing:
         """How the ring stands now, for people."""
 

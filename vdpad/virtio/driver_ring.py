@@ -152,6 +152,17 @@ class DriverRing:
         """How far the device says it has come."""
         return self.used_words[1]
 
+    @property
+    def idle_index(self) -> int | None:
+        """Both indices where the ring is idle; None where chains are in flight."""
+        index = self.available_index
+        return index if index == self.used_index() else None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a ring that began at 0 is as it was then."""
+        return self.available_index == 0
+
     def standing(self) -> RingStanding:
         """Both indices, and what the device says of doorbells."""
         event = self.used_words[-1] if self.event_idx else None

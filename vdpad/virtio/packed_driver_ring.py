@@ -25,6 +25,7 @@ from vdpad.virtio.packed_ring import (
     DESCRIPTOR_WORDS,
     FLAGS_WORD,
     MARKS,
+    PACKED_INDEX,
     RETURNED,
     RING_EVENT_FLAGS,
     RING_EVENT_FLAGS_DESC,
@@ -148,6 +149,10 @@ class PackedDriverRing:
         self.size = size
         self.event_idx = event_idx
         self.in_order = in_order
+        self.idle_index: int | None = PACKED_INDEX | off_wrap(0, size)
+        """Where a ring of ours stands while it is idle, as ControlQueue has it, since nothing in
+        the ring tells: first as a fresh one does, then where its user `leave`s it; None where
+        chains are in flight."""
         self.descriptors = parts["descriptors"]
         self.buffers = parts["buffers"]
         self.words = self.descriptors.cast("H")
@@ -166,6 +171,11 @@ class PackedDriverRing:
             self.buffers,
         ):
             view.release()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether a ring that was all zero is as it was then."""
+        return not any(self.descriptors)
 
     # --- towards the device ---
 
@@ -205,9 +215,14 @@ class PackedDriverRing:
 
     def publish(self, position: int) -> None:
         """Makes what was described from this position on available."""
+        self.idle_index = None
         ordering_fence()
         lap, at = divmod(position, self.size)
         self.words[DESCRIPTOR_WORDS * at + FLAGS_WORD] = HEAD_FLAGS[1 - lap % 2]
+
+    def leave(self, position: int) -> None:
+        """Says that all is back, and that the next chain will go to this position."""
+        self.idle_index = PACKED_INDEX | off_wrap(position, self.size)
 
     def wants_doorbell(self, new: int, old: int) -> bool:
         """Whether the device wants to hear that chains between two positions became available."""

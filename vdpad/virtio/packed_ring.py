@@ -20,6 +20,7 @@ Source: virtio 1.4, 2.8 "Packed Virtqueues"; Linux include/uapi/linux/virtio_rin
 
 import struct
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vdpad.virtio.rings import (
     ADDRESS_END,
@@ -69,7 +70,13 @@ _ALIGNMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class PackedAddresses(RingAddresses):
-    """Where the parts of a packed ring lie; its size is 1 … 32768, and no power of two need be."""
+    """Where the parts of a packed ring lie; its size is 1 … 32768, and no power of two need be.
+
+    vhost has as its base where the next chain is available, and in the upper half where the next
+    one is used, both as `off_wrap` has them (Linux drivers/vhost/vdpa.c, VHOST_SET_VRING_BASE).
+    """
+
+    FRESH_BASE: ClassVar[int] = WRAP << 16 | WRAP
 
     driver: int
     """The driver's event suppression structure."""
@@ -93,6 +100,19 @@ class PackedAddresses(RingAddresses):
         if not 1 <= self.size <= MAX_RING_SIZE:
             raise BadGeometry(f"ring.size: expected 1 to {MAX_RING_SIZE}, got {self.size}")
         self._check_alignments(_ALIGNMENTS)
+
+    def check_base(self, base: int) -> None:
+        """Refuses what lies past the ring's end.
+
+        Raises:
+            BadGeometry: it does.
+        """
+        both = (base & 0xFFFF, base >> 16)
+        if any(not 0 <= word <= 0xFFFF or word & ~WRAP >= self.size for word in both):
+            raise BadGeometry(
+                f"expected a base of two descriptors below {self.size} with their wrap counters, "
+                f"got {base:#x}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

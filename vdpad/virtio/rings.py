@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from vdpad.errors import VdpadError
 
@@ -53,13 +53,24 @@ class Region(NamedTuple):
 class RingAddresses(ABC):
     """Where the parts of a ring lie, in device addresses; each may lie in memory of its own."""
 
+    FRESH_BASE: ClassVar[int]
+    """The base of a ring in which nothing was ever made available, as vhost has bases."""
+
     size: int
     """Entries."""
     descriptors: int
 
     @abstractmethod
     def parts(self) -> dict[str, Region]:
-        """Every part with its extent, in the order of the fields."""
+        """The descriptor, driver and device area with their extents (virtio 1.4, 2.6), so named."""
+
+    @abstractmethod
+    def check_base(self, base: int) -> None:
+        """Refuses a base that no such ring has.
+
+        Raises:
+            BadGeometry: it has none.
+        """
 
     @abstractmethod
     def check(self) -> None:

@@ -14,6 +14,7 @@ Source: virtio 1.4, 2.7 "Split Virtqueues"; Linux include/uapi/linux/virtio_ring
 
 import struct
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vdpad.virtio.rings import (
     ADDRESS_END,
@@ -46,6 +47,8 @@ INDEX_MASK = 0xFFFF
 class SplitAddresses(RingAddresses):
     """Where the parts of a split ring lie; its size is a power of two, 1 … 32768."""
 
+    FRESH_BASE: ClassVar[int] = 0
+
     available: int
     used: int
 
@@ -70,6 +73,15 @@ class SplitAddresses(RingAddresses):
                 f"ring.size: expected a power of two up to {MAX_RING_SIZE}, got {self.size}"
             )
         self._check_alignments(_ALIGNMENTS)
+
+    def check_base(self, base: int) -> None:
+        """Refuses what is no available index.
+
+        Raises:
+            BadGeometry: it is none.
+        """
+        if not 0 <= base <= INDEX_MASK:
+            raise BadGeometry(f"expected a base of 16 bits, got {base}")
 
 
 @dataclass(frozen=True, slots=True)

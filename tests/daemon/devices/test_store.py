@@ -18,9 +18,10 @@ from vdpad.queues.vhost_vdpa.errors import DeviceRefused, VhostVdpaError
 from vdpad.queues.vhost_vdpa.memory import SharedMemory, control_geometry
 from vdpad.service.systemd import notify as systemd_module
 from vdpad.service.systemd.notify import Notifier
-from vdpad.virtio.split_ring import SplitGeometry
+from vdpad.virtio.packed_ring import DESCRIPTOR
+from vdpad.virtio.split_ring import SplitGeometry, lay_out
 
-GEOMETRY = control_geometry(64)
+GEOMETRY = lay_out(64, control_geometry(64).memory)
 FEATURES = frozenset({5, 17, 29, 32})
 
 
@@ -238,6 +239,35 @@ def test_a_device_is_told_by_its_ring_and_can_be_reset(statuses: list[int]) -> N
     assert statuses == [0]
     device.close()
     assert open_descriptors().keys() <= before.keys()
+
+
+@pytest.mark.parametrize("is_unused", [True, False])
+def test_of_a_packed_ring_only_whether_it_was_used_is_told(
+    systemd: Systemd, statuses: list[int], is_unused: bool
+) -> None:
+    geometry = control_geometry(64, packed=True)
+    with SharedMemory(geometry.memory.size) as shared:
+        if not is_unused:
+            # The flags of the first descriptor, as a replay leaves them.
+            at = geometry.descriptors - geometry.memory.iova + DESCRIPTOR.size - 1
+            shared.view[at] = 0x80
+        made_of = _made_of(os.dup(shared.fd))
+    DescriptorStore(systemd).put(
+        device="vdpa0",
+        node="/dev/vhost-vdpa-0",
+        owner="vm-1",
+        geometry=geometry,
+        features=FEATURES,
+        descriptors=made_of,
+    )
+    for fd in made_of:
+        os.close(fd)
+    (found,) = DescriptorStore(systemd).take(systemd.hand_over())
+    assert found.geometry == geometry
+    device = AdoptedDevice(Path(found.node), found.descriptors, found.geometry, found.features)
+    assert (device.is_unused, device.ring) == (is_unused, None)
+    device.close()
+    assert statuses == []
 
 
 @pytest.mark.parametrize(

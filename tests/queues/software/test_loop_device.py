@@ -37,6 +37,7 @@ from vdpad.virtio.config import pull_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature
 from vdpad.virtio.rings import Region
+from vdpad.virtio.split_ring import SplitAddresses
 from vdpad.wire.user_threads import NoThread
 
 
@@ -209,7 +210,7 @@ def test_it_is_resumed_with_a_used_ring_that_lies_elsewhere(device: LoopDevice) 
         used = guest.queues[RECEIVE].driver.used
         part = there.ring.parts()["used"]
         view[: part.size] = guest.queues[RECEIVE].driver.memory.peek(used, part.size)
-        moved = replace(there, ring=replace(there.ring, used=region.iova))
+        moved = moved_to(there, region.iova)
         device.move_vring(RECEIVE, moved, enabled=True)
         device.resume()
         before = device.packets
@@ -220,6 +221,12 @@ def test_it_is_resumed_with_a_used_ring_that_lies_elsewhere(device: LoopDevice) 
         device.reset()
         device.unmap(region)
         view.release()
+
+
+def moved_to(there: Vring, used: int) -> Vring:
+    """The same with its used ring elsewhere."""
+    assert isinstance(there.ring, SplitAddresses)
+    return replace(there, ring=replace(there.ring, used=used))
 
 
 def test_only_a_device_that_is_suspended_is_resumed(device: LoopDevice) -> None:
@@ -235,7 +242,7 @@ def test_a_queue_whose_ring_cannot_move_stays_where_it_is(device: LoopDevice) ->
     guest = Guest(2)
     with running(device, guest, PLAIN):
         there = vring(guest.queues[RECEIVE])
-        nowhere = replace(there, ring=replace(there.ring, used=1 << 60))
+        nowhere = moved_to(there, 1 << 60)
         device.suspend()
         with pytest.raises(VdpadError, match=r"ring\.used"):
             device.move_vring(RECEIVE, nowhere, enabled=True)

@@ -16,7 +16,7 @@ from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.bits import mask_of
 from vdpad.virtio.config import NetConfig, push_config
-from vdpad.virtio.features import Feature
+from vdpad.virtio.features import Feature, FeatureSet
 
 PATH = Path("/dev/vhost-vdpa-fake")
 NAMES = {
@@ -39,6 +39,9 @@ class FakeKernel:
     address_spaces: int = 2
     groups: dict[int, int] = field(default_factory=lambda: {4: 1})
     largest: int = 64
+    offered: FeatureSet = OFFERED
+    demanded: FeatureSet = frozenset()
+    """Features without which it does not come up."""
     unsupported: frozenset[str] = frozenset()
     """ioctls that it does not have."""
     refused_bits: int = 0
@@ -67,6 +70,8 @@ class FakeKernel:
             self._get(name, argument)
             return
         self.said.append((name, bytes(argument)))
+        if name == "SET_FEATURES" and mask_of(self.demanded) & ~uapi.U64.unpack(argument)[0]:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if name == "SET_STATUS":
             self._set_status(argument[0])
         elif name == "SET_VRING_ENABLE" and uapi.VRING_STATE.unpack(argument)[1] == 0:
@@ -115,7 +120,7 @@ class FakeKernel:
         return {
             "GET_DEVICE_ID": self.device_id,
             "GET_BACKEND_FEATURES": int(self.backend_features),
-            "GET_FEATURES": mask_of(OFFERED),
+            "GET_FEATURES": mask_of(self.offered),
             "GET_CONFIG_SIZE": len(self.config),
             "GET_AS_NUM": self.address_spaces,
             "GET_VQS_COUNT": self.queues,
@@ -129,6 +134,10 @@ class FakeNode(Node):
     def __init__(self, kernel: FakeKernel) -> None:
         self.path = PATH
         self.kernel = kernel
+
+    def fileno(self) -> int:
+        """None that anybody could use."""
+        return -1
 
     def close(self) -> None:
         self.kernel.closed += 1

@@ -34,13 +34,13 @@ def test_what_the_kernel_and_we_need_is_taken_whatever_the_guest_had(ours: Featu
     [
         (Feature.RING_EVENT_IDX, True),
         (Feature.RING_INDIRECT_DESC, True),
-        (Feature.RING_PACKED, False),
-        (Feature.IN_ORDER, False),
+        (Feature.RING_PACKED, True),
+        (Feature.IN_ORDER, True),
         (Feature.NOTIFICATION_DATA, False),
         (Feature.ADMIN_VQ, False),
     ],
 )
-def test_of_the_ring_s_features_only_those_that_leave_it_a_split_ring(
+def test_of_the_ring_s_features_only_those_that_a_replay_knows(
     feature: Feature, taken: bool
 ) -> None:
     both = frozenset({feature})

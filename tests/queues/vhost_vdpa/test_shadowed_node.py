@@ -12,7 +12,13 @@ import pytest
 from tests.support.descriptors import no_descriptor_left
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa import uapi
-from vdpad.queues.vhost_vdpa.errors import NoNetworkDevice, OutOfOrder, Unsupported
+from vdpad.queues.vhost_vdpa.errors import (
+    NoNetworkDevice,
+    OutOfOrder,
+    PackedRingsOnly,
+    Unsupported,
+    VhostVdpaError,
+)
 from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.features import Feature
@@ -22,7 +28,8 @@ from vdpad.virtio.split_ring import SplitAddresses
 from .fake_kernel import EVERYTHING, OFFERED, FakeKernel, FakeNode
 
 GUEST = Region(0x4000_0000, 4 * mmap.PAGESIZE)
-RING = Vring(SplitAddresses(64, 0x4000_0000, 0x4000_1000, 0x4000_2000), kick=8, call=9)
+PLACE = SplitAddresses(64, 0x4000_0000, 0x4000_1000, 0x4000_2000)
+RING = Vring(PLACE, kick=8, call=9)
 CONTROL = 4
 
 
@@ -123,6 +130,23 @@ def test_each_start_begins_with_an_empty_ring(node: ShadowedNode) -> None:
         node.reset()
 
 
+def test_a_device_that_has_packed_rings_only_is_named(
+    kernel: FakeKernel, node: ShadowedNode
+) -> None:
+    # What it offers it was asked when it was opened.
+    kernel.demanded = frozenset({Feature.RING_PACKED})
+    with pytest.raises(VhostVdpaError, match="EINVAL") as refused:
+        node.negotiate(OFFERED)
+    assert not isinstance(refused.value, PackedRingsOnly)
+    kernel.offered = OFFERED | kernel.demanded
+    another = ShadowedNode(FakeNode(kernel))
+    with pytest.raises(PackedRingsOnly, match=r"EINVAL.* offers RING_PACKED"):
+        another.negotiate(OFFERED)
+    another.reset()
+    another.close()
+    kernel.closed -= 1
+
+
 def test_there_is_no_control_queue_before_it_was_started(node: ShadowedNode) -> None:
     node.negotiate(OFFERED)
     with pytest.raises(OutOfOrder, match="control_queue"):
@@ -145,11 +169,11 @@ def test_a_ring_moves_while_it_is_suspended(kernel: FakeKernel, node: ShadowedNo
     node.enable(0)
     node.suspend()
     kernel.said.clear()
-    moved = replace(RING, ring=replace(RING.ring, used=0x7000), base=7)
+    ring = replace(PLACE, used=0x7000)
+    moved = replace(RING, ring=ring, base=7)
     node.move_vring(0, moved, enabled=True)
     node.resume()
     (told,) = kernel.told("SET_VRING_ADDR")
-    ring = moved.ring
     assert uapi.VRING_ADDR.unpack(told) == (0, 0, ring.descriptors, ring.used, ring.available, 0)
     # Some drivers take a ring's addresses when its queue is enabled.
     assert enabled(kernel) == [(0, 0), (0, 1)]

@@ -12,6 +12,7 @@ from vdpad.queues.vhost_vdpa import uapi
 from vdpad.queues.vhost_vdpa.errors import BadVring, DeviceRefused, OutOfOrder
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
 from vdpad.virtio.device_status import DeviceStatus
+from vdpad.virtio.packed_ring import PackedAddresses
 from vdpad.virtio.rings import BadGeometry
 from vdpad.virtio.split_ring import SplitAddresses
 
@@ -59,6 +60,13 @@ def test_a_ring_that_the_queue_cannot_have(
     with pytest.raises(error):
         negotiated.vrings.set(0, replace(RING, ring=replace(PLACE, **wrong)))
     assert "SET_VRING_NUM" not in kernel.steps()
+
+
+@pytest.mark.parametrize("base", [64, 0x8040, 64 << 16, 0x8040_8000, -1, 1 << 32])
+def test_a_base_that_no_packed_ring_has(negotiated: OpenDevice, base: int) -> None:
+    ring = PackedAddresses(64, 0x10000, 0x11000, 0x11004)
+    with pytest.raises(BadVring, match=f"queue 0: expected a base .* below 64 .* got {base:#x}"):
+        negotiated.vrings.set(0, Vring(ring, base))
 
 
 @pytest.mark.parametrize("base", [-1, 1 << 16])

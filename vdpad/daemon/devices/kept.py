@@ -18,7 +18,7 @@ from vdpad.queues.vhost_vdpa.errors import DeviceRefused
 from vdpad.restore.capabilities import Capabilities
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import SplitGeometry
+from vdpad.virtio.layouts import AnyGeometry
 
 
 class Device(Protocol):
@@ -37,7 +37,7 @@ class Device(Protocol):
         """The config space as it was read after negotiation."""
 
     @property
-    def geometry(self) -> SplitGeometry:
+    def geometry(self) -> AnyGeometry:
         """Where the CVQ's ring and buffers lie."""
 
     @property
@@ -129,7 +129,7 @@ class KeptDevice:
         self.phase = Phase.UP
 
     @property
-    def geometry(self) -> SplitGeometry:
+    def geometry(self) -> AnyGeometry:
         """The CVQ's."""
         return self.device.geometry
 

@@ -29,7 +29,7 @@ from vdpad.state.problems import problems_of, summary
 from vdpad.state.strict_model import StrictModel
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.split_ring import SplitGeometry
+from vdpad.virtio.layouts import AnyGeometry
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("vdpad.store")
 
@@ -52,7 +52,7 @@ class _Description(StrictModel):
     node: Annotated[str, Field(min_length=1, max_length=4096)]
     migration: Annotated[str, Field(min_length=1, max_length=128)]
     """The owner."""
-    geometry: SplitGeometry
+    geometry: AnyGeometry
     features: Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
@@ -65,7 +65,7 @@ class Stored:
     device: str
     node: str
     owner: str
-    geometry: SplitGeometry
+    geometry: AnyGeometry
     features: FeatureSet
     descriptors: DeviceDescriptors
 
@@ -91,7 +91,7 @@ class DescriptorStore:
         device: str,
         node: str,
         owner: str,
-        geometry: SplitGeometry,
+        geometry: AnyGeometry,
         features: FeatureSet,
         descriptors: DeviceDescriptors,
     ) -> str:

@@ -19,7 +19,7 @@ from vdpad.restore.fitting import missing_features
 from vdpad.restore.plan import DoesNotFit
 from vdpad.restore.terms import DeviceTerms, Terms
 from vdpad.virtio.config import NetConfig
-from vdpad.virtio.features import FeatureSet
+from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.rings import RingGeometry
 
 # Netlink tells the size of the device's largest ring, and the CVQ's is often smaller; this is what
@@ -44,7 +44,8 @@ class VhostVdpaTarget:
             return _terms(kept.device.offered, guest, kept.device.config, kept.geometry)
         found = await self._found()
         device, config, offered = await one_device(found.name)
-        geometry = control_geometry(min(device.max_vq_size, _USUAL_RING))
+        packed = Feature.RING_PACKED in to_negotiate(offered, guest)
+        geometry = control_geometry(min(device.max_vq_size, _USUAL_RING), packed=packed)
         # Only a prepare, which reads the device's config space, refuses by what netlink leaves out.
         return _terms(offered, guest, config_space(config.max_virtqueue_pairs), geometry)
 

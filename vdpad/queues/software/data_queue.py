@@ -19,6 +19,7 @@ from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.split_ring import SplitAddresses
 
 PER_ROUND = 32
 """Packets of one round of serving: Python's other threads wait that long."""
@@ -71,6 +72,7 @@ class DataQueue:
         self._take_eventfds(vring)
 
     def _ring(self, vring: Vring) -> DeviceRing:
+        assert isinstance(vring.ring, SplitAddresses)  # RING_PACKED is not offered
         return DeviceRing(
             self._memory,
             vring.ring,

@@ -38,10 +38,11 @@ from vdpad.virtio.device_ring import DeviceRing
 from vdpad.virtio.device_side import Chain
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.layouts import AnyGeometry, lay_out_own, own_ring_bytes
 from vdpad.virtio.packed_device_ring import PackedDeviceRing
-from vdpad.virtio.packed_ring import PackedGeometry, lay_out_packed, packed_ring_bytes, wrap_at
+from vdpad.virtio.packed_ring import PackedGeometry, wrap_at
 from vdpad.virtio.rings import Region, align_up
-from vdpad.virtio.split_ring import RING_HEADER, SplitGeometry, lay_out, ring_bytes
+from vdpad.virtio.split_ring import RING_HEADER
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
@@ -296,13 +297,11 @@ class SoftwareDevice:
         return chain.head, 1
 
 
-def _geometry(config: SoftwareConfig) -> SplitGeometry | PackedGeometry:
-    room = max(8 * _PAGE, config.ring_size * _BUFFERS_PER_RING_ENTRY)
-    if Feature.RING_PACKED in config.features:
-        size = packed_ring_bytes(config.ring_size) + room
-        return lay_out_packed(config.ring_size, Region(_IOVA, align_up(size, _PAGE)))
-    size = ring_bytes(config.ring_size) + room
-    return lay_out(config.ring_size, Region(_IOVA, align_up(size, _PAGE)))
+def _geometry(config: SoftwareConfig) -> AnyGeometry:
+    packed, entries = Feature.RING_PACKED in config.features, config.ring_size
+    room = max(8 * _PAGE, entries * _BUFFERS_PER_RING_ENTRY)
+    size = align_up(own_ring_bytes(entries, packed=packed) + room, _PAGE)
+    return lay_out_own(entries, Region(_IOVA, size), packed=packed)
 
 
 def _sealed_memfd(size: int) -> int:

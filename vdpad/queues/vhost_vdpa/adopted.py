@@ -26,14 +26,15 @@ from vdpad.queues.vhost_vdpa.errors import DeviceRefused, VhostVdpaError
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.virtio.config import pull_config
 from vdpad.virtio.driver_ring import DriverRing
+from vdpad.virtio.driver_rings import driver_ring
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.layouts import AnyGeometry
 from vdpad.virtio.rings import BadGeometry
-from vdpad.virtio.split_ring import SplitGeometry
 
 
 @dataclass(frozen=True, slots=True)
 class RingWords:
-    """How far a ring had come."""
+    """How far a split ring had come."""
 
     available: int
     """Chains that were published, by the index's 16 bits; our rings begin at 0."""
@@ -47,7 +48,7 @@ class AdoptedDevice:
         self,
         path: Path,
         descriptors: DeviceDescriptors,
-        geometry: SplitGeometry,
+        geometry: AnyGeometry,
         features: FeatureSet,
     ) -> None:
         """Asks the device what it is. May sleep for as long as its driver does.
@@ -69,7 +70,7 @@ class AdoptedDevice:
             self.offered: FeatureSet = self._node.get_features()
             self.config = pull_config(self._node.get_config())
             self.status = self._node.get_status()
-            self.ring = _words(descriptors.memory, geometry)
+            self.is_unused, self.ring = _looked_at(descriptors.memory, geometry)
         except (OSError, ValueError) as error:
             self.close()
             raise VhostVdpaError(f"{path}: its ring's memory: {error}") from error
@@ -81,11 +82,6 @@ class AdoptedDevice:
     def event_idx(self) -> bool:
         """Whether RING_EVENT_IDX was negotiated."""
         return Feature.RING_EVENT_IDX in self.features
-
-    @property
-    def is_unused(self) -> bool:
-        """Whether its owner had made nothing available on its CVQ."""
-        return self.ring.available == 0
 
     def queue(self) -> ControlQueue:
         """
@@ -107,14 +103,18 @@ class AdoptedDevice:
             os.close(fd)
 
 
-def _words(memory: int, geometry: SplitGeometry) -> RingWords:
+def _looked_at(memory: int, geometry: AnyGeometry) -> tuple[bool, RingWords | None]:
+    """Whether its owner had made nothing available, and how far a split ring had come."""
     geometry.check()
     size = geometry.memory.size
     if os.fstat(memory).st_size < size:
         raise BadGeometry(f"expected {size} bytes, got {os.fstat(memory).st_size}")
     with mmap.mmap(memory, size) as mapped, memoryview(mapped) as view:
-        ring = DriverRing(view, geometry, event_idx=False)
+        ring = driver_ring(geometry, geometry.views(view), event_idx=False, in_order=False)
         try:
-            return RingWords(ring.available_index, ring.used_index())
+            words = None
+            if isinstance(ring, DriverRing):
+                words = RingWords(ring.available_index, ring.used_index())
+            return ring.is_fresh, words
         finally:
             ring.release()

@@ -49,6 +49,16 @@ class DeviceRefused(VhostVdpaError):
     """The device does not come up, or is none that has a CVQ."""
 
 
+class PackedRingsOnly(DeviceRefused):
+    """A device that came up with no split ring, as octeon_ep does."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__(
+            f"{refusal}. It offers RING_PACKED, which was not asked for, and some devices come up "
+            "with nothing else (octeon_ep); guests' rings are split ones here: take another device"
+        )
+
+
 class NoNetworkDevice(DeviceRefused):
     """A device of another type."""
 

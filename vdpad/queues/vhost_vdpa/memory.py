@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from vdpad.errors import VdpadError, why
+from vdpad.virtio.layouts import AnyGeometry, lay_out_own, own_ring_bytes
 from vdpad.virtio.rings import Region, align_up
-from vdpad.virtio.split_ring import SplitGeometry, lay_out, ring_bytes
 
 PAGE = mmap.PAGESIZE
 """What is mapped is in whole pages of so many bytes."""
@@ -35,9 +35,9 @@ class NoMemory(VdpadError):
 class Layout:
     """Where everything lies, in device addresses."""
 
-    control: SplitGeometry
+    control: AnyGeometry
     """The CVQ; its `memory` is the first part."""
-    data: tuple[SplitGeometry, ...]
+    data: tuple[AnyGeometry, ...]
     """The rings of the data queues, in their order."""
     data_memory: Region
     """The second part."""
@@ -48,24 +48,26 @@ class Layout:
         return self.data_memory.end - self.control.memory.iova
 
 
-def control_geometry(largest: int, iova: int = PAGE) -> SplitGeometry:
+def control_geometry(largest: int, iova: int = PAGE, *, packed: bool = False) -> AnyGeometry:
     """The CVQ's ring and buffers.
 
     Args:
         largest: how many entries the device takes.
         iova: where they begin, on a page.
+        packed: RING_PACKED is negotiated.
     """
-    size = min(largest, LARGEST_RING)
-    return lay_out(size, Region(iova, _control_bytes(size)))
+    size = _size(largest)
+    memory = Region(iova, _control_bytes(size, packed=packed))
+    return lay_out_own(size, memory, packed=packed)
 
 
-def topmost_control_geometry(largest: int, reachable: Region) -> SplitGeometry:
-    """The same, on the last pages of what is reachable: as far from a guest's memory as can be.
+def topmost_control_geometry(largest: int, reachable: Region) -> AnyGeometry:
+    """A split one, on the last pages of what is reachable: as far from a guest's memory as can be.
 
     Raises:
         NoMemory: it does not fit into what is reachable.
     """
-    iova = reachable.end // PAGE * PAGE - _control_bytes(min(largest, LARGEST_RING))
+    iova = reachable.end // PAGE * PAGE - _control_bytes(_size(largest), packed=False)
     if iova < reachable.iova:
         raise NoMemory(
             f"expected room for the CVQ's ring in the device addresses {reachable}, got too little"
@@ -73,24 +75,28 @@ def topmost_control_geometry(largest: int, reachable: Region) -> SplitGeometry:
     return control_geometry(largest, iova)
 
 
-def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
+def plan_layout(
+    reachable: Region, largest: int, data: list[int], *, packed: bool = False
+) -> Layout:
     """Places all rings.
 
     Args:
         reachable: the device addresses that may be used.
         largest: how many entries the CVQ's ring may have.
         data: the same for each data queue.
+        packed: RING_PACKED is negotiated.
 
     Raises:
         NoMemory: they do not fit into what is reachable.
     """
-    control = control_geometry(largest, max(PAGE, align_up(reachable.iova, PAGE)))
+    first = max(PAGE, align_up(reachable.iova, PAGE))
+    control = control_geometry(largest, first, packed=packed)
     begin = at = control.memory.end
     rings = []
     for most in data:
-        size = min(most, LARGEST_RING)
-        memory = Region(at, align_up(ring_bytes(size), PAGE))
-        rings.append(lay_out(size, memory))
+        size = _size(most)
+        memory = Region(at, align_up(own_ring_bytes(size, packed=packed), PAGE))
+        rings.append(lay_out_own(size, memory, packed=packed))
         at = memory.end
     layout = Layout(control, tuple(rings), Region(begin, at - begin))
     if at > reachable.end:
@@ -100,11 +106,16 @@ def plan_layout(reachable: Region, largest: int, data: list[int]) -> Layout:
 
 def ring_room(iova: int) -> Region:
     """Room for the largest ring alone, from a page on: whole pages."""
-    return Region(iova, align_up(ring_bytes(LARGEST_RING), PAGE))
+    return Region(iova, align_up(own_ring_bytes(LARGEST_RING, packed=False), PAGE))
 
 
-def _control_bytes(size: int) -> int:
-    return align_up(ring_bytes(size) + _BUFFERS, PAGE)
+def _size(largest: int) -> int:
+    """A power of two, as vhost wants it of packed rings too (VHOST_SET_VRING_NUM)."""
+    return 1 << (min(largest, LARGEST_RING).bit_length() - 1)
+
+
+def _control_bytes(size: int, *, packed: bool) -> int:
+    return align_up(own_ring_bytes(size, packed=packed) + _BUFFERS, PAGE)
 
 
 class SharedMemory:

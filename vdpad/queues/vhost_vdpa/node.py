@@ -21,8 +21,7 @@ from vdpad.queues.vhost_vdpa.errors import refused
 from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.bits import bits_of, mask_of
 from vdpad.virtio.features import FeatureSet
-from vdpad.virtio.rings import Region
-from vdpad.virtio.split_ring import SplitAddresses
+from vdpad.virtio.rings import Region, RingAddresses
 
 
 class Node:
@@ -168,16 +167,17 @@ class Node:
         self._set_vring(uapi.SET_VRING_NUM, queue, size, "SET_VRING_NUM")
 
     def get_vring_base(self, queue: int) -> int:
-        """The available index that the device will take next."""
+        """Where the device goes on (`Vring.base`)."""
         return self._get_vring(uapi.GET_VRING_BASE, queue, "GET_VRING_BASE")
 
-    def set_vring_base(self, queue: int, index: int) -> None:
-        """Where the available index begins. After DRIVER_OK only while suspended."""
-        self._set_vring(uapi.SET_VRING_BASE, queue, index, "SET_VRING_BASE")
+    def set_vring_base(self, queue: int, base: int) -> None:
+        """Where the device begins (`Vring.base`). After DRIVER_OK only while suspended."""
+        self._set_vring(uapi.SET_VRING_BASE, queue, base, "SET_VRING_BASE")
 
-    def set_vring_addr(self, queue: int, ring: SplitAddresses) -> None:
+    def set_vring_addr(self, queue: int, ring: RingAddresses) -> None:
         """Where the ring lies. After DRIVER_OK only while suspended."""
-        addresses = uapi.VRING_ADDR.pack(queue, 0, ring.descriptors, ring.used, ring.available, 0)
+        descriptors, driver, device = (part.iova for part in ring.parts().values())
+        addresses = uapi.VRING_ADDR.pack(queue, 0, descriptors, device, driver, 0)
         self._set(uapi.SET_VRING_ADDR, addresses, f"SET_VRING_ADDR {queue}")
 
     def set_vring_kick(self, queue: int, eventfd: int) -> None:

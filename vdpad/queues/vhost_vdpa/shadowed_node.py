@@ -16,7 +16,12 @@ from dataclasses import dataclass
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.owned_queue import OwnedQueue
 from vdpad.queues.shadowed_device import Vring
-from vdpad.queues.vhost_vdpa.errors import OutOfOrder, Unsupported
+from vdpad.queues.vhost_vdpa.errors import (
+    OutOfOrder,
+    PackedRingsOnly,
+    Unsupported,
+    VhostVdpaError,
+)
 from vdpad.queues.vhost_vdpa.memory import (
     SharedMemory,
     control_geometry,
@@ -28,8 +33,8 @@ from vdpad.queues.vhost_vdpa.uapi import BackendFeature
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.layouts import AnyGeometry
 from vdpad.virtio.rings import Region
-from vdpad.virtio.split_ring import SplitGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class _Control:
     """The CVQ's ring and buffers, mapped."""
 
     space: int
-    geometry: SplitGeometry
+    geometry: AnyGeometry
     memory: SharedMemory
 
 
@@ -95,8 +100,17 @@ class ShadowedNode:
     # --- bring-up ---
 
     def negotiate(self, features: FeatureSet) -> None:
-        """From a reset to FEATURES_OK, and the CVQ into its address space."""
-        self._device.negotiate(features)
+        """From a reset to FEATURES_OK, and the CVQ into its address space.
+
+        Raises:
+            PackedRingsOnly: it refused split rings, and offers packed ones.
+        """
+        try:
+            self._device.negotiate(features)
+        except VhostVdpaError as error:
+            if Feature.RING_PACKED in self.offered - features:
+                raise PackedRingsOnly(str(error)) from error
+            raise
         self._features = features
         self._space = self._device.isolate_control_queue()
 
@@ -142,7 +156,7 @@ class ShadowedNode:
         return OwnedQueue(self._ring, self._kick, self._call)
 
     @property
-    def control_geometry(self) -> SplitGeometry:
+    def control_geometry(self) -> AnyGeometry:
         """Where the CVQ's ring and buffers lie."""
         if self._control is None:
             raise OutOfOrder("control_geometry: expected a device that was started, it was not")
@@ -239,7 +253,7 @@ class ShadowedNode:
         self._control = _Control(self._space, geometry, memory)
         return self._control
 
-    def _wanted_geometry(self) -> SplitGeometry:
+    def _wanted_geometry(self) -> AnyGeometry:
         largest = self.largest_ring(self.control_queue_index)
         if self.shares_address_space:
             return topmost_control_geometry(largest, self._device.iova_range)

@@ -54,7 +54,8 @@ VRING_STATE = struct.Struct("=II")
 VRING_FILE = struct.Struct("=Ii")
 """struct vhost_vring_file: index, fd."""
 VRING_ADDR = struct.Struct("=IIQQQQ")
-"""struct vhost_vring_addr: index, flags, then descriptors, used, available, log."""
+"""struct vhost_vring_addr: index, flags, then descriptors, used, available, log. Of a packed ring
+the device's area stands in the place of used, the driver's in that of available."""
 IOVA_RANGE = struct.Struct("=QQ")
 """struct vhost_vdpa_iova_range: first, last."""
 CONFIG_HEADER = struct.Struct("=II")

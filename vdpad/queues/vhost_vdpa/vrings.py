@@ -13,7 +13,7 @@ from vdpad.queues.vhost_vdpa.errors import BadVring, OutOfOrder, Unsupported
 from vdpad.queues.vhost_vdpa.lifecycle import UP, DevicePhase, Lifecycle
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.uapi import UNBIND
-from vdpad.virtio.split_ring import INDEX_MASK
+from vdpad.virtio.rings import BadGeometry
 
 
 class Vrings:
@@ -98,7 +98,7 @@ class Vrings:
         self._lifecycle.expect_status(before, f"disabling queue {queue}")
 
     def base(self, queue: int) -> int:
-        """The available index that the device takes next; asked while it stands still.
+        """Where the device goes on (`Vring.base`); asked while it stands still.
 
         Raises:
             Unsupported: its driver does not tell.
@@ -119,8 +119,10 @@ class Vrings:
         largest, size = self.largest(queue), vring.ring.size
         if size > largest:
             raise BadVring(f"queue {queue}: expected at most {largest} entries, got {size}")
-        if not 0 <= vring.base <= INDEX_MASK:
-            raise BadVring(f"queue {queue}: expected a base of 16 bits, got {vring.base}")
+        try:
+            vring.ring.check_base(vring.base)
+        except BadGeometry as error:
+            raise BadVring(f"queue {queue}: {error}") from error
 
     def _ask_largest(self, queue: int) -> int:
         try:
