@@ -14,6 +14,7 @@ from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.program import Program, encode
 from vdpad.restore.replay import Replayed, replay
 from vdpad.virtio.features import Feature
+from vdpad.virtio.framing import is_legacy
 from vdpad.virtio.raw_command import AnyCommand
 from vdpad.virtio.rings import RingGeometry
 from vdpad.virtio.split_ring import SplitGeometry
@@ -155,7 +156,12 @@ async def send(
     indices: Indices | None = None,
 ) -> Sent:
     """Replays commands on a device."""
-    program = encode(tuple(commands), device.geometry, event_idx=has_event_idx(device))
+    program = encode(
+        tuple(commands),
+        device.geometry,
+        event_idx=has_event_idx(device),
+        legacy=is_legacy(device.config.features),
+    )
     with borrowed(device, indices) as queue:
         deadline = asyncio.get_running_loop().time() + seconds
         replayed = await replay(program, queue, deadline=deadline, poll_ns=0)

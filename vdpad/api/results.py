@@ -12,7 +12,7 @@ from pydantic import (
 
 from vdpad.restore.capabilities import Capabilities
 from vdpad.restore.plan import Incompatible, Plan, plan
-from vdpad.restore.program import encode
+from vdpad.restore.program import Program, encode
 from vdpad.restore.report import Report
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem
@@ -71,13 +71,13 @@ class CheckResult(Result):
         planned = plan(state, capabilities)
         if isinstance(planned, Incompatible):
             return _incompatible(planned, state)
-        return _compatible(planned, state, geometry, event_idx=event_idx)
+        program = encode(
+            planned.commands, geometry, event_idx=event_idx, legacy=capabilities.is_legacy
+        )
+        return _compatible(planned, state, program)
 
 
-def _compatible(
-    planned: Plan, state: NetState, geometry: RingGeometry, *, event_idx: bool
-) -> CheckResult:
-    program = encode(planned.commands, geometry, event_idx=event_idx)
+def _compatible(planned: Plan, state: NetState, program: Program) -> CheckResult:
     return CheckResult(
         compatible=True,
         problems=(),

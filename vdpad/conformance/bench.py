@@ -16,6 +16,7 @@ from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
 from vdpad.virtio.features import Feature
+from vdpad.virtio.framing import is_legacy
 from vdpad.virtio.raw_command import AnyCommand
 
 _POLL_NS = 1_000_000
@@ -74,7 +75,8 @@ class Bench:
         except StillInFlight:
             unanswered = tuple(range(len(commands)))
             return Replayed(Outcome.INCOMPLETE, (), unanswered, 0, 0, None)
-        program = encode(commands, self.up.geometry, event_idx=self.up.event_idx)
+        legacy = is_legacy(self.up.features)
+        program = encode(commands, self.up.geometry, event_idx=self.up.event_idx, legacy=legacy)
         deadline = asyncio.get_running_loop().time() + self.seconds
         try:
             return await replay(program, queue, deadline=deadline, poll_ns=_POLL_NS)

@@ -6,6 +6,7 @@ from typing import Self
 from vdpad.restore.program import largest_command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.framing import is_legacy
 from vdpad.virtio.rings import RingGeometry
 
 
@@ -22,6 +23,11 @@ class Capabilities:
     rss_max_indirection_table_length: int = 0
     supported_hash_types: frozenset[int] = frozenset()
     supported_tunnel_types: frozenset[int] = frozenset()
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether commands must be framed as a legacy device wants them."""
+        return is_legacy(self.features)
 
     @classmethod
     def of(cls, features: FeatureSet, config: NetConfig, geometry: RingGeometry) -> Self:

@@ -55,7 +55,7 @@ class _ById:
     def add(self, bank: Bank, returned: int = 0) -> None:
         """A published bank, of which the first so many commands are back already."""
         for slot in range(returned, bank.count):
-            self.index_of[bank.segment.first_head + 2 * slot] = bank.first + slot
+            self.index_of[bank.head(slot)] = bank.first + slot
         self.left[bank.first] = bank.count - returned
 
 
@@ -298,5 +298,5 @@ class Pipeline:
             yield from range(max(0, self._returned - bank.first), bank.count)
         else:
             for slot in range(bank.count):
-                if bank.segment.first_head + 2 * slot in self._by_id.index_of:
+                if bank.head(slot) in self._by_id.index_of:
                     yield slot

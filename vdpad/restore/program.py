@@ -1,6 +1,7 @@
 """The program: a plan encoded into what will be copied into the ring.
 
-A ring takes half as many commands as it has descriptors, which images.py encodes. These places and
+A ring takes half as many commands as it has descriptors, of a legacy device a quarter (framing.py);
+images.py encodes them. These places and
 the buffers are divided into *segments*: two halves where RING_EVENT_IDX lets a device be fed
 without a doorbell each time, else one that takes all (docs/benchmarks.md). The commands are cut
 into *banks*, as many as a segment takes at a time; bank k goes to segment k modulo the number of
@@ -14,10 +15,11 @@ say the same, which they do through a run of equally long commands such as VLAN_
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from vdpad.restore.images import ACK, DESCRIPTORS_PER_COMMAND, Image, Images, images_for
+from vdpad.restore.images import ACK, Buffers, Image, Images, images_for
 from vdpad.virtio.commands import ACK_NONE, ACK_OK
+from vdpad.virtio.framing import DESCRIPTORS, LEGACY_DESCRIPTORS, buffers_of
 from vdpad.virtio.packed_driver_ring import Laps
 from vdpad.virtio.packed_ring import PackedGeometry
 from vdpad.virtio.raw_command import AnyCommand
@@ -46,6 +48,8 @@ class Segment:
     """Its first descriptor."""
     slots: int
     """How many commands it takes."""
+    per_command: int
+    """Descriptors from one head to the next."""
     buffers_at: int
     """Where its buffers begin, in bytes from the start of the ring's buffers."""
     buffers_size: int
@@ -86,6 +90,10 @@ class Bank:
     def end(self) -> int:
         """The index behind its last command."""
         return self.first + self.count
+
+    def head(self, slot: int) -> int:
+        """The id of the chain of one of its commands, counted from 0."""
+        return self.segment.first_head + slot * self.segment.per_command
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,14 +165,20 @@ class Program:
         return b"".join(bank.buffers[bank.count :] for bank in self.banks)
 
 
-def check_room(geometry: RingGeometry) -> None:
+def check_room(geometry: RingGeometry, *, legacy: bool = False) -> None:
     """Refuses a ring that cannot take even one command.
 
+    Args:
+        geometry: a checked one.
+        legacy: commands are framed as a legacy device wants them.
+
     Raises:
-        BadGeometry: fewer than two descriptors, or next to no room for buffers.
+        BadGeometry: too few descriptors, or next to no room for buffers.
     """
-    if geometry.size < DESCRIPTORS_PER_COMMAND:
-        raise BadGeometry(f"ring.size: expected at least 2, got {geometry.size}")
+    least = LEGACY_DESCRIPTORS if legacy else DESCRIPTORS
+    if geometry.size < least:
+        why = " without VERSION_1 and ANY_LAYOUT" if legacy else ""
+        raise BadGeometry(f"ring.size: expected at least {least}{why}, got {geometry.size}")
     if geometry.buffers.size < _SMALLEST_BUFFERS:
         raise BadGeometry(
             f"ring.buffers: expected at least {_SMALLEST_BUFFERS} bytes, "
@@ -177,13 +191,20 @@ def largest_command(geometry: RingGeometry) -> int:
     return geometry.buffers.size - ACK
 
 
-def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_idx: bool) -> Program:
+def encode(
+    commands: tuple[AnyCommand, ...],
+    geometry: RingGeometry,
+    *,
+    event_idx: bool,
+    legacy: bool = False,
+) -> Program:
     """Encodes commands for a ring.
 
     Args:
         commands: none larger than `largest_command(geometry)`, which a plan sees to.
         geometry: a checked one, with room.
         event_idx: RING_EVENT_IDX was negotiated.
+        legacy: they are framed as a legacy device wants them (framing.py).
 
     Raises:
         BadGeometry: a command is larger than the ring's buffers.
@@ -194,10 +215,11 @@ def encode(commands: tuple[AnyCommand, ...], geometry: RingGeometry, *, event_id
         raise BadGeometry(
             f"ring.buffers: expected room for {largest} bytes, got {geometry.buffers.size}"
         )
-    images = images_for(geometry)
+    images = images_for(geometry, legacy=legacy)
     segments = _segments(geometry, images, largest, event_idx=event_idx) if payloads else ()
-    banks = tuple(_banks(payloads, segments, images))
     lengths = tuple(map(len, payloads))
+    buffers = tuple(map(partial(buffers_of, legacy=legacy), commands, lengths))
+    banks = tuple(_banks(payloads, buffers, segments, images))
     split = not isinstance(geometry, PackedGeometry)
     uniform = all(bank.count == bank.segment.slots for bank in banks[:-1])
     heads_in_ring = _heads_in_ring(segments, geometry.size) if split and uniform else b""
@@ -215,14 +237,14 @@ def _full_banks(
 
 def _heads_in_ring(segments: tuple[Segment, ...], size: int) -> bytes:
     heads = b"".join(segment.heads for segment in segments)
-    # The segments' commands come round twice in a ring, as each takes two descriptors.
+    # They come round as often as each command has descriptors.
     return heads * (2 * size // len(heads)) if heads else b""
 
 
 def _segments(
     geometry: RingGeometry, images: Images, largest: int, *, event_idx: bool
 ) -> tuple[Segment, ...]:
-    slots = geometry.size // DESCRIPTORS_PER_COMMAND
+    slots = geometry.size // images.per_command
     room = geometry.buffers.size
     if event_idx and slots > 1 and largest + ACK <= room // 2:
         return tuple(_segment(half, slots // 2, room // 2, images) for half in range(2))
@@ -230,11 +252,14 @@ def _segments(
 
 
 def _segment(number: int, slots: int, room: int, images: Images) -> Segment:
-    first_head = number * slots * DESCRIPTORS_PER_COMMAND
-    heads, completions = _heads_and_completions(first_head, slots, images.completion)
+    first_head = number * slots * images.per_command
+    heads, completions = _heads_and_completions(
+        first_head, slots, images.per_command, images.completion
+    )
     return Segment(
         first_head=first_head,
         slots=slots,
+        per_command=images.per_command,
         buffers_at=number * room,
         buffers_size=room,
         heads=heads,
@@ -244,23 +269,23 @@ def _segment(number: int, slots: int, room: int, images: Images) -> Segment:
 
 @lru_cache(_KINDS)
 def _heads_and_completions(
-    first_head: int, slots: int, completion: Callable[[int], bytes]
+    first_head: int, slots: int, step: int, completion: Callable[[int], bytes]
 ) -> tuple[bytes, bytes]:
-    end = first_head + slots * DESCRIPTORS_PER_COMMAND
-    heads = range(first_head, end, DESCRIPTORS_PER_COMMAND)
+    heads = range(first_head, first_head + slots * step, step)
     in_ring = b"".join(head.to_bytes(2, "little") for head in heads)
     return in_ring, b"".join(map(completion, heads))
 
 
-def _banks(payloads: list[bytes], segments: tuple[Segment, ...], images: Images) -> Iterator[Bank]:
+def _banks(
+    payloads: list[bytes], buffers: Buffers, segments: tuple[Segment, ...], images: Images
+) -> Iterator[Bank]:
     first = number = 0
     while first < len(payloads):
         segment = segments[number % len(segments)]
-        taken = payloads[first : first + _fitting(payloads, first, segment)]
-        lengths = tuple(map(len, taken))
-        image = images.image(segment.first_head, segment.buffers_at, lengths)
-        yield _bank(first, taken, segment, image)
-        first += len(taken)
+        end = first + _fitting(payloads, first, segment)
+        image = images.image(segment.first_head, segment.buffers_at, buffers[first:end])
+        yield _bank(first, payloads[first:end], segment, image)
+        first = end
         number += 1
 
 

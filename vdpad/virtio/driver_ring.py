@@ -10,7 +10,7 @@ Source: virtio 1.4, 2.7 "Split Virtqueues"; Linux include/uapi/linux/virtio_ring
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -40,6 +40,25 @@ def command_descriptors(chains: Iterable[tuple[int, int, int, int]]) -> bytes:
         + DESCRIPTOR.pack(ack_address, 1, DESC_F_WRITE, 0)
         for head, address, length, ack_address in chains
     )
+
+
+def legacy_descriptors(
+    chains: Iterable[tuple[int, Sequence[tuple[int, int]], int]], each: int
+) -> bytes:
+    """Descriptors of longer chains: each (head, readable (address, length), ack address) makes one.
+
+    Args:
+        chains: with room for the ack's behind the readable buffers'.
+        each: so many descriptors are one chain's, from its head on; what it does not need is zero.
+    """
+    image = bytearray()
+    for head, readable, ack_address in chains:
+        end = len(image) + each * DESCRIPTOR.size
+        for at, (address, length) in enumerate(readable, head + 1):
+            image += DESCRIPTOR.pack(address, length, DESC_F_NEXT, at)
+        image += DESCRIPTOR.pack(ack_address, 1, DESC_F_WRITE, 0)
+        image += bytes(end - len(image))
+    return bytes(image)
 
 
 @dataclass(frozen=True, slots=True)

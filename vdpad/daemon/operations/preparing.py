@@ -54,7 +54,12 @@ def _operation(
         DoesNotFit
     """
     planned = _plan_or_refuse(wanted.state, destination)
-    program = encode(planned.commands, destination.geometry, event_idx=destination.event_idx)
+    program = encode(
+        planned.commands,
+        destination.geometry,
+        event_idx=destination.event_idx,
+        legacy=destination.capabilities.is_legacy,
+    )
     details = _details(
         wanted,
         digest,

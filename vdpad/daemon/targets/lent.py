@@ -11,6 +11,7 @@ from vdpad.restore.capabilities import Capabilities
 from vdpad.restore.program import check_room
 from vdpad.virtio.config import NetConfig, TunnelType
 from vdpad.virtio.features import Feature, FeatureSet
+from vdpad.virtio.framing import is_legacy
 from vdpad.virtio.packed_ring import PackedGeometry
 from vdpad.virtio.rings import BadGeometry, Region, RingGeometry
 from vdpad.virtio.split_ring import SplitGeometry
@@ -101,7 +102,7 @@ def _geometry(params: LentParams) -> RingGeometry:
     geometry = _laid_out(ring)
     try:
         geometry.check()
-        check_room(geometry)
+        check_room(geometry, legacy=is_legacy(params.features))
     except BadGeometry as error:
         raise BadLend(str(error)) from error
     check_indices(_indices(ring), geometry)
