@@ -8,14 +8,13 @@ import pytest
 
 from vdpad.conformance import software
 from vdpad.conformance.software import SoftwareUnderTest
-from vdpad.queues.software.device import SoftwareConfig, SoftwareDevice
-from vdpad.queues.software.misbehaviour import Fault
+from vdpad.queues.software.device import Served, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.net import NetDevice
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.device_side import Chain
 
 _VALUES = struct.Struct("<II")
-_VQ_SET, _VQ_GET = b"\6\2", b"\6\3"
+_VQ_SET = b"\6\2"
 
 
 class _Net(NetDevice):
@@ -57,6 +56,13 @@ class KeepsAll(NetDevice):
             super().reset()
 
 
+class TellsWrong(NetDevice):
+    """Reads a queue's coalescing back, always the same."""
+
+    def _queue_coalescing_result(self, readable: bytes) -> bytes:
+        return _VALUES.pack(7, 7)
+
+
 class CarriesOver(_Net):
     """Linux's vdpa_sim_net: an unknown class is answered as the command before it was."""
 
@@ -75,10 +81,10 @@ class CarriesOver(_Net):
 class Fussy(SoftwareDevice):
     """Takes nothing but a descriptor for the command and one for the ack."""
 
-    def _carry_out(self, chain: Chain) -> tuple[Chain, Fault | None] | None:
+    def _carry_out(self, chain: Chain) -> Served | None:
         if chain.descriptors != 2 or chain.room != 1:
             self._ring.answer(chain, bytes([ACK_ERR]))
-            return chain, None
+            return Served(chain, None)
         return super()._carry_out(chain)
 
 
@@ -104,28 +110,6 @@ class Wedged(SoftwareDevice):
         Wedged._for_good |= self._silent
         self._silent = Wedged._for_good
         return chains
-
-
-class Tells(SoftwareDevice):
-    """Answers NOTF_COAL_VQ_GET, as a device with VQ_NOTF_COAL has to."""
-
-    def _carry_out(self, chain: Chain) -> tuple[Chain, Fault | None] | None:
-        if chain.readable[:2] != _VQ_GET or chain.room <= _VALUES.size:
-            return super()._carry_out(chain)
-        self._ring.answer(chain, bytes([ACK_OK]) + _VALUES.pack(*self.values()))
-        return chain, None
-
-    def values(self) -> tuple[int, int]:
-        """The coalescing of queue 0."""
-        now = self.net._now
-        return now.queue_coalescing.get(0, now.coalescing.get("rx", (0, 0)))
-
-
-class TellsWrong(Tells):
-    """Answers it, always with the same."""
-
-    def values(self) -> tuple[int, int]:
-        return 7, 7
 
 
 def with_net(

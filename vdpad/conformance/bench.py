@@ -15,7 +15,6 @@ from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.program import encode
 from vdpad.restore.replay import Outcome, Replayed, replay
-from vdpad.virtio.features import Feature
 from vdpad.virtio.framing import is_legacy
 from vdpad.virtio.raw_command import AnyCommand
 
@@ -110,10 +109,7 @@ class Bench:
 
         Raises:
             StillInFlight: earlier chains never came back.
-            NotApplicable: the ring is a packed one, which odd chains are not made for.
         """
-        if Feature.RING_PACKED in self.up.features:
-            raise NotApplicable("its ring is a packed one")
         queue = self.queue()
         try:
             return await exchange(

@@ -29,11 +29,9 @@ from vdpad.restore.track import BANKS_PER_LOOK_AT_THE_CLOCK, all_completions, co
 from vdpad.virtio.fences import full_fence, ordered_without_fence, ordering_fence
 from vdpad.virtio.packed_driver_ring import (
     HEAD_FLAGS,
-    PAIR,
     RETURNED_ELEMENT,
     Completions,
     PackedDriverRing,
-    PackedStanding,
 )
 from vdpad.virtio.packed_ring import (
     DESCRIPTOR,
@@ -49,6 +47,7 @@ from vdpad.virtio.packed_ring import (
     position_of,
     wrap_at,
 )
+from vdpad.virtio.packed_standing import PAIR, PackedStanding
 
 
 class _Place(NamedTuple):

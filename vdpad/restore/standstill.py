@@ -16,7 +16,7 @@ Neither is proof, as a device that hangs looks alike, so a sentence says what it
 from dataclasses import dataclass
 
 from vdpad.virtio.driver_ring import RingStanding
-from vdpad.virtio.packed_driver_ring import PackedStanding
+from vdpad.virtio.packed_standing import PackedStanding
 
 Standing = RingStanding | PackedStanding
 

@@ -16,7 +16,6 @@ Source: virtio 1.4, 2.8 "Packed Virtqueues".
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from vdpad.virtio.fences import full_fence, ordering_fence
 from vdpad.virtio.packed_ring import (
@@ -36,10 +35,8 @@ from vdpad.virtio.packed_ring import (
     position_of,
     wrap_at,
 )
+from vdpad.virtio.packed_standing import PAIR, PackedStanding
 from vdpad.virtio.rings import DESC_F_NEXT, DESC_F_WRITE, BadGeometry
-
-PAIR = 2
-"""Descriptors of a chain."""
 
 RETURNED_ELEMENT = struct.Struct("<IHH")
 """Of a returned descriptor, as `elements` gives it: length, buffer id, flags without those that say
@@ -72,35 +69,6 @@ def _in_lap(chains: list[tuple[int, int, int, int]], wrap: int) -> bytes:
     )
     pairs[2 * FLAGS_WORD : DESCRIPTOR.size] = RETURNED[1 - wrap].to_bytes(2, "little")
     return bytes(pairs)
-
-
-@dataclass(frozen=True, slots=True)
-class PackedStanding:
-    """How a packed ring stands, for people."""
-
-    size: int
-    available: int
-    """The position of the next chain."""
-    used: int
-    """The position of the next one that comes back."""
-    flags: int
-    """Of the device's event suppression structure."""
-    avail_event: int | None
-    """Where that wants a doorbell; None without RING_EVENT_IDX."""
-
-    def returned_since(self, used: int) -> int:
-        """How many chains have come back since this was the next position."""
-        return (self.used - used) // PAIR
-
-    def __str__(self) -> str:
-        event = "" if self.avail_event is None else f", avail_event {self._place(self.avail_event)}"
-        return (
-            f"the ring stands at descriptor {self._place(self.available)} as the next available "
-            f"and {self._place(self.used)} as the next used, device flags {self.flags}{event}"
-        )
-
-    def _place(self, position: int) -> str:
-        return f"{position % self.size} (wrap counter {wrap_at(position, self.size)})"
 
 
 class Completions:
@@ -232,6 +200,27 @@ class PackedDriverRing:
         if flags == RING_EVENT_FLAGS_DESC and self.event_idx:
             return passes(position_of(word & 0xFFFF, self.size), new, old, self.size)
         return flags != RING_EVENT_FLAGS_DISABLE
+
+    # --- one descriptor at a time ---
+
+    def write(self, position: int, descriptor: bytes) -> None:
+        """Writes a descriptor, its flags last. A chain is written from its last one on."""
+        begin = DESCRIPTOR.size * (position % self.size)
+        behind = begin + DESCRIPTOR.size - 2
+        self.idle_index = None
+        self.descriptors[begin:behind] = descriptor[:-2]
+        ordering_fence()
+        self.words[behind // 2] = int.from_bytes(descriptor[-2:], "little")
+
+    def is_returned(self, position: int) -> bool:
+        """Whether the device has written what stands at a position."""
+        return self._flags(position) & MARKS == RETURNED[wrap_at(position, self.size)]
+
+    def read(self, position: int) -> bytes:
+        """A copy of what stands at a position that the device has written."""
+        ordering_fence()
+        begin = DESCRIPTOR.size * (position % self.size)
+        return self.descriptors[begin : begin + DESCRIPTOR.size].tobytes()
 
     # --- back from the device ---
 

@@ -148,8 +148,22 @@ def test_a_command_needs_its_feature_the_control_queue_and_no_other(command: Com
         _refuses(NetDevice(ALL_FEATURES - {feature}, CONFIG), command)
 
 
-def test_a_command_that_reads_back_is_refused(device: NetDevice) -> None:
-    _refuses(device, CoalVqGet(0, 0, 0))
+def test_a_queue_s_coalescing_is_read_back(device: NetDevice) -> None:
+    def read(queue: int, room: int = 9) -> bytes:
+        return device.answer(CoalVqGet(queue, 0, 0).encode(), room)
+
+    def told(packets: int, usecs: int) -> bytes:
+        return b"\0" + packets.to_bytes(4, "little") + usecs.to_bytes(4, "little")
+
+    assert read(0) == read(7) == told(0, 0)
+    _applies(device, CoalTxSet(1, 2), CoalRxSet(3, 4), CoalVqSet(6, 5, 6), CoalVqSet(7, 7, 8))
+    assert [read(each) for each in (0, 1, 6, 7)] == [told(3, 4), told(1, 2), told(5, 6), told(7, 8)]
+    # The last one counts.
+    _applies(device, CoalRxSet(9, 10))
+    assert [read(each) for each in (6, 7)] == [told(9, 10), told(7, 8)]
+    assert (read(7, 100), read(7, 5), read(7, 1)) == (told(7, 8), told(7, 8)[:5], b"\0")
+    _refuses(device, CoalVqGet(8, 0, 0))
+    assert read(8) == b"\1"
 
 
 def test_the_acknowledgement_of_an_announcement_is_taken_and_sets_nothing(

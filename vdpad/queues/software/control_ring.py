@@ -92,12 +92,15 @@ class ControlRing:
         ring = self._device
         assert ring is not None
         chains = ring.take()
+        returned = []
         for chain in chains:
-            ring.answer(chain, bytes((net.command(chain.readable),)))
+            answer = net.answer(chain.readable, chain.room)
+            ring.answer(chain, answer)
+            returned.append((chain.head, len(answer)))
         if chains and self._in_order:
-            ring.put_in_one([(chain.head, 1) for chain in chains])
+            ring.put_in_one(returned)
         elif chains:
-            ring.put_together([(chain.head, 1) for chain in chains])
+            ring.put_together(returned)
         if chains and ring.wants_interrupt():
             os.eventfd_write(self._call, 1)
         return bool(chains) or not ring.idle()

@@ -19,6 +19,7 @@ import random
 import struct
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vdpad.queues.eventfds import EventfdSender, Waiter
 from vdpad.queues.lent_indices import Indices
@@ -85,6 +86,15 @@ class SoftwareConfig:
     start_index: int = 0
     """Where both ring indices begin: 0 … 65535; of a packed ring the position (packed_ring.py)."""
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
+
+
+class Served(NamedTuple):
+    """A command that was carried out, and is to be returned."""
+
+    chain: Chain
+    fault: Fault | None
+    written: int = 1
+    """Bytes of its answer."""
 
 
 class SoftwareDevice:
@@ -225,7 +235,7 @@ class SoftwareDevice:
             return []
 
     def _answer(self, chains: list[Chain]) -> None:
-        served = [pair for chain in chains if (pair := self._carry_out(chain)) is not None]
+        served = [each for chain in chains if (each := self._carry_out(chain)) is not None]
         if self._misbehaviour.order is Order.REVERSED:
             served.reverse()
         elif self._misbehaviour.order is Order.SHUFFLED:
@@ -234,48 +244,46 @@ class SoftwareDevice:
         if self._ring.wants_interrupt() and self._misbehaviour.interrupts:
             self._notify()
 
-    def _carry_out(self, chain: Chain) -> tuple[Chain, Fault | None] | None:
-        """Does what a chain says and writes its ack; None where it is never answered."""
+    def _carry_out(self, chain: Chain) -> Served | None:
+        """Does what a chain says and writes its answer; None where it is never returned."""
         if self._silent:
             return None
         fault = self._misbehaviour.faults.get(self._taken)
         self._taken += 1
-        if fault is None:
-            ack: int | None = self.net.command(chain.readable)
-        else:
-            ack = self._wrong_ack(chain.readable, fault)
-        if ack is not None:
-            self._ring.answer(chain, bytes((ack,)))
-        return None if self._silent else (chain, fault)
+        answer = self._answer_to(chain, fault)
+        if answer:
+            self._ring.answer(chain, answer)
+        return None if self._silent else Served(chain, fault, max(1, len(answer)))
 
-    def _wrong_ack(self, readable: bytes, fault: Fault) -> int | None:
-        """The ack that a fault makes of it; None where none is written."""
+    def _answer_to(self, chain: Chain, fault: Fault | None) -> bytes:
+        """What is written, with what a fault makes of it."""
         match fault:
             case Fault.SILENCE:
                 self._silent = True
-                return None
+                return b""
             case Fault.STALE_ACK:
-                return None
+                return b""
             case Fault.STRANGE_ACK:
-                return 7
+                return bytes((7,))
             case Fault.ERR:
-                return ACK_ERR
-        return self.net.command(readable)
+                return bytes((ACK_ERR,))
+        return self.net.answer(chain.readable, chain.room)
 
-    def _give_back_all(self, served: list[tuple[Chain, Fault | None]]) -> None:
-        if any(fault for _, fault in served):
-            for chain, fault in served:
-                self._give_back(chain, fault)
+    def _give_back_all(self, served: list[Served]) -> None:
+        if any(each.fault for each in served):
+            for each in served:
+                self._give_back(each)
             return
-        returned = [(chain.head, 1) for chain, _ in served]
+        returned = [(each.chain.head, each.written) for each in served]
         if returned and Feature.IN_ORDER in self.config.features:
             self._ring.put_in_one(returned)
         elif returned:
             self._ring.put_together(returned)
             self._last_head = returned[-1][0]
 
-    def _give_back(self, chain: Chain, fault: Fault | None) -> None:
-        head, length = chain.head, 1
+    def _give_back(self, served: Served) -> None:
+        chain, fault, length = served
+        head = chain.head
         if fault is not None:
             head, length = self._give_back_as(chain, fault)
         self._ring.put(head, length)

@@ -4,11 +4,12 @@ As strict as the specification allows, so that what passes here is not left to a
 features that were not negotiated, values out of range and malformed data are all acked ERR. Where
 the specification is silent it does as QEMU's device does: a MAC table that is too long is accepted
 and its half overflows, and any class 4 command first switches RSS off, even one that is refused.
-Commands that only read back (NOTF_COAL_VQ_GET, statistics) are not offered.
+Of what only reads back NOTF_COAL_VQ_GET is there, and statistics are not.
 
 Source: virtio 1.4, 5.1.6.5.
 """
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ from vdpad.virtio.commands import (
     AnnounceAck,
     CoalRxSet,
     CoalTxSet,
+    CoalVqGet,
     CoalVqSet,
     Command,
     DecodeError,
@@ -44,6 +46,8 @@ from vdpad.virtio.mac import format_mac
 _MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
 _CLASS_MQ = bytes([4])
+_VQ_GET = bytes(CoalVqGet.CODE)
+_COALESCING = struct.Struct("<II")  # struct virtio_net_ctrl_coal: packets, microseconds
 
 
 class _Refused(VdpadError):
@@ -93,6 +97,7 @@ class NetDevice:
             CoalTxSet: self._coalescing,
             CoalRxSet: self._coalescing,
             CoalVqSet: self._queue_coalescing,
+            CoalVqGet: self._check_queue,
             HashTunnelSet: self._hash_tunnel,
         }
         self._serve = {
@@ -108,6 +113,18 @@ class NetDevice:
     def config(self) -> NetConfig:
         """The config space as it is by now: it shows the address that was set."""
         return replace(self._config, mac=self._now.mac)
+
+    def answer(self, readable: bytes, room: int) -> bytes:
+        """Carries out a command and gives all that is written: its ack, and what it reads back.
+
+        Args:
+            readable: the command.
+            room: bytes for the answer, at least one; what does not fit is left out.
+        """
+        answer = bytes((self.command(readable),))
+        if answer[0] == ACK_OK and readable[: len(_VQ_GET)] == _VQ_GET:
+            answer += self._queue_coalescing_result(readable)
+        return answer[:room]
 
     def command(self, readable: bytes) -> int:
         """Carries out a command and gives its ack."""
@@ -274,9 +291,18 @@ class NetDevice:
             if queue % 2 == transmit:
                 del self._now.queue_coalescing[queue]
 
-    def _queue_coalescing(self, command: CoalVqSet) -> None:
+    def _check_queue(self, command: CoalVqSet | CoalVqGet) -> None:
         if command.queue >= 2 * self._config.max_virtqueue_pairs:
             raise _Refused
+
+    def _queue_coalescing_result(self, readable: bytes) -> bytes:
+        """A queue's values; those of its direction where it was given none of its own."""
+        queue = int.from_bytes(readable[2:4], "little")
+        of_all = self._now.coalescing.get("tx" if queue % 2 else "rx", (0, 0))
+        return _COALESCING.pack(*self._now.queue_coalescing.get(queue, of_all))
+
+    def _queue_coalescing(self, command: CoalVqSet) -> None:
+        self._check_queue(command)
         self._now.queue_coalescing[command.queue] = (command.max_packets, command.max_usecs)
 
     def _hash_tunnel(self, command: HashTunnelSet) -> None:
