@@ -265,3 +265,86 @@ def test_a_part_outside_the_memory_is_refused(part: str) -> None:
         PackedDeviceRing(
             memory, PackedAddresses(8, **places), position=0, event_idx=False, indirect=False
         )
+
+
+_DESCRIPTORS = st.tuples(
+    st.integers(BASE - 8, BASE + BYTES + 8) | st.integers(0, (1 << 64) - 1),
+    st.integers(0, 64) | st.sampled_from([16, 32, 48]) | st.integers(0, 0xFFFFFFFF),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 7),
+)
+
+
+@given(
+    st.lists(_DESCRIPTORS, min_size=6, max_size=6),
+    st.lists(_DESCRIPTORS, min_size=3, max_size=3),
+    st.integers(0, 11),
+    st.booleans(),
+)
+def test_whatever_the_driver_wrote_an_answer_stays_inside_the_memory(
+    ring: list[tuple[int, int, int, int]],
+    table: list[tuple[int, int, int, int]],
+    position: int,
+    indirect: bool,
+) -> None:
+    with pair(6, position, indirect=indirect) as both:
+        for at, (address, length, number, flags) in enumerate(table):
+            struct.pack_into(
+                "<QIHH", both.memory, BUFFERS + 16 * at, address, length, number, flags
+            )
+        for at, (address, length, number, flags) in enumerate(ring):
+            if flags & INDIRECT:
+                address = BASE + BUFFERS
+            place = position + at
+            marks = USED if place // 6 % 2 else AVAIL
+            struct.pack_into(
+                "<QIHH", both.memory, 16 * (place % 6), address, length, number, flags | marks
+            )
+        try:
+            chains = both.ring.take()
+        except BadChain:
+            return
+        assert sum(chain.descriptors for chain in chains) <= 6
+        assert len({chain.head for chain in chains}) == len(chains)
+        for chain in chains:
+            assert len(chain.readable) <= 6 * BYTES
+            for address, size in chain.writable:
+                assert BASE <= address < address + size <= BASE + BYTES
+
+
+@given(
+    size=st.integers(1, 12),
+    position=st.integers(0, 30),
+    indirect=st.booleans(),
+    in_one=st.booleans(),
+    seed=st.integers(0, 1 << 32),
+)
+def test_a_device_writes_answers_and_what_it_returns_and_nothing_else(
+    size: int, position: int, indirect: bool, in_one: bool, seed: int
+) -> None:
+    with pair(size, position % (2 * size), indirect=indirect) as both:
+        both.dice.seed(seed)
+        for _ in range(20):
+            if both.driver.free:
+                both.submit(indirect=indirect)
+            expected, at = bytearray(both.memory), both.ring.next_used
+            chains = both.ring.take()
+            for chain in chains:
+                both.ring.answer(chain, b"\7")
+                expected[chain.writable[0].iova - BASE] = 7
+            if chains and in_one:
+                both.ring.put_in_one([(chain.head, 1) for chain in chains])
+            else:
+                both.ring.put_together([(chain.head, 1) for chain in chains])
+            told = [chains[-1]] if in_one and chains else chains
+            for chain in told:
+                # Length, id and flags; the address stays what it was.
+                marks = (AVAIL | USED) * (1 - at // size % 2) | WRITE
+                struct.pack_into("<IHH", expected, 16 * (at % size) + 8, 1, chain.head, marks)
+                at += chain.descriptors
+            area = slice(16 * size + 4, 16 * size + 8)  # has tests of its own
+            expected[area] = both.memory[area]
+            assert both.memory == expected
+            # The driver has all of them back, however it was told.
+            for chain in chains:
+                del both.driver.out[chain.head]
