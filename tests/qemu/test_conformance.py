@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.availability import skip_or_fail
 from vdpad.conformance.case import Verdict
 from vdpad.conformance.cases.table import CASES
 from vdpad.conformance.self_test import read_self_test, self_test_of
@@ -15,7 +16,7 @@ from vdpad.virtio.features import Feature
 
 from .guestless import Options, guestless
 from .under_test import QemuUnderTest
-from .versions import release
+from .versions import TRIXIE_BACKPORTS, release, why_unavailable
 
 PAGE = Path(__file__).parents[2] / "docs/conformance.md"
 HASHING = "rss=on,hash=on"
@@ -49,6 +50,35 @@ async def test_what_the_page_tells_of_a_device_is_so(program: str) -> None:
     result = self_test_of(done)
     assert (result.findings, result.repeat) == ((), 2)
     assert read_self_test(result.model_dump_json(exclude={"comparison"}).encode()) == result
+
+
+@pytest.mark.parametrize("size", [63, 64])
+async def test_a_packed_ring_s_device_does_the_same(size: int) -> None:
+    options = Options(packed=True, ring_size=size, device_properties=HASHING)
+    async with guestless(options) as qemu:
+        assert Feature.RING_PACKED in qemu.features
+        device = QemuUnderTest(qemu, "7.2")
+        done = await run(device, CASES.values(), rounds=1, stage=SuiteStage())
+    verdicts = {each.case.id: each.verdict for each in done.cases}
+    assert {id_: verdict for id_, verdict in verdicts.items() if id_ in told("7.2")} == told("7.2")
+    assert Verdict.FAIL not in verdicts.values()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+async def test_a_device_in_order_does_the_same(packed: bool) -> None:
+    skip_or_fail(why_unavailable(TRIXIE_BACKPORTS))
+    options = Options(
+        qemu=TRIXIE_BACKPORTS.program,
+        packed=packed,
+        also=frozenset({Feature.IN_ORDER}),
+        device_properties=f"in_order=on,{HASHING}",
+    )
+    async with guestless(options) as qemu:
+        device = QemuUnderTest(qemu, "11.1")
+        done = await run(device, CASES.values(), rounds=1, stage=SuiteStage())
+    verdicts = {each.case.id: each.verdict for each in done.cases}
+    assert {id_: each for id_, each in verdicts.items() if id_ in told("11.1")} == told("11.1")
+    assert Verdict.FAIL not in verdicts.values()
 
 
 async def test_commands_that_were_not_negotiated_are_noted() -> None:

@@ -12,7 +12,11 @@ from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_memory import BadLend
 from vdpad.queues.lent_queue import LentDescriptors, LentQueue
 from vdpad.virtio.config import NetConfig
+from vdpad.virtio.driver_rings import AnyDriverRing
 from vdpad.virtio.features import Feature
+from vdpad.virtio.layouts import AnyGeometry
+from vdpad.virtio.packed_driver_ring import PackedDriverRing
+from vdpad.virtio.packed_ring import WRAP, PackedGeometry
 from vdpad.virtio.rings import Region
 from vdpad.virtio.split_ring import SplitGeometry
 
@@ -43,19 +47,33 @@ class _QemuUp:
         self.geometry = _geometry(qemu.lend)
         self.event_idx = Feature.RING_EVENT_IDX in qemu.features
         self._qemu = qemu
+        self._last: AnyDriverRing | None = None
 
     def queue(self) -> ControlQueue:
         try:
-            return LentQueue(
+            queue = LentQueue(
                 self.geometry,
                 LentDescriptors(*descriptors(self._qemu.lend)).duplicate(),
-                Indices(),
+                self._indices(),
                 event_idx=self.event_idx,
+                in_order=Feature.IN_ORDER in self.features,
                 # Doorbells and interrupts go through this process's event loop.
                 worth_polling=False,
             )
         except BadLend as error:
             raise StillInFlight(str(error)) from error
+        self._last = queue.ring
+        return queue
+
+    def _indices(self) -> Indices:
+        """Where a packed ring was left; a split one says so itself."""
+        if not isinstance(self._last, PackedDriverRing):
+            return Indices()
+        if self._last.idle_index is None:
+            raise StillInFlight("expected an idle ring, got chains that never came back")
+        word = self._last.idle_index & 0xFFFF
+        at, wrap = word & ~WRAP, word // WRAP
+        return Indices(at, at, wrap, wrap)
 
     async def config_now(self) -> NetConfig:
         return _net_config(await self._qemu.config_now())
@@ -71,8 +89,9 @@ def _net_config(config: DeviceConfig) -> NetConfig:
     )
 
 
-def _geometry(lend: Lend) -> SplitGeometry:
-    return SplitGeometry(
+def _geometry(lend: Lend) -> AnyGeometry:
+    kind = PackedGeometry if lend.packed else SplitGeometry
+    return kind(
         lend.ring_size,
         Region(lend.memory_iova, lend.memory_size),
         Region(lend.buffers_iova, lend.buffers_size),

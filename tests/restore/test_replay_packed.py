@@ -99,6 +99,71 @@ async def test_full_banks_in_order_go_one_way_without_a_wait(
         assert replayed.next_index == device.end
 
 
+Return = Callable[[PackedSteppedDevice, Taken], None]
+at_any_position = pytest.mark.parametrize("position", [0, 3, 4, 7, 8, 37, 100, 196, 200, 202])
+at_any_place = pytest.mark.parametrize(
+    ("size", "start"), [(16, 0), (16, 5), (16, 31), (21, 0), (21, 20), (21, 41)]
+)
+
+
+async def _straight(
+    size: int, start: int, position: int, return_it: Return, *, event_idx: bool
+) -> Replayed:
+    """Full banks that come back at once, but one chain in its own way."""
+
+    def step(device: PackedSteppedDevice) -> None:
+        for chain in device.take():
+            if len(device.served) == position:
+                return_it(device, chain)
+            else:
+                device.complete(chain)
+        device.ask_always()
+
+    device = PackedSteppedDevice(size, event_idx=event_idx, start_index=start)
+    return await _replay(device, vlans(203), complete_all, step)
+
+
+@with_and_without_event_idx
+@at_any_position
+@at_any_place
+async def test_a_refusal_among_full_banks_is_told(
+    size: int, start: int, position: int, event_idx: bool
+) -> None:
+    def refuse(device: PackedSteppedDevice, chain: Taken) -> None:
+        device.complete(chain, ack=ACK_ERR)
+
+    replayed = await _straight(size, start, position, refuse, event_idx=event_idx)
+    assert (replayed.outcome, replayed.rejected) == (Outcome.REJECTED, (position,))
+
+
+@with_and_without_event_idx
+@pytest.mark.parametrize("ack", [0x55, None])
+@at_any_position
+@at_any_place
+async def test_a_strange_ack_among_full_banks_ends_it(
+    size: int, start: int, position: int, ack: int | None, event_idx: bool
+) -> None:
+    def answer(device: PackedSteppedDevice, chain: Taken) -> None:
+        device.complete(chain, ack=ack)
+
+    replayed = await _straight(size, start, position, answer, event_idx=event_idx)
+    assert replayed.outcome is Outcome.BROKEN
+    assert position in replayed.unanswered
+
+
+@with_and_without_event_idx
+@at_any_position
+@at_any_place
+async def test_a_wrong_length_among_full_banks_is_counted(
+    size: int, start: int, position: int, event_idx: bool
+) -> None:
+    def answer(device: PackedSteppedDevice, chain: Taken) -> None:
+        device.complete(chain, length=2)
+
+    replayed = await _straight(size, start, position, answer, event_idx=event_idx)
+    assert (replayed.outcome, replayed.wrong_lengths) == (Outcome.RESTORED, ((2, 1),))
+
+
 @given(
     kind=kinds,
     size=st.integers(2, 24),

@@ -80,6 +80,7 @@ def _of_packed(ring: PackedDriverRing, said: Indices) -> int:
             f"expected an idle ring, got a chain available at {_place(position, ring.size)}; "
             "lend it when all its chains have been used, and say where it stands"
         )
+    ring.leave(position)
     return PACKED_INDEX | off_wrap(position, ring.size)
 
 
