@@ -8,7 +8,7 @@ import pytest
 
 from vdpad.conformance import software
 from vdpad.conformance.software import SoftwareUnderTest
-from vdpad.queues.software.device import Served, SoftwareConfig, SoftwareDevice
+from vdpad.queues.software.device import CarriedOut, SoftwareConfig, SoftwareDevice
 from vdpad.queues.software.net import NetDevice
 from vdpad.virtio.commands import ACK_ERR, ACK_OK
 from vdpad.virtio.device_side import Chain
@@ -81,10 +81,10 @@ class CarriesOver(_Net):
 class Fussy(SoftwareDevice):
     """Takes nothing but a descriptor for the command and one for the ack."""
 
-    def _carry_out(self, chain: Chain) -> Served | None:
+    def _carry_out(self, chain: Chain) -> CarriedOut | None:
         if chain.descriptors != 2 or chain.room != 1:
             self._ring.answer(chain, bytes([ACK_ERR]))
-            return Served(chain, None)
+            return CarriedOut(chain, None)
         return super()._carry_out(chain)
 
 

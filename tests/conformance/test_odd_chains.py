@@ -6,7 +6,8 @@ import pytest
 
 from vdpad.conformance.bench import on_bench
 from vdpad.conformance.device_under_test import StillInFlight
-from vdpad.conformance.odd_chains import OddChain, Returned
+from vdpad.conformance.odd_chains import Returned
+from vdpad.conformance.odd_layout import OddChain
 from vdpad.conformance.odd_rings import each_told_of
 from vdpad.conformance.software import SoftwareUnderTest
 from vdpad.queues.software.device import ALL_FEATURES, SoftwareConfig

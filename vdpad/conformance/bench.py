@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from vdpad.conformance.answers import Survey, acks_of
 from vdpad.conformance.device_under_test import DeviceUnderTest, DeviceUp, StillInFlight
-from vdpad.conformance.odd_chains import OddChain, Returned, exchange
+from vdpad.conformance.odd_chains import Returned, exchange
+from vdpad.conformance.odd_layout import OddChain
 from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.restore.program import encode

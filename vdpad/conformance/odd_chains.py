@@ -14,8 +14,6 @@ from vdpad.conformance.odd_rings import OddRing, odd_ring
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.rings import RingGeometry
 
-__all__ = ["OddChain", "Returned", "exchange"]
-
 # How long a sleeper sleeps before it looks by itself, in seconds.
 _NAP = 0.001
 

@@ -7,10 +7,10 @@ from vdpad.virtio.commands import ACK_NONE
 from vdpad.virtio.rings import DESC_F_INDIRECT, DESC_F_WRITE, BadGeometry, RingGeometry, align_up
 from vdpad.virtio.split_ring import DESCRIPTOR
 
-Part = tuple[int, int, int]
+OddBuffer = tuple[int, int, int]
 """A buffer: address, length in bytes, and which of WRITE and INDIRECT it has."""
 
-Table = Callable[[Sequence[Part]], bytes]
+Table = Callable[[Sequence[OddBuffer]], bytes]
 """The indirect table of such buffers, which differs between the rings' layouts."""
 
 
@@ -43,7 +43,7 @@ class LaidOut:
         self.answers_at: list[slice] = []
         """The device-writable part of each, in the ring's buffers; 0xff from the start."""
         self._base = geometry.buffers.iova
-        self.chains: list[Sequence[Part]] = [self._add(each, table) for each in chains]
+        self.chains: list[Sequence[OddBuffer]] = [self._add(each, table) for each in chains]
         """What each has of the ring's own descriptors."""
         count = sum(map(len, self.chains))
         if count > geometry.size:
@@ -60,7 +60,7 @@ class LaidOut:
         lengths = list(map(len, self.chains))
         return tuple(sum(lengths[:at]) for at in range(len(lengths)))
 
-    def _add(self, chain: OddChain, table: Table) -> Sequence[Part]:
+    def _add(self, chain: OddChain, table: Table) -> Sequence[OddBuffer]:
         parts = [(self._put(each), len(each), 0) for each in chain.readable]
         answer_at = len(self.buffers)
         parts += [

@@ -13,7 +13,7 @@ Source: virtio 1.4, 2.7 "Split Virtqueues" and 2.8 "Packed Virtqueues".
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from vdpad.conformance.odd_layout import LaidOut, OddChain, Part
+from vdpad.conformance.odd_layout import LaidOut, OddBuffer, OddChain
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.packed_driver_ring import PackedDriverRing
@@ -95,7 +95,7 @@ class _Packed:
         for parts, head in reversed(list(zip(self.laid.chains, heads, strict=True))):
             self._describe(self._start + head, parts, head)
 
-    def _describe(self, first: int, parts: Sequence[Part], head: int) -> None:
+    def _describe(self, first: int, parts: Sequence[OddBuffer], head: int) -> None:
         """Writes a chain, from its last descriptor to its first."""
         for at in reversed(range(len(parts))):
             address, length, flags = parts[at]
@@ -154,7 +154,7 @@ def each_told_of(
         at = last + 1
 
 
-def _linked(parts: Sequence[Part], first: int) -> bytes:
+def _linked(parts: Sequence[OddBuffer], first: int) -> bytes:
     """Descriptors of a split ring, each naming the one behind it."""
     last = len(parts) - 1
     return b"".join(
@@ -165,7 +165,7 @@ def _linked(parts: Sequence[Part], first: int) -> bytes:
     )
 
 
-def _unlinked(parts: Sequence[Part]) -> bytes:
+def _unlinked(parts: Sequence[OddBuffer]) -> bytes:
     """An indirect table of a packed ring: all of its entries are the chain (2.8.7)."""
     return b"".join(
         PACKED_DESCRIPTOR.pack(address, length, 0, flags) for address, length, flags in parts

@@ -6,7 +6,7 @@ from vdpad.conformance.answers import word
 from vdpad.conformance.bench import Bench
 from vdpad.conformance.case import Case, Check, Level
 from vdpad.conformance.commands import filler
-from vdpad.conformance.odd_chains import OddChain
+from vdpad.conformance.odd_layout import OddChain
 from vdpad.virtio.features import Feature
 
 _FRAMING = '2.7.4 "Message Framing"'

@@ -15,7 +15,7 @@ from vdpad.conformance.commands import (
     id_of,
 )
 from vdpad.conformance.device_under_test import DeviceUp
-from vdpad.conformance.odd_chains import OddChain
+from vdpad.conformance.odd_layout import OddChain
 from vdpad.virtio.commands import ACK_ERR, COMMANDS, AnnounceAck, CoalVqGet, Command, RxMode
 from vdpad.virtio.raw_command import RawCommand
 

@@ -11,7 +11,7 @@ from vdpad.conformance.answers import word
 from vdpad.conformance.bench import Bench, NotApplicable
 from vdpad.conformance.case import Case, Check, Level
 from vdpad.conformance.commands import clause_of, filler
-from vdpad.conformance.odd_chains import OddChain
+from vdpad.conformance.odd_layout import OddChain
 from vdpad.virtio.commands import (
     ACK_ERR,
     ACK_OK,

@@ -11,7 +11,8 @@ from vdpad.conformance.answers import unlike, word
 from vdpad.conformance.bench import Bench, NotApplicable
 from vdpad.conformance.case import Case, Check, Level
 from vdpad.conformance.commands import filler
-from vdpad.conformance.odd_chains import OddChain, Returned
+from vdpad.conformance.odd_chains import Returned
+from vdpad.conformance.odd_layout import OddChain
 from vdpad.virtio.commands import ACK_ERR, ACK_NONE, ACK_OK
 from vdpad.virtio.raw_command import AnyCommand
 

@@ -88,7 +88,7 @@ class SoftwareConfig:
     misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
 
 
-class Served(NamedTuple):
+class CarriedOut(NamedTuple):
     """A command that was carried out, and is to be returned."""
 
     chain: Chain
@@ -244,7 +244,7 @@ class SoftwareDevice:
         if self._ring.wants_interrupt() and self._misbehaviour.interrupts:
             self._notify()
 
-    def _carry_out(self, chain: Chain) -> Served | None:
+    def _carry_out(self, chain: Chain) -> CarriedOut | None:
         """Does what a chain says and writes its answer; None where it is never returned."""
         if self._silent:
             return None
@@ -253,7 +253,7 @@ class SoftwareDevice:
         answer = self._answer_to(chain, fault)
         if answer:
             self._ring.answer(chain, answer)
-        return None if self._silent else Served(chain, fault, max(1, len(answer)))
+        return None if self._silent else CarriedOut(chain, fault, max(1, len(answer)))
 
     def _answer_to(self, chain: Chain, fault: Fault | None) -> bytes:
         """What is written, with what a fault makes of it."""
@@ -269,7 +269,7 @@ class SoftwareDevice:
                 return bytes((ACK_ERR,))
         return self.net.answer(chain.readable, chain.room)
 
-    def _give_back_all(self, served: list[Served]) -> None:
+    def _give_back_all(self, served: list[CarriedOut]) -> None:
         if any(each.fault for each in served):
             for each in served:
                 self._give_back(each)
@@ -281,7 +281,7 @@ class SoftwareDevice:
             self._ring.put_together(returned)
             self._last_head = returned[-1][0]
 
-    def _give_back(self, served: Served) -> None:
+    def _give_back(self, served: CarriedOut) -> None:
         chain, fault, length = served
         head = chain.head
         if fault is not None:
