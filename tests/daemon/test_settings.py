@@ -153,6 +153,14 @@ def test_a_ring_size_that_is_no_power_of_two_is_told_with_its_path(tmp_path: Pat
     assert said.startswith("software.0.ring_size: ")
 
 
+def test_a_ring_with_no_room_for_a_legacy_device_s_chain_is_told_with_its_path(
+    tmp_path: Path,
+) -> None:
+    legacy = '[[software]]\nname = "a"\nfeatures = ["CTRL_VQ", "CTRL_VLAN"]\nring_size = 2'
+    said = told(tmp_path, legacy)
+    assert said.startswith("software.0.ring_size: expected at least 4 without VERSION_1")
+
+
 def test_a_socket_with_a_nul_in_its_path_is_told(tmp_path: Path) -> None:
     refused("--config", str(written(tmp_path, 'socket = "/tmp/\\u0000vdpad"')))
 

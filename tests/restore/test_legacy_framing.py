@@ -124,3 +124,5 @@ def test_the_smallest_ring_has_room_for_the_longest_chain() -> None:
     check_room(lay_out(4, memory), legacy=True)
     with pytest.raises(BadGeometry, match=r"at least 4 without VERSION_1 and ANY_LAYOUT, got 2"):
         check_room(lay_out(2, memory), legacy=True)
+    with pytest.raises(BadGeometry, match="at least 4"):
+        encode(vlans(1), lay_out(2, memory), event_idx=False, legacy=True)

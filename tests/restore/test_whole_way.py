@@ -18,6 +18,7 @@ from vdpad.restore.replay import Outcome
 from vdpad.state.model import NetState
 from vdpad.virtio.config import HashType, NetConfig, TunnelType
 from vdpad.virtio.features import PROVIDED_BY_VMM, TRANSPORT, Feature
+from vdpad.virtio.framing import is_legacy
 
 _TABLE_SIZE = 64
 """How many addresses each half of the software device's MAC table takes."""
@@ -44,7 +45,7 @@ def _devices(draw: st.DrawFn, state: NetState) -> SoftwareConfig:
             supported_hash_types=frozenset(HashType),
             supported_tunnel_types=frozenset(TunnelType),
         ),
-        ring_size=draw(st.sampled_from([2, 4, 8, 64, 256])),
+        ring_size=draw(st.sampled_from([4 if is_legacy(features) else 2, 4, 8, 64, 256])),
         start_index=draw(st.integers(0, 65535)),
         misbehaviour=Misbehaviour(
             order=draw(st.sampled_from(Order)), interrupts=draw(st.booleans())

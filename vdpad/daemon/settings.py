@@ -21,6 +21,7 @@ from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.state.fields import FeatureNames, HashTypeNames, MacAddress
 from vdpad.state.problems import invalid
 from vdpad.virtio.config import MAX_QUEUE_PAIRS, NetConfig, TunnelType
+from vdpad.virtio.framing import LEGACY_DESCRIPTORS, is_legacy
 from vdpad.virtio.rings import MAX_RING_SIZE
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK, BadAddress, host_and_port
 from vdpad.wire.datagrams import Peer
@@ -88,6 +89,14 @@ class Software(_Settings):
     state_file: Path | None = None
     """Written after each restore with what the device then holds, as a state in JSON."""
     misbehave: Misbehave = Misbehave()
+
+    @model_validator(mode="after")
+    def _refuse_a_ring_without_room(self) -> Self:
+        legacy = self.features is not None and is_legacy(self.features)
+        if legacy and self.ring_size < LEGACY_DESCRIPTORS:
+            least = f"expected at least {LEGACY_DESCRIPTORS} without VERSION_1 and ANY_LAYOUT"
+            raise invalid((("ring_size",), "too-small", f"{least}, got {self.ring_size}"))
+        return self
 
     def device(self) -> SoftwareConfig:
         """What such a device is like."""

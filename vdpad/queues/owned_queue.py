@@ -28,14 +28,16 @@ class OwnedQueue:
         Raises:
             NotIdle: chains of an earlier user never came back.
         """
-        index = ring.idle_index
-        if index is None:
-            raise NotIdle("expected an idle ring, got one with chains in flight; reset the device")
+        _index(ring)
         self.ring = ring
-        self.next_index: int = index
         self.worth_polling = worth_polling
         self._kick = kick
         self._call = Waiter(call, paced=False)
+
+    @property
+    def next_index(self) -> int:
+        """Where the idle ring stands by now. Raises NotIdle."""
+        return _index(self.ring)
 
     def kick(self) -> None:
         """Rings the doorbell, which is ours: it cannot block."""
@@ -48,3 +50,10 @@ class OwnedQueue:
     def close(self) -> None:
         """Ends the watch for interrupts."""
         self._call.close()
+
+
+def _index(ring: AnyDriverRing) -> int:
+    index = ring.idle_index
+    if index is None:
+        raise NotIdle("expected an idle ring, got one with chains in flight; reset the device")
+    return index

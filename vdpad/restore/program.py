@@ -207,8 +207,9 @@ def encode(
         legacy: they are framed as a legacy device wants them (framing.py).
 
     Raises:
-        BadGeometry: a command is larger than the ring's buffers.
+        BadGeometry: a command is larger than the ring's buffers, or than the ring.
     """
+    check_room(geometry, legacy=legacy)
     payloads = [command.encode() for command in commands]
     largest = max(map(len, payloads), default=0)
     if largest > largest_command(geometry):

@@ -228,6 +228,22 @@ async def test_each_user_goes_on_where_the_one_before_it_stopped(
 
 
 @pytest.mark.parametrize("ring", [frozenset(), PACKED], ids=["split", "packed"])
+async def test_one_user_may_send_one_batch_after_another(
+    kernel: FakeKernel, ring: FeatureSet
+) -> None:
+    with up(kernel, GUEST | ring) as device:
+        queue = device.queue()
+        program = encode(tuple(vlans(20)), device.geometry, event_idx=device.event_idx)
+        async with served(device) as came:
+            for turn in range(5):
+                deadline = asyncio.get_running_loop().time() + 20.0
+                sent = await replay(program, queue, deadline=deadline, poll_ns=0)
+                assert (sent.outcome, len(came)) == (Outcome.RESTORED, 20 * (turn + 1))
+                assert sent.next_index == queue.next_index
+        queue.close()
+
+
+@pytest.mark.parametrize("ring", [frozenset(), PACKED], ids=["split", "packed"])
 async def test_chains_that_never_came_back_leave_it_to_nobody(
     kernel: FakeKernel, ring: FeatureSet
 ) -> None:
