@@ -168,7 +168,7 @@ def narrow() -> Json:
     target = lay_out(2, Region(1 << 20, 1 << 18))
     return {
         "kind": "lent",
-        "features": FEATURES,
+        "features": [*FEATURES, "VERSION_1"],
         "config": {**CONFIG, "max_virtqueue_pairs": QUEUES},
         "ring": ring_of(target),
     }
