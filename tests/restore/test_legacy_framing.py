@@ -65,7 +65,7 @@ def _by_the_letter(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def looked_at(
         memory: GuestMemory, head: int, buffers: Iterable[Buffer], *, answered: bool
-    ) -> Chain:
+    ) -> tuple[Chain, int]:
         all_of_them = list(buffers)
         refuse_others(all_of_them, memory)
         return copied(memory, head, all_of_them, answered=answered)
