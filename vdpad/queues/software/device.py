@@ -43,7 +43,7 @@ from vdpad.virtio.layouts import AnyGeometry, lay_out_own, own_ring_bytes
 from vdpad.virtio.packed_device_ring import PackedDeviceRing
 from vdpad.virtio.packed_ring import PackedGeometry, wrap_at
 from vdpad.virtio.rings import Region, align_up
-from vdpad.virtio.split_ring import RING_HEADER
+from vdpad.virtio.split_ring import RING_HEADER, SplitGeometry
 
 # Where a guest's memory might begin for a device; not zero, so that offset and address differ.
 _IOVA = 0x100000
