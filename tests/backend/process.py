@@ -75,9 +75,10 @@ class BackEndProcess:
                 pid = None if holder is None else holder.pid
                 self.process = forker_of(MODULE).start(*arguments, stderr=log, within=pid)
                 return
-            assert holder is None
+            assert disk is None
+            command = [*(program or PROGRAM), *arguments]
             self.process = subprocess.Popen(
-                [*(program or PROGRAM), *arguments],
+                command if within is None else within.command(*command),
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 cwd=ROOT,

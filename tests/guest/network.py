@@ -122,6 +122,7 @@ class Moving:
         self._places = places
         self._qemus = qemus
         self._at = places[0]
+        self._had: Has | None = None
 
     @property
     def guest(self) -> Guest:
@@ -138,6 +139,7 @@ class Moving:
         self.guest.run(f"(nc {PARTNER} {OWN_PORT} -e cat) &")
         wait_until(lambda: len(self.partner.tell().blocks) == CONNECTIONS, every=0.1)
         self.until_more()
+        self._had = self._has()
 
     def leave_from(self, way: str) -> None:
         """Has it be where its memory is logged in this way."""
@@ -203,20 +205,22 @@ class Moving:
         found = re.search(rf"^{MAC} dev (\w+) ", known, re.M)
         return "" if found is None else found[1]
 
-    def has(self) -> Has:
-        """What the guest has set, by all that know of it, once its back end has asked for it."""
-        wait_until(lambda: self._captured()["missing"] == [], every=0.1, said=self._told)
-        return Has(self.journey.filter(), self._captured()["state"], said_of(self.guest, "eth0"))
-
-    def until_it_has(self, had: Has) -> None:
-        """Returns when it has what it had: the VMM enables queues behind the filter's back."""
-        wait_until(lambda: self.has() == had, every=0.1, said=lambda: f"{had}\n{self.has()}")
+    def until_it_has_all(self) -> None:
+        """Returns when it has what it had at first: after a move it comes to be known by parts."""
+        wait_until(lambda: self._has() == self._had, every=0.1, said=self._differing)
 
     def check_that_it_is_nowhere_else(self) -> None:
         """Its place's neighbour does not claim to have it."""
         other = self._other()
         assert other.asked("capture")["running"] is False
         assert other.asked("status")["phase"] in ("connected", "stopped", "waiting")
+
+    def _has(self) -> Has:
+        wait_until(lambda: self._captured()["missing"] == [], every=0.1, said=self._told)
+        return Has(self.journey.filter(), self._captured()["state"], said_of(self.guest, "eth0"))
+
+    def _differing(self) -> str:
+        return f"{self._had}\n{self._has()}"
 
     def _captured(self) -> Any:
         return self._at.asked("capture")

@@ -18,7 +18,7 @@ from tests.qemu.versions import why_unavailable as why_no_version
 from tests.support.namespaces import why_no_taps
 
 from .machine import why_unavailable
-from .network import Has, Moving, moving
+from .network import Moving, moving
 
 MOMENTS = 6
 """Of each back end; random, and the same in each run."""
@@ -38,26 +38,24 @@ def test_a_guest_goes_on_on_one_side(on_the_way: Moving, killed: str) -> None:
     random = Random(killed)
     on_the_way.move()
     longest = 1.2 * on_the_way.journey.moved[-1]["total-time"] / 1000
-    had = on_the_way.has()
     arrived = []
     for _ in range(MOMENTS):
         after = random.uniform(0, longest)
         arrived.append((f"{after:.3f}", on_the_way.try_to_move(killed, after)))
-        check(on_the_way, had)
+        check(on_the_way)
     print(f"{killed} killed after so many seconds, and whether the guest has arrived: {arrived}")
 
 
 def test_what_takes_over_at_the_source_marks_all_that_was_not(on_the_way: Moving) -> None:
     random = Random("taken over")
-    had = on_the_way.has()
     for _ in range(TAKEN_OVER):
         assert on_the_way.try_to_move("source", random.uniform(0, 2), awaited=True)
-        check(on_the_way, had)
+        check(on_the_way)
 
 
-def check(on_the_way: Moving, had: Has) -> None:
+def check(on_the_way: Moving) -> None:
     """The guest goes on, with what it had, and is nowhere else."""
     on_the_way.until_more()
-    on_the_way.until_it_has(had)
+    on_the_way.until_it_has_all()
     on_the_way.check_that_it_is_nowhere_else()
     assert on_the_way.journey.wrong_checksums() == 0

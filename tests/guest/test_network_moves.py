@@ -50,7 +50,7 @@ def on_the_way(
 @pytest.mark.parametrize("way", ["relay", "everything"])
 def test_a_guest_moves_there_and_back(on_the_way: Moving, way: str) -> None:
     on_the_way.leave_from(way)
-    had, announced = on_the_way.has(), on_the_way.partner.tell().announcements
+    announced = on_the_way.partner.tell().announcements
     gaps = []
     for number in range(MOVES):
         on_the_way.partner.gaps()
@@ -61,7 +61,7 @@ def test_a_guest_moves_there_and_back(on_the_way: Moving, way: str) -> None:
         gaps += [] if compared else [on_the_way.partner.gaps()]
         announced = on_the_way.until_announced(announced)
         assert on_the_way.way() == way
-        on_the_way.until_it_has(had)
+        on_the_way.until_it_has_all()
     assert on_the_way.journey.wrong_checksums() == 0
     assert on_the_way.partner.tell().doubled == 0
     report(way, on_the_way, gaps)
