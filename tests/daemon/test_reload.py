@@ -13,8 +13,8 @@ from tests.daemon.support import Caller, is_error, until_state
 from tests.support.daemon import Daemon, running
 from tests.support.waiting import until
 from vdpad.daemon.configuration import load_settings
-from vdpad.daemon.daemon import run
 from vdpad.daemon.devices.keeper import DeviceKeeper
+from vdpad.daemon.process import run
 
 ENDS = ("reloaded", "not-reloaded")
 

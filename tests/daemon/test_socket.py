@@ -27,7 +27,7 @@ from tests.daemon.support import (
 )
 from tests.support.daemon import ROOT, VDPAD, Daemon, daemon, refused, running
 from tests.support.waiting import GUARD, until
-from vdpad.daemon.daemon import SocketGone, run
+from vdpad.daemon.process import SocketGone, run
 from vdpad.daemon.settings import Settings
 from vdpad.service.endpoints.binding import CannotListen
 from vdpad.wire.datagrams import AncillarySocket

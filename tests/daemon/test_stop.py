@@ -30,11 +30,12 @@ from tests.daemon.targets.slow_target import SlowTarget
 from tests.daemon.udp_support import Remote, serving_udp
 from tests.support.daemon import running
 from tests.support.waiting import GUARD, until
-from vdpad.daemon.daemon import Service, run
+from vdpad.daemon.daemon import Service
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.operations.changes import Changes
 from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
+from vdpad.daemon.process import run
 from vdpad.daemon.records.directory import Records
 from vdpad.daemon.settings import Limits, Replay, Settings
 from vdpad.service.endpoints.unix import UnixEndpoint

@@ -11,7 +11,7 @@ from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, path
 from vdpad.cli.interrupts import ended_by_interrupts
 from vdpad.daemon.configuration import load_settings
-from vdpad.daemon.daemon import run
+from vdpad.daemon.process import run
 from vdpad.errors import VdpadError
 from vdpad.service import log
 from vdpad.wire.addresses import DEFAULT_SOCKET, DEFAULT_VARLINK

@@ -1,13 +1,10 @@
-"""The service: settings in, everything else put together, until a signal ends it."""
+"""The service: settings in, everything else put together."""
 
 import asyncio
-import contextlib
-import functools
 import os
-import signal
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import vdpad
 from vdpad.daemon.address_space import check_room
@@ -20,18 +17,15 @@ from vdpad.daemon.operations.operations import Operations
 from vdpad.daemon.operations.running import RunningCommits
 from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.records.directory import NoRecords, Records, records_directory
-from vdpad.daemon.settings import MAX_DEADLINE_MS, MetricsSettings, Settings
+from vdpad.daemon.settings import MetricsSettings, Settings
 from vdpad.daemon.targets.resolve import Targets
 from vdpad.errors import VdpadError
 from vdpad.service import log
-from vdpad.service.address_space import spare_address_space
-from vdpad.service.collector import leave_out_all_there_is
 from vdpad.service.endpoints.stream import StreamEndpoint
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.envelope import OVERLOADED
 from vdpad.service.events.announcing import Announce, Announcer, EventLog
-from vdpad.service.events.event import Event
-from vdpad.service.events.kinds import Listening, SocketLost
+from vdpad.service.events.kinds import Listening
 from vdpad.service.jsonrpc import JsonRpc
 from vdpad.service.systemd import notify as systemd
 from vdpad.service.textfile import Textfile
@@ -44,13 +38,6 @@ if TYPE_CHECKING:
 # FileDescriptorName= in systemd/vdpad.socket and vdpad-varlink.socket.
 _SOCKET = "api"
 _STREAM_SOCKET = "varlink"
-
-# The longest that a commit under way may keep a stop waiting.
-_LONGEST_STOP = MAX_DEADLINE_MS / 1000 + 30
-
-
-class SocketGone(VdpadError):
-    """A socket of a daemon's that runs is read no more."""
 
 
 class Service:
@@ -243,100 +230,3 @@ def _records(settings: Settings, announce: Announce) -> Records:
     except NoRecords as error:
         announce(NoRecordsKept(str(error)))
         return Records(None, announce)
-
-
-async def run(load: Callable[[], Settings]) -> None:
-    """Serves until SIGTERM or SIGINT; until it stops SIGHUP reads the configuration again.
-
-    The commits under way end first. Another SIGTERM changes nothing, since commands cannot be
-    called back; another SIGINT is somebody at a terminal who has waited enough, and ends it at
-    once.
-
-    Args:
-        load: reads the configuration.
-
-    Raises:
-        CannotListen: a socket cannot be had.
-        BadKeys: the keys for UDP cannot be had.
-        BadSettings: as load raises it.
-        OddEnvironment: it makes no sense what a service manager left there.
-        TooLittleSpace: the address space is bounded below what the limits may need.
-        SocketGone: a socket was lost; what had been asked before is answered.
-    """
-    spare_address_space()
-    settings = load()
-    check_room(settings.limits)
-    notifier = systemd.take_notifier(os.environ)
-    watchdog = systemd.take_watchdog(os.environ)
-    inherited = systemd.take_inherited(os.environ)
-    service = Service(settings, inherited, DescriptorStore(notifier))
-    ended = _signalled()
-    lost: list[SocketLost] = []
-
-    def heard(event: Event) -> None:
-        if isinstance(event, SocketLost):
-            lost.append(event)
-            ended.set()
-
-    service.announce.listeners.append(heard)
-    loop = asyncio.get_running_loop()
-    # Its sockets are there before it has started, and what changed since `load` is to be read.
-    asked = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
-    with contextlib.ExitStack() as beside:
-        if watchdog is not None:
-            beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
-        path = await service.start()
-        leave_out_all_there_is()
-        again = functools.partial(_reload, service, load, notifier, path)
-        loop.add_signal_handler(signal.SIGHUP, again)
-        try:
-            notifier.ready(f"Listening on {path}")
-            if asked.is_set():
-                again()
-            await ended.wait()
-        finally:
-            # It does not end a stop.
-            loop.add_signal_handler(signal.SIGHUP, _nothing)
-            notifier.stopping("Waiting for the commits under way")
-            with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
-                await service.stop()
-    if lost:
-        raise SocketGone(f"{lost[0].sentence()}; start it again, and report it")
-
-
-def _signalled() -> asyncio.Event:
-    """What is set by SIGTERM or SIGINT."""
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        ended.set()
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, end)
-    return ended
-
-
-def _nothing() -> None:
-    """What a signal brings about that does not count now."""
-
-
-def _reload(
-    service: Service, load: Callable[[], Settings], notifier: systemd.Notifier, path: Path
-) -> None:
-    notifier.reloading()
-    service.reload(load)
-    notifier.ready(f"Listening on {path}")
-
-
-@contextlib.contextmanager
-def _task(work: Coroutine[Any, Any, None]) -> Iterator[None]:
-    """Has something done beside what is done in the context."""
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
