@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 
 # The exceptions that the page tells of.
 EXCEPTIONS = {
-    ("vdpad.cli.commands", "vdpad.cli.provisioning"),
-    ("vdpad.cli.commands", "vdpad.cli.selftest"),
+    ("vdpad.cli.host_commands", "vdpad.cli.provisioning"),
+    ("vdpad.cli.offline_commands", "vdpad.cli.selftest"),
 }
 
 
@@ -124,7 +124,7 @@ def test_the_law_knows_all_that_is_installed_for_vdpad() -> None:
         ("vdpad.daemon.daemon", "vdpad.cli.vdpad"),
         ("vdpad.daemon.daemon", "vdpad.client"),
         ("vdpad.cli.commands", "vdpad.daemon.settings"),
-        ("vdpad.cli.commands", "vdpad.cli.selftest"),
+        ("vdpad.cli.offline_commands", "vdpad.cli.selftest"),
         ("vdpad.service.events.kinds", "vdpad.service.log"),
         ("vdpad.cli.commands", "a_package_that_no_row_names"),
     ],

@@ -1,7 +1,7 @@
 """vdpactl: asks a vdpad or a back end, and works on states without one, for people and for scripts.
 
-Which commands there are, and what each is made of, commands.py says. Here is what happens to any:
-it is run, and its result shown, or why there is none.
+Which commands there are commands.py says, and adding.py what each is made of. Here is what happens
+to any: it is run, and its result shown, or why there is none.
 """
 
 import argparse
