@@ -21,11 +21,8 @@ connection. SET_STATUS 0 stops it too, and forgets nothing: a front end sends it
 before it asks for the device's state. A guest's reset and a pause look alike here. They differ at
 the next start, where after a reset every base is 0 (`Start.is_fresh`).
 
-While the device is stopped nothing is said to the front end of our own accord; that the config
-space changed meanwhile is told when it runs again.
-
-QEMU has a guest that has come announced before it starts the device, and SEND_RARP then waits for
-the start.
+While the device is stopped nothing is said to the front end of our own accord (config_changes.py),
+and its guest is not announced (pending_announcement.py): both wait for the start.
 
 SET_FEATURES with the features that the driver has is no renegotiation, and touches no device that
 runs; with LOG_ALL or without it, memory is logged or not (memory_logging.py). How a front end is
@@ -35,47 +32,25 @@ Source: QEMU's docs/interop/vhost-user.rst; the order that front ends keep is QE
 crosvm's.
 """
 
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from enum import Enum, auto
 
 from vdpad.errors import VdpadError
-from vdpad.vhost_user import messages
+from vdpad.vhost_user.agreement import offered_features, served_protocol_features
 from vdpad.vhost_user.back_channel import BackChannel
 from vdpad.vhost_user.channel import Attached, FrontEnd
+from vdpad.vhost_user.config_changes import ConfigChanges
 from vdpad.vhost_user.device import Start, VhostUserDevice
 from vdpad.vhost_user.faults import BasesUnknown, NotServed, NotTold, means
 from vdpad.vhost_user.guest_regions import GuestRegions
 from vdpad.vhost_user.memory_logging import MemoryLogging
 from vdpad.vhost_user.messages import MemoryRegion, ProtocolFeature
+from vdpad.vhost_user.pending_announcement import PendingAnnouncement
 from vdpad.vhost_user.transfer import Gone, Transfer
 from vdpad.vhost_user.vrings import GuestVrings
 from vdpad.virtio.device_status import DeviceStatus
-from vdpad.virtio.features import FEATURES, Feature, FeatureSet
+from vdpad.virtio.features import FEATURES, FeatureSet
 from vdpad.virtio.rings import Region
-
-SERVED = frozenset(
-    {
-        ProtocolFeature.MQ,
-        ProtocolFeature.LOG_SHMFD,
-        ProtocolFeature.RARP,
-        ProtocolFeature.REPLY_ACK,
-        ProtocolFeature.BACKEND_REQ,
-        ProtocolFeature.CONFIG,
-        ProtocolFeature.RESET_DEVICE,
-        ProtocolFeature.CONFIGURE_MEM_SLOTS,
-        ProtocolFeature.STATUS,
-        ProtocolFeature.DEVICE_STATE,
-    }
-)
-"""The protocol features of a session; DEVICE_STATE where the device can move, and RARP where it can
-send a frame for its guest."""
-
-# Bits 26 and 30 are the protocol's own, and addresses are not translated by an IOMMU of the front
-# end's. GET_FEATURES has 64 bits.
-_LEFT_OUT: FeatureSet = frozenset(
-    {messages.LOG_ALL, messages.PROTOCOL_FEATURES, Feature.ACCESS_PLATFORM}
-)
-_FEATURE_BITS = 64
 
 
 class SessionState(Enum):
@@ -104,9 +79,7 @@ class Session:
         self.device = device
         self.front_end = front_end
         self.state = SessionState.NEW
-        self.offered: FeatureSet = frozenset(
-            bit for bit in device.features - _LEFT_OUT if bit < _FEATURE_BITS
-        )
+        self.offered = offered_features(device)
         """What a driver may take."""
         self.features: FeatureSet = frozenset()
         """What it took; none while the session is NEW."""
@@ -125,11 +98,8 @@ class Session:
         """Of what is written to the guest's memory."""
         self._running: frozenset[int] = frozenset()
         """The rings that the device runs with."""
-        self._back_channel: BackChannel | None = None
-        self._config_changed = False
-        """Since it was last told."""
-        self._announces: bytes | None = None
-        """The address that is announced once the device runs."""
+        self._config_changes = ConfigChanges()
+        self._announcement = PendingAnnouncement(device)
 
     async def end(self) -> None:
         """Stops the device and lets go of all that the front end has given.
@@ -143,8 +113,7 @@ class Session:
             stack.push_async_callback(self.logging.end)
             stack.push_async_callback(self._stop)
             stack.push_async_callback(self.transfer.close)
-            if self._back_channel is not None:
-                stack.push_async_callback(self._back_channel.close)
+            stack.push_async_callback(self._config_changes.close)
 
     # --- what is agreed upon ---
 
@@ -178,11 +147,7 @@ class Session:
     @property
     def served(self) -> frozenset[int]:
         """The protocol features that a front end may take."""
-        lacks = {
-            ProtocolFeature.DEVICE_STATE: not self.device.can_move,
-            ProtocolFeature.RARP: not self.device.can_announce,
-        }
-        return SERVED - {feature for feature, is_so in lacks.items() if is_so}
+        return served_protocol_features(self.device)
 
     def agree_protocol(self, features: frozenset[int]) -> None:
         """Takes what the front end took.
@@ -214,7 +179,7 @@ class Session:
         await self.logging.end()
         await self.device.reset()
         self.vrings.reset()
-        self._announces = None
+        self._announcement.forget()
         self.status = 0
         self.features = frozenset()
         self.state = SessionState.NEW
@@ -259,9 +224,8 @@ class Session:
         await self.device.start(Start(self.features, vrings, memory))
         self._running = frozenset(vring.index for vring in vrings)
         self.state = SessionState.RUNNING
-        if self._config_changed:
-            self.config_changed()
-        await self._announce_if_due()
+        self._config_changes.device_started()
+        await self._announcement.device_started()
 
     async def _start_if_last(self, index: int) -> None:
         if index == self.device.last_queue(self.features) and self.vrings.is_ready(index):
@@ -276,30 +240,13 @@ class Session:
         if self.state is SessionState.RUNNING:
             self.state = SessionState.AGREED
             running, self._running = self._running, frozenset()
-            if self._back_channel is not None and self._back_channel.take_back():
-                self._config_changed = True
+            self._config_changes.device_stopping()
             try:
                 bases = await self.device.stop()
             except BasesUnknown as error:
                 bases = error.known
                 self.vrings.lose_bases(running - bases.keys(), str(error))
             self.vrings.set_bases(bases)
-
-    # --- an announcement ---
-
-    async def announce(self, mac: bytes) -> None:
-        """SEND_RARP: the address becomes known at once, or when the device starts."""
-        if self.state is SessionState.RUNNING:
-            await self.device.announce(mac)
-        else:
-            self._announces = mac
-
-    async def _announce_if_due(self) -> None:
-        mac, self._announces = self._announces, None
-        if mac is not None:
-            # Whoever asked for it was answered; and the device runs all the same.
-            with suppress(VdpadError):
-                await self.device.announce(mac)
 
     # --- rings and memory ---
 
@@ -340,7 +287,7 @@ class Session:
     def _in_use(self) -> list[Region]:
         return self.vrings.places(self._running)
 
-    # --- what we tell of our own accord ---
+    # --- what is told and announced ---
 
     async def set_back_channel(self, attached: Attached) -> None:
         """SET_BACKEND_REQ_FD.
@@ -349,19 +296,13 @@ class Session:
             BadConnection: no vhost-user can be spoken over it.
         """
         reply_ack = ProtocolFeature.REPLY_ACK in self.protocol_features
-        back_channel = BackChannel(attached.take(), self.front_end.uid, reply_ack=reply_ack)
-        before, self._back_channel = self._back_channel, back_channel
-        if before is not None:
-            await before.close()
-        if self._config_changed:
-            self.config_changed()
+        channel = BackChannel(attached.take(), self.front_end.uid, reply_ack=reply_ack)
+        await self._config_changes.use(channel)
 
     def config_changed(self) -> None:
-        """Has the front end told that the config space or NEEDS_RESET is not what it was.
+        """Has the front end told that the config space or NEEDS_RESET is not what it was."""
+        self._config_changes.changed()
 
-        It is told where it has given a channel for that, and while the device runs.
-        """
-        self._config_changed = True
-        if self.state is SessionState.RUNNING and self._back_channel is not None:
-            self._config_changed = False
-            self._back_channel.config_changed()
+    async def announce(self, mac: bytes) -> None:
+        """SEND_RARP: the address becomes known at once, or when the device starts."""
+        await self._announcement.ask(mac, running=self.state is SessionState.RUNNING)
