@@ -182,6 +182,12 @@ def test_a_law_that_goes_backward_is_found(may_import: str, found: list[str]) ->
         ("high", "import vdpad.higher", False),
         ("high", "import vdpad.mid.part as part", False),
         ("higher", "from vdpad import nothing", True),
+        ("low.thing", "if TYPE_CHECKING:\n    from vdpad.mid.part import name", True),
+        ("mid.other", 'import_module("json")', False),
+        ("mid.other", 'importlib.import_module("mmap")', True),
+        ("mid.other", '__import__("mmap")', True),
+        ("mid.other", 'import_module(f"vdpad.{name}")', True),
+        ("mid.other", 'import_module("vdpad." + name)', True),
     ],
 )
 def test_what_stands_in_a_file_is_held_against_the_table(

@@ -17,6 +17,8 @@ _COLUMNS = ("room", "what it is for", "may import", "and of others")
 _SECOND_NAMES = {"pydantic_core": "pydantic"}
 _FREE = {"_typeshed", "__future__"}
 
+_IMPORTERS = {"import_module", "__import__"}
+
 
 class Import(NamedTuple):
     """That one module imports another, or something in it."""
@@ -149,6 +151,18 @@ def imports_of(
             yield from _imports_from(module, path, node, modules)
         elif isinstance(node, ast.Constant) and node.value in modules and node.value != "vdpad":
             yield Import(module, node.lineno, str(node.value))
+        elif isinstance(node, ast.Call):
+            yield from _import_by_call(module, node, modules)
+
+
+def _import_by_call(module: str, node: ast.Call, modules: Collection[str]) -> Iterator[Import]:
+    """Of another package, by its name; or by a name that is put together, which nobody can read."""
+    called = ast.unparse(node.func).rpartition(".")[2]
+    match node.args:
+        case [ast.Constant(str(name)), *_] if called in _IMPORTERS and name not in modules:
+            yield Import(module, node.lineno, name)
+        case [ast.JoinedStr() | ast.BinOp() as name, *_] if called in _IMPORTERS:
+            yield Import(module, node.lineno, ast.unparse(name))
 
 
 def _imports_from(
