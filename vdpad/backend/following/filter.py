@@ -101,7 +101,7 @@ class HeldFilter:
     """What a device was told of its filter since its reset."""
 
     def __init__(self) -> None:
-        """Nothing."""
+        """A device that was reset: no address, no modes, no tables."""
         self._mac: bytes | None = None
         self._modes: dict[type[RxMode], bool] = {}
         self._table: MacTableSet | None = None
