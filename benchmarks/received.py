@@ -10,12 +10,11 @@ processor's time for each packet, and not in packets a second.
 import asyncio
 import mmap
 import shutil
-import statistics
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.rates import RECEIVED, Rate, received_row
 from benchmarks.tables import show
 from tests.dpdk.test_packets import Loop, looping
 from tests.dpdk.testpmd import PROGRAM, run_testpmd
@@ -26,16 +25,6 @@ _ROUNDS, _SECONDS = 7, 2.0
 _BURSTS = 7
 # Of all addresses below 1 TiB, of which testpmd has some; one bit a page.
 _LOG = 1 << 40 >> 12 >> 3
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """What went round in a while."""
-
-    packets: float
-    """A second."""
-    busy: float
-    """Of this process: processors."""
 
 
 async def rates() -> dict[str, list[Rate]]:
@@ -67,14 +56,9 @@ def main() -> None:
     if shutil.which(PROGRAM) is None:
         print(f"a receive queue: no {PROGRAM} (Debian: dpdk-dev)")
         return
-    rows = []
-    for state, each in asyncio.run(rates()).items():
-        packets = statistics.median(rate.packets for rate in each)
-        busy = statistics.median(rate.busy for rate in each)
-        used = f"{busy / packets * 1e6:.2f}"
-        rows.append([state, f"{packets:.0f}", f"{busy:.2f}", used])
+    rows = [received_row(state, each) for state, each in asyncio.run(rates()).items()]
     print(f"a receive queue of 256 entries, testpmd's packets; the median of {_ROUNDS} rounds")
-    show(["receive queue", "packets/s", "processors", "µs of a processor a packet"], rows)
+    show(RECEIVED, rows)
 
 
 if __name__ == "__main__":
