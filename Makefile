@@ -55,9 +55,8 @@ bench-load: all ## 64 clients and 256 software devices at once
 bench-backend: all test-kernel ## a guest's commands through the back end, and packets past it
 	$(BIN)/python -m benchmarks.backend $(ARGS)
 
-bench-moving: all ## what logging a guest's memory by a relay costs
-	$(BIN)/python -m benchmarks.relay
-	$(BIN)/python -m benchmarks.received
+bench-moving: all test-dpdk test-kernel ## what logging a guest's memory by a relay costs, and a switch
+	$(BIN)/python -m benchmarks.moving $(ARGS)
 
 plots: all ## the pictures of docs/benchmarks.md, from its tables
 	$(BIN)/python -m benchmarks.plots

@@ -1,21 +1,18 @@
-"""What logging memory by a relay costs: a turn by what it gives back, and a switch there and back.
+"""What a turn of the relay costs, by what it gives back.
 
     make bench-moving
 
 A turn is timed without a device: elements are put into our used ring, and the turn gives them back
 and marks their pages. From the turn's time follow packets a second, where a turn takes all of a
-ring. The switch is that of a back end on the software device, as its front end sees it: from the
-request to its end, while nothing else goes on.
+ring.
 """
 
-import asyncio
 import mmap
 import statistics
 import time
 from contextlib import ExitStack
 
 from benchmarks.tables import show
-from tests.backend.vmm import back_end, vmm
 from vdpad.backend.relay.relay import Relay, queue_in
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.guest_memory import GuestMemory
@@ -25,7 +22,6 @@ from vdpad.virtio.split_ring import DESCRIPTOR, lay_out
 _AT = 0x100000
 _MEMORY = 16 << 20
 _ROUNDS = 300
-_SWITCHES = 50
 _ELEMENTS = (0, 1, 4, 16, 19, 20, 32, 64, 128, 256, 512, 1024)
 
 
@@ -71,29 +67,8 @@ def _turn_time(relay: Relay, index: memoryview, elements: int) -> float:
     return statistics.quantiles(times, n=10)[0] / 1000
 
 
-async def switch_times() -> tuple[list[float], list[float]]:
-    """Milliseconds of each switch to the relay, and of each back."""
-    there: list[float] = []
-    back: list[float] = []
-    async with back_end() as on, vmm(on) as machine:
-        await machine.start()
-        for _ in range(_SWITCHES):
-            log = DirtyLog(mmap.mmap(-1, 1 << 31 >> 15))
-            for times, to in ((there, log), (back, None)):
-                assert await machine.loop(b"packet") == b"packet"
-                began = time.perf_counter()
-                await on.device.log(to)
-                times.append((time.perf_counter() - began) * 1000)
-            log.close()
-    return there, back
-
-
 def _figure(us: float | None) -> str:
     return "" if us is None else f"{us:.1f}"
-
-
-def _told(times: list[float]) -> str:
-    return f"{statistics.median(times):.2f} ms, at most {max(times):.2f} ms"
 
 
 def main() -> None:
@@ -109,8 +84,6 @@ def main() -> None:
     for kind, times in kinds.items():
         most = max(times)
         print(f"{kind}: {most / times[most]:.1f} million packets a second")
-    there, back = asyncio.run(switch_times())
-    print(f"to the relay: {_told(there)}; back: {_told(back)}")
 
 
 if __name__ == "__main__":
