@@ -185,7 +185,8 @@ def machine(
     """
     # The machine may write nothing there, and would compile it anew whenever it starts a program.
     compileall.compile_dir(ROOT / "vdpad", quiet=1)
-    options = {"cpus": str(cpus), "memory": memory, "qemu": qemu}
+    # virtme looks for none on the PATH where one is named.
+    options = {"cpus": str(cpus), "memory": memory, "qemu": shutil.which(qemu) or qemu}
     with running(lambda folder: _command(folder, device, options)) as vm:
         yield vm
 
