@@ -34,6 +34,8 @@ PACKETS = 50
 READY = b"ready\n"
 EPOLL_WAIT = (232, 281)
 """With its other name, epoll_pwait, on x86-64."""
+FUTEX = 202
+"""In which a thread waits for something to do."""
 
 
 @asynccontextmanager
@@ -88,13 +90,15 @@ async def _asleep(path: Path) -> Json:
 
 
 def _sleeps_in_epoll(pid: int) -> bool:
-    """Whether it is one thread, which waits there."""
+    """Whether its loop waits there, and the thread of its device's steps for the next one."""
     try:
         tasks = Path(f"/proc/{pid}/task").glob("*/syscall")
-        calls = [each.read_text().split()[0] for each in tasks]
+        calls = {each.parent.name: each.read_text().split()[0] for each in tasks}
     except FileNotFoundError:
         return False  # a thread that has ended meanwhile
-    return len(calls) == 1 and calls[0].isdecimal() and int(calls[0]) in EPOLL_WAIT
+    loop = calls.pop(str(pid))
+    waits = loop.isdecimal() and int(loop) in EPOLL_WAIT
+    return waits and list(calls.values()) == [str(FUTEX)]
 
 
 def _switches(pid: int) -> list[str]:
