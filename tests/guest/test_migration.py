@@ -53,7 +53,7 @@ TRAFFIC = (
     f"head -c {BLOCK} /dev/urandom > /tmp/block",
     ": > /tmp/good-near; : > /tmp/good-far; : > /tmp/bad",
 )
-FLOOD = 1 << 20
+FLOOD = 4 << 20
 """Bytes."""
 PREPARE = (*LARGE_WINDOWS, f"head -c {FLOOD} /dev/urandom > /tmp/flood")
 AWAIT = "while [ ! -e /tmp/moved ]; do usleep 100000; done"
