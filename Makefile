@@ -30,8 +30,8 @@ demo-migration: all test-kernel ## a Linux guest moves live between two QEMUs on
 	@.ci/qemu trixie-backports >/dev/null || true
 	$(BIN)/python -m tests.guest.demo
 
-# One more than processors, since some of these tests only wait.
-SIDE_BY_SIDE = $(shell expr $$(nproc) + 1)
+# Two more than processors, since some of these tests only wait.
+SIDE_BY_SIDE = $(shell expr $$(nproc) + 2)
 check: lint types test-packages ## what takes minutes: lint, types, all tests that start no machine, QEMU or testpmd
 	$(call run-tests,-n $(SIDE_BY_SIDE) -m 'not machine and not fuzz and not bulk' --hypothesis-profile=few $(ARGS))
 
