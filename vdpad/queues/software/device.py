@@ -250,12 +250,15 @@ class SoftwareDevice:
             return None
         fault = self._misbehaviour.faults.get(self._taken)
         self._taken += 1
-        answer = self._answer_to(chain, fault)
+        answer = self._right_answer(chain) if fault is None else self._answer_to(chain, fault)
         if answer:
             self._ring.answer(chain, answer)
-        return None if self._silent else CarriedOut(chain, fault, max(1, len(answer)))
+        return None if self._silent else CarriedOut(chain, fault, len(answer) or 1)
 
-    def _answer_to(self, chain: Chain, fault: Fault | None) -> bytes:
+    def _right_answer(self, chain: Chain) -> bytes:
+        return self.net.answer(chain.readable, chain.room)
+
+    def _answer_to(self, chain: Chain, fault: Fault) -> bytes:
         """What is written, with what a fault makes of it."""
         match fault:
             case Fault.SILENCE:
@@ -267,7 +270,7 @@ class SoftwareDevice:
                 return bytes((7,))
             case Fault.ERR:
                 return bytes((ACK_ERR,))
-        return self.net.answer(chain.readable, chain.room)
+        return self._right_answer(chain)
 
     def _give_back_all(self, served: list[CarriedOut]) -> None:
         if any(each.fault for each in served):

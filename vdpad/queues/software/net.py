@@ -47,6 +47,7 @@ _MAC_TABLE_SIZE = 64  # both halves together
 _VLANS = 4096
 _CLASS_MQ = bytes([4])
 _VQ_GET = bytes(CoalVqGet.CODE)
+_OK, _ERR = bytes((ACK_OK,)), bytes((ACK_ERR,))
 _COALESCING = struct.Struct("<II")  # struct virtio_net_ctrl_coal: packets, microseconds
 
 
@@ -121,10 +122,11 @@ class NetDevice:
             readable: the command.
             room: bytes for the answer, at least one; what does not fit is left out.
         """
-        answer = bytes((self.command(readable),))
-        if answer[0] == ACK_OK and readable[: len(_VQ_GET)] == _VQ_GET:
-            answer += self._queue_coalescing_result(readable)
-        return answer[:room]
+        if self.command(readable) != ACK_OK:
+            return _ERR
+        if readable.startswith(_VQ_GET):
+            return (_OK + self._queue_coalescing_result(readable))[:room]
+        return _OK
 
     def command(self, readable: bytes) -> int:
         """Carries out a command and gives its ack."""
