@@ -26,7 +26,7 @@ def pytest_configure() -> None:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    settings.register_profile("few", settings.get_profile("vdpad"), max_examples=33)
+    settings.register_profile("few", settings.get_profile("vdpad"), max_examples=20)
     # Where another is asked for, hypothesis loads it after this.
     settings.load_profile("vdpad")
 

@@ -30,7 +30,7 @@ from tests.support.marks import in_bulk
 from tests.support.waiting import wait_until
 from vdpad.virtio.commands import VlanAdd, decode_command
 
-RESTORES, IN_BULK = 250, 1000
+RESTORES, IN_BULK = 100, 1000
 CLIENTS = 32
 KEYS, COUNT = "keys", "commands"
 PORT = 7117
