@@ -155,6 +155,22 @@ class DeviceSide(ABC):
     def put_together(self, returned: Sequence[tuple[int, int]]) -> None:
         """Returns chains, so that the driver sees all of them or none; each as of `put`."""
 
+    @abstractmethod
+    def put_in_one(self, returned: Sequence[tuple[int, int]]) -> None:
+        """Returns chains in the order in which they were taken, and tells of the last one alone.
+
+        For who has negotiated IN_ORDER. Each as of `put`, at least one.
+        """
+
+    def put_all(self, returned: Sequence[tuple[int, int]], *, in_order: bool) -> None:
+        """Returns all that there are, together; with IN_ORDER the last one stands for them."""
+        if not returned:
+            return
+        if in_order:
+            self.put_in_one(returned)
+        else:
+            self.put_together(returned)
+
     def release(self) -> None:
         """Lets go of the memory."""
         self._views.close()

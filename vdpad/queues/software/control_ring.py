@@ -97,10 +97,7 @@ class ControlRing:
             answer = net.answer(chain.readable, chain.room)
             ring.answer(chain, answer)
             returned.append((chain.head, len(answer)))
-        if chains and self._in_order:
-            ring.put_in_one(returned)
-        elif chains:
-            ring.put_together(returned)
+        ring.put_all(returned, in_order=self._in_order)
         if chains and ring.wants_interrupt():
             os.eventfd_write(self._call, 1)
         return bool(chains) or not ring.idle()

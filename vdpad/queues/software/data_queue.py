@@ -111,10 +111,7 @@ class DataQueue:
 
         Each as of DeviceRing.put; with IN_ORDER the last one stands for all.
         """
-        if Feature.IN_ORDER in self._features:
-            self.ring.put_in_one(returned)
-        else:
-            self.ring.put_together(returned)
+        self.ring.put_all(returned, in_order=Feature.IN_ORDER in self._features)
 
     def notify(self) -> None:
         """Interrupts the driver, where it wants to hear of what was returned."""

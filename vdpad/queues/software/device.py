@@ -278,10 +278,8 @@ class SoftwareDevice:
                 self._give_back(each)
             return
         returned = [(each.chain.head, each.written) for each in served]
-        if returned and Feature.IN_ORDER in self.config.features:
-            self._ring.put_in_one(returned)
-        elif returned:
-            self._ring.put_together(returned)
+        self._ring.put_all(returned, in_order=Feature.IN_ORDER in self.config.features)
+        if returned:
             self._last_head = returned[-1][0]
 
     def _give_back(self, served: CarriedOut) -> None:
