@@ -133,3 +133,12 @@ def read_file(name: str, directory: int, most: int) -> bytes:
         return os.read(fd, most)
     finally:
         os.close(fd)
+
+
+def set_aside(name: str, aside: str, directory: int) -> str:
+    """Keeps a file that cannot be read under another name, and says what became of it."""
+    try:
+        os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as error:
+        return f"could not be set aside: {why(error)}"
+    return f"was set aside as {aside}"

@@ -15,7 +15,7 @@ from vdpad.backend.kept.addresses import MOST, Addresses
 from vdpad.backend.process_events import AddressesUnreadable
 from vdpad.errors import why
 from vdpad.service.events.announcing import Announce
-from vdpad.service.own_directory import NoFile, read_file, write_file
+from vdpad.service.own_directory import NoFile, read_file, set_aside, write_file
 from vdpad.state.fields import MacAddress
 from vdpad.state.problems import problems_of, summary
 from vdpad.state.strict_model import StrictModel
@@ -65,7 +65,7 @@ class KeptAddresses:
         except FileNotFoundError:
             return _kept_aside(directory)
         except (OSError, NoFile, ValidationError) as error:
-            self._tell_unreadable(shown, error, _set_aside(directory))
+            self._tell_unreadable(shown, error, set_aside(_NAME, _SET_ASIDE, directory))
             return None
 
     def keep(self, addresses: Addresses) -> None:
@@ -112,12 +112,3 @@ def _kept_aside(directory: int) -> _File | None:
     except (OSError, NoFile, ValidationError):
         return None
     return kept
-
-
-def _set_aside(directory: int) -> str:
-    """Keeps a file that cannot be read, and says what became of it."""
-    try:
-        os.rename(_NAME, _SET_ASIDE, src_dir_fd=directory, dst_dir_fd=directory)
-    except OSError as error:
-        return f"could not be set aside: {why(error)}"
-    return f"was set aside as {_SET_ASIDE}"

@@ -37,6 +37,7 @@ from vdpad.service.own_directory import (
     NoDirectory,
     NoFile,
     read_file,
+    set_aside,
     take_directory,
     write_file,
 )
@@ -102,7 +103,8 @@ class KeptState:
         except FileNotFoundError:
             return self._recall_aside(self._directory)
         except (BadFile, NoFile, OSError) as error:
-            reason = f"{self._path / _NAME} cannot be read ({why(error)}), and {self._set_aside()}"
+            became = set_aside(_NAME, _SET_ASIDE, self._directory)
+            reason = f"{self._path / _NAME} cannot be read ({why(error)}), and {became}"
             self._announce(SettingsUnreadable(self._name, reason))
             return None
         self._announce(SettingsRecalled(self._name, str(self._path)))
@@ -155,14 +157,6 @@ class KeptState:
         stays = self._why_it_stays()
         if stays is not None:
             self._announce(SettingsNotKept(self._name, stays))
-
-    def _set_aside(self) -> str:
-        """Keeps a file that cannot be read for people, and says what became of it."""
-        try:
-            os.rename(_NAME, _SET_ASIDE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        except OSError as error:
-            return f"could not be set aside: {why(error)}"
-        return f"was set aside as {_SET_ASIDE}"
 
     def _supersede(self) -> None:
         """A guest begins: what is set aside must not come back by itself."""
