@@ -1,6 +1,6 @@
 /*
- * What the drivers in C have in common: the clock, memory, and the file of encoded commands, each a
- * little-endian u32 length and that many bytes.
+ * What the drivers in C have in common: numbers on the command line, the clock, memory, and the file
+ * of encoded commands, each a little-endian u32 length and that many bytes.
  */
 #include <err.h>
 #include <inttypes.h>
@@ -21,6 +21,14 @@ static void *allocate(size_t count, size_t size) {
     if (!memory)
         err(1, "%zu times %zu bytes of memory", count, size);
     return memory;
+}
+
+static uint64_t number(const char *text, int base) {
+    char *end;
+    uint64_t value = strtoull(text, &end, base);
+    if (end == text || *end)
+        errx(2, "expected a number, got %s", text);
+    return value;
 }
 
 static int64_t now_ns(void) {

@@ -302,14 +302,6 @@ static void replay(const struct program *program, struct device *device) {
 
 /* --- the command line --- */
 
-static uint64_t number(const char *text, int base) {
-    char *end;
-    uint64_t value = strtoull(text, &end, base);
-    if (end == text || *end)
-        errx(2, "expected a number, got %s", text);
-    return value;
-}
-
 static void parse(int count, char **arguments) {
     const struct option known[] = {{"event-idx", no_argument, &options.event_idx, 1},
                                    {"one-by-one", no_argument, &options.one_by_one, 1},

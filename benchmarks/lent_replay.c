@@ -278,14 +278,6 @@ static void replay(const struct bank *banks, size_t count, unsigned in_ring) {
 
 /* --- the command line --- */
 
-static uint64_t number(const char *text, int base) {
-    char *end;
-    uint64_t value = strtoull(text, &end, base);
-    if (end == text || *end)
-        errx(2, "expected a number, got %s", text);
-    return value;
-}
-
 static void *at(const char *address) {
     return options.memory + (number(address, 16) - options.base);
 }
