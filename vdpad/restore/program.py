@@ -1,11 +1,11 @@
 """The program: a plan encoded into what will be copied into the ring.
 
 A ring takes half as many commands as it has descriptors, of a legacy device a quarter (framing.py);
-images.py encodes them. These places and
-the buffers are divided into *segments*: two halves where RING_EVENT_IDX lets a device be fed
-without a doorbell each time, else one that takes all (docs/benchmarks.md). The commands are cut
-into *banks*, as many as a segment takes at a time; bank k goes to segment k modulo the number of
-segments, once the bank before it there has come back whole.
+images.py encodes them. These places and the buffers are divided into *segments*: two halves where
+RING_EVENT_IDX lets a device be fed without a doorbell each time, else one that takes all
+(docs/benchmarks.md). The commands are cut into *banks*, as many as a segment takes at a time; bank
+k goes to segment k modulo the number of segments, once the bank before it there has come back
+whole.
 
 A bank is ready to be copied: `buffers` holds its acks, pre-filled, and then its commands, so one
 slice copy both sends and re-arms; a split ring's `descriptors` are None where the segment's already
