@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -112,6 +113,39 @@ def test_where_no_daemon_is_that_is_told(mover: Mover, name: str) -> None:
     done = mover.run(name)
     assert (done.returncode, done.stdout) == (7, "")
     assert "none" in done.stderr
+
+
+def hear_and_end(ends: socket.socket) -> None:
+    """As a daemon that is killed once a request has come."""
+    connection, _ = ends.accept()
+    with connection:
+        heard = b""
+        while not heard.endswith(b"\0"):
+            heard += connection.recv(65536)
+
+
+def test_a_daemon_that_ends_is_told(mover: Mover, name: str) -> None:
+    mover.moves.socket = mover.moves.folder.parent / "ends"
+    with socket.create_server(str(mover.moves.socket), family=socket.AF_UNIX) as ends:
+        ending = threading.Thread(target=hear_and_end, args=(ends,))
+        ending.start()
+        done = mover.run(name)
+        ending.join()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "the connection ended before the reply\n"
+
+
+@pytest.mark.parametrize("numbers", [("root",), ("0", "soon")], ids=["committer", "seconds"])
+def test_what_is_no_number_is_told(
+    mover: Mover, name: str, tmp_path: Path, numbers: tuple[str, ...]
+) -> None:
+    (tmp_path / "state").write_text(json.dumps(STATE))
+    (tmp_path / "target").write_text(json.dumps(SIM0))
+    files = (str(tmp_path / "state"), str(tmp_path / "target"))
+    done = run(*mover.program, mover.moves.socket, name, *files, *numbers)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert numbers[-1] in done.stderr
+    assert mover.moves.became(name) is None
 
 
 @pytest.mark.parametrize(

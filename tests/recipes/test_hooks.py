@@ -185,6 +185,33 @@ def test_files_that_make_no_sense_are_refused(
     assert hook.refuses(moves)[0].startswith(f"{GUEST}, {CARD}: ")
 
 
+def test_files_that_make_no_sense_are_named(hook: Hook, moves: Moves) -> None:
+    moves.lay(state="{", target=SIM0)
+    assert f"{CARD}.state" in "\n".join(hook.refuses(moves))
+
+
+@pytest.mark.parametrize("ending", ["target", "backend", "commit"])
+def test_a_card_without_a_state_is_refused(hook: Hook, moves: Moves, ending: str) -> None:
+    moves.lay(target=SIM0)
+    (moves.folder / GUEST / f"{CARD}.state").unlink()
+    (moves.folder / GUEST / f"{CARD}.target").rename(moves.folder / GUEST / f"{CARD}.{ending}")
+    said = "\n".join(hook.refuses(moves))
+    assert said.startswith(f"{GUEST}, {CARD}: ")
+
+
+def test_a_folder_without_states_lets_nobody_in(hook: Hook, moves: Moves) -> None:
+    (moves.folder / GUEST).mkdir(parents=True)
+    (said,) = hook.refuses(moves)
+    assert "no state came for " in said
+    assert str(moves.folder / GUEST) in said
+
+
+def test_a_capture_of_no_guest_is_refused_as_what_it_is(hook: Hook, moves: Moves) -> None:
+    moves.lay(state={"state": None, "missing": [], "rings": [], "running": False}, target=SIM0)
+    said = "\n".join(hook.refuses(moves))
+    assert "the back end knew of no guest, or no state can say it" in said
+
+
 def test_without_arguments_it_says_what_it_expects(hook: Hook, moves: Moves) -> None:
     done = run(*hook.program, env=moves.env, stdin="")
     assert done.returncode != 0
@@ -228,7 +255,7 @@ def test_a_back_end_that_is_not_there_is_named(hook: Hook, moves: Moves) -> None
     moves.lay(backend="none")
     said = "\n".join(hook.refuses(moves))
     assert "/run/vdpad/vhost-user/none/" in said
-    assert "No such file or directory" in said
+    assert "No such file or directory; is vdpad-vhost-user running?" in said
 
 
 async def test_what_a_back_end_captured_is_asked_of_another(

@@ -105,15 +105,27 @@ def test_where_no_daemon_is_the_guest_stays_away(tmp_path: Path) -> None:
 
 def test_where_no_back_end_is_the_guest_stays_away(where: Path) -> None:
     said = refused(called(where, vmi(COMES, net0={"state": STATE, "backend": "vdpa0"})))
-    assert f"{where}/vhost-user/vdpa0/io.vdpad: No such file or directory" in said
+    path = f"{where}/vhost-user/vdpa0/io.vdpad"
+    assert said == f"net0: {path}: No such file or directory; is vdpad-vhost-user running?\n"
+
+
+def test_what_a_back_end_captured_is_taken(where: Path) -> None:
+    captured = {"state": STATE, "missing": [], "rings": [], "running": False}
+    assert lets_in(called(where, vmi(COMES, net0={"state": captured, "target": SIM0})))
+    nobody = {**captured, "state": None}
+    said = refused(called(where, vmi(COMES, net0={"state": nobody, "target": SIM0})))
+    assert said == "net0: state: the back end knew of no guest, or no state can say it\n"
 
 
 def test_an_annotation_that_makes_no_sense_lets_nobody_in(running: Daemon, where: Path) -> None:
     said = refused(called(where, vmi(COMES, net0={"state": STATE})))
     assert said == "net0: expected target in the annotation vdpad/move\n"
     described = json.loads(vmi(COMES, net0={}))
-    described["metadata"]["annotations"]["vdpad/move"] = "{"
-    assert refused(called(where, json.dumps(described))).startswith("vdpad/move: ")
+    for what in ("{", "[1]", "5", '{"net0": "vdpa0"}'):
+        described["metadata"]["annotations"]["vdpad/move"] = what
+        said = refused(called(where, json.dumps(described)))
+        assert said.startswith("vdpad/move: expected ")
+        assert said.count("\n") == 1
 
 
 def test_without_arguments_it_says_what_it_expects() -> None:

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -61,6 +62,9 @@ func (vdpad *Vdpad) send(method string, parameters any, more bool) error {
 
 func (vdpad *Vdpad) receive(result any) error {
 	message, err := vdpad.replies.ReadBytes(0)
+	if errors.Is(err, io.EOF) {
+		return errors.New("the connection ended before the reply")
+	}
 	if err != nil {
 		return err
 	}

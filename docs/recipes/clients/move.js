@@ -130,6 +130,12 @@ function read(file) {
   }
 }
 
+// A number that stands on the command line: one that is none would be null in JSON, and left out.
+function number(name, text) {
+  if (!/^\d+$/.test(text)) throw new Usage(`expected a number for ${name}, got ${text}`);
+  return Number(text);
+}
+
 class Usage extends Error {}
 
 async function main(argv) {
@@ -138,7 +144,8 @@ async function main(argv) {
       throw new Usage("usage: move.js SOCKET MIGRATION STATE.json TARGET.json COMMITTER [SECONDS]");
     }
     const [path, migration, state, target, committer, seconds = "60"] = argv;
-    return await move(path, migration, read(state), read(target), Number(committer), Number(seconds));
+    const numbers = [number("COMMITTER", committer), number("SECONDS", seconds)];
+    return await move(path, migration, read(state), read(target), ...numbers);
   } catch (error) {
     console.error(error.message);
     if (error instanceof Usage) return 2;

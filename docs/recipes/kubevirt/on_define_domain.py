@@ -45,7 +45,8 @@ def call(path: Path, method: str, **parameters: Any) -> dict[str, Any]:
                     raise ConnectionError("the connection ended before the reply")
                 said += piece
     except OSError as error:
-        raise NotLetIn(f"{path}: {error.strerror or error}; is vdpad running?") from error
+        whose = "vdpad-vhost-user" if "BackEnd" in method else "vdpad"
+        raise NotLetIn(f"{path}: {error.strerror or error}; is {whose} running?") from error
     reply: dict[str, Any] = json.loads(said[:-1])
     if "error" in reply:
         raise NotLetIn(f"{reply['error']}: {reply['parameters'].get('message')}")
@@ -54,7 +55,7 @@ def call(path: Path, method: str, **parameters: Any) -> dict[str, Any]:
 
 
 def given(move: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """These of what the annotation says of a card.
+    """These of what the annotation says of a card; of what a back end has captured the state.
 
     Raises:
         NotLetIn: one is not there.
@@ -62,7 +63,13 @@ def given(move: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     for key in keys:
         if key not in move:
             raise NotLetIn(f"expected {key} in the annotation {ANNOTATION}")
-    return {key: move[key] for key in keys}
+    wish = {key: move[key] for key in keys}
+    state = wish["state"]
+    if isinstance(state, dict) and "state" in state:
+        wish["state"] = state = state["state"]
+    if state is None:
+        raise NotLetIn("state: the back end knew of no guest, or no state can say it")
+    return wish
 
 
 def check(move: Mapping[str, Any]) -> None:
@@ -72,7 +79,7 @@ def check(move: Mapping[str, Any]) -> None:
         NotLetIn: it does not, or cannot be asked.
     """
     if "backend" in move:
-        path = RUN / "vhost-user" / move["backend"] / "io.vdpad"
+        path = RUN / "vhost-user" / str(move["backend"]) / "io.vdpad"
         found = call(path, "io.vdpad.BackEnd.Check", **given(move, "state"))
     else:
         found = call(RUN / "io.vdpad", "io.vdpad.Daemon.Check", **given(move, "state", "target"))
@@ -106,9 +113,11 @@ def moves_of(vmi: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     if not migrates or migrates.get("completed") or ANNOTATION not in annotations:
         return {}
     try:
-        moves: Mapping[str, Mapping[str, Any]] = json.loads(annotations[ANNOTATION])
+        moves = json.loads(annotations[ANNOTATION])
     except ValueError as error:
         raise NotLetIn(f"expected JSON: {error}") from error
+    if not isinstance(moves, dict) or not all(isinstance(each, dict) for each in moves.values()):
+        raise NotLetIn("expected a JSON object with an object for each card")
     return moves
 
 

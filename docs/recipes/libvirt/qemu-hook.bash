@@ -4,7 +4,7 @@
 # Called as `qemu GUEST OPERATION SUB-OPERATION EXTRA`, with the guest's XML on standard input. README.md
 # has what it does at which operation; ../README.md has what lies in $moves, and who puts it there.
 set -u
-shopt -s nullglob
+shopt -s nullglob extglob
 moves=${VDPAD_MOVES:-/var/lib/vdpad-moves}
 guest=${1:?expected GUEST OPERATION SUB-OPERATION EXTRA} operation=${2:?expected an operation}
 
@@ -42,10 +42,17 @@ cancel() { # what has ended stays as it is
     ask_daemon cancel "$migration" 2> /dev/null
 }
 
+nics=() # the cards, by whatever file there is of each, so that none without a state is let in
+last=
+for file in "$moves/$guest"/*.@(state|target|backend|commit); do
+    [ "${file%.*}" = "$last" ] && continue
+    last=${file%.*}
+    nics+=("$last")
+done
+
 each_card() { # FUNCTION: of every card, so that all refusals are told; fails where one did
-    local state nic failed=0
-    for state in "$moves/$guest"/*.state; do
-        nic=${state%.state}
+    local nic failed=0
+    for nic in "${nics[@]}"; do
         "$1" || failed=1
     done
     return $failed
@@ -54,6 +61,10 @@ each_card() { # FUNCTION: of every card, so that all refusals are told; fails wh
 cat > /dev/null # the XML; nothing on standard output leaves it as it is
 case $operation in
 migrate) # nothing else is called where this fails
+    if [ -d "$moves/$guest" ] && [ ${#nics[@]} -eq 0 ]; then
+        echo "$guest: no state came for any card; expected CARD.state in $moves/$guest" >&2
+        exit 1
+    fi
     each_card check || exit 1
     each_card prepare || { each_card cancel; exit 1; }
     ;;

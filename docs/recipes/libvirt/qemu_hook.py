@@ -57,10 +57,16 @@ class Card:
         path = self.files / f"{self.address}.state"
         if not path.exists():
             raise NotLetIn(f"no state came for it; expected {path}")
-        with path.open("rb") as file:
-            devices = read(file).devices
-        if len(devices) != 1 or devices[0].state is None:
+        try:
+            with path.open("rb") as file:
+                devices = read(file).devices
+        except VdpadError as error:
+            raise NotLetIn(f"{path}: {error}") from error
+        if len(devices) != 1:
             raise NotLetIn(f"expected the state of one device in {path}; see vdpactl decode")
+        if devices[0].state is None:
+            why = "; ".join(f"{each.path}: {each.message}" for each in devices[0].problems)
+            raise NotLetIn(f"no valid state in {path}: {why}")
         return plain(devices[0].state)
 
 
