@@ -200,3 +200,18 @@ def test_no_panel_lies_on_another() -> None:
 
 def test_every_panel_says_what_it_shows() -> None:
     assert all(each["title"] and each["description"] for each in PANELS)
+
+
+def test_back_ends_of_one_name_on_two_hosts_are_told_apart() -> None:
+    for each in PANELS:
+        for its in each["targets"]:
+            if re.search(r"by \([^)]*\bdevice\b", its["expr"]):
+                assert "by (device" not in its["expr"], each["title"]
+                assert its["legendFormat"].startswith("{{instance}} {{device}}"), each["title"]
+
+
+def test_a_panel_has_rates_or_counts() -> None:
+    """One axis has one unit."""
+    for each in PANELS:
+        units = {"rate(" in its["expr"] for its in each["targets"]}
+        assert len(units) == 1, each["title"]
