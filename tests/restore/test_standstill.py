@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.support.batches import vlans
 from tests.support.devices import Sent, config, memory_of, running, send
 from vdpad.queues.lent_indices import Indices
@@ -55,6 +57,16 @@ async def test_a_device_that_ignores_event_idx() -> None:
     assert "claim that feature only where it was negotiated" in said
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+async def test_a_device_that_hangs_in_its_first_batch_ignores_nothing(packed: bool) -> None:
+    """It had no reason yet to say when it wants a doorbell."""
+    configured = config(event_idx=True, packed=packed, faults={2: Fault.SILENCE})
+    async with running(configured) as device:
+        said = _said(await send(device, vlans(COUNT)))
+    assert "avail_event 0" in said
+    assert said.endswith("the device has returned 2 so far; give it more time, or reset it")
+
+
 async def test_a_device_that_knows_it_and_hangs() -> None:
     configured = config(event_idx=True, start_index=7, faults={5: Fault.SILENCE})
     async with running(configured) as device:
@@ -79,4 +91,5 @@ async def test_nothing_is_said_where_no_deadline_came() -> None:
 def test_the_index_goes_round() -> None:
     before = RingStanding(available=65534, used=65534, flags=0, avail_event=None)
     now = RingStanding(available=10, used=3, flags=1, avail_event=None)
-    assert "used flags 1: the device has returned 5" in Standstill(before, now).sentence(lent=True)
+    said = Standstill(before, now, 8).sentence(lent=True)
+    assert "used flags 1: the device has returned 5" in said

@@ -111,6 +111,11 @@ class Pipeline:
         return self._next < len(self._program.banks)
 
     @property
+    def published(self) -> int:
+        """How many commands the device was given so far."""
+        return self._published
+
+    @property
     def in_flight(self) -> bool:
         """Whether the device has banks."""
         return bool(self._flight)

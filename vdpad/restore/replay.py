@@ -109,6 +109,8 @@ class _Replay:
         self._poll_ns = poll_ns
         self._pipeline = Pipeline(program, queue.ring, queue.next_index, queue.kick, progress)
         self._before = self._pipeline.standing()
+        self._first = 0
+        """Commands that the first doorbell was for."""
         self._yielded_ns = time.perf_counter_ns()
 
     async def timed(self, started: int, deadline: float) -> Replayed:
@@ -138,6 +140,7 @@ class _Replay:
             return
         pipeline.ask_for_no_interrupt()
         pipeline.publish(ring_anyway=True)
+        self._first = pipeline.published
         quiet_ns = min(self._poll_ns, _MAX_LOOKING_NS)
         while pipeline.in_flight:
             turn_ends = self._yielded_ns + _MAX_WITHOUT_YIELD_NS
@@ -222,4 +225,4 @@ class _Replay:
         )
 
     def _standstill(self) -> Standstill:
-        return Standstill(self._before, self._pipeline.standing())
+        return Standstill(self._before, self._pipeline.standing(), self._first)
