@@ -81,6 +81,13 @@ def test_links_lead_somewhere(page: str) -> None:
         assert not place or place in _places(target.read_text()), link
 
 
+@pytest.mark.parametrize("page", [*PAGES, "docs/man/vdpad.8.rst", "docs/man/vdpactl.1.rst"])
+def test_what_is_pasted_waits_for_what_it_began(page: str) -> None:
+    """A program in the background is not there yet when the next line is run."""
+    lines = (ROOT / page).read_text().splitlines()
+    assert [each for each in lines if re.match(r"    .*[^&]&$", each)] == []
+
+
 def test_the_path_of_a_commit_belongs_in_a_client_that_is_up() -> None:
     for page in ("lending.md", "man/vdpactl.1.rst"):
         text = (ROOT / "docs" / page).read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.availability import skip_or_fail
+from tests.install.packages import NAMES as ALL_NAMES
 from tests.install.packages import newer
 from tests.install.packages import packages as packages
 from tests.support.waiting import wait_until
@@ -92,8 +93,10 @@ def test_what_runs_goes_on_through_an_upgrade_and_a_purge_leaves_nothing(
 
     kept = vm.rx_filter(), negotiated(vm, "vp0")
     before, serves = bare.pid, back_end.show("MainPID")
-    apt(bare, "install", *(newer(packages / f"{each}.deb", tmp_path) for each in NAMES))
-    assert "later" in vm.output("dpkg-query", "-W", NAMES[0])
+    later = (newer(packages / f"{each}.deb", tmp_path) for each in ALL_NAMES)
+    apt(bare, "install", "--only-upgrade", *later)
+    known = vm.output("dpkg-query", "-W", *ALL_NAMES).splitlines()
+    assert [line.split()[0] for line in known if "later" in line] == list(NAMES)
     assert bare.pid not in (0, before)
     assert (vm.rx_filter(), negotiated(vm, "vp0")) == kept
     assert daemon.result("status", migration=name)["report"] == report
