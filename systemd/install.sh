@@ -27,6 +27,15 @@ place() { # FILE MODE DESTINATION
     chmod "$2" "$3"
 }
 
+# A page's links lead to what lies beside it; of those to the rest of the repository the words are left.
+page() { # FILE
+    sed -E -e 's,(\]\(|")docs/,\1,g' -e 's,\]\(\.\./(README\.md|kit/),](\1,g' \
+        -e 's,\]\([^)]*/(io\.vdpad\.[A-Za-z]+\.varlink)\),](\1),g' \
+        -e 's,\[([^][]*)\]\((\.\./)?(CONTRIBUTING\.md|CHANGELOG\.md|(benchmarks|config|man|tests|vdpad)/)[^)]*\),\1,g' \
+        "$1" > "$doc/$(basename "$1")"
+    chmod 644 "$doc/$(basename "$1")"
+}
+
 rm -rf "$DESTDIR$lib"
 install -d "$packages" "$DESTDIR$lib/bin" "$root/bin"
 ln -s "$python" "$DESTDIR$lib/bin/python"
@@ -71,9 +80,16 @@ install -d "$root/share/vdpad/monitoring"
 install -m 644 config/monitoring/* "$root/share/vdpad/monitoring"
 install -Dm 644 kit/c/vdpad-lend.h "$root/include/vdpad-lend.h"
 
-install -d "$doc/examples"
-install -m 644 README.md LICENSE docs/*.md docs/*.json vdpad/daemon/api/*.varlink vdpad/backend/control/*.varlink "$doc"
+install -d "$doc/examples" "$doc/pictures"
+for each in README.md docs/*.md; do
+    page "$each"
+done
+install -m 644 LICENSE docs/*.json vdpad/daemon/api/*.varlink vdpad/backend/control/*.varlink "$doc"
 install -m 644 docs/examples/* "$doc/examples"
+install -m 644 docs/pictures/*.svg "$doc/pictures"
+find kit -type f -not -path '*/target/*' -not -name Cargo.lock | while read -r each; do
+    install -Dm 644 "$each" "$doc/$each"
+done
 (cd docs && find recipes -type f -not -path '*/__pycache__/*') | while read -r each; do
     place "docs/$each" 644 "$doc/$each"
 done

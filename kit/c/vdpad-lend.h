@@ -1,7 +1,7 @@
 /*
  * For VMMs: lends the control virtqueue of a vDPA device to vdpad, and writes down what a guest
  * tells its device. C11 on Linux, nothing else is needed. docs/lending.md has the rules,
- * docs/api.md the messages, docs/formats.md the log; vmm.c beside this is a small VMM that uses all
+ * docs/api.md the messages, docs/formats.md the log; the kit's c/vmm.c is a small VMM that uses all
  * of it.
  *
  *   vdpad_ring_make   memory for the ring, laid out and sealed; map it for the device at `iova`

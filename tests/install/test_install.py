@@ -88,6 +88,29 @@ def test_what_lies_where(installed: Path) -> None:
     assert (installed / "etc/vdpad/conf.d").is_dir()
 
 
+def test_pages_lead_to_what_lies_there(installed: Path) -> None:
+    pages = sorted((installed / "usr/share/doc/vdpad").rglob("*.md"))
+    assert "README.md" in {each.name for each in pages}
+    for page in pages:
+        text = page.read_text()
+        links = re.findall(r"\]\((?!https://)([^)#]+)", text)
+        links += re.findall(r'(?:src|srcset)="([^"]+)"', text)
+        assert [each for each in links if not (page.parent / each).exists()] == [], page
+
+
+def test_a_lender_s_kit_can_be_built_from_there(installed: Path, tmp_path: Path) -> None:
+    page = (installed / "usr/share/doc/vdpad/lending.md").read_text()
+    (compile_it,) = re.findall(r"^    (gcc .+) -o /tmp/vmm$", page, re.M)
+    done = subprocess.run(
+        [*compile_it.split(), "-o", tmp_path / "vmm"],
+        cwd=installed / "usr/share/doc/vdpad",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_file_knows_where_it_was_laid_out(installed: Path) -> None:
     for each in (
         *installed.glob("usr/bin/*"),
