@@ -159,7 +159,7 @@ test-recipes: test-packages
 	@.ci/go >/dev/null || true
 
 test-install: test-packages
-	@.ci/packages zsh=zsh fish=fish dh=debhelper
+	@.ci/packages zsh=zsh fish=fish dh=debhelper /usr/share/bash-completion/bash_completion=bash-completion
 
 $(VENV)/ready: requirements.lock pyproject.toml | python-packages
 	$(PYTHON) -m venv --clear $(VENV)

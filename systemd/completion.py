@@ -1,9 +1,10 @@
 """Completion of the programs' command lines, for bash, zsh and fish: `completion.py FOLDER`.
 
-shtab builds it from the parsers, when vdpad is installed. What only a daemon knows is asked of it
-when it is completed, by vdpactl at its usual socket: migrations, and the host's devices. Where none
-answers within a second nothing is completed. Names are the daemon's or other users', and shells
-expand what they complete, so no letter gets through that no such name has.
+shtab builds it from the parsers, when vdpad is installed. What only a daemon or back ends know is
+asked of them when it is completed, by vdpactl at their usual sockets: migrations, the host's
+devices, its back ends. Where none answers within a second nothing is completed. Names are the
+daemon's or other users', and shells expand what they complete, so no letter gets through that no
+such name has.
 """
 
 import argparse
@@ -26,7 +27,11 @@ _PLACES = {
 _FILES = (arguments.path, arguments.file_name, arguments.textfile)
 
 # By which method names are told, and under which key.
-_TOLD = {"migrations": ("status --limit 1000", "migration"), "devices": ("devices", "name")}
+_TOLD = {
+    "migrations": ("status --limit 1000", "migration"),
+    "devices": ("devices", "name"),
+    "back_ends": ("backends", "name"),
+}
 
 
 def _ask(names: str) -> str:
@@ -34,6 +39,24 @@ def _ask(names: str) -> str:
     method, key = _TOLD[names]
     line = f'^ *"{key}": "\\([A-Za-z0-9._:/-]*\\)",*$'
     return f"vdpactl --timeout 1 --json {method} </dev/null 2>/dev/null | sed -n 's#{line}#\\1#p'"
+
+
+# bash takes a name with a colon for three words; bash-completion knows how to put them together.
+_COLONS = """
+_{name}_words() {{
+  local cur words cword
+  if declare -F _get_comp_words_by_ref __ltrim_colon_completions >/dev/null; then
+    _get_comp_words_by_ref -n : cur words cword
+    local COMP_WORDS=("${{words[@]}}") COMP_CWORD=$cword
+    _shtab_{name}
+    __ltrim_colon_completions "$cur"
+  else
+    _shtab_{name}
+  fi
+}}
+
+complete -o bashdefault -F _{name}_words {program}
+"""
 
 
 def _from_daemon(names: str) -> dict[str, Any]:
@@ -53,6 +76,7 @@ def _from_daemon(names: str) -> dict[str, Any]:
 
 _MIGRATIONS = _from_daemon("migrations")
 _DEVICES = _from_daemon("devices")
+_BACK_ENDS = _from_daemon("back_ends")
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -70,6 +94,8 @@ def _completion_of(action: argparse.Action) -> Any:
         return _MIGRATIONS
     if action.dest == "vhost_vdpa" or (action.dest == "device" and positional):
         return _DEVICES
+    if action.dest == "backend":
+        return _BACK_ENDS
     return shtab.FILE if action.type in _FILES else None
 
 
@@ -93,7 +119,11 @@ def main(folder: Path) -> None:
             parser = _completed(command_line())
             file = folder / place.format(parser.prog)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(shtab.complete(parser, shell))
+            script = shtab.complete(parser, shell)
+            if shell == "bash":
+                name = parser.prog.replace("-", "_")
+                script += _COLONS.format(name=name, program=parser.prog)
+            file.write_text(script)
 
 
 if __name__ == "__main__":

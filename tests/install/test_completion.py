@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,16 @@ from tests.support.daemon import ROOT, daemon
 from tests.support.waiting import GUARD
 
 STATE = ROOT / "docs" / "examples" / "state.json"
+BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
 
 # What a daemon answers, and what none does: names that a shell would carry out.
 ANSWERS = """#!/bin/sh
 case "$*" in
-*status*) printf '{\\n    "migration": "vm-unique",\\n    "migration": "$(touch %s)",\\n}\\n' ;;
+*backends*) printf '[{\\n    "name": "net-only",\\n    "why": null\\n}]\\n' ;;
+*status*)
+    printf '{\\n    "migration": "vm-unique",\\n    "migration": "of:a:host",\\n'
+    printf '    "migration": "$(touch %s)",\\n}\\n'
+    ;;
 *devices*) printf '[{\\n    "name": "vdpa-only"\\n}]\\n' ;;
 *) exit 1 ;;
 esac
@@ -66,25 +72,34 @@ class Shells:
     def zsh(self, line: str) -> list[str]:
         """On a terminal, as it has no other way: what stands behind the line after a Tab."""
         functions = self._share / "zsh/vendor-completions"
+        begin = f"fpath=({functions} $fpath); autoload -Uz compinit; compinit -u -D"
+        return self._typed([found("zsh"), "-f", "-i"], begin, line)
+
+    def bash_typed(self, line: str) -> list[str]:
+        """The same of bash, with Debian's bash-completion."""
+        script = self._share / "bash-completion/completions/vdpactl"
+        begin = f"source {BASH_COMPLETION}; source {script}"
+        return self._typed([found("bash"), "--norc", "-i"], begin, line)
+
+    def _typed(self, shell: Sequence[str | Path], begin: str, line: str) -> list[str]:
         ours, its = pty.openpty()
         with subprocess.Popen(
-            [found("zsh"), "-f", "-i"],
+            shell,
             cwd=ROOT,
             env=self._env,
             stdin=its,
             stdout=its,
             stderr=its,
             start_new_session=True,
-        ) as shell:
+        ) as running:
             os.close(its)
             try:
-                begin = f"fpath=({functions} $fpath); autoload -Uz compinit; compinit -u -D"
                 os.write(ours, f"{begin}; PS1=REA''DY\n".encode())
                 _read_until(ours, "READY")
                 os.write(ours, f"{line}\t".encode())
                 shown = _read_until(ours, line, then=" ")
             finally:
-                shell.kill()
+                running.kill()
                 os.close(ours)
         return [_plain(shown).rpartition(line.split(" ")[-1])[2].strip()]
 
@@ -97,7 +112,8 @@ def _plain(shown: str) -> str:
 def _read_until(terminal: int, text: str, then: str = "") -> str:
     shown, give_up = "", time.monotonic() + GUARD
     while text not in shown or then not in shown.partition(text)[2]:
-        assert time.monotonic() < give_up, shown
+        readable, _, _ = select.select([terminal], [], [], max(0.0, give_up - time.monotonic()))
+        assert readable, shown
         shown += os.read(terminal, 4096).decode(errors="replace")
     return shown
 
@@ -125,6 +141,7 @@ def test_names_that_the_daemon_knows(answered: Shells, shell: str, tmp_path: Pat
     complete: Complete = getattr(answered, shell)
     assert complete("vdpactl commit vm") == ["vm-unique"]
     assert complete("vdpactl release vd") == ["vdpa-only"]
+    assert complete("vdpactl status --backend n") == ["net-only"]
     assert complete("vdpactl prepare vm-new state.json --vhost-vdpa vd") == ["vdpa-only"]
     assert [each for each in complete("vdpactl cancel ") if "touch" in each] == []
     assert not (tmp_path / "touched").exists()
@@ -134,6 +151,14 @@ def test_zsh(answered: Shells) -> None:
     assert answered.zsh("vdpactl conv") == ["ert"]
     assert answered.zsh("vdpactl commit vm") == ["-unique"]
     assert answered.zsh("vdpactl release vd") == ["pa-only"]
+
+
+@pytest.mark.parametrize("shell", ["bash_typed", "zsh"])
+def test_a_name_with_colons(answered: Shells, shell: str) -> None:
+    complete: Complete = getattr(answered, shell)
+    assert complete("vdpactl commit of") == [":a:host"]
+    assert complete("vdpactl commit of:a") == [":host"]
+    assert complete("vdpactl status of:a:h") == ["ost"]
 
 
 def test_a_daemon_is_asked(installed: Path, tmp_path: Path) -> None:

@@ -23,7 +23,11 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `vdpactl status`."""
-    parser.add_argument("migration", nargs="?", help="default: a line for each there is")
+    parser.add_argument(
+        "migration",
+        nargs="?",
+        help="the caller's own name for it (default: a line for each there is)",
+    )
     parser.add_argument("--failed", action="store_true", help="of those that failed")
     parser.add_argument(
         "--since",

@@ -92,7 +92,8 @@ def _lack_of_qemu(arguments: argparse.Namespace) -> str:
 def _convert(methods: Subparsers) -> None:
     convert = add_offline(methods, "convert", "converted", "a state in another format")
     convert.add_argument("file", type=file_name, metavar="FILE", help=STATE_FILE)
-    convert.add_argument("--to", required=True, choices=("native", "device-parts", "command-log"))
+    formats = ("native", "device-parts", "command-log")
+    convert.add_argument("--to", required=True, choices=formats, help="which format")
     convert.add_argument(
         "--output", type=file_name, metavar="FILE", help="default: standard output"
     )
