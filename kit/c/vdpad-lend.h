@@ -9,6 +9,7 @@
  *   vdpad_target      what the daemon is told of the device
  *   vdpad_prepare     while the guest still runs on its source; touches no device
  *   vdpad_commit      while it is stopped: lends the ring, and takes it back with a report
+ *   vdpad_ask         anything else, such as `cancel` where there will be no commit
  *   vdpad_log_...     the guest's commands, for the next migration
  *
  * Functions return 0, or -1 with errno set. Nothing is kept beside what the caller has, so threads
@@ -550,7 +551,8 @@ static inline int vdpad_log_record(int fd, enum vdpad_log_kind kind, uint8_t ack
 }
 
 /*
- * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty.
+ * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty; one that is there, as
+ * `vdpactl convert --to command-log` writes it, is opened so and gone on with.
  *
  * features: bits 0 … 63 and 64 … 127, as the guest negotiated them.
  */

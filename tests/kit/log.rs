@@ -7,6 +7,8 @@ fn main() -> std::io::Result<()> {
     let path = std::env::args().nth(1).expect("a path");
     let mut log = Log::begin(Path::new(&path), 0xe0000 | 1 << 64)?;
     log.state("{\"version\":1}")?;
+    drop(log);
+    let mut log = Log::open(Path::new(&path))?;
     log.command(&[2, 0, 42, 0], 0)?;
     log.command(&[2, 0, 43, 0], 255)?;
     log.command(&[], 0)?;

@@ -127,3 +127,11 @@ def test_the_crate_s_own_tests(tmp_path: Path) -> None:
     done = run(compiled_rust_tests(tmp_path))
     assert done.returncode == 0, done.stdout
     assert "0 failed" in done.stdout
+
+
+def test_a_vmm_asks_for_whatever_method(running: Daemon, tmp_path: Path) -> None:
+    """Of those for which the crate has no function."""
+    ask = compiled_rust(tmp_path / "ask", Path(__file__).with_name("ask.rs"))
+    done = run(ask, running.socket, "cancel", '{"migration":"vm-none"}')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["error"]["data"]["kind"] == "no-such-migration"

@@ -85,7 +85,14 @@ impl Client {
         report::read(self.ask("commit", &params, Some([ring.memory(), kick, call]))?)
     }
 
-    fn ask(&mut self, method: &str, params: &str, fds: Option<[RawFd; 3]>) -> io::Result<&str> {
+    /// Asks for any method of docs/api.md, such as `cancel`; gives the reply as it came, in JSON,
+    /// also where it is a refusal.
+    ///
+    /// `params` are JSON; `fds` are a lent ring's memory, kick and call.
+    ///
+    /// # Errors
+    /// Nothing was heard.
+    pub fn ask(&mut self, method: &str, params: &str, fds: Option<[RawFd; 3]>) -> io::Result<&str> {
         self.id = self.id.wrapping_add(1);
         let request = format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}",

@@ -8,6 +8,7 @@
 //! - [`target`]: what the daemon is told of the device.
 //! - [`Client::prepare`], while the guest still runs on its source; touches no device.
 //! - [`Client::commit`], while it is stopped: lends the ring, and takes it back with a report.
+//! - [`Client::ask`]: anything else, such as `cancel` where there will be no commit.
 //! - [`Log`]: the guest's commands, for the next migration.
 
 #![warn(missing_docs)]

@@ -1,11 +1,13 @@
 //! The log of a guest's commands: docs/formats.md, "Command log".
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::path::Path;
 
 const MAX_SIZE: u64 = 2 << 20;
 const MAX_COMMAND: usize = 1 << 18;
+
+const BEGINNING: &[u8; 16] = b"VDPADLOG\x01\0\0\0\0\0\0\0";
 
 const COMMAND: u8 = 1;
 const RESET: u8 = 2;
@@ -30,8 +32,26 @@ impl Log {
             .create_new(true)
             .open(path)?;
         let mut log = Log { file };
-        log.write(b"VDPADLOG\x01\0\0\0\0\0\0\0", &features.to_le_bytes())?;
+        log.write(BEGINNING, &features.to_le_bytes())?;
         Ok(log)
+    }
+
+    /// Goes on with one that is there: what `vdpactl convert --to command-log` wrote, or what an
+    /// earlier process did.
+    ///
+    /// # Errors
+    /// The file is not there, cannot be read and written, or is no log of this version.
+    pub fn open(path: &Path) -> io::Result<Log> {
+        let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+        let mut beginning = [0; BEGINNING.len()];
+        file.read_exact(&mut beginning)?;
+        if beginning != *BEGINNING {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "expected a command log of version 1",
+            ));
+        }
+        Ok(Log { file })
     }
 
     /// Writes down what the device holds, as vdpad restored it: first, or not at all.
@@ -89,5 +109,29 @@ impl Log {
         }
         self.file.set_len(before)?;
         Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{env, fs, process};
+
+    #[test]
+    fn what_is_no_log_is_not_gone_on_with() {
+        let path = env::temp_dir().join(format!("vdpad-lend-{}.log", process::id()));
+        let why = |path| Log::open(path).unwrap_err().kind();
+        assert_eq!(why(&path), io::ErrorKind::NotFound);
+        for (bytes, kind) in [
+            (&b"VDPADLOG"[..], io::ErrorKind::UnexpectedEof),
+            (
+                &b"VDPADLOG\x02\0\0\0\0\0\0\0"[..],
+                io::ErrorKind::InvalidData,
+            ),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(why(&path), kind);
+        }
+        fs::remove_file(&path).unwrap();
     }
 }
