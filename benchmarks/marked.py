@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.fixed_ring import new_guest
-from benchmarks.pauses import NeverResumes
 from benchmarks.tables import show
+from tests.backend.devices import NeverSuspended
 from tests.backend.vmm import HEADER, PLAIN, BackEnd, Vmm, back_end, vmm
 from tests.backend.written import used_ring
 from tests.support.split_driver import Extent
@@ -100,7 +100,7 @@ async def _pages(on: BackEnd, kind: Kind) -> Pages:
 async def marked(device: LoopDevice, way: str) -> list[list[str]]:
     """A line for each kind of packets."""
     rows = []
-    async with back_end(device) as on:
+    async with back_end(device, in_order=not device.can_suspend) as on:
         for kind in KINDS:
             pages = await _pages(on, kind)
             counts = (
@@ -115,7 +115,7 @@ async def marked(device: LoopDevice, way: str) -> list[list[str]]:
 def main() -> None:
     """Measures and prints the table."""
     relayed = asyncio.run(marked(LoopDevice(), "relay"))
-    show(MARKED, relayed + asyncio.run(marked(NeverResumes(), "everything")))
+    show(MARKED, relayed + asyncio.run(marked(NeverSuspended(), "everything")))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from benchmarks.back_end_tables import spread
 from benchmarks.first_packet import FEW, MANY, settings
 from benchmarks.tables import show
+from tests.backend.devices import NeverResumed, NeverSuspended
 from tests.backend.vmm import BackEnd, Vmm, back_end, vmm
 from tests.vm.steps.logged import LOG_SIZE
 from vdpad.queues.software.loop_device import LoopDevice
@@ -28,12 +29,6 @@ _LOGGINGS, _SWITCHES = 50, 20
 Row = tuple[str, int, list[float]]
 
 
-class NeverResumes(LoopDevice):
-    """A device that cannot be resumed, so its queues cannot be relayed."""
-
-    can_resume = False
-
-
 async def _log(on: BackEnd, log: DirtyLog | None) -> float:
     """Milliseconds of the request."""
     began = time.perf_counter()
@@ -41,30 +36,36 @@ async def _log(on: BackEnd, log: DirtyLog | None) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-async def _logged(device: LoopDevice) -> tuple[str, list[float], list[float]]:
-    """The way, and the milliseconds of each begin and of each end."""
-    begun, ended, ways = [], [], set()
-    async with back_end(device) as on, vmm(on) as machine:
+async def _logged(device: LoopDevice, way: str, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of each begin and of each end, of a guest that has set so much."""
+    begun, ended = [], []
+    async with back_end(device, in_order=not device.can_suspend) as on, vmm(on) as machine:
         await machine.start()
+        await _set(machine, count)
         for _ in range(_LOGGINGS):
             log = DirtyLog(mmap.mmap(-1, LOG_SIZE))
             assert await machine.loop(b"packet") == b"packet"
             begun.append(await _log(on, log))
             assert on.device.logged is not None
-            ways.add(on.device.logged.way)
+            assert on.device.logged.way == way
             assert await machine.loop(b"packet") == b"packet"
             ended.append(await _log(on, None))
             log.close()
-    (way,) = ways
-    return way, begun, ended
+    return begun, ended
 
 
 async def loggings() -> list[Row]:
-    """By RESUME, and of a device without it."""
+    """By RESUME; by a restart, by what the guest has set; and where neither can be."""
     rows = []
-    for device in (LoopDevice(), NeverResumes()):
-        way, begun, ended = await _logged(device)
-        rows += [(f"logging begins: {way}", 0, begun), (f"logging ends: {way}", 0, ended)]
+    for name, device, way, count in (
+        ("relay, resumed", LoopDevice(), "relay", 0),
+        ("relay, restarted", NeverResumed(), "relay", 0),
+        ("relay, restarted", NeverResumed(), "relay", FEW),
+        ("relay, restarted", NeverResumed(), "relay", MANY),
+        ("everything", NeverSuspended(), "everything", 0),
+    ):
+        begun, ended = await _logged(device, way, count)
+        rows += [(f"logging begins: {name}", count, begun), (f"logging ends: {name}", count, ended)]
     return rows
 
 
@@ -85,6 +86,8 @@ async def _switched(count: int, log: DirtyLog | None) -> list[float]:
 
 
 async def _set(machine: Vmm, count: int) -> None:
+    if not count:
+        return
     answers = await machine.commands([each.encode() for each in settings(count)])
     assert set(answers) <= {b"\0"}, answers
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests.backend.devices import NeverSuspended
 from tests.backend.vmm import (
     ERR,
     OK,
@@ -25,7 +26,6 @@ from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import DeviceFailed, GuestRestored
 from vdpad.backend.faults import CannotSwitch
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.vhost_vdpa.errors import Unsupported
 from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
@@ -101,17 +101,8 @@ async def test_a_device_that_needs_a_reset_fails_and_its_guest_is_told(
 # --- stopping ---
 
 
-class Unsuspendable(LoopDevice):
-    """A device that cannot be suspended."""
-
-    can_suspend = can_resume = False
-
-    def suspend(self) -> None:
-        raise Unsupported("SUSPEND: not here")
-
-
 async def test_without_suspend_the_used_rings_say_where_one_in_order_stands() -> None:
-    async with back_end(Unsuspendable(), in_order=True) as on, vmm(on) as machine:
+    async with back_end(NeverSuspended(), in_order=True) as on, vmm(on) as machine:
         await machine.start()
         for _ in range(3):
             await machine.loop(b"packet")
@@ -123,7 +114,7 @@ async def test_without_suspend_the_used_rings_say_where_one_in_order_stands() ->
 async def test_so_they_do_of_a_guest_that_has_in_order() -> None:
     """Nobody need say it then; of a guest that has not taken it the device promises nothing."""
     features = PLAIN | {Feature.IN_ORDER}
-    async with back_end(Unsuspendable()) as on, vmm(on, features=features) as machine:
+    async with back_end(NeverSuspended()) as on, vmm(on, features=features) as machine:
         await machine.start()
         assert await machine.command(VlanAdd(5).encode()) == OK
         for _ in range(3):
@@ -137,7 +128,7 @@ async def test_so_they_do_of_a_guest_that_has_in_order() -> None:
 
 
 async def test_of_one_that_is_not_known_to_work_in_order_nobody_is_told_where_it_stands() -> None:
-    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+    async with back_end(NeverSuspended()) as on, vmm(on) as machine:
         await machine.start()
         assert await machine.command(VlanAdd(5).encode()) == OK
         await machine.loop(b"packet")
@@ -155,7 +146,7 @@ async def test_of_one_that_is_not_known_to_work_in_order_nobody_is_told_where_it
 
 
 async def test_nor_does_its_guest_leave() -> None:
-    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+    async with back_end(NeverSuspended()) as on, vmm(on) as machine:
         await machine.start()
         await machine.loop(b"packet")
         await machine.front_end.ask(GET_VRING_BASE, state(0, 0))
@@ -164,7 +155,7 @@ async def test_nor_does_its_guest_leave() -> None:
 
 
 async def test_nor_is_it_switched_from() -> None:
-    async with back_end(Unsuspendable()) as on, vmm(on) as machine:
+    async with back_end(NeverSuspended()) as on, vmm(on) as machine:
         await machine.start()
         await machine.loop(b"packet")
         with pytest.raises(CannotSwitch, match=r"--in-order .*; loop goes on as before"):

@@ -4,25 +4,19 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.backend.devices import NeverSuspended
 from tests.backend.vmm import OK, BackEnd, Heard, back_end, settings, vmm
 from tests.backend.written import used_ring
 from tests.support.guest import Guest
 from tests.support.waiting import until
 from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.events import LoggingBegan, LoggingEnded
-from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import MacAddrSet, VlanAdd
-
-
-class NeverResumed(LoopDevice):
-    """One that can be suspended, and then only reset."""
-
-    can_resume = False
 
 
 @pytest.fixture
 async def on(heard: Heard) -> AsyncIterator[BackEnd]:
-    async with back_end(NeverResumed(), heard) as on:
+    async with back_end(NeverSuspended(), heard, in_order=True) as on:
         yield on
 
 
@@ -110,7 +104,7 @@ async def test_nothing_is_marked_once_it_has_ended(on: BackEnd, log: int) -> Non
 
 
 async def test_a_device_that_does_not_stop_well_has_its_memory_marked(log: int) -> None:
-    class Broken(NeverResumed):
+    class Broken(NeverSuspended):
         broken = False
 
         def reset(self) -> None:
@@ -119,7 +113,7 @@ async def test_a_device_that_does_not_stop_well_has_its_memory_marked(log: int) 
                 raise OSError(5, "it does not")
 
     device = Broken()
-    async with back_end(device) as on, vmm(on) as machine:
+    async with back_end(device, in_order=True) as on, vmm(on) as machine:
         await machine.start()
         await machine.log(log)
         device.broken = True

@@ -3,16 +3,19 @@
 import asyncio
 import os
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.backend.devices import NeverResumed
 from tests.backend.vmm import BUFFER, HEADER, OK, PLAIN, BackEnd, Heard, Vmm, back_end, vmm
 from tests.backend.written import changed, contents, driven, used_ring
+from tests.support.descriptors import no_descriptor_left
 from tests.support.guest import Guest, GuestQueue, shared_region
 from tests.support.split_driver import Way
 from tests.support.waiting import until
+from tests.vhost_user.conftest import mappings
 from tests.vhost_user.front_end import ADD_MEM_REG, REM_MEM_REG, SET_VRING_CALL, single, u64
 from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.events import DeviceFailed, LoggingBegan, LoggingEnded
@@ -22,6 +25,16 @@ from vdpad.queues.software.worker import Interrupt
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.features import Feature
 from vdpad.virtio.rings import Region
+
+
+@pytest.fixture(params=[LoopDevice, NeverResumed])
+async def on(request: pytest.FixtureRequest, heard: Heard) -> AsyncIterator[BackEnd]:
+    """Of a device that is switched as it runs, and of one that is restarted."""
+    before = mappings()
+    with no_descriptor_left():
+        async with back_end(request.param(), heard) as on:
+            yield on
+    assert mappings() == before
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from tests.backend.test_device_lifecycle import Unsuspendable
+from tests.backend.devices import NeverSuspended
 from tests.backend.vmm import BackEnd, back_end
 from tests.dpdk.testpmd import Testpmd, run_testpmd
 from tests.support.descriptors import no_descriptor_left
@@ -153,7 +153,7 @@ async def test_without_in_order(tmp_path: Path, card: str) -> None:
 
 async def test_one_in_order_tells_where_it_has_left_its_queues(tmp_path: Path) -> None:
     """Although it cannot be suspended, and nobody has said that it works so."""
-    async with looping(tmp_path / "back-end", Unsuspendable) as loop:
+    async with looping(tmp_path / "back-end", NeverSuspended) as loop:
         for _ in range(2):
             async with run_testpmd(loop.path) as running:
                 await check_loop(loop, running, 1)

@@ -155,8 +155,9 @@ def qemu(request: pytest.FixtureRequest) -> Version:
     return found
 
 
-@pytest.mark.parametrize("way", ["relay", "everything"])
+@pytest.mark.parametrize("way", ["relay", "restart", "everything"])
 def test_a_guest_moves_there_and_back(tmp_path: Path, qemu: Version, way: str) -> None:
+    told = "relay" if way == "restart" else way
     with begun(tmp_path, qemu, way) as journey:
         before = journey.filter()
         for _ in range(MOVES):
@@ -165,7 +166,7 @@ def test_a_guest_moves_there_and_back(tmp_path: Path, qemu: Version, way: str) -
             assert journey.filter() == before
         assert journey.wrong_checksums() == 0
         assert journey.received() >= 2 * BLOCK * journey.blocks()
-        assert journey.ways() == {way}
+        assert journey.ways() == {told}
         downtimes = [each["downtime"] for each in journey.moved]
         print(f"{way}: downtime in ms: {downtimes}; blocks each way: {journey.blocks()}")
 

@@ -19,6 +19,7 @@ import pytest
 
 import vdpad
 from tests.availability import skip_or_fail
+from tests.backend.devices import NeverResumed, NeverSuspended
 from tests.backend.vmm import BUFFER, HEADER, BackEnd, Heard
 from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Memory, Way
@@ -107,7 +108,9 @@ async def side(
     """One that stands ready."""
     heard = Heard()
     async with AsyncExitStack() as stack:
-        on = await stack.enter_async_context(backed(device or LoopDevice(), heard))
+        device = device or LoopDevice()
+        in_order = not device.can_suspend
+        on = await stack.enter_async_context(backed(device, heard, in_order=in_order))
         await stack.enter_async_context(serving(on, path))
         qemu = await stack.enter_async_context(
             machine(version.program, NETDEV, path, kind=OLDEST_KIND, more=more)
@@ -295,21 +298,20 @@ def way(request: pytest.FixtureRequest) -> tuple[Version, Version]:
     return versions
 
 
-class Unresumable(LoopDevice):
-    """One that cannot be switched while it runs."""
-
-    can_resume = False
-
-
-LOGGED: dict[str, type[LoopDevice]] = {"relay": LoopDevice, "everything": Unresumable}
-"""The devices whose memory is logged in each way."""
+LOGGED: dict[str, tuple[type[LoopDevice], str]] = {
+    "resumed": (LoopDevice, "relay"),
+    "restarted": (NeverResumed, "relay"),
+    "everything": (NeverSuspended, "everything"),
+}
+"""Devices, and the way in which their memory is logged."""
 
 
-@pytest.mark.parametrize("logged", LOGGED)
+@pytest.mark.parametrize("device", LOGGED)
 async def test_a_machine_moves_while_packets_go_round(
-    tmp_path: Path, way: tuple[Version, Version], logged: str
+    tmp_path: Path, way: tuple[Version, Version], device: str
 ) -> None:
-    async with pair(*way, tmp_path, moved_from=LOGGED[logged]()) as (here, there, traffic):
+    moved_from, logged = LOGGED[device]
+    async with pair(*way, tmp_path, moved_from=moved_from()) as (here, there, traffic):
         await begin(here, there, traffic)
         moved = await end(here, there, traffic)
         assert moved["downtime"] < GUARD * 1000
@@ -412,13 +414,14 @@ async def test_a_guest_that_stood_still_goes_on_at_its_source(
         await traffic.more(100)
 
 
-@pytest.mark.parametrize("logged", LOGGED)
+@pytest.mark.parametrize("device", LOGGED)
 async def test_pages_that_are_not_marked_are_missed_where_they_are_looked_for(
-    tmp_path: Path, way: tuple[Version, Version], logged: str
+    tmp_path: Path, way: tuple[Version, Version], device: str
 ) -> None:
     """That the comparison finds what a wrong log does."""
+    moved_from, _ = LOGGED[device]
     with forgetful_logs():
-        async with pair(*way, tmp_path, moved_from=LOGGED[logged]()) as (here, there, traffic):
+        async with pair(*way, tmp_path, moved_from=moved_from()) as (here, there, traffic):
             await begin(here, there, traffic)
             await until_buffers_were_sent(here)
             await traffic.more(500)

@@ -234,11 +234,14 @@ def test_packets_go_while_the_back_end_sleeps(vm: Machine, device: str, received
     assert shown_mac(vm, device) == OWN_MACS[device]
 
 
-@pytest.mark.parametrize(("device", "way"), [("vp0", "everything"), ("sim0", "relay")])
+@pytest.mark.parametrize(
+    ("device", "story", "way"),
+    [("vp0", "logged", "everything"), ("sim0", "logged", "relay"), ("sim0", "restarted", "relay")],
+)
 def test_what_a_device_writes_while_memory_is_logged_is_marked(
-    vm: Machine, device: str, way: str
+    vm: Machine, device: str, story: str, way: str
 ) -> None:
-    seen = told(vm, "logged", device)
+    seen = told(vm, story, device)
     assert seen == {
         "acks": [0],
         "ways": [way],

@@ -3,7 +3,8 @@
 Nothing happens here. Each call goes to the one part of the device that it is the business of:
 
     device_lifecycle.py   from a start to its stop
-    memory.py             the guest's memory, and the log of what is written there
+    memory.py             the guest's memory
+    logging.py            the log of what is written there
     moving/               the state of a guest that comes or goes, while the device is stopped; and
                           another device that takes over
 
@@ -249,7 +250,7 @@ class BackEndDevice:
     async def log(self, log: DirtyLog | None) -> None:
         """Marks what is written to the guest's memory, or no more."""
         async with self._in_use.serving:
-            await self._in_use.driven.memory.log(log)
+            await self._in_use.driven.logging.log(log, self.moving.turn)
 
     # --- moving ---
 
@@ -271,9 +272,7 @@ class BackEndDevice:
         """
         check_descriptors(start)
         async with self._in_use.serving, self.moving.turn:
-            standing = as_rings_stand(start)
-            await self._lifecycle.start(standing)
-            self._in_use.started(standing)
+            await self._lifecycle.start(as_rings_stand(start))
 
     async def enable(self, index: int, enabled: bool) -> None:
         """Enables a ring. One that is disabled again stays with the device.
@@ -283,13 +282,11 @@ class BackEndDevice:
         """
         async with self._in_use.serving:
             await self._lifecycle.up.enable(index, enabled)
-            self._in_use.enabled(index, enabled)
 
     async def set_call(self, index: int, call: int | None) -> None:
         """Calls by another descriptor from now on."""
         async with self._in_use.serving:
             await self._lifecycle.up.set_call(index, call)
-            self._in_use.calls(index, call)
 
     async def announce(self, mac: bytes) -> None:
         """Sends a frame by which the network knows an address; Announcement.send."""
@@ -306,10 +303,7 @@ class BackEndDevice:
             BasesUnknown: it has stopped as it should, and does not tell all of them.
         """
         async with self._in_use.serving:
-            try:
-                return await self._lifecycle.stop()
-            finally:
-                self._in_use.stopped()
+            return await self._lifecycle.stop()
 
     async def reset(self) -> None:
         """Forgets all that a guest has set."""

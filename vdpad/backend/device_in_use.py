@@ -1,4 +1,4 @@
-"""Which device a back end's front end is served by, and with what rings; a switch changes it.
+"""Which device a back end's front end is served by; a switch changes it.
 
 The front end's calls come one after the other (vhost_user/device.py), but a switch comes when an
 operator asks for it. So each call has `serving` to itself, and so has a switch while one device
@@ -8,11 +8,8 @@ Where memory is taken away from the device in use, it is taken from the one besi
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
 
 from vdpad.backend.driven_device import DrivenDevice
-from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.vhost_user.memory_table import MappedRegion
 
 
@@ -28,40 +25,6 @@ class DeviceInUse:
         """Of a call of the front end's, or of a switch that takes the rings over."""
         self.mapping = asyncio.Lock()
         """Of whoever gives memory to a device, or takes it away."""
-        self._start: Start | None = None
-
-    # --- the rings ---
-
-    @property
-    def start(self) -> Start:
-        """The rings of a device that runs, as the front end has them now; for whoever serves."""
-        assert self._start is not None
-        return self._start
-
-    @property
-    def start_if_known(self) -> Start | None:
-        """The same for anybody; None where it is stopped, or about to start."""
-        return self._start
-
-    def started(self, start: Start) -> None:
-        """The device runs with these."""
-        self._start = start
-
-    def stopped(self) -> None:
-        """The descriptors are the session's, which may close them from now on."""
-        self._start = None
-
-    def enabled(self, index: int, enabled: bool) -> None:
-        """A ring was enabled or disabled."""
-        self._change(index, lambda vring: replace(vring, is_enabled=enabled))
-
-    def calls(self, index: int, call: int | None) -> None:
-        """A ring has another call."""
-        self._change(index, lambda vring: replace(vring, call=call))
-
-    def _change(self, index: int, change: Callable[[GuestVring], GuestVring]) -> None:
-        vrings = tuple(change(each) if each.index == index else each for each in self.start.vrings)
-        self._start = replace(self.start, vrings=vrings)
 
     # --- memory ---
 

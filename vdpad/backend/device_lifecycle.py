@@ -90,7 +90,7 @@ class DeviceLifecycle:
         self._announcement = announcement
         self._name = name
         self._listeners = listeners
-        self.memory = Memory(owned, name, listeners, self._fail)
+        self.memory = Memory(owned, listeners, self.fail)
         """The guest's."""
         self._running: Running | None = None
         self._last: Running | None = None
@@ -149,7 +149,7 @@ class DeviceLifecycle:
         """
         self._begin_settings(start)
         self._listeners.began(start)
-        await self._run(start)
+        await self._run(start, goes_on=not start.is_fresh)
         self._listeners.started(start)
 
     async def take_over(self, start: Start) -> None:
@@ -159,7 +159,7 @@ class DeviceLifecycle:
             start: the rings as they were left, of the guest whose settings there are.
         """
         self._settings.bases = {each.index: each.base for each in start.vrings}
-        await self._run(start)
+        await self._run(start, goes_on=True)
 
     async def leave(self) -> None:
         """Stops it for another one to take over, or this one again.
@@ -172,7 +172,7 @@ class DeviceLifecycle:
     def lose(self, error: VdpadError) -> None:
         """No device goes on with the rings that this one has left: its guest is told."""
         self._is_lost = True
-        self._fail(error)
+        self.fail(error)
 
     async def stop(self) -> Mapping[int, int]:
         """Stops it. What the guest has set stays.
@@ -207,14 +207,14 @@ class DeviceLifecycle:
         self.report = report
         self._listeners.settings_changed()
 
-    async def _run(self, start: Start) -> None:
+    async def _run(self, start: Start, *, goes_on: bool) -> None:
         self.failure = ""
         self.report = None
         self._is_lost = False
         try:
             self._running = self._last = running = await self._bring_up(start)
-            await self.memory.begin(running)
-            await self._serve(running)
+            self.memory.begin()
+            await self._serve(running, goes_on=goes_on)
         except BaseException:
             # Rings may have been served by then.
             bases, self._settings.bases = self._settings.bases, {}
@@ -235,7 +235,8 @@ class DeviceLifecycle:
 
     async def _bring_up(self, start: Start) -> Running:
         owned, relaying = self._owned, self.memory.relaying
-        step = partial(bring_up, owned.device, owned.offer, start, self._watch.call, relaying.map)
+        place = partial(relaying.place, log=self.memory.marking.log)
+        step = partial(bring_up, owned.device, owned.offer, start, self._watch.call, place)
         features = await owned.steps.take(step)
         wrote = self.memory.marking.wrote
         return Running(
@@ -248,19 +249,17 @@ class DeviceLifecycle:
             in_order=owned.works_in_order or Feature.IN_ORDER in features,
         )
 
-    async def _serve(self, running: Running) -> None:
-        await self._restore(running)
+    async def _serve(self, running: Running, *, goes_on: bool) -> None:
+        await self._restore(running, goes_on=goes_on)
         has_queue = running.has_control_queue
         self._announcement.begin(running.start.features, has_control_queue=has_queue)
         noting = partial(Noting, self._owned.addresses)
-        await running.serve(
-            self._announcement, noting, self._acknowledged, self._paired, self._fail
-        )
+        await running.serve(self._announcement, noting, self._acknowledged, self._paired, self.fail)
         await self._announcement.have_told()
 
-    async def _restore(self, running: Running) -> None:
-        goes_on = running.has_control_queue and not running.start.is_fresh
-        state = self._settings.to_restore() if goes_on else None
+    async def _restore(self, running: Running, *, goes_on: bool) -> None:
+        has_set = running.has_control_queue and goes_on
+        state = self._settings.to_restore() if has_set else None
         offer = self._owned.offer
         own = offer.mac_of_guest(has_control_queue=running.has_control_queue)
         guests = None if state is None else state.mac
@@ -276,7 +275,6 @@ class DeviceLifecycle:
 
     async def _stop(self) -> Mapping[int, int]:
         running, self._running = self._running, None
-        self.memory.end()
         try:
             if running is not None:
                 return await running.stop()
@@ -291,13 +289,13 @@ class DeviceLifecycle:
         try:
             status = await self._owned.steps.take(self._owned.device.status)
         except VdpadError as error:
-            self._fail(error)
+            self.fail(error)
             return
         if DeviceStatus.NEEDS_RESET in status:
             broken = BackEndError("the device itself says that it needs a reset")
             if self._last is not None:
                 self._last.give_up(str(broken))
-            self._fail(broken)
+            self.fail(broken)
         else:
             self._listeners.config_changed()
 
@@ -312,7 +310,8 @@ class DeviceLifecycle:
     def _paired(self, pairs: int) -> None:
         self._settings.queue_pairs = pairs
 
-    def _fail(self, error: VdpadError) -> None:
+    def fail(self, error: VdpadError) -> None:
+        """The guest's device does not work any more: its guest is told, once."""
         if not self.has_guest or self.failure:
             return
         self.failure = str(error)

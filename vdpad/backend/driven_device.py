@@ -7,6 +7,7 @@ nothing of each other: what both have to know, the settings of the guest, belong
 from vdpad.backend.device_lifecycle import DeviceLifecycle
 from vdpad.backend.guest_settings import GuestSettings
 from vdpad.backend.listeners import Listeners
+from vdpad.backend.logging import Logging
 from vdpad.backend.moving.announcement import Announcement
 from vdpad.backend.own_address import put_back
 from vdpad.backend.owned_device import OwnedDevice
@@ -31,6 +32,7 @@ class DrivenDevice:
         self.announcement = Announcement(settings, owned, name, listeners)
         self.lifecycle = DeviceLifecycle(owned, settings, self.announcement, name, listeners)
         self.memory = self.lifecycle.memory
+        self.logging = Logging(owned, self.lifecycle, settings, name, listeners)
 
     async def close(self) -> None:
         """Gives the device back, with its own address. It is stopped, or has been left."""

@@ -16,6 +16,12 @@ from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 
+Place = Callable[
+    [Sequence[GuestVring], FeatureSet, GuestMemory], Mapping[int, shadowed_device.Vring]
+]
+"""Is given the data rings of a device that starts, the features negotiated with it and the guest's
+memory; returns the rings as the device is to have them, by index."""
+
 _INDEX_AT = 2  # of the used ring's index, behind its flags
 _INDEX_SIZE = 2
 
@@ -72,7 +78,7 @@ def bring_up(
     offer: Offer,
     start: Start,
     config_call: int,
-    map_more: Callable[[Sequence[GuestVring]], None],
+    place: Place,
 ) -> FeatureSet:
     """From a reset to DRIVER_OK with the CVQ alone.
 
@@ -81,7 +87,7 @@ def bring_up(
         offer: what that gave.
         start: the front end's rings.
         config_call: the eventfd for the device's config interrupts.
-        map_more: called with the data rings, for what else the device is to reach.
+        place: says how the device is given the data rings.
 
     Returns:
         the features negotiated with the device.
@@ -93,13 +99,12 @@ def bring_up(
     device.set_config_call(config_call)
     shadowed = control_vring(start, device.control_queue_index)
     data = [vring for vring in start.vrings if vring is not shadowed]
-    map_more(data)
-    for vring in data:
-        if vring.index >= device.control_queue_index:
+    for index, placed in place(data, features, start.memory).items():
+        if index >= device.control_queue_index:
             raise CannotStart(
-                f"expected data queues below {device.control_queue_index}, got ring {vring.index}"
+                f"expected data queues below {device.control_queue_index}, got ring {index}"
             )
-        set_vring(device, vring.index, as_device_has_it(vring))
+        set_vring(device, index, placed)
     device.start()
     return features
 
@@ -132,9 +137,16 @@ def as_rings_stand(start: Start) -> Start:
 
 def with_call(start: Start, index: int, call: int | None) -> Start:
     """A start with another call of one ring."""
-    vrings = (
-        replace(vring, call=call) if vring.index == index else vring for vring in start.vrings
-    )
+    return _changed(start, index, lambda vring: replace(vring, call=call))
+
+
+def with_enabled(start: Start, index: int, enabled: bool) -> Start:
+    """A start with one ring enabled, or not."""
+    return _changed(start, index, lambda vring: replace(vring, is_enabled=enabled))
+
+
+def _changed(start: Start, index: int, change: Callable[[GuestVring], GuestVring]) -> Start:
+    vrings = (change(each) if each.index == index else each for each in start.vrings)
     return replace(start, vrings=tuple(vrings))
 
 

@@ -71,6 +71,12 @@ class GuestSettings:
         """Whether anything is known of a guest."""
         return self._recorder is not None
 
+    @property
+    def are_whole(self) -> bool:
+        """Whether all that the guest has set is known, and can be given to a device again."""
+        found = self.found()
+        return found is not None and found.state is not None and not found.missing
+
     def recall(self, recorder: Recorder, features: FeatureSet, bases: Mapping[int, int]) -> None:
         """The guest is one that an earlier process had, or another back end.
 

@@ -1,21 +1,26 @@
-"""The switch between the guest's used rings and ours, of a device that runs.
+"""Which used rings a device has, the guest's or ours: from its start on, or by a switch as it runs.
 
-How it works. To our rings: the device is suspended; ours become copies of the guest's; the receive
-queues go on with them, and call by eventfds of ours; the device is resumed, the thread begins, and
-all queues are kicked, since a kick is lost on a device that is suspended. Back to the guest's: the
-same, after what the device has left in ours was relayed. Where the device stops, that is all there
-is to do. No command is in flight on the CVQ meanwhile (Forwarder.idle).
+How it works. A device that starts while memory is logged is given our rings at once: they become
+copies of the guest's, and the receive queues call by eventfds of ours.
+
+A device that runs is switched, where it can be resumed. To our rings: it is suspended; ours become
+copies of the guest's; the receive queues go on with them; the device is resumed, the thread begins,
+and all queues are kicked, since a kick is lost on a device that is suspended. Back to the guest's:
+the same, after what the device has left in ours was relayed. Where the device stops, that is all
+there is to do. No command is in flight on the CVQ meanwhile (Forwarder.idle). One that can be
+suspended and not resumed is started anew instead (logging.py).
 
 A device that goes on without having taken our rings' addresses writes to the guest's, which the
 relay sees when the guest's index moves by itself. Then, and where a queue cannot be relayed, *all*
 that the device has written is unknown, and all is marked at the stop (marking.py).
 
-A device can be switched if it can be resumed, and if each receive queue stands where its used ring
-does: one that has returned buffers out of order, or holds some that it took, cannot be begun by a
-base alone. Nothing of a switch that fails stays.
+A device can have our rings if it can be suspended, and if each receive queue stands where its used
+ring does: one that has returned buffers out of order, or holds some that it took, cannot be begun
+by a base alone. Nothing of a switch that fails stays.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vdpad.backend.driving import as_device_has_it, used_index
@@ -28,6 +33,7 @@ from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
+from vdpad.virtio.rings import BadGeometry
 from vdpad.wire.user_threads import NoThread
 
 
@@ -46,18 +52,13 @@ class DataQueues:
 
     @property
     def receive(self) -> list[GuestVring]:
-        """Those that are relayed."""
-        return receive_queues(self.vrings)
+        """Those that are relayed: they have even indices (virtio 1.4, 5.1.2)."""
+        return [vring for vring in self.vrings if not vring.index % 2]
 
     @property
     def transmit(self) -> list[GuestVring]:
         """Those that are not."""
         return [vring for vring in self.vrings if vring.index % 2]
-
-
-def receive_queues(data: Iterable[GuestVring]) -> list[GuestVring]:
-    """Of data queues: they have even indices (virtio 1.4, 5.1.2)."""
-    return [vring for vring in data if not vring.index % 2]
 
 
 class Relaying:
@@ -78,7 +79,14 @@ class Relaying:
         """It has gone on no more, since it was last begun."""
         self.has_marked_all = False
         """So it has, of what the device has written from `begin` to its end."""
+        self.has_refused = False
+        """The device did not start with our rings once, and is not tried again."""
         self._queues: DataQueues | None = None
+
+    @property
+    def starts_on_ours(self) -> bool:
+        """Whether a device that starts is given our rings, where memory is logged."""
+        return self._device.can_suspend and not self.has_refused
 
     @property
     def is_on(self) -> bool:
@@ -89,10 +97,54 @@ class Relaying:
         """Gives everything back. The device was reset."""
         self.thread.close()
 
-    def map(self, data: Iterable[GuestVring]) -> None:
-        """Sees that the device reaches our rings; before its start."""
-        if self._device.can_resume:
-            self._rings.map({vring.index: vring.addresses for vring in receive_queues(data)})
+    # --- a device that starts ---
+
+    def place(
+        self,
+        data: Sequence[GuestVring],
+        features: FeatureSet,
+        memory: GuestMemory,
+        *,
+        log: DirtyLog | None,
+    ) -> Mapping[int, Vring]:
+        """The data rings as a device is to have them that starts.
+
+        Args:
+            data: as the front end has them.
+            features: those negotiated with the device.
+            memory: the guest's.
+            log: what it writes is marked there from `run` on, where it can be relayed.
+
+        Raises:
+            VdpadError: the device does not reach our rings.
+        """
+        self.has_marked_all = False
+        placed = {vring.index: as_device_has_it(vring) for vring in data}
+        queues = DataQueues(tuple(data), frozenset(), features, memory)
+        if log is not None or self._device.can_resume:
+            # Also for a switch to come, which then changes no mapping.
+            self._rings.map({vring.index: vring.addresses for vring in queues.receive})
+        if log is None or not self.starts_on_ours:
+            return placed
+        with suppress(CannotRelay):
+            placed |= self._placed_on_ours(queues, log)
+        return placed
+
+    def run(self) -> None:
+        """Relays what a device returns that has started with our rings."""
+        self.thread.run()
+
+    def _placed_on_ours(self, queues: DataQueues, log: DirtyLog) -> dict[int, Vring]:
+        for vring in queues.receive:
+            self._check_stands(queues, vring, vring.base)
+        self._make_thread(log)
+        try:
+            vrings = {each.index: self._on_ours(queues, each) for each in queues.receive}
+        except BaseException:
+            self._end_thread()
+            raise
+        self._queues = queues
+        return vrings
 
     # --- the switch ---
 
@@ -109,16 +161,11 @@ class Relaying:
                 f"{self._device.name}: expected a device that can be suspended and resumed, its "
                 "driver does not offer both"
             )
-        self.has_failed = False
-        try:
-            self.thread.make(log)
-        except NoThread as error:
-            raise CannotRelay(f"{self._device.name}: {error}") from error
+        self._make_thread(log)
         try:
             self._begin_suspended(queues)
         except BaseException:
-            self.thread.halt()
-            self.thread.release()
+            self._end_thread()
             raise
         self._queues = queues
         self._device.resume()
@@ -128,10 +175,10 @@ class Relaying:
     def _begin_suspended(self, queues: DataQueues) -> None:
         self._device.suspend()
         try:
-            self._check_stands(queues)
             for vring in queues.receive:
-                called = self.thread.begin(vring, self._rings.view(vring.index), queues.features)
-                self._move(queues, vring, self._on_ours(vring, called))
+                self._check_stands(queues, vring, self._device.base(vring.index))
+            for vring in queues.receive:
+                self._move(queues, vring, self._on_ours(queues, vring))
         except BaseException:
             self._move_back(queues)
             raise
@@ -170,8 +217,7 @@ class Relaying:
             self._device.reset()
         finally:
             if self._queues is not None:
-                self.thread.halt()
-                self.thread.release()
+                self._end_thread()
                 self._queues = None
             self._rings.unmap()
 
@@ -188,18 +234,35 @@ class Relaying:
         self.thread.set_call(index, call)
         return True
 
-    # --- a device that is suspended ---
+    # --- the thread ---
 
-    def _check_stands(self, queues: DataQueues) -> None:
-        for vring in queues.receive:
-            base, used = self._device.base(vring.index), used_index(queues.memory, vring)
-            if base != used:
-                raise CannotRelay(
-                    f"{self._device.name}: expected queue {vring.index} to stand at its used index "
-                    f"{used}, it stands at {base}: the device holds buffers or works out of order"
-                )
+    def _make_thread(self, log: DirtyLog) -> None:
+        self.has_failed = False
+        try:
+            self.thread.make(log)
+        except NoThread as error:
+            raise CannotRelay(f"{self._device.name}: {error}") from error
 
-    def _on_ours(self, vring: GuestVring, called: int) -> Vring:
+    def _end_thread(self) -> None:
+        self.thread.halt()
+        self.thread.release()
+
+    # --- a device that stands still ---
+
+    def _check_stands(self, queues: DataQueues, vring: GuestVring, base: int) -> None:
+        used = used_index(queues.memory, vring)
+        if base != used:
+            raise CannotRelay(
+                f"{self._device.name}: expected queue {vring.index} to stand at its used index "
+                f"{used}, it stands at {base}: the device holds buffers or works out of order"
+            )
+
+    def _on_ours(self, queues: DataQueues, vring: GuestVring) -> Vring:
+        """A receive queue as the device is to have it, which the thread has then."""
+        try:
+            called = self.thread.begin(vring, self._rings.view(vring.index), queues.features)
+        except BadGeometry as error:
+            raise CannotRelay(f"{self._device.name}: queue {vring.index}: {error}") from error
         own = replace(vring.addresses, used=self._rings.address(vring.index))
         # Some drivers interrupt only where there was a call at the start.
         call = None if vring.call is None else called

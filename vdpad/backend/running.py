@@ -9,7 +9,13 @@ from collections.abc import Callable, Set
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
-from vdpad.backend.driving import control_vring, suspended_at, used_index, with_call
+from vdpad.backend.driving import (
+    control_vring,
+    suspended_at,
+    used_index,
+    with_call,
+    with_enabled,
+)
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.forwarder import Forwarder, Forwards
 from vdpad.backend.kept_queue import KeptQueue, opening
@@ -63,6 +69,7 @@ class Running:
             in_order: the device works so.
         """
         self.start = start
+        """As the front end has set it up by now; its descriptors stay the session's."""
         self._in_order = in_order
         self._relaying = relaying
         self._wrote = wrote
@@ -163,15 +170,18 @@ class Running:
         Raises:
             VdpadError: the device does not do it.
         """
-        vring = self._vring(index)
-        if self._shadow is not None and vring is self._control:
+        await self._set_enabled(self._vring(index), enabled)
+        self.start = with_enabled(self.start, index, enabled)
+
+    async def _set_enabled(self, vring: GuestVring, enabled: bool) -> None:
+        if self._shadow is not None and self._is_control(vring):
             if enabled:
                 self._shadow.begin()
             return
         if enabled:
             await self._enable(vring)
         else:
-            self._wanted.discard(index)
+            self._wanted.discard(vring.index)
         if self.kept_queue is not None:
             await self.kept_queue.set_enabled(self._wanted)
 
@@ -204,12 +214,12 @@ class Running:
         """
         if call is not None:
             check_eventfd(call, f"ring {index}'s call")
-        if self._shadow is not None and self._vring(index) is self._control:
+        if self._shadow is not None and self._is_control(self._vring(index)):
             self._shadow.set_call(call)
         else:
             # The step has the descriptor, and the one before is closed afterwards.
             await to_its_end(self._steps.take(partial(self._set_call, index, call)))
-            self.start = with_call(self.start, index, call)
+        self.start = with_call(self.start, index, call)
 
     def give_up(self, why: str) -> None:
         """Waits for no command that the device has; also while it stops. May be called again."""
@@ -247,7 +257,7 @@ class Running:
 
     @property
     def _data(self) -> list[GuestVring]:
-        return [each for each in self.start.vrings if each is not self._control]
+        return [each for each in self.start.vrings if not self._is_control(each)]
 
     @property
     def _data_queues(self) -> DataQueues:
@@ -266,6 +276,9 @@ class Running:
 
     # --- queues ---
 
+    def _is_control(self, vring: GuestVring) -> bool:
+        return self._control is not None and vring.index == self._control.index
+
     def _vring(self, index: int) -> GuestVring:
         for vring in self.start.vrings:
             if vring.index == index:
@@ -275,7 +288,7 @@ class Running:
     async def _enable_data(self, _needed: Set[int] = frozenset()) -> None:
         """Those that the front end has enabled; which are needed for what is the guest's affair."""
         for vring in self.start.vrings:
-            if vring.is_enabled and vring is not self._control:
+            if vring.is_enabled and not self._is_control(vring):
                 await self._enable(vring)
 
     async def _enable(self, vring: GuestVring) -> None:

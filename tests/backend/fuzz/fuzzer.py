@@ -35,6 +35,7 @@ from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.backend.device_lifecycle import Status
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
+from vdpad.queues.vhost_vdpa.errors import Unsupported
 from vdpad.virtio.commands import VlanAdd
 from vdpad.virtio.device_status import DeviceStatus
 
@@ -73,9 +74,14 @@ async def play(to: Vmm, random: Random, log: int, keeps: frozenset[int] = _NONE)
 
 
 class _FuzzedDevice(LoopDevice):
-    """One whose memory is logged in either way."""
+    """One whose memory is logged in each way. It works in order."""
 
-    can_resume = True
+    can_suspend = can_resume = True
+
+    def suspend(self) -> None:
+        if not self.can_suspend:
+            raise Unsupported("SUSPEND: not here")
+        super().suspend()
 
 
 class RingFuzzer:
@@ -100,7 +106,7 @@ class RingFuzzer:
         hook, threading.excepthook = threading.excepthook, lambda args: thrown.append(repr(args))
         try:
             device = _FuzzedDevice(replace(PACKET_CONFIG, max_virtqueue_pairs=1))
-            async with back_end(device) as on:
+            async with back_end(device, in_order=True) as on:
                 assert on.device.queues == QUEUES
                 yield cls(on, device, seed)
         finally:
@@ -115,7 +121,8 @@ class RingFuzzer:
         """
         try:
             async with nothing_left():
-                self._device.can_resume = bool(number % 2)
+                self._device.can_suspend = bool(number % 2)
+                self._device.can_resume = number // 8 % 2 == 1
                 await self._hold(Random(f"{self._seed} {number}"), _KEPT.get(number % 8, _NONE))
                 if number % _HONEST_EVERY == 0:
                     await self._check_honest()

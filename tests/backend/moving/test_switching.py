@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.backend.devices import NeverResumed, NeverSuspended
 from tests.backend.moving.faulty_device import Broke, FaultyDevice, traffic
 from tests.backend.moving.test_announcement import ACK, ANNOUNCES, interrupts, status
 from tests.backend.test_device import Remembering
-from tests.backend.test_marking import NeverResumed
 from tests.backend.test_restoring import COALESCES, Conforming
 from tests.backend.vmm import (
     OK,
@@ -242,12 +242,12 @@ async def test_a_guest_whose_vmm_keeps_its_control_queue(on: BackEnd) -> None:
 
 async def test_memory_that_is_marked_at_stops_is_at_a_switch() -> None:
     with log_file(1 << 31 >> 15) as log:
-        async with back_end(NeverResumed()) as on, vmm(on) as machine:
+        async with back_end(NeverSuspended(), in_order=True) as on, vmm(on) as machine:
             await machine.start()
             await machine.log(log)
             assert await machine.loop(b"packet") == b"packet"
             assert pages_in(log) == set()
-            await on.device.switching.switch(NeverResumed)
+            await on.device.switching.switch(NeverSuspended)
             # What the first has written.
             pages = machine.guest.pages
             assert pages_in(log) == pages
@@ -260,13 +260,17 @@ async def test_memory_that_is_marked_at_stops_is_at_a_switch() -> None:
             await machine.log_no_more()
 
 
-async def test_queues_that_are_relayed_are_relayed_by_the_other(on: BackEnd) -> None:
+@pytest.mark.parametrize("first", [LoopDevice, NeverResumed])
+@pytest.mark.parametrize("other", [LoopDevice, NeverResumed])
+async def test_queues_that_are_relayed_are_relayed_by_the_other(
+    first: type[LoopDevice], other: type[LoopDevice]
+) -> None:
     with log_file(1 << 31 >> 15) as log:
-        async with vmm(on) as machine:
+        async with back_end(first()) as on, vmm(on) as machine:
             await machine.start()
             await machine.log(log)
             async with traffic(machine):
-                await on.device.switching.switch(LoopDevice)
+                await on.device.switching.switch(other)
                 assert on.device.logged is not None
                 assert on.device.logged.way == "relay"
                 os.pwrite(log, bytes(1 << 16), 0)
@@ -585,7 +589,7 @@ async def test_a_guest_that_needs_a_reset_has_none_other(
 ) -> None:
     async with vmm(on) as machine:
         await machine.start()
-        on.device._lifecycle._fail(Broke("as where it says so itself"))
+        on.device._lifecycle.fail(Broke("as where it says so itself"))
         with pytest.raises(CannotSwitch, match="told that its device needs a reset"):
             await on.device.switching.switch(LoopDevice)
 

@@ -16,7 +16,8 @@ STORIES: dict[str, Callable[[Path, Path], Json]] = {
         *(control.look, control.pinned, control.replayed, control.refusals, control.silence),
         *(control.late_call, control.config, control.config_call),
         *(back_end.commands, back_end.told_of, back_end.back_end_packets, back_end.removed),
-        *(back_end.isolation, asleep.asleep, followed.followed, logged.logged),
+        *(back_end.isolation, asleep.asleep, followed.followed),
+        *(logged.logged, logged.restarted),
         *(switched.switched, switched.unplaced),
     )
 }

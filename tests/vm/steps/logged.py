@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 from tests.backend.vmm import OTHER_MAC, Heard
 from tests.backend.written import changed, contents, driven
 from tests.vhost_user.log_file import log_file, pages_in
+from vdpad.queues.vhost_vdpa.shadowed_node import ShadowedNode
 from vdpad.virtio.commands import MacAddrSet
 from vdpad.virtio.features import Feature
 
@@ -25,6 +27,12 @@ LOG_SIZE = 1 << 31 >> 15
 def logged(path: Path, folder: Path) -> Json:
     """Packets and commands while it is, and in between; at last the device is stopped."""
     return asyncio.run(_logged(path))
+
+
+def restarted(path: Path, folder: Path) -> Json:
+    """The same, as if the device's driver did not offer RESUME."""
+    with mock.patch.object(ShadowedNode, "can_resume", new=False):
+        return logged(path, folder)
 
 
 async def _logged(path: Path) -> Json:

@@ -92,7 +92,7 @@ class Switching:
     ) -> None:
         """
         Args:
-            in_use: the device, and its rings.
+            in_use: the device.
             turn: of whoever brings it up.
             settings: what the guest has set.
             name: of the back end.
@@ -226,12 +226,13 @@ class Switching:
         if before is not None and before.state == state:
             return before
         check(state, successor.owned.offer)
+        running = self._in_use.driven.lifecycle.running
         rehearsed = await rehearse(
             state,
             successor.owned,
             name=self._name,
             behind=self._in_use.driven.memory.marking.end,
-            start=self._in_use.start_if_known,
+            start=None if running is None else running.start,
         )
         return _Tried(state, rehearsed.report)
 
@@ -241,41 +242,40 @@ class Switching:
         self, first: DrivenDevice, successor: DrivenDevice, tried: _Tried
     ) -> SwitchReport:
         successor.memory.marking.go_on_from(first.memory.marking)
-        if not first.lifecycle.is_running:
+        running = first.lifecycle.running
+        if running is None:
             return _report((await self._rehearse(successor, tried)).report, 0)
         if first.lifecycle.failure:
             raise CannotSwitch(
                 "expected a guest whose device works, it was told that its device needs a reset "
                 f"({first.lifecycle.failure}); reset the guest's device"
             )
-        _check_leaves(first.owned, self._in_use.start)
+        _check_leaves(first.owned, running.start)
         began = time.perf_counter_ns()
-        await self._hand_over(first, successor)
+        await self._hand_over(first, successor, running.start)
         paused_us = (time.perf_counter_ns() - began) // 1000
         return _report(successor.lifecycle.report or tried.report, paused_us)
 
-    async def _hand_over(self, first: DrivenDevice, successor: DrivenDevice) -> None:
+    async def _hand_over(self, first: DrivenDevice, successor: DrivenDevice, start: Start) -> None:
         """From the one to the other; back again where that fails."""
-        in_use, settings = self._in_use, self._settings
+        settings = self._settings
         had_moved = settings.has_moved
         try:
             await first.lifecycle.leave()
             settings.has_moved = True
-            await self._give(successor, in_use.start)
+            await self._give(successor, start)
         except BaseException as error:
             settings.has_moved = had_moved
-            await self._go_back(first, error)
+            await self._go_back(first, start, error)
             raise
 
     async def _give(self, driven: DrivenDevice, start: Start) -> None:
         """Starts a device with these rings, as the one before it has left them."""
-        left = left_at(start, self._settings.bases)
-        await driven.lifecycle.take_over(left)
-        self._in_use.started(left)
+        await driven.lifecycle.take_over(left_at(start, self._settings.bases))
 
-    async def _go_back(self, first: DrivenDevice, error: BaseException) -> None:
+    async def _go_back(self, first: DrivenDevice, start: Start, error: BaseException) -> None:
         try:
-            await self._give(first, self._in_use.start)
+            await self._give(first, start)
         except VdpadError as again:
             why = f"{error}; nor does {first.owned.name} go on: {again}; reset the guest's device"
             first.lifecycle.lose(_NeitherGoesOn(why))
