@@ -16,7 +16,9 @@ import os
 import select
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +32,7 @@ from tests.vhost_user.log_file import log_file
 from tests.vm.steps.logged import LOG_SIZE
 from vdpad.virtio.features import Feature
 
-LATENCIES = ("guest", "receive queue", "packets", "median µs", "p99 µs")
+LATENCIES = ("guest", "receive queue", "packets", "median µs", "p99 µs", "% of a processor")
 IDLE = ("idle receive queue", "% of a processor", "min…max", "rounds")
 
 _ROUNDS, _PACKETS = 7, 250
@@ -73,12 +75,22 @@ def _round_trips(pair: Pair, call: int, waits: Waits) -> list[float]:
     return took
 
 
-Latencies = dict[tuple[str, str], list[float]]
+@dataclass(slots=True)
+class Quiet:
+    """What was measured of one guest in one state."""
+
+    took: list[float] = field(default_factory=list)
+    """Microseconds of each packet."""
+    shares: list[float] = field(default_factory=list)
+    """Percent of a processor in each round."""
+
+
+Latencies = dict[tuple[str, str], Quiet]
 
 
 async def _measured(guest: Vmm, pid: int) -> tuple[Latencies, dict[str, list[float]]]:
     """In each state, which take turns: each packet's microseconds, and shares of a processor."""
-    latencies: Latencies = {(kind, state): [] for kind in GUESTS for state in STATES}
+    latencies: Latencies = {(kind, state): Quiet() for kind in GUESTS for state in STATES}
     idle: dict[str, list[float]] = {state: [] for state in STATES}
     call = guest.guest.queues[0].call
     with pair_of(guest) as pair, log_file(LOG_SIZE) as log:
@@ -88,22 +100,26 @@ async def _measured(guest: Vmm, pid: int) -> tuple[Latencies, dict[str, list[flo
                 if state == "relayed":
                     await guest.log(log)
                 for kind, waits in GUESTS.items():
-                    latencies[kind, state] += _round_trips(pair, call, waits)
+                    quiet = latencies[kind, state]
+                    with _share(pid, quiet.shares):
+                        quiet.took += _round_trips(pair, call, waits)
                 if at < _IDLE_ROUNDS:
-                    idle[state].append(_idle(pid))
+                    with _share(pid, idle[state]):
+                        await asyncio.sleep(_IDLE_SECONDS)
                 if state == "relayed":
                     await guest.log_no_more()
     return latencies, idle
 
 
-def _idle(pid: int) -> float:
-    """Percent of a processor while nothing is sent."""
+@contextmanager
+def _share(pid: int, shares: list[float]) -> Iterator[None]:
+    """Adds the percent of a processor that the back end takes meanwhile."""
     before, began = processor_seconds(pid), time.perf_counter()
-    time.sleep(_IDLE_SECONDS)
-    return 100 * (processor_seconds(pid) - before) / (time.perf_counter() - began)
+    yield
+    shares.append(100 * (processor_seconds(pid) - before) / (time.perf_counter() - began))
 
 
-async def quiet() -> tuple[Latencies, dict[str, list[float]]]:
+async def measure() -> tuple[Latencies, dict[str, list[float]]]:
     """All of it, on a back end of its own."""
     cpus = sorted(os.sched_getaffinity(0))
     guest = new_guest()
@@ -123,11 +139,12 @@ async def quiet() -> tuple[Latencies, dict[str, list[float]]]:
 
 def main() -> None:
     """Measures and prints the tables."""
-    latencies, idle = asyncio.run(quiet())
+    latencies, idle = asyncio.run(measure())
     rows = []
-    for (kind, state), took in latencies.items():
+    for (kind, state), quiet in latencies.items():
+        took, share = quiet.took, f"{statistics.median(quiet.shares):.1f}"
         p99 = statistics.quantiles(took, n=100)[-1]
-        rows.append([kind, state, str(len(took)), us(statistics.median(took)), us(p99)])
+        rows.append([kind, state, str(len(took)), us(statistics.median(took)), us(p99), share])
     show(LATENCIES, rows)
     show(IDLE, [[state, *spread(shares, 2)] for state, shares in idle.items()])
 

@@ -16,7 +16,7 @@ from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.virtio.features import Feature, FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 
-Place = Callable[
+PlaceVrings = Callable[
     [Sequence[GuestVring], FeatureSet, GuestMemory], Mapping[int, shadowed_device.Vring]
 ]
 """Is given the data rings of a device that starts, the features negotiated with it and the guest's
@@ -78,7 +78,7 @@ def bring_up(
     offer: Offer,
     start: Start,
     config_call: int,
-    place: Place,
+    place: PlaceVrings,
 ) -> FeatureSet:
     """From a reset to DRIVER_OK with the CVQ alone.
 

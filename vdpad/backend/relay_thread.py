@@ -3,8 +3,8 @@
 How it works. The thread takes turns of all queues, one after the other, for as long as any finds
 something, and then sleeps until the device calls. It does not sleep for long: the device may call
 nobody although it has returned something, and may ask for kicks after its last call. So a *tick*
-wakes it too, the shorter the busier it is. It does not spin: a thread that does has Python's other
-threads wait, and makes nothing faster where it shares a processor.
+wakes it too (pace.py). It does not spin: a thread that does has Python's other threads wait, and
+makes nothing faster where it shares a processor.
 
 Everything that a turn uses is changed by others only between two *rounds* of turns, under the lock:
 the guest's memory, the log, the guest's call. It is begun and ended by steps of the device's
@@ -32,6 +32,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vdpad.backend.relay.pace import Pace
 from vdpad.errors import VdpadError
 from vdpad.queues.software.worker import Interrupt
 from vdpad.vhost_user.device import GuestVring
@@ -43,10 +44,6 @@ from vdpad.wire.user_threads import start_thread
 
 if TYPE_CHECKING:
     from vdpad.backend.relay.relay import Due, Relay
-
-_SHORTEST_TICK = 100e-6
-_LONGEST_TICK = 2e-3
-"""Seconds. A guest that is called by nobody else waits for as long."""
 
 # How long its end is waited for before a notification that sleeps is ended, in seconds.
 _PATIENCE = 0.5
@@ -259,7 +256,7 @@ class RelayThread:
     # --- the thread ---
 
     def _work(self) -> None:
-        tick = _SHORTEST_TICK
+        pace = Pace()
         self._may_run.wait()
         while not self._ended:
             try:
@@ -268,9 +265,12 @@ class RelayThread:
             except VdpadError as error:
                 self._failed(error)
                 return
-            tick = _SHORTEST_TICK if busy else min(2 * tick, _LONGEST_TICK)
-            select.select([self._epoll], [], [], 0 if busy else tick)
-            self._epoll.poll(0)
+            seconds = pace.sleeps(busy=busy)
+            called, _, _ = select.select([self._epoll], [], [], seconds)
+            if called:
+                self._epoll.poll(0)
+            if seconds:
+                pace.was_called = bool(called)
 
     def _round(self) -> bool:
         busy = False
