@@ -31,8 +31,9 @@ from vdpad.backend.faults import DeviceRuns
 from vdpad.backend.moving.moving import MovedState
 from vdpad.backend.relay import relay
 from vdpad.queues.software.loop_device import LoopDevice
+from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.virtio.commands import MacAddrSet, VlanAdd
-from vdpad.virtio.rings import BadGeometry
+from vdpad.virtio.rings import BadGeometry, Region
 
 
 class Faulty(FaultyDevice):
@@ -241,6 +242,24 @@ async def test_a_ring_that_no_relay_reaches(
         assert await machine.loop(b"packet") == b"packet"
         await machine.stop()
         assert pages_in(log) == machine.guest.pages
+
+
+class NoRoom(NeverResumed):
+    """Reaches no rings of ours."""
+
+    def spare_addresses(self, size: int) -> Region:
+        raise PacketDeviceRefused("expected some addresses")
+
+
+async def test_a_device_that_reaches_no_rings_of_ours_has_the_guest_s(log: int) -> None:
+    async with back_end(NoRoom()) as on, vmm(on) as machine:
+        await machine.start()
+        for _ in range(2):
+            await machine.log(log)
+            assert way(on) == "everything"
+            assert await machine.loop(b"packet") == b"packet"
+            await machine.pause()
+        assert not on.device.failure
 
 
 # --- where it fails ---

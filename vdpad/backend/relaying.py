@@ -80,7 +80,8 @@ class Relaying:
         self.has_marked_all = False
         """So it has, of what the device has written from `begin` to its end."""
         self.has_refused = False
-        """The device did not start with our rings once, and is not tried again."""
+        """The device did not start with our rings once, or did not reach them; it is not tried
+        again."""
         self._queues: DataQueues | None = None
 
     @property
@@ -121,9 +122,9 @@ class Relaying:
         self.has_marked_all = False
         placed = {vring.index: as_device_has_it(vring) for vring in data}
         queues = DataQueues(tuple(data), frozenset(), features, memory)
-        if log is not None or self._device.can_resume:
-            # Also for a switch to come, which then changes no mapping.
-            self._rings.map({vring.index: vring.addresses for vring in queues.receive})
+        if self._device.can_resume:
+            # For a switch to come, which then changes no mapping.
+            self._map(queues)
         if log is None or not self.starts_on_ours:
             return placed
         with suppress(CannotRelay):
@@ -137,6 +138,12 @@ class Relaying:
     def _placed_on_ours(self, queues: DataQueues, log: DirtyLog) -> dict[int, Vring]:
         for vring in queues.receive:
             self._check_stands(queues, vring, vring.base)
+        if not self._device.can_resume:
+            try:
+                self._map(queues)
+            except VdpadError as error:
+                self.has_refused = True
+                raise CannotRelay(f"{self._device.name}: {error}") from error
         self._make_thread(log)
         try:
             vrings = {each.index: self._on_ours(queues, each) for each in queues.receive}
@@ -145,6 +152,9 @@ class Relaying:
             raise
         self._queues = queues
         return vrings
+
+    def _map(self, queues: DataQueues) -> None:
+        self._rings.map({vring.index: vring.addresses for vring in queues.receive})
 
     # --- the switch ---
 
