@@ -25,6 +25,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,9 +36,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* --- the ring's memory (virtio 1.4, 2.7) --- */
@@ -219,6 +221,8 @@ static inline int vdpad_target(char *out, size_t room, const struct vdpad_ring *
 
 struct vdpad_client {
     int socket;
+    unsigned patience_ms;
+    int64_t deadline_ms;                 /* of the last request, by vdpad_now_ms */
     unsigned id;                         /* of the last request */
     char reply[VDPAD_MAX_DATAGRAM + 1]; /* the last one, in JSON */
 };
@@ -231,17 +235,17 @@ static inline void vdpad_disconnect(struct vdpad_client *client)
 }
 
 /*
- * timeout_ms: how long a reply is waited for; more than the deadline of a commit.
+ * timeout_ms: how long a request may take, to its reply; more than the deadline of a commit.
  *
  * A request that fails with ECONNREFUSED later has met a daemon that was started anew: connect
  * again.
  */
 static inline int vdpad_connect(struct vdpad_client *client, const char *path, unsigned timeout_ms)
 {
-    const struct timeval patience = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
     const sa_family_t nobody = AF_UNIX;
     struct sockaddr_un daemon = {.sun_family = AF_UNIX};
 
+    client->patience_ms = timeout_ms;
     client->id = 0;
     client->reply[0] = 0;
     client->socket = -1;
@@ -253,8 +257,6 @@ static inline int vdpad_connect(struct vdpad_client *client, const char *path, u
     client->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     /* A name of the kernel's choice (autobind, unix(7)): without one there is no reply. */
     if (client->socket < 0
-        || setsockopt(client->socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience)
-        || setsockopt(client->socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience)
         || bind(client->socket, (const struct sockaddr *)&nobody, sizeof nobody)
         || connect(client->socket, (const struct sockaddr *)&daemon, sizeof daemon)) {
         int why = errno;
@@ -262,6 +264,33 @@ static inline int vdpad_connect(struct vdpad_client *client, const char *path, u
         errno = why;
         return -1;
     }
+    return 0;
+}
+
+static inline int64_t vdpad_now_ms(void)
+{
+    struct timespec now = {0};
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Waits until the socket is ready for more, if what was just tried failed only since it was not; -1
+ * where it failed otherwise. No signal and no reply to something else puts the deadline off.
+ */
+static inline int vdpad_wait(const struct vdpad_client *client, short events)
+{
+    struct pollfd ready = {.fd = client->socket, .events = events};
+    const int64_t left = client->deadline_ms - vdpad_now_ms();
+
+    if (errno != EAGAIN && errno != EINTR)
+        return -1;
+    if (left <= 0) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    poll(&ready, 1, left < INT_MAX ? (int)left : INT_MAX);
     return 0;
 }
 
@@ -285,7 +314,10 @@ static inline int vdpad_send(struct vdpad_client *client, const char *const *tex
         control.header.cmsg_len = CMSG_LEN(fd_count * sizeof(int));
         memcpy(CMSG_DATA(&control.header), fds, fd_count * sizeof(int));
     }
-    return sendmsg(client->socket, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+    while (sendmsg(client->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        if (vdpad_wait(client, POLLOUT))
+            return -1;
+    return 0;
 }
 
 static inline const char *vdpad_json_member(const char *object, const char *key);
@@ -293,20 +325,21 @@ static inline const char *vdpad_json_member(const char *object, const char *key)
 /* The reply to the last request; one to an earlier one, given up by then, is passed over. */
 static inline int vdpad_receive(struct vdpad_client *client)
 {
-    for (;;) {
-        ssize_t got = recv(client->socket, client->reply, VDPAD_MAX_DATAGRAM, MSG_TRUNC);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 || (size_t)got > VDPAD_MAX_DATAGRAM) {
-            errno = got >= 0 ? EMSGSIZE : errno == EAGAIN ? ETIMEDOUT : errno;
-            client->reply[0] = 0;
+    do {
+        ssize_t got = recv(client->socket, client->reply, VDPAD_MAX_DATAGRAM,
+                           MSG_TRUNC | MSG_DONTWAIT);
+        client->reply[got < 0 || (size_t)got > VDPAD_MAX_DATAGRAM ? 0 : got] = 0;
+        if (got > (ssize_t)VDPAD_MAX_DATAGRAM) {
+            errno = EMSGSIZE;
             return -1;
         }
-        client->reply[got] = 0;
         const char *id = vdpad_json_member(client->reply, "id");
         if (id && strtoul(id, NULL, 10) == client->id)
             return 0;
-    }
+        if (got >= 0)
+            errno = EAGAIN;
+    } while (!vdpad_wait(client, POLLIN));
+    return -1;
 }
 
 /*
@@ -326,6 +359,7 @@ static inline int vdpad_ask(struct vdpad_client *client, const char *method,
     for (size_t each = 0; each < count; each++)
         texts[1 + each] = params[each];
     texts[1 + count] = "}";
+    client->deadline_ms = vdpad_now_ms() + client->patience_ms;
     if (vdpad_send(client, texts, count + 2, fds, fd_count))
         return -1;
     return vdpad_receive(client);
@@ -375,29 +409,53 @@ static inline const char *vdpad_json_member(const char *object, const char *key)
     return NULL;
 }
 
+/*
+ * Whether this is one object and nothing behind it, so that it stays a part of what it is put into.
+ * One that does not end passes, and the daemon can make nothing of what it is put into.
+ */
+static inline int vdpad_json_is_object(const char *text)
+{
+    static const char space[] = " \t\r\n";
+
+    text += strspn(text, space);
+    if (*text != '{')
+        return 0;
+    text = vdpad_json_end(text);
+    return !text[strspn(text, space)];
+}
+
 static inline uint32_t vdpad_json_number(const char *value)
 {
     return value ? (uint32_t)strtoul(value, NULL, 10) : 0;
 }
 
-/* The string that begins here, as far as there is room; what is not ASCII becomes '?'. */
+/* An index of the ring; -1 where this is none. */
+static inline int32_t vdpad_json_index(const char *value)
+{
+    const unsigned long index = value && *value >= '0' && *value <= '9' ? strtoul(value, NULL, 10)
+                                                                        : ULONG_MAX;
+
+    return index <= UINT16_MAX ? (int32_t)index : -1;
+}
+
+/* The string that begins here, as far as there is room; what is not printable ASCII becomes '?'. */
 static inline void vdpad_json_string(const char *value, char *out, size_t room)
 {
     size_t length = 0;
 
-    for (value = value && *value == '"' ? value + 1 : ""; *value && *value != '"'; value++) {
+    value = value && *value == '"' ? value + 1 : "";
+    for (; *value && *value != '"' && length + 1 < room; value++) {
         char letter = *value;
         if (letter == '\\' && value[1]) {
             letter = *++value;
-            if (letter == 'u' && strlen(value) > 4) {
+            if (letter == 'u' && strnlen(value, 5) > 4) {
                 value += 4;
                 letter = '?';
-            } else if (letter == 'n' || letter == 't') {
+            } else if (strchr("nrtbf", letter)) {
                 letter = ' ';
             }
         }
-        if (length + 1 < room)
-            out[length++] = letter & 0x80 ? '?' : letter;
+        out[length++] = letter < ' ' || letter > '~' ? '?' : letter;
     }
     out[length] = 0;
 }
@@ -424,13 +482,17 @@ static inline void vdpad_report_line(struct vdpad_report *report, const char *li
                       sizeof report->arguments);
 }
 
-static inline void vdpad_read_report(const char *reply, struct vdpad_report *report)
+/* Fails with EBADMSG where a reply is neither a result nor a refusal that says what it is. */
+static inline int vdpad_read_report(const char *reply, struct vdpad_report *report)
 {
     const char *error = vdpad_json_member(reply, "error");
     const char *data = vdpad_json_member(error, "data");
     const char *body = error ? vdpad_json_member(data, "report")
                              : vdpad_json_member(reply, "result");
-    const char *ring = vdpad_json_member(body, "ring"), *reset;
+    const char *ring = vdpad_json_member(body, "ring");
+    const char *reset = vdpad_json_member(body, "device_must_reset");
+    const int32_t next_available = vdpad_json_index(vdpad_json_member(ring, "next_available"));
+    const int32_t next_used = vdpad_json_index(vdpad_json_member(ring, "next_used"));
 
     *report = (struct vdpad_report){.device_must_reset = 1};
     vdpad_json_string(vdpad_json_member(data, "kind"), report->kind, sizeof report->kind);
@@ -442,12 +504,27 @@ static inline void vdpad_read_report(const char *reply, struct vdpad_report *rep
     report->unanswered = vdpad_json_number(vdpad_json_member(body, "unanswered_total"));
     vdpad_report_line(report, vdpad_json_member(body, "rejected"));
     vdpad_report_line(report, vdpad_json_member(body, "unanswered"));
-    report->has_ring = ring && *ring == '{';
-    report->next_available = (uint16_t)vdpad_json_number(vdpad_json_member(ring, "next_available"));
-    report->next_used = (uint16_t)vdpad_json_number(vdpad_json_member(ring, "next_used"));
+    if (next_available >= 0 && next_used >= 0) {
+        report->has_ring = 1;
+        report->next_available = (uint16_t)next_available;
+        report->next_used = (uint16_t)next_used;
+    }
     /* Without a report nothing was sent, but where vdpad does not know what failed. */
-    reset = vdpad_json_member(body, "device_must_reset");
-    report->device_must_reset = reset ? *reset == 't' : !strcmp(report->kind, "internal");
+    report->device_must_reset = body && *body == '{' ? !reset || *reset != 'f'
+                                                     : !strcmp(report->kind, "internal");
+    if (error ? report->kind[0] : body && *body == '{')
+        return 0;
+    errno = EBADMSG;
+    return -1;
+}
+
+static inline int vdpad_is_migration(const char *name)
+{
+    const size_t length = strlen(name);
+
+    return length >= 1 && length <= 128
+           && strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/-")
+                  == length;
 }
 
 /*
@@ -455,7 +532,8 @@ static inline void vdpad_read_report(const char *reply, struct vdpad_report *rep
  *
  * migration: the caller's name for it, 1 to 128 of [A-Za-z0-9._:/-]; state: JSON, or what `vdpactl
  * convert --to native` makes of other formats; target: from vdpad_target. A refusal is in `report`,
- * whose `kind` is empty where all is well.
+ * whose `kind` is empty where all is well. EINVAL where one of the three is nothing of the kind;
+ * EBADMSG where the daemon's reply makes no sense.
  */
 static inline int vdpad_prepare(struct vdpad_client *client, const char *migration,
                                 const char *state, const char *target,
@@ -464,9 +542,14 @@ static inline int vdpad_prepare(struct vdpad_client *client, const char *migrati
     const char *const params[] = {"{\"migration\":\"", migration, "\",\"state\":", state,
                                   ",\"target\":", target, "}"};
 
-    if (vdpad_ask(client, "prepare", params, 7, NULL, 0))
+    if (!vdpad_is_migration(migration) || !vdpad_json_is_object(state)
+        || !vdpad_json_is_object(target)) {
+        errno = EINVAL;
         return -1;
-    vdpad_read_report(client->reply, report);
+    }
+    if (vdpad_ask(client, "prepare", params, 7, NULL, 0)
+        || vdpad_read_report(client->reply, report))
+        return -1;
     report->device_must_reset = 0;
     return 0;
 }
@@ -478,7 +561,8 @@ static inline int vdpad_prepare(struct vdpad_client *client, const char *migrati
  * kick, call: the eventfds given to VHOST_SET_VRING_KICK and VHOST_SET_VRING_CALL, call
  * non-blocking. deadline_ms: for the replay; 0 is the daemon's own.
  *
- * Where it returns -1 nothing was heard: the device must be reset.
+ * Where it returns -1 nothing was heard, or nothing that makes sense: the device must be reset. Where
+ * `kind` is empty, the ring has come back.
  */
 static inline int vdpad_commit(struct vdpad_client *client, const char *migration,
                                const struct vdpad_ring *ring, int kick, int call,
@@ -489,12 +573,19 @@ static inline int vdpad_commit(struct vdpad_client *client, const char *migratio
     const char *const params[] = {"{\"migration\":\"", migration, "\"", deadline};
 
     *report = (struct vdpad_report){.device_must_reset = 1};
+    if (!vdpad_is_migration(migration)) {
+        errno = EINVAL;
+        return -1;
+    }
     if (deadline_ms)
         snprintf(deadline, sizeof deadline, ",\"deadline_ms\":%u}", deadline_ms);
     if (vdpad_ask(client, "commit", params, 4, fds, 3))
         return -1;
-    vdpad_read_report(client->reply, report);
-    return 0;
+    if (!vdpad_read_report(client->reply, report) && (report->kind[0] || report->has_ring))
+        return 0;
+    *report = (struct vdpad_report){.device_must_reset = 1};
+    errno = EBADMSG;
+    return -1;
 }
 
 /* --- the log of a guest's commands: docs/formats.md, "Command log" --- */
@@ -510,9 +601,14 @@ static inline void vdpad_put_number(unsigned char *at, uint64_t number, int byte
         at[each] = (unsigned char)(number >> (8 * each));
 }
 
-/* Writes both whole, or takes back what there is of them. */
+/*
+ * Writes both whole, or takes back what there is of them.
+ *
+ * room: what a full log lacks. It is the same for all commands, so that none gets in behind a larger
+ * one that did not, and none is missing from what looks whole.
+ */
 static inline int vdpad_log_write(int fd, const void *head, size_t head_length, const void *bytes,
-                                  size_t length)
+                                  size_t length, size_t room)
 {
     struct iovec parts[2] = {{(char *)(uintptr_t)head, head_length},
                              {(char *)(uintptr_t)bytes, length}};
@@ -522,7 +618,7 @@ static inline int vdpad_log_write(int fd, const void *head, size_t head_length, 
 
     if (fstat(fd, &before))
         return -1;
-    if (before.st_size + (off_t)all > (off_t)VDPAD_LOG_MAX) {
+    if (room > VDPAD_LOG_MAX || before.st_size > (off_t)(VDPAD_LOG_MAX - room)) {
         errno = EFBIG;
         return -1;
     }
@@ -542,28 +638,38 @@ static inline int vdpad_log_write(int fd, const void *head, size_t head_length, 
 static inline int vdpad_log_record(int fd, enum vdpad_log_kind kind, uint8_t ack, const void *bytes,
                                    size_t length)
 {
+    const size_t most = kind == VDPAD_LOG_STATE ? length : VDPAD_LOG_MAX_COMMAND + 1;
     unsigned char head[8] = {0};
 
     vdpad_put_number(head, length, 4);
     head[4] = (unsigned char)kind;
     head[5] = ack;
-    return vdpad_log_write(fd, head, sizeof head, bytes, length);
+    return vdpad_log_write(fd, head, sizeof head, bytes, length, sizeof head + most);
 }
 
 /*
- * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty; one that is there, as
- * `vdpactl convert --to command-log` writes it, is opened so and gone on with.
+ * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty, else this is EINVAL; one
+ * that is there, as `vdpactl convert --to command-log` writes it, is opened so and gone on with. One
+ * writes to it at a time.
  *
  * features: bits 0 … 63 and 64 … 127, as the guest negotiated them.
  */
 static inline int vdpad_log_begin(int fd, const uint64_t features[2])
 {
     unsigned char head[32] = "VDPADLOG";
+    const int flags = fcntl(fd, F_GETFL);
+    struct stat file;
 
+    if (flags < 0 || fstat(fd, &file))
+        return -1;
+    if (!(flags & O_APPEND) || !S_ISREG(file.st_mode) || file.st_size) {
+        errno = EINVAL;
+        return -1;
+    }
     vdpad_put_number(head + 8, 1, 4);
     vdpad_put_number(head + 16, features[0], 8);
     vdpad_put_number(head + 24, features[1], 8);
-    return vdpad_log_write(fd, head, sizeof head, "", 0);
+    return vdpad_log_write(fd, head, sizeof head, "", 0, sizeof head);
 }
 
 /*
@@ -580,7 +686,8 @@ static inline int vdpad_log_state(int fd, const char *state)
  * Writes down a command that the device has given back, in the order in which it does so.
  *
  * bytes: all that the device could read of its chain, from the class on; ack: what it wrote. EFBIG
- * where the log is full: have it written anew (vdpactl convert --to command-log).
+ * where the log is full: have it written anew (vdpactl convert --to command-log). What could not be
+ * written must be, before anything else is, or the log tells what the guest has not set.
  */
 static inline int vdpad_log_command(int fd, const void *bytes, size_t length, uint8_t ack)
 {

@@ -7,6 +7,7 @@ static unsigned char table[300000] = {1, 0};
 int main(int argc, char **argv)
 {
     const uint64_t features[2] = {0xe0000, 1}, others[2] = {0x60000, UINT64_C(1) << 63};
+    const int unfit = memfd_create("without O_APPEND", MFD_CLOEXEC);
     const int fd = argc == 2 ? open(argv[1], O_RDWR | O_CREAT | O_APPEND, 0600) : -1;
     unsigned commands = 0;
 
@@ -17,5 +18,9 @@ int main(int argc, char **argv)
     while (!vdpad_log_command(fd, table, sizeof table, 0))
         commands++;
     printf("%u commands, then %s\n", commands, strerror(errno));
+    /* One that is small does not get in behind one that did not, nor another log. */
+    if (!vdpad_log_command(fd, "\2\0\52\0", 4, 0) || !vdpad_log_begin(fd, features)
+        || !vdpad_log_begin(unfit, features))
+        return 2;
     return 0;
 }

@@ -22,5 +22,8 @@ fn main() -> std::io::Result<()> {
             Err(error) => break println!("{commands} commands, then {error}"),
         }
     }
+    // One that is small does not get in behind one that did not, nor another log.
+    assert!(log.command(&[2, 0, 42, 0], 0).is_err());
+    assert!(Log::begin(Path::new(&path), 0).is_err());
     Ok(())
 }

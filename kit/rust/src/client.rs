@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::io::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
 use crate::json::Value;
@@ -19,6 +19,7 @@ const MAX_DATAGRAM: usize = 200 << 10;
 #[derive(Debug)]
 pub struct Client {
     socket: UnixDatagram,
+    patience: Duration,
     id: u32,
     reply: Vec<u8>,
 }
@@ -26,14 +27,12 @@ pub struct Client {
 impl Client {
     /// Connects to the daemon at a path.
     ///
-    /// `patience` is how long a reply is waited for: more than the deadline of a commit.
+    /// `patience` is how long a request may take, to its reply: more than the deadline of a commit.
     ///
     /// # Errors
     /// There is no daemon, or it is not for this user.
     pub fn connect(path: &Path, patience: Duration) -> io::Result<Client> {
         let socket = UnixDatagram::unbound()?;
-        socket.set_read_timeout(Some(patience))?;
-        socket.set_write_timeout(Some(patience))?;
         // A name of the kernel's choice (autobind, unix(7)): without one there is no reply.
         let nobody = sys::AF_UNIX;
         // SAFETY: it reads the two bytes that it is told of.
@@ -41,8 +40,9 @@ impl Client {
         socket.connect(path)?;
         Ok(Client {
             socket,
+            patience,
             id: 0,
-            reply: vec![0; MAX_DATAGRAM],
+            reply: vec![0; MAX_DATAGRAM + 1],
         })
     }
 
@@ -54,8 +54,13 @@ impl Client {
     /// [`crate::target`].
     ///
     /// # Errors
-    /// It was refused, or nothing was heard. No device was touched.
+    /// It was refused, or nothing was heard that makes sense, or one of the three is nothing of the
+    /// kind. No device was touched.
     pub fn prepare(&mut self, migration: &str, state: &str, target: &str) -> Result<u32, Error> {
+        check_migration(migration)?;
+        for text in [state, target] {
+            check(Value(text).is_object(), "expected one object of JSON")?;
+        }
         let params =
             format!("{{\"migration\":\"{migration}\",\"state\":{state},\"target\":{target}}}");
         Ok(report::read(self.ask("prepare", &params, None)?)?.commands)
@@ -68,7 +73,8 @@ impl Client {
     /// non-blocking; `deadline` is for the replay, and the daemon's own where it is none.
     ///
     /// # Errors
-    /// It was refused, or nothing was heard; [`Error::device_must_reset`] says what to do.
+    /// It was refused, or nothing was heard that makes sense; [`Error::device_must_reset`] says what
+    /// to do.
     pub fn commit(
         &mut self,
         migration: &str,
@@ -77,12 +83,18 @@ impl Client {
         call: RawFd,
         deadline: Option<Duration>,
     ) -> Result<Report, Error> {
+        check_migration(migration)?;
         let deadline = match deadline {
             Some(deadline) => format!(",\"deadline_ms\":{}", deadline.as_millis()),
             None => String::new(),
         };
         let params = format!("{{\"migration\":\"{migration}\"{deadline}}}");
-        report::read(self.ask("commit", &params, Some([ring.memory(), kick, call]))?)
+        let report =
+            report::read(self.ask("commit", &params, Some([ring.memory(), kick, call]))?)?;
+        match report.ring {
+            Some(_) => Ok(report),
+            None => Err(report::makes_no_sense()),
+        }
     }
 
     /// Asks for any method of docs/api.md, such as `cancel`; gives the reply as it came, in JSON,
@@ -98,28 +110,74 @@ impl Client {
             "{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}",
             self.id
         );
-        send(&self.socket, request.as_bytes(), fds)?;
-        let length = self.receive()?;
+        let begun = Instant::now();
+        self.send(request.as_bytes(), fds, begun)?;
+        let length = self.receive(begun)?;
         Ok(std::str::from_utf8(&self.reply[..length]).unwrap_or_default())
     }
 
     /// The length of the reply to the last request; one to an earlier one, given up by then, is
     /// passed over.
-    fn receive(&mut self) -> io::Result<usize> {
+    fn receive(&mut self, begun: Instant) -> io::Result<usize> {
         loop {
+            self.socket.set_read_timeout(Some(self.left(begun)?))?;
             let length = match self.socket.recv(&mut self.reply) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into())
-                }
+                Err(error) if passes(&error) => continue,
                 received => received?,
             };
+            check(
+                length <= MAX_DATAGRAM,
+                "expected a reply of at most 200 KiB",
+            )?;
             let text = std::str::from_utf8(&self.reply[..length]).unwrap_or_default();
             if Value(text).member("id").and_then(Value::number) == Some(self.id) {
                 return Ok(length);
             }
         }
     }
+
+    fn send(&self, request: &[u8], fds: Option<[RawFd; 3]>, begun: Instant) -> io::Result<()> {
+        loop {
+            self.socket.set_write_timeout(Some(self.left(begun)?))?;
+            match send(&self.socket, request, fds) {
+                Err(error) if passes(&error) => continue,
+                sent => return sent,
+            }
+        }
+    }
+
+    /// What is left of the time for a request. No signal and no reply to something else puts its
+    /// end off.
+    fn left(&self, begun: Instant) -> io::Result<Duration> {
+        let left = self.patience.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(left)
+    }
+}
+
+/// Whether this ends no request but with its time.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
+}
+
+fn check(is_so: bool, expected: &'static str) -> io::Result<()> {
+    if is_so {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, expected))
+}
+
+fn check_migration(name: &str) -> io::Result<()> {
+    let is_one = |letter: u8| letter.is_ascii_alphanumeric() || b"._:/-".contains(&letter);
+    check(
+        (1..=128).contains(&name.len()) && name.bytes().all(is_one),
+        "expected a migration's name of 1 to 128 of [A-Za-z0-9._:/-]",
+    )
 }
 
 fn send(socket: &UnixDatagram, request: &[u8], fds: Option<[RawFd; 3]>) -> io::Result<()> {

@@ -22,6 +22,13 @@ impl<'a> Value<'a> {
         None
     }
 
+    /// Whether this is one object and nothing behind it, so that it stays a part of what it is put
+    /// into. One that does not end passes, and the daemon can make nothing of what it is put into.
+    pub fn is_object(self) -> bool {
+        let text = self.0.trim();
+        text.starts_with('{') && end(text) == text.len()
+    }
+
     /// The first of this list.
     pub fn first(self) -> Option<Value<'a>> {
         let rest = self.0.strip_prefix('[')?.trim_start();
@@ -33,9 +40,9 @@ impl<'a> Value<'a> {
         self.0[..end(self.0)].trim_end().parse().ok()
     }
 
-    /// Whether this is `true`.
-    pub fn is_true(self) -> bool {
-        self.0.starts_with("true")
+    /// Whether this is `false`.
+    pub fn is_false(self) -> bool {
+        self.0.starts_with("false")
     }
 
     /// This string.
@@ -111,12 +118,21 @@ mod tests {
             value.member("b").and_then(Value::string).as_deref(),
             Some("µs \"q\"\n")
         );
-        assert!(value.member("c").map_or(false, Value::is_true));
+        assert!(value.member("c").map_or(false, |told| !told.is_false()));
         assert_eq!(value.member("d").and_then(Value::number), Some(17));
         assert!(value.member("x").is_none());
         let list = value.member("a").and_then(|a| a.member("x"));
         assert_eq!(list.and_then(Value::first).and_then(Value::number), Some(1));
         assert!(value.member("e").and_then(Value::first).is_none());
+    }
+
+    #[test]
+    fn an_object_is_one_and_nothing_behind_it() {
+        assert!(Value(TEXT).is_object());
+        assert!(Value(" {\"a\":\"}\"}\n").is_object());
+        for text in ["", "[]", "\"{}\"", "{},{}", "{} 1", "{},\"committer\":{}"] {
+            assert!(!Value(text).is_object(), "{text}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ const MAX_SIZE: u64 = 2 << 20;
 const MAX_COMMAND: usize = 1 << 18;
 
 const BEGINNING: &[u8; 16] = b"VDPADLOG\x01\0\0\0\0\0\0\0";
+const HEADER: usize = 32;
 
 const COMMAND: u8 = 1;
 const RESET: u8 = 2;
@@ -32,7 +33,7 @@ impl Log {
             .create_new(true)
             .open(path)?;
         let mut log = Log { file };
-        log.write(BEGINNING, &features.to_le_bytes())?;
+        log.write(BEGINNING, &features.to_le_bytes(), HEADER)?;
         Ok(log)
     }
 
@@ -71,7 +72,8 @@ impl Log {
     ///
     /// # Errors
     /// The file cannot be written, or the log is full: have it written anew (`vdpactl convert --to
-    /// command-log`). Nothing of the record is left in it.
+    /// command-log`). Nothing of the record is left in it, and it must be written before anything
+    /// else is, or the log tells what the guest has not set.
     pub fn command(&mut self, bytes: &[u8], ack: u8) -> io::Result<()> {
         // One byte more than is ever understood tells that there were more.
         self.record(COMMAND, ack, &bytes[..bytes.len().min(MAX_COMMAND + 1)])
@@ -91,19 +93,31 @@ impl Log {
         head[..4].copy_from_slice(&length.to_le_bytes());
         head[4] = kind;
         head[5] = ack;
-        self.write(&head, bytes)
+        let most = if kind == STATE {
+            bytes.len()
+        } else {
+            MAX_COMMAND + 1
+        };
+        self.write(&head, bytes, head.len() + most)
     }
 
     /// Writes both whole, or takes back what there is of them.
-    fn write(&mut self, head: &[u8], bytes: &[u8]) -> io::Result<()> {
+    ///
+    /// `room` is what a full log lacks. It is the same for all commands, so that none gets in behind a
+    /// larger one that did not, and none is missing from what looks whole.
+    fn write(&mut self, head: &[u8], bytes: &[u8], room: usize) -> io::Result<()> {
         let before = self.file.metadata()?.len();
         let all = head.len() + bytes.len();
-        if before + all as u64 > MAX_SIZE {
+        if before.saturating_add(room as u64) > MAX_SIZE {
             return Err(io::Error::new(io::ErrorKind::Other, "the log is full"));
         }
-        let written = self
-            .file
-            .write_vectored(&[IoSlice::new(head), IoSlice::new(bytes)])?;
+        let parts = [IoSlice::new(head), IoSlice::new(bytes)];
+        let written = loop {
+            match self.file.write_vectored(&parts) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                written => break written?,
+            }
+        };
         if written == all {
             return Ok(());
         }

@@ -48,7 +48,7 @@ pub struct Refusal {
 pub enum Error {
     /// The daemon said why.
     Refused(Box<Refusal>),
-    /// Nothing was heard of it.
+    /// Nothing was heard of it, or nothing that makes sense.
     Unanswered(io::Error),
 }
 
@@ -83,20 +83,33 @@ impl From<io::Error> for Error {
     }
 }
 
+/// That a reply is neither a result nor a refusal that says what it is.
+pub fn makes_no_sense() -> Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the reply makes no sense").into()
+}
+
 /// What a reply says.
 pub fn read(reply: &str) -> Result<Report, Error> {
     let reply = Value(reply);
-    if let Some(result) = reply.member("result") {
+    if let Some(result) = object(reply, "result") {
         return Ok(report(result));
     }
     let failed = reply.member("error");
     let data = failed.and_then(|error| error.member("data"));
     let text = |value: Option<Value>| value.and_then(Value::string).unwrap_or_default();
+    let kind = text(data.and_then(|data| data.member("kind")));
+    if kind.is_empty() {
+        return Err(makes_no_sense());
+    }
     Err(Error::Refused(Box::new(Refusal {
-        kind: text(data.and_then(|data| data.member("kind"))),
+        kind,
         message: text(failed.and_then(|error| error.member("message"))),
-        report: data.and_then(|data| data.member("report")).map(report),
+        report: data.and_then(|data| object(data, "report")).map(report),
     })))
+}
+
+fn object<'a>(of: Value<'a>, key: &str) -> Option<Value<'a>> {
+    of.member(key).filter(|found| found.0.starts_with('{'))
 }
 
 fn report(body: Value) -> Report {
@@ -115,7 +128,7 @@ fn report(body: Value) -> Report {
             .and_then(|index| index.try_into().ok()),
         device_must_reset: body
             .member("device_must_reset")
-            .map_or(false, Value::is_true),
+            .map_or(true, |told| !told.is_false()),
     }
 }
 
