@@ -8,7 +8,7 @@ import pytest
 from tests.cli.commands import run, said
 from tests.support.daemon import daemon
 from vdpad.state.formats import command_log
-from vdpad.virtio.commands import ACK_ERR, ACK_OK, MacAddrSet, VlanAdd
+from vdpad.virtio.commands import ACK_ERR, ACK_OK, CoalVqSet, MacAddrSet, VlanAdd
 from vdpad.virtio.features import Feature
 
 FEATURES = (Feature.CTRL_VQ, Feature.CTRL_VLAN, Feature.CTRL_MAC_ADDR)
@@ -58,6 +58,33 @@ def test_what_a_log_cannot_tell_is_told(log: Path) -> None:
     done = run("convert", log, "--to", "command-log", "--output", log)
     assert done.returncode == 0
     assert b"missing: class 9: " in done.stderr
+
+
+def test_no_log_is_written_that_nobody_reads(tmp_path: Path) -> None:
+    tables = {
+        kind: [f"{first}:00:00:{number >> 8:02x}:{number & 255:02x}:00" for number in range(60000)]
+        for kind, first in (("unicast", "02"), ("multicast", "01"))
+    }
+    state, output = tmp_path / "state.json", tmp_path / "new.log"
+    features = ["CTRL_VQ", "CTRL_RX"]
+    state.write_text(json.dumps({"version": 1, "features": features, "mac_table": tables}))
+    done = run("convert", state, "--to", "command-log", "--output", output)
+    assert done.returncode == 2
+    assert b"does not fit the format command-log: expected a command log of at most" in done.stderr
+    assert not output.exists()
+
+
+def test_no_state_is_written_that_nobody_reads(tmp_path: Path) -> None:
+    log = tmp_path / "vm.log"
+    queues = (
+        command_log.push_command(CoalVqSet(queue, 50, 32).encode(), ACK_OK)
+        for queue in range(0, 40_000, 2)
+    )
+    features = (Feature.CTRL_VQ, Feature.VQ_NOTF_COAL)
+    log.write_bytes(command_log.push_header(features) + b"".join(queues))
+    done = run("convert", log, "--to", "native")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"does not fit the format native: expected JSON of at most" in done.stderr
 
 
 def test_it_is_checked_and_restored(tmp_path: Path, log: Path) -> None:

@@ -3,6 +3,7 @@
 Each takes the command line and gives its result as plain values, for --json and for show_state.
 """
 
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -16,9 +17,9 @@ from vdpad.cli.state_files import choose, found_in, reading_of, remarks, state_o
 from vdpad.cli.terminal import give_bytes, is_terminal, tell
 from vdpad.errors import why
 from vdpad.state.diff import differences
-from vdpad.state.formats import native
+from vdpad.state.formats import native, recognise
 from vdpad.state.formats.recognise import COMMAND_LOG, DEVICE_PARTS, NATIVE
-from vdpad.state.found import Found, Missing
+from vdpad.state.found import FormatError, Found, Missing
 from vdpad.state.model import NetState
 
 Json = dict[str, Any]
@@ -68,13 +69,15 @@ def convert(arguments: Namespace) -> Json:
     """A state in another format, written to a file or to standard output.
 
     Raises:
-        Usage: the file holds no state, or the output cannot be written.
+        Usage: the file holds no state or one too large for the format, or the output cannot be
+            written.
         NotGiven: standard output takes no more.
     """
     if arguments.json and arguments.output is None:
         raise Usage("expected --output FILE with --json, as only one of both fits standard output")
     found = found_in(arguments.file, arguments.device)
     data, lost = _ENCODERS[arguments.to](state_of(found, arguments.file))
+    _check_readable(arguments.file, arguments.to, data)
     left_open = [*remarks(found), *(f"lost: {each.part}: {each.why}" for each in lost)]
     _write(arguments.output, data, is_text=arguments.to == NATIVE)
     if not arguments.json:
@@ -86,6 +89,14 @@ def convert(arguments: Namespace) -> Json:
         "lost": [asdict(each) for each in lost],
         **{key: told[key] for key in ("device", "missing", "notes")},
     }
+
+
+def _check_readable(name: str, form: str, data: bytes) -> None:
+    """Formats have bounds of their own: what fits one may be more than another's reader takes."""
+    try:
+        recognise.read(io.BytesIO(data))
+    except FormatError as error:
+        raise Usage(f"{name}: its state does not fit the format {form}: {error}") from error
 
 
 def _encode_native(state: NetState) -> tuple[bytes, Sequence[Missing]]:
