@@ -24,6 +24,7 @@ from tests.daemon.support import (
     software,
     vlans,
 )
+from tests.daemon.udp_support import key_file
 from tests.support.daemon import ROOT
 from tests.support.waiting import until
 from vdpad.daemon.daemon import Service
@@ -33,6 +34,7 @@ from vdpad.daemon.metrics import Metrics, Sources
 from vdpad.daemon.settings import Settings
 from vdpad.service import log
 from vdpad.service.endpoints.unix import UnixEndpoint
+from vdpad.wire.sealing import Reason
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]
@@ -108,6 +110,16 @@ async def test_a_daemon_that_has_done_nothing_has_its_series_at_zero(tmp_path: P
     assert found.value("vdpad_replies_dropped_total", endpoint="unix") == 0
     refused = {"endpoint": "unix", "reason": "queue-full"}
     assert found.value("vdpad_datagrams_refused_total", **refused) == 0
+
+
+async def test_all_that_may_be_wrong_with_other_hosts_datagrams_is_at_zero(tmp_path: Path) -> None:
+    udp = {"listen": "127.0.0.1:0", "key_file": str(key_file(tmp_path))}
+    async with measuring(tmp_path, udp=udp) as (_, file):
+        pass
+    found = scrape(file)
+    for reason in Reason:
+        refused = {"endpoint": "udp", "reason": reason}
+        assert found.value("vdpad_datagrams_refused_total", **refused) == 0
 
 
 async def test_operations_are_counted_by_outcome_and_target(tmp_path: Path) -> None:

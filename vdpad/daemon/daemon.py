@@ -191,8 +191,12 @@ class Service:
     def _datagrams_refused(self) -> dict[tuple[str, str], int]:
         refused = {("unix", "queue-full"): self._endpoint.datagrams_refused}
         if self.udp is not None:
+            from vdpad.wire.sealing import Reason
+
             refused["udp", "queue-full"] = self.udp.datagrams_refused
-            refused |= {("udp", reason): count for reason, count in self.udp.refused.items()}
+            # Each, as whoever watches a counter does not see one that begins above 0.
+            counts = self.udp.refused
+            refused |= {("udp", reason): counts[reason] for reason in Reason}
         return refused
 
     def _replies_dropped(self) -> dict[str, int]:
