@@ -148,6 +148,21 @@ def test_what_is_no_number_is_told(
     assert mover.moves.became(name) is None
 
 
+@pytest.mark.parametrize("number", ["", "x", "-1", "1e3", " 1", "99999999999"])
+@pytest.mark.parametrize("place", ["committer", "seconds"])
+def test_numbers_that_make_no_sense_are_told_before_anything_is_prepared(
+    mover: Mover, name: str, place: str, number: str
+) -> None:
+    files = [mover.moves.folder / each for each in ("state", "target")]
+    mover.moves.folder.mkdir()
+    for file, what in zip(files, (STATE, SIM0), strict=True):
+        file.write_text(json.dumps(what))
+    numbers = {"committer": str(os.getuid()), "seconds": "60", place: number}.values()
+    done = run(*mover.program, mover.moves.socket, name.replace(" ", ""), *files, *numbers)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert mover.moves.became(name.replace(" ", "")) is None
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("m", "/none", "/none", "0")], ids=["too few", "no such file"]
 )

@@ -189,7 +189,11 @@ func told(ended operation) outcome {
 		}
 	}
 	fmt.Printf("%s: %s\n", ended.State, why)
-	return outcome{code: map[string]int{"restored": 0, "failed": 4, "cancelled": 5}[ended.State]}
+	code, known := map[string]int{"restored": 0, "failed": 4, "cancelled": 5}[ended.State]
+	if !known {
+		code = 1
+	}
+	return outcome{code: code}
 }
 
 // await waits until somebody has committed, and cancels where nobody does in time.
@@ -210,7 +214,7 @@ func await(vdpad *Vdpad, path, migration string, timeout time.Duration) outcome 
 	return told(found.Operation)
 }
 
-func move(path, migration string, state, target json.RawMessage, committer int, timeout time.Duration) outcome {
+func move(path, migration string, state, target json.RawMessage, committer uint64, timeout time.Duration) outcome {
 	vdpad, err := Dial(path)
 	if err != nil {
 		return outcome{7, err}
@@ -227,11 +231,11 @@ func move(path, migration string, state, target json.RawMessage, committer int, 
 }
 
 // numbers are COMMITTER and SECONDS.
-func numbers(arguments []string) (committer, seconds int, err error) {
-	if committer, err = strconv.Atoi(arguments[0]); err != nil || len(arguments) == 1 {
+func numbers(arguments []string) (committer, seconds uint64, err error) {
+	if committer, err = strconv.ParseUint(arguments[0], 10, 32); err != nil || len(arguments) == 1 {
 		return committer, 60, err
 	}
-	seconds, err = strconv.Atoi(arguments[1])
+	seconds, err = strconv.ParseUint(arguments[1], 10, 32)
 	return committer, seconds, err
 }
 

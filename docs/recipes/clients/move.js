@@ -103,7 +103,7 @@ async function ends(path, migration, seconds) {
 function told({ state, report }) {
   console.log(`${state}: ${report ? report.outcome : "nobody committed"}`);
   for (const each of report?.rejected ?? []) console.error(`refused: ${each.command} ${each.arguments}`);
-  return { restored: 0, failed: 4, cancelled: 5 }[state];
+  return { restored: 0, failed: 4, cancelled: 5 }[state] ?? 1;
 }
 
 async function move(path, migration, state, target, committer, seconds) {
@@ -130,9 +130,14 @@ function read(file) {
   }
 }
 
-// A number that stands on the command line: one that is none would be null in JSON, and left out.
-function number(name, text) {
-  if (!/^\d+$/.test(text)) throw new Usage(`expected a number for ${name}, got ${text}`);
+// A number that stands on the command line: one that is none would be null in JSON, and left out; a
+// timer of more than MOST milliseconds would end at once.
+const MOST = 2 ** 31 - 1;
+
+function number(name, text, most) {
+  if (!/^\d+$/.test(text) || Number(text) > most) {
+    throw new Usage(`expected a number for ${name}, 0 to ${most}, got ${text}`);
+  }
   return Number(text);
 }
 
@@ -144,7 +149,10 @@ async function main(argv) {
       throw new Usage("usage: move.js SOCKET MIGRATION STATE.json TARGET.json COMMITTER [SECONDS]");
     }
     const [path, migration, state, target, committer, seconds = "60"] = argv;
-    const numbers = [number("COMMITTER", committer), number("SECONDS", seconds)];
+    const numbers = [
+      number("COMMITTER", committer, 2 ** 32 - 1),
+      number("SECONDS", seconds, Math.floor(MOST / 1000)),
+    ];
     return await move(path, migration, read(state), read(target), ...numbers);
   } catch (error) {
     console.error(error.message);

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,36 +23,59 @@ ANNOTATION = "vdpad/move"
 # In seconds. The migration's target waits for it.
 TIMEOUT = 10.0
 
+# Of one message, in bytes.
+MAX_MESSAGE = 4 * 1024 * 1024
+
 
 class NotLetIn(Exception):
     """Why a guest must not come."""
+
+
+class Refused(NotLetIn):
+    """The daemon says so."""
 
 
 def call(path: Path, method: str, **parameters: Any) -> dict[str, Any]:
     """The reply's parameters. Varlink: a call and its reply are JSON and a NUL byte each.
 
     Raises:
-        NotLetIn: the reply is an error, or none comes.
+        Refused: the reply is an error.
+        NotLetIn: none comes, or none that makes sense.
     """
     message = json.dumps({"method": method, "parameters": parameters}).encode()
-    said = b""
+    end = time.monotonic() + TIMEOUT
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)
             connection.connect(str(path))
             connection.sendall(message + b"\0")
-            while not said.endswith(b"\0"):
-                if not (piece := connection.recv(65536)):
-                    raise ConnectionError("the connection ended before the reply")
-                said += piece
+            reply = json.loads(received(connection, end))
+        found: dict[str, Any] = dict(reply["parameters"])
     except OSError as error:
         whose = "vdpad-vhost-user" if "BackEnd" in method else "vdpad"
         raise NotLetIn(f"{path}: {error.strerror or error}; is {whose} running?") from error
-    reply: dict[str, Any] = json.loads(said[:-1])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise NotLetIn(f"{path}: the reply makes no sense: {error}") from error
     if "error" in reply:
-        raise NotLetIn(f"{reply['error']}: {reply['parameters'].get('message')}")
-    found: dict[str, Any] = reply["parameters"]
+        raise Refused(f"{reply['error']}: {found.get('message')}")
     return found
+
+
+def received(connection: socket.socket, end: float) -> bytes:
+    """One message, whole by this time, which no piece of it puts off.
+
+    Raises:
+        OSError: it is not.
+    """
+    said = bytearray()
+    while not said.endswith(b"\0"):
+        connection.settimeout(max(end - time.monotonic(), 0.001))
+        if not (piece := connection.recv(65536)):
+            raise ConnectionError("the connection ended before the reply")
+        said += piece
+        if len(said) > MAX_MESSAGE:
+            raise ConnectionError("the reply does not end")
+    return bytes(said[:-1])
 
 
 def given(move: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -79,20 +103,38 @@ def check(move: Mapping[str, Any]) -> None:
         NotLetIn: it does not, or cannot be asked.
     """
     if "backend" in move:
-        path = RUN / "vhost-user" / str(move["backend"]) / "io.vdpad"
+        path = RUN / "vhost-user" / name_of(move["backend"]) / "io.vdpad"
         found = call(path, "io.vdpad.BackEnd.Check", **given(move, "state"))
     else:
         found = call(RUN / "io.vdpad", "io.vdpad.Daemon.Check", **given(move, "state", "target"))
-    if not found["compatible"]:
-        problems = (f"{each['path']}: {each['message']}" for each in found["problems"])
+    if found.get("compatible") is not True:
+        problems = (f"{each['path']}: {each['message']}" for each in found.get("problems", ()))
         raise NotLetIn("the device cannot take its state: " + "; ".join(problems))
 
 
+def name_of(back_end: Any) -> str:
+    """A back end's, which leads to no other folder.
+
+    Raises:
+        NotLetIn: it is none.
+    """
+    if not isinstance(back_end, str) or "/" in back_end or back_end in ("", ".", ".."):
+        raise NotLetIn(f"expected the name of a back end, got {back_end!r}")
+    return back_end
+
+
 def prepare(move: Mapping[str, Any]) -> None:
-    """Prepares what somebody will commit."""
-    if "migration" in move:
-        wish = given(move, "migration", "committer", "state", "target")
+    """Prepares what somebody will commit; where nobody says whether it was, gives it up."""
+    if "migration" not in move:
+        return
+    wish = given(move, "migration", "committer", "state", "target")
+    try:
         call(RUN / "io.vdpad", "io.vdpad.Daemon.Prepare", **wish)
+    except Refused:
+        raise  # the name may be another guest's
+    except NotLetIn:
+        cancel(move)
+        raise
 
 
 def cancel(move: Mapping[str, Any]) -> None:
@@ -109,12 +151,12 @@ def moves_of(vmi: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
         NotLetIn: the annotation is not what it should be.
     """
     annotations = vmi.get("metadata", {}).get("annotations") or {}
-    migrates = vmi.get("status", {}).get("migrationState")
+    migrates = (vmi.get("status") or {}).get("migrationState")
     if not migrates or migrates.get("completed") or ANNOTATION not in annotations:
         return {}
     try:
         moves = json.loads(annotations[ANNOTATION])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotLetIn(f"expected JSON: {error}") from error
     if not isinstance(moves, dict) or not all(isinstance(each, dict) for each in moves.values()):
         raise NotLetIn("expected a JSON object with an object for each card")
@@ -135,6 +177,20 @@ def every(
     return done
 
 
+def prepare_all(moves: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all could be prepared; if not, those before the first that could not are given up.
+
+    Nothing else is called where this fails.
+    """
+    prepared: dict[str, Mapping[str, Any]] = {}
+    for name, move in moves.items():
+        if not every(prepare, {name: move}):
+            every(cancel, prepared)
+            return False
+        prepared[name] = move
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--vmi", required=True, metavar="JSON")
@@ -145,10 +201,7 @@ def main() -> int:
     except NotLetIn as error:
         print(f"{ANNOTATION}: {error}", file=sys.stderr)
         return 1
-    if not every(check, moves):
-        return 1
-    if not every(prepare, moves):
-        every(cancel, moves)  # nothing else is called where this fails
+    if not every(check, moves) or not prepare_all(moves):
         return 1
     print(arguments.domain)
     return 0

@@ -7,13 +7,16 @@ set -u
 shopt -s nullglob extglob
 moves=${VDPAD_MOVES:-/var/lib/vdpad-moves}
 guest=${1:?expected GUEST OPERATION SUB-OPERATION EXTRA} operation=${2:?expected an operation}
+no_reply=7 # vdpactl's exit code
+case $guest in . | .. | */*) exit 0 ;; esac # no folder is called so
 
 # What vdpactl says is told only where it refuses. libvirt has a hook's standard error in its own message.
 ask() {
-    local said
+    local said code
     said=$(vdpactl --timeout 10 "$@" 2>&1 < /dev/null) && return
+    code=$?
     echo "$guest, ${nic##*/}: $said" >&2
-    return 1
+    return $code
 }
 
 ask_daemon() {
@@ -58,15 +61,26 @@ each_card() { # FUNCTION: of every card, so that all refusals are told; fails wh
     return $failed
 }
 
+# Up to the first that cannot be: nothing else is called where this fails, so what was prepared is given
+# up here. A name that is refused may be another guest's, and stays as it is.
+prepare_all() {
+    local nic prepared=()
+    for nic in "${nics[@]}"; do
+        prepare && prepared+=("$nic") && continue
+        [ $? -ne $no_reply ] || prepared+=("$nic") # it may have been
+        for nic in "${prepared[@]}"; do cancel; done
+        return 1
+    done
+}
+
 cat > /dev/null # the XML; nothing on standard output leaves it as it is
 case $operation in
-migrate) # nothing else is called where this fails
+migrate)
     if [ -d "$moves/$guest" ] && [ ${#nics[@]} -eq 0 ]; then
         echo "$guest: no state came for any card; expected CARD.state in $moves/$guest" >&2
         exit 1
     fi
-    each_card check || exit 1
-    each_card prepare || { each_card cancel; exit 1; }
+    each_card check && prepare_all || exit 1
     ;;
 release)
     each_card cancel

@@ -7,6 +7,7 @@ and where it ends up need not be said again. README.md has more.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ MOVES = Path(os.environ.get("VDPAD_MOVES", "/var/lib/vdpad-moves"))
 SOCKET = Path(os.environ.get("VDPAD_SOCKET", "/run/vdpad/io.vdpad"))
 
 # Where vdpad-vhost-user@NAME.socket listens for a VMM, and where its back end is asked.
-FRONT_END = re.compile(r"/run/vdpad/vhost-user-(.+)\.sock")
+FRONT_END = re.compile(r"/run/vdpad/vhost-user-([^/]+)\.sock")
 BACK_END = "/run/vdpad/vhost-user/{}/io.vdpad"
 
 # In seconds. The guest's migration waits for it.
@@ -70,7 +71,7 @@ class Card:
         return plain(devices[0].state)
 
 
-def cards(xml: str, files: Path) -> Iterator[Card]:
+def cards(xml: bytes, files: Path) -> Iterator[Card]:
     """The cards of a domain that are vdpad's or a vDPA device of QEMU's."""
     for interface in ElementTree.fromstring(xml).iterfind("devices/interface"):
         address, source = interface.find("mac"), interface.find("source")
@@ -104,22 +105,41 @@ async def check(card: Card) -> None:
 
 
 async def prepare(card: Card) -> None:
-    """Prepares what somebody will commit."""
+    """Prepares what somebody will commit; where nobody says whether it was, gives it up."""
     if (named := card.text("commit")) is None:
         return
     migration, committer = named.split()
-    async with Client(SOCKET, TIMEOUT) as vdpad:
-        target = target_of(card)
-        await vdpad.prepare(migration, card.state(), target, committer=int(committer))
+    state, target = card.state(), target_of(card)
+    try:
+        async with Client(SOCKET, TIMEOUT) as vdpad:
+            await vdpad.prepare(migration, state, target, committer=int(committer))
+    except Refused:
+        raise  # the name may be another guest's
+    except (VdpadError, OSError):
+        with contextlib.suppress(VdpadError, OSError):
+            await cancel(card)
+        raise
+
+
+async def prepare_all(guest: str, on: Sequence[Card]) -> bool:
+    """Whether all could be prepared; if not, those before the first that could not are given up.
+
+    Nothing else is called where this fails.
+    """
+    for number, card in enumerate(on):
+        if not await every(prepare, guest, [card]):
+            await every(cancel, guest, on[:number])
+            return False
+    return True
 
 
 async def cancel(card: Card) -> None:
     """Gives up what was prepared; what has ended stays as it is."""
-    if (named := card.text("commit")) is None:
+    if not (named := (card.text("commit") or "").split()):
         return
     async with Client(SOCKET, TIMEOUT) as vdpad:
         try:
-            await vdpad.cancel(named.split()[0])
+            await vdpad.cancel(named[0])
         except Refused as error:
             if error.kind != "no-such-migration":
                 raise
@@ -156,7 +176,9 @@ async def every(action: Callable[[Card], Awaitable[None]], guest: str, on: Seque
 
 async def main(guest: str, operation: str, *_: str) -> int:
     """0 where libvirt may go on; nothing on standard output leaves the XML as it is."""
-    xml, files = sys.stdin.read(), MOVES / guest
+    xml, files = sys.stdin.buffer.read(), MOVES / guest
+    if guest in (".", "..") or "/" in guest:  # no folder is called so
+        return 0
     if operation not in ("migrate", "release") or not files.is_dir():
         return 0
     try:
@@ -169,10 +191,7 @@ async def main(guest: str, operation: str, *_: str) -> int:
         return 0
     if not await every(check, guest, on):
         return 1
-    if not await every(prepare, guest, on):
-        await every(cancel, guest, on)  # nothing else is called where this fails
-        return 1
-    return 0
+    return 0 if await prepare_all(guest, on) else 1
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ $SIG{PIPE} = 'IGNORE';
 sub call {
     my ($path, $method, %parameters) = @_;
     my $whose = $method =~ /BackEnd/ ? 'vdpad-vhost-user' : 'vdpad';
+    local $SIG{ALRM} = sub { die "$path: no reply within $timeout s\n" };
+    alarm $timeout; # who does not accept lets a connection wait too
     my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $path)
         or die "$path: $!; is $whose running?\n";
-    local $SIG{ALRM} = sub { die "$path: no reply within $timeout s\n" };
-    alarm $timeout;
     local $/ = "\0";
     $socket->print($json->encode({ method => $method, parameters => \%parameters }) . $/);
     $socket->flush;
@@ -79,15 +79,21 @@ sub socket_of { # of a back end, by its name or its path
 sub prepare {
     my ($nic) = @_;
     my $commit = text_of("$nic.commit") // return;
-    my ($migration, $committer) = split ' ', $commit;
-    call($daemon, 'io.vdpad.Daemon.Prepare', migration => $migration, committer => $committer + 0,
+    my ($migration, $committer) = $commit =~ /\A(\S+) +(\d+)\z/
+        or die "expected a migration's name and a uid in $nic.commit\n";
+    my %wish = (migration => $migration, committer => $committer + 0,
         state => state_of($nic), target => json_of("$nic.target"));
+    return if eval { call($daemon, 'io.vdpad.Daemon.Prepare', %wish); 1 };
+    my $why = $@;
+    # Where nobody says whether it was, it is given up. A name that is refused may be another guest's.
+    eval { cancel($nic) } if $why !~ /\A(?:io\.vdpad|org\.varlink)\./;
+    die $why;
 }
 
 sub cancel { # what has ended stays as it is
     my ($nic) = @_;
     my $commit = text_of("$nic.commit") // return;
-    my ($migration) = split ' ', $commit;
+    my ($migration) = split ' ', $commit or return;
     eval { call($daemon, 'io.vdpad.Daemon.Cancel', migration => $migration) };
     die $@ if $@ && $@ !~ /NoSuchMigration/;
 }
@@ -95,16 +101,20 @@ sub cancel { # what has ended stays as it is
 # The cards, by whatever file there is of each, so that none without a state is let in.
 sub cards {
     my ($vmid) = @_;
-    my %nics = map { s/\.\w+\z//r => 1 } glob "$moves/$vmid/*.{state,target,backend,commit}";
+    my $folder = "$moves/$vmid";
+    return () if !-e $folder;
+    opendir my $files, $folder or die "$folder: $!\n";
+    my $card = qr/\A([^.].*)\.(?:state|target|backend|commit)\z/;
+    my %nics = map { /$card/ ? ("$folder/$1" => 1) : () } readdir $files;
     my @sorted = sort keys %nics;
     return @sorted;
 }
 
 # Of every card, so that all refusals are told, in the task's log; how many there were.
-sub each_card {
-    my ($vmid, $action) = @_;
+sub each_of {
+    my ($vmid, $action, @nics) = @_;
     my $refused = 0;
-    for my $nic (cards($vmid)) {
+    for my $nic (@nics) {
         next if eval { $action->($nic); 1 };
         print STDERR "$vmid, ", $nic =~ s{.*/}{}r, ": $@";
         $refused++;
@@ -112,21 +122,29 @@ sub each_card {
     return $refused;
 }
 
+# Up to the first that cannot be: nothing else is called where this fails, so those before are given up.
+sub prepare_all {
+    my ($vmid, @nics) = @_;
+    for my $place (0 .. $#nics) {
+        next if !each_of($vmid, \&prepare, $nics[$place]);
+        each_of($vmid, \&cancel, @nics[0 .. $place - 1]);
+        return 0;
+    }
+    return 1;
+}
+
 my ($vmid, $phase) = @ARGV;
 die "expected VMID PHASE, as Proxmox VE gives them\n" if @ARGV != 2 || $vmid !~ /\A\d+\z/;
 
+my @nics = cards($vmid);
 # Proxmox VE sets it where a VM comes; any other start is none of ours.
 if ($phase eq 'pre-start' && defined $ENV{PVE_MIGRATED_FROM}) {
-    if (-d "$moves/$vmid" && !cards($vmid)) {
+    if (-d "$moves/$vmid" && !@nics) {
         print STDERR "$vmid: no state came for any card; expected CARD.state in $moves/$vmid\n";
         exit 1;
     }
-    exit 1 if each_card($vmid, \&check);
-    if (each_card($vmid, \&prepare)) {
-        each_card($vmid, \&cancel); # nothing else is called where this fails
-        exit 1;
-    }
+    exit 1 if each_of($vmid, \&check, @nics) || !prepare_all($vmid, @nics);
 } elsif ($phase eq 'post-stop') {
-    each_card($vmid, \&cancel);
+    each_of($vmid, \&cancel, @nics);
 }
 exit 0;
