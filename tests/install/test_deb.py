@@ -142,6 +142,21 @@ def test_installed_it_restores(root: DebianRoot) -> None:
     assert "restored" in done.stdout
 
 
+def test_where_a_user_of_that_name_was_there_the_group_is_made(root: DebianRoot) -> None:
+    root.output("useradd", "--no-user-group", "--gid", "users", "vdpad")
+    root.output(*UNTRIGGERED, "-i", *deb("vdpad"))
+    assert root.output("id", "-gn", "vdpad") == "users\n"
+    assert root.output("getent", "group", "vdpad").startswith("vdpad:")
+
+
+def test_it_is_removed_where_systemd_cannot_be_asked(root: DebianRoot) -> None:
+    root.output(*UNTRIGGERED, "-i", *deb("vdpad", "vdpad-vhost-user"))
+    root.output("rm", "-f", "/usr/sbin/policy-rc.d")  # which forbids to ask it
+    root.output("mkdir", "-p", "/run/systemd/system")
+    root.output(*UNTRIGGERED, "--purge", "vdpad", "vdpad-vhost-user")
+    assert root.run("dpkg-query", "-W", "vdpad*").stdout == ""
+
+
 def test_without_the_package_for_other_hosts_it_is_named(root: DebianRoot) -> None:
     root.output(*DPKG, "-i", *deb("vdpad"))
     root.output("vdpactl", "keygen", "/run/key")
