@@ -30,8 +30,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vdpad.backend.faults import BackEndError
 from vdpad.backend.relay.pace import Pace
 from vdpad.errors import VdpadError
 from vdpad.queues.software.worker import Interrupt
@@ -66,6 +68,25 @@ class _Queue:
             self.call()
         if due.kicks and self.kick is not None:
             self.kick()
+
+
+class NoRelay(BackEndError):
+    """The program cannot load what it relays by."""
+
+
+def _load_relay() -> None:
+    """Loads what `begin` uses; the device runs still.
+
+    It imports numpy, for which no back end should wait whose guest never moves. By then its package
+    may have been upgraded or removed under it.
+    """
+    try:
+        import_module("vdpad.backend.relay.relay")
+    except ImportError as error:
+        raise NoRelay(
+            f"expected the files that this back end began with, which were replaced: {error}; "
+            "start it anew when its guest can do without it"
+        ) from error
 
 
 class RelayThread:
@@ -162,8 +183,9 @@ class RelayThread:
         """Makes the thread, which waits, and marks here.
 
         Raises:
-            NoThread: there is none; nothing has changed.
+            NoThread, NoRelay: there is none; nothing has changed.
         """
+        _load_relay()
         self._ended = False
         self._may_run.clear()
         self._thread = start_thread(self._work, "relay")
@@ -183,7 +205,6 @@ class RelayThread:
         Raises:
             BadGeometry: the ring is not in the memory.
         """
-        # It imports numpy, for which no back end should wait whose guest never moves.
         from vdpad.backend.relay.relay import Relay, queue_in
 
         views = self._views

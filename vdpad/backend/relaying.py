@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from vdpad.backend.driving import as_device_has_it, used_index
 from vdpad.backend.faults import BackEndError
 from vdpad.backend.own_rings import OwnRings
-from vdpad.backend.relay_thread import RelayThread
+from vdpad.backend.relay_thread import NoRelay, RelayThread
 from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice, Vring
 from vdpad.vhost_user.device import GuestVring
@@ -250,7 +250,7 @@ class Relaying:
         self.has_failed = False
         try:
             self.thread.make(log)
-        except NoThread as error:
+        except (NoThread, NoRelay) as error:
             raise CannotRelay(f"{self._device.name}: {error}") from error
 
     def _end_thread(self) -> None:
