@@ -647,9 +647,22 @@ static inline int vdpad_log_record(int fd, enum vdpad_log_kind kind, uint8_t ack
     return vdpad_log_write(fd, head, sizeof head, bytes, length, sizeof head + most);
 }
 
+/* The size of a file that is opened to be added to; -1 where it is none. */
+static inline off_t vdpad_log_size(int fd)
+{
+    const int flags = fcntl(fd, F_GETFL);
+    struct stat file;
+
+    if (flags < 0 || fstat(fd, &file))
+        return -1;
+    if (flags & O_APPEND && S_ISREG(file.st_mode))
+        return file.st_size;
+    errno = EINVAL;
+    return -1;
+}
+
 /*
- * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty, else this is EINVAL; one
- * that is there, as `vdpactl convert --to command-log` writes it, is opened so and gone on with. One
+ * Begins a log, at FEATURES_OK. The file is opened with O_APPEND and empty, else this is EINVAL. One
  * writes to it at a time.
  *
  * features: bits 0 … 63 and 64 … 127, as the guest negotiated them.
@@ -657,19 +670,40 @@ static inline int vdpad_log_record(int fd, enum vdpad_log_kind kind, uint8_t ack
 static inline int vdpad_log_begin(int fd, const uint64_t features[2])
 {
     unsigned char head[32] = "VDPADLOG";
-    const int flags = fcntl(fd, F_GETFL);
-    struct stat file;
+    const off_t size = vdpad_log_size(fd);
 
-    if (flags < 0 || fstat(fd, &file))
-        return -1;
-    if (!(flags & O_APPEND) || !S_ISREG(file.st_mode) || file.st_size) {
-        errno = EINVAL;
+    if (size) {
+        errno = size < 0 ? errno : EINVAL;
         return -1;
     }
     vdpad_put_number(head + 8, 1, 4);
     vdpad_put_number(head + 16, features[0], 8);
     vdpad_put_number(head + 24, features[1], 8);
     return vdpad_log_write(fd, head, sizeof head, "", 0, sizeof head);
+}
+
+/*
+ * Sees whether a log that is there can be gone on with, as `vdpactl convert --to command-log` or an
+ * earlier process wrote it: EINVAL where it is none, or ends within a record, behind which nothing
+ * could be read. The file is opened with O_RDWR and O_APPEND.
+ */
+static inline int vdpad_log_reopen(int fd)
+{
+    const off_t size = vdpad_log_size(fd);
+    unsigned char head[32] = {0};
+    off_t at = sizeof head;
+
+    if (size < 0)
+        return -1;
+    if (pread(fd, head, sizeof head, 0) == (ssize_t)sizeof head
+        && !memcmp(head, "VDPADLOG\1\0\0\0\0\0\0", 16)) {
+        while (at < size && pread(fd, head, 8, at) == 8)
+            at += 8 + (off_t)vdpad_config_word(head, sizeof head, 0, 4);
+        if (at == size)
+            return 0;
+    }
+    errno = EINVAL;
+    return -1;
 }
 
 /*

@@ -20,7 +20,12 @@ int main(int argc, char **argv)
     printf("%u commands, then %s\n", commands, strerror(errno));
     /* One that is small does not get in behind one that did not, nor another log. */
     if (!vdpad_log_command(fd, "\2\0\52\0", 4, 0) || !vdpad_log_begin(fd, features)
-        || !vdpad_log_begin(unfit, features))
+        || !vdpad_log_begin(unfit, features) || vdpad_log_reopen(fd))
         return 2;
+    /* One whose last record is cut is not gone on with, nor is what is no log. */
+    if (ftruncate(fd, lseek(fd, 0, SEEK_END) - 1) || !vdpad_log_reopen(fd)
+        || ftruncate(fd, lseek(fd, 0, SEEK_END) + 1) || vdpad_log_reopen(fd)
+        || !vdpad_log_reopen(unfit))
+        return 3;
     return 0;
 }

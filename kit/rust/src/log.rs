@@ -41,15 +41,17 @@ impl Log {
     /// earlier process did.
     ///
     /// # Errors
-    /// The file is not there, cannot be read and written, or is no log of this version.
+    /// The file is not there, cannot be read and written, is no log of this version, or ends within a
+    /// record, behind which nothing could be read.
     pub fn open(path: &Path) -> io::Result<Log> {
-        let mut file = OpenOptions::new().read(true).append(true).open(path)?;
-        let mut beginning = [0; BEGINNING.len()];
-        file.read_exact(&mut beginning)?;
-        if beginning != *BEGINNING {
+        let file = OpenOptions::new().read(true).append(true).open(path)?;
+        let mut bytes = vec![0; BEGINNING.len()];
+        (&file).read_exact(&mut bytes)?;
+        (&file).take(MAX_SIZE).read_to_end(&mut bytes)?;
+        if !bytes.starts_with(BEGINNING) || !ends_behind_a_record(&bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "expected a command log of version 1",
+                "expected a command log of version 1 that is whole",
             ));
         }
         Ok(Log { file })
@@ -126,6 +128,14 @@ impl Log {
     }
 }
 
+fn ends_behind_a_record(log: &[u8]) -> bool {
+    let mut rest = log.get(HEADER..);
+    while let Some([a, b, c, d, _, _, _, _, data @ ..]) = rest {
+        rest = data.get(u32::from_le_bytes([*a, *b, *c, *d]) as usize..);
+    }
+    rest.map_or(false, <[u8]>::is_empty)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +157,15 @@ mod tests {
             assert_eq!(why(&path), kind);
         }
         fs::remove_file(&path).unwrap();
+    }
+    #[test]
+    fn a_log_is_whole_between_two_records_and_nowhere_else() {
+        let mut log = vec![0; HEADER];
+        log.extend([2, 0, 0, 0, 1, 0, 0, 0, 9, 0]);
+        log.extend([0, 0, 0, 0, 1, 0, 0, 0]);
+        for length in 0..=log.len() {
+            let is_whole = [HEADER, HEADER + 10, log.len()].contains(&length);
+            assert_eq!(ends_behind_a_record(&log[..length]), is_whole, "{length}");
+        }
     }
 }
