@@ -1,7 +1,6 @@
 """A command line as a request to the daemon."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdpad.cli.failures import InvalidState, Usage
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.cli.progress import waiting
 from vdpad.cli.terminal import tell
 from vdpad.cli.transport import client_of
@@ -48,7 +48,7 @@ def ask(arguments: argparse.Namespace) -> Any:
             if_not_of(arguments.socket, BACK_END_INTERFACE, NOT_A_DAEMON),
             waiting("waiting for the reply", most_seconds),
         ):
-            result = asyncio.run(call())
+            result = run_interruptibly(call())
     except KeyboardInterrupt:
         if "migration" in params:
             tell("interrupted; `status` tells what came of the request")

@@ -14,6 +14,7 @@ from typing import Any
 from vdpad.cli import show, show_back_end
 from vdpad.cli.ask import moved_params, state_params, target_params
 from vdpad.cli.failures import Usage
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.cli.progress import waiting
 from vdpad.cli.whose import if_not_of
 from vdpad.client import Client, Refused, Unreachable
@@ -89,7 +90,7 @@ def _ask(arguments: argparse.Namespace) -> Any:
         if_not_of(socket_of(arguments.backend), DAEMON_INTERFACE, advice),
         waiting("waiting for the reply", arguments.timeout),
     ):
-        result = asyncio.run(call())
+        result = run_interruptibly(call())
     if method.own_field is not None and method.own_field not in result:
         raise Usage(advice)
     return result
@@ -109,7 +110,7 @@ def _client(path: Path, timeout: float) -> Client:
 
 def all_back_ends(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Those of this host by name, each with its `status`, or with `why` there is none."""
-    return asyncio.run(_statuses(min(_PATIENCE, arguments.timeout)))
+    return run_interruptibly(_statuses(min(_PATIENCE, arguments.timeout)))
 
 
 async def _statuses(patience: float) -> list[dict[str, Any]]:

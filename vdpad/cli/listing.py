@@ -1,12 +1,12 @@
 """`status`: of one migration, or of several, page by page."""
 
 import argparse
-import asyncio
 import re
 from datetime import datetime, timedelta
 from typing import Any
 
 from vdpad.cli.failures import Usage
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.cli.progress import waiting
 from vdpad.cli.transport import client_of
 from vdpad.cli.whose import NOT_A_DAEMON, if_not_of
@@ -68,7 +68,7 @@ def status(arguments: argparse.Namespace) -> Any:
         if_not_of(arguments.socket, BACK_END_INTERFACE, NOT_A_DAEMON),
         waiting("waiting for the reply", arguments.timeout),
     ):
-        return asyncio.run(ask())
+        return run_interruptibly(ask())
 
 
 async def _listed(

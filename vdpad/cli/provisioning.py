@@ -4,7 +4,6 @@ Each takes the command line and gives its result as plain values. What ends one 
 daemon tells its refusals.
 """
 
-import asyncio
 import io
 from argparse import Namespace
 from collections.abc import Coroutine, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from vdpad.api.devices import listed
 from vdpad.cli import show_devices
 from vdpad.cli.failures import CannotProvision, InvalidState, Usage
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.cli.progress import shown
 from vdpad.cli.state_files import choose, read_file, state_of
 from vdpad.daemon.faults import refusal_of
@@ -141,7 +141,7 @@ def _done(work: Coroutine[Any, Any, T]) -> T:
             work.close()
 
     with shown(lambda: "waiting for the kernel"), _as_refused():
-        return asyncio.run(in_one_conversation())
+        return run_interruptibly(in_one_conversation())
 
 
 @contextmanager

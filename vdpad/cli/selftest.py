@@ -3,7 +3,6 @@
 What is tested and how is vdpad/conformance's; here are the device, and why it cannot be had.
 """
 
-import asyncio
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vdpad.cli.failures import CannotTest, Usage
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.cli.progress import shown
 from vdpad.cli.state_files import read_file
 from vdpad.cli.terminal import NotGiven
@@ -99,7 +99,7 @@ def _tested(arguments: Namespace) -> SelfTest:
 
     try:
         with shown(lambda: f"{name}: {stage.now}"):
-            return asyncio.run(test())
+            return run_interruptibly(test())
     except VdpadError as error:
         raise CannotTest(**error_of(_refusal(name, error))) from error
 

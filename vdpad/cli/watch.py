@@ -1,11 +1,11 @@
 """`watch`: a line for each operation under way, and then for each change, until it is ended."""
 
 import argparse
-import asyncio
 import contextlib
 import json
 
 from vdpad.cli import show
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.cli.terminal import give
 from vdpad.cli.transport import client_of
 from vdpad.cli.whose import NOT_A_DAEMON, if_not_of
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
         contextlib.suppress(KeyboardInterrupt),
         if_not_of(arguments.socket, BACK_END_INTERFACE, NOT_A_DAEMON),
     ):
-        asyncio.run(_watch(client, failed=arguments.failed, as_json=arguments.json))
+        run_interruptibly(_watch(client, failed=arguments.failed, as_json=arguments.json))
 
 
 async def _watch(client: Client, *, failed: bool, as_json: bool) -> None:

@@ -3,12 +3,12 @@
 Where an answer makes no sense, `info` of the other kind says whether it was the other's.
 """
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vdpad.cli.failures import Usage
+from vdpad.cli.interrupts import run_interruptibly
 from vdpad.client import Client, Refused, Unreachable
 from vdpad.wire.addresses import BACK_END_INTERFACE, DAEMON_INTERFACE
 
@@ -45,7 +45,7 @@ def if_not_of(path: Path | None, other: str, advice: str) -> Iterator[None]:
         yield
     except (Refused, Unreachable) as error:
         is_odd = isinstance(error, Unreachable) or error.kind in _ODD_KINDS
-        if path is not None and is_odd and asyncio.run(_is_of(path, other)):
+        if path is not None and is_odd and run_interruptibly(_is_of(path, other)):
             raise Usage(advice) from error
         raise
 
