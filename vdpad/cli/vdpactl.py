@@ -15,7 +15,7 @@ from vdpad.cli.arguments import refuse_stdin_twice
 from vdpad.cli.commands import command_line
 from vdpad.cli.exit_codes import FAILED, exit_code_of
 from vdpad.cli.failures import InvalidState
-from vdpad.cli.interrupts import ended_by_interrupts
+from vdpad.cli.program import as_program
 from vdpad.cli.terminal import NotGiven
 from vdpad.client import Refused
 from vdpad.errors import VdpadError
@@ -23,7 +23,7 @@ from vdpad.errors import VdpadError
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and gives the exit code; an interrupt ends the process."""
-    with ended_by_interrupts():
+    with as_program():
         return _run(argv)
 
 

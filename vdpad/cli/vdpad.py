@@ -9,7 +9,7 @@ from functools import partial
 import vdpad
 from vdpad.cli import help_text, terminal
 from vdpad.cli.arguments import Parser, path
-from vdpad.cli.interrupts import ended_by_interrupts
+from vdpad.cli.program import as_program
 from vdpad.daemon.configuration import load_settings
 from vdpad.daemon.process import run
 from vdpad.errors import VdpadError
@@ -50,7 +50,7 @@ _EXAMPLES = [
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT; 1 where it could not start."""
-    with ended_by_interrupts():
+    with as_program():
         return _run(argv)
 
 

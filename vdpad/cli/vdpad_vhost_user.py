@@ -17,7 +17,7 @@ from vdpad.backend.opening import open_software, open_vhost_vdpa
 from vdpad.backend.options import BackEndOptions
 from vdpad.backend.process import run
 from vdpad.cli import terminal
-from vdpad.cli.interrupts import ended_by_interrupts
+from vdpad.cli.program import as_program
 from vdpad.cli.vhost_user_options import STATE, check_options, command_line, name_of
 from vdpad.errors import VdpadError, why
 from vdpad.queues.shadowed_device import ShadowedDevice
@@ -31,7 +31,7 @@ _CAPABILITIES = {"type": "net", "features": []}
 
 def main(argv: list[str] | None = None) -> int:
     """Runs until the front end has gone, or SIGTERM or SIGINT; 1 where it could not start."""
-    with ended_by_interrupts():
+    with as_program():
         return _run(argv)
 
 
