@@ -4,7 +4,8 @@
 # vdpad and the packages that it is made of lie in a folder of their own, PREFIX/lib/vdpad, in the
 # versions that were tested (requirements-run.lock); a distribution's own may be too old, as Debian 12's
 # are. The folder is what Python takes for a virtual environment, and the system's Python runs it: one
-# below somebody's home could not be run by the service's user.
+# below somebody's home could not be run by the service's user. What pip has unpacked stays in
+# build/packages, for a lock and a version of Python, and is copied from there the next time.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -40,10 +41,16 @@ rm -rf "$DESTDIR$lib"
 install -d "$packages" "$DESTDIR$lib/bin" "$root/bin"
 ln -s "$python" "$DESTDIR$lib/bin/python"
 printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$python")" > "$DESTDIR$lib/pyvenv.cfg"
-"$PIP" --python "$python" --disable-pip-version-check --quiet install --root-user-action=ignore --require-hashes --no-deps \
-    --no-compile --target "$packages" -r requirements-run.lock
-rm -rf "$packages/bin" # commands of others
-find "$packages" -type d -name tests -prune -exec rm -r {} + # theirs, a fifth of all
+unpacked=build/packages/$(basename "$python")-$(sha256sum requirements-run.lock | cut -c 1-16)
+if [ ! -d "$unpacked" ]; then
+    rm -rf build/packages
+    "$PIP" --python "$python" --disable-pip-version-check --quiet install --root-user-action=ignore --require-hashes \
+        --no-deps --no-compile --target "$unpacked.part" -r requirements-run.lock
+    rm -rf "$unpacked.part/bin" # commands of others
+    find "$unpacked.part" -type d -name tests -prune -exec rm -r {} + # theirs, a fifth of all
+    mv "$unpacked.part" "$unpacked"
+fi
+cp -R "$unpacked/." "$packages"
 find vdpad -name '*.py' -o -name py.typed -o -name '*.varlink' | while read -r each; do
     install -Dm 644 "$each" "$packages/$each"
 done

@@ -158,7 +158,7 @@ def test_it_is_removed_where_systemd_cannot_be_asked(root: DebianRoot) -> None:
 
 
 def test_without_the_package_for_other_hosts_it_is_named(root: DebianRoot) -> None:
-    root.output(*DPKG, "-i", *deb("vdpad"))
+    root.output(*UNTRIGGERED, "-i", *deb("vdpad"))
     root.output("vdpactl", "keygen", "/run/key")
     udp = '[udp]\nlisten = "127.0.0.1:47801"\nkey_file = "/run/key"\n'
     root.output("sh", "-c", f"echo '{udp}' > /run/udp.toml")
@@ -170,7 +170,7 @@ def test_without_the_package_for_other_hosts_it_is_named(root: DebianRoot) -> No
         assert done.returncode == 1
         assert "apt-get install vdpad-remote" in done.stderr
         assert "Traceback" not in done.stderr
-    root.output(*DPKG, "-i", *deb("vdpad-remote"))
+    root.output(*UNTRIGGERED, "-i", *deb("vdpad-remote"))
     done = root.run(*asked)
     assert done.returncode == 7  # nobody is there to answer
     assert "vdpad-remote" not in done.stderr
