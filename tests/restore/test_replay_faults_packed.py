@@ -114,7 +114,7 @@ async def test_a_broken_device_is_told_and_sent_nothing_more(
             continue  # returned under the id of one that is in flight again, or of none
         made = ring({at: fault}, size=size, start=start, event_idx=event_idx, in_order=in_order)
         async with running(made) as device:
-            sent = await send(device, vlans(COUNT))
+            sent = await send(device, vlans(COUNT), seconds=0.5)
             left = memory_of(device)
             await asyncio.sleep(10.0)
             assert memory_of(device) == left
@@ -140,7 +140,7 @@ async def test_a_fault_among_thousands_stops_the_replay_there(
     at: int, fault: Fault, size: int, event_idx: bool
 ) -> None:
     async with running(ring({at: fault}, size=size, event_idx=event_idx)) as device:
-        sent = await send(device, mixed(LONG))
+        sent = await send(device, mixed(LONG), seconds=0.5)
     slots = size // 2 if not event_idx else size // 4
     together = slots * (2 if event_idx else 1)
     over = fault is Fault.RUN_AHEAD and size == 2 * together and at < LONG - 1
