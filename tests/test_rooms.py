@@ -28,7 +28,9 @@ def imports(path: Path) -> set[str]:
 def test_what_boots_machines_is_used_in_their_rooms_only() -> None:
     others = [path for path in HERE.rglob("*.py") if room_of(path) not in MACHINES]
     assert len(others) > 100
-    assert [path for path in others if any(map(MACHINERY.match, imports(path)))] == []
+    # What is imported stands there as text, and in few files: those alone are parsed.
+    named = [path for path in others if MACHINERY.search(path.read_text())]
+    assert [path for path in named if any(map(MACHINERY.match, imports(path)))] == []
 
 
 @pytest.mark.parametrize(

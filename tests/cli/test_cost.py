@@ -80,23 +80,33 @@ def is_bounded(cost: Cost, least: Least) -> bool:
 
 # --- states in JSON ---
 
-Entry = Callable[[int], str]
+Entry = str | Callable[[int], str]
+"""The same each time, or by its number."""
 
 
-def _state(count: int, entry: Entry, before: str, behind: str) -> str:
+def _state(count: int, entry: Callable[[int], str], before: str, behind: str) -> str:
     """A state with so many entries in a part of it, filled up with space."""
-    text = before + ",".join(map(entry, range(count))) + behind
-    return f'{{"version":1,"features":["CTRL_VQ","CTRL_RX"],{text}}}'.ljust(MAX_SIZE)
+    return _state_of(before + ",".join(map(entry, range(count))) + behind)
+
+
+def _state_of(part: str) -> str:
+    return f'{{"version":1,"features":["CTRL_VQ","CTRL_RX"],{part}}}'.ljust(MAX_SIZE)
 
 
 def _longest(entry: Entry, before: str, behind: str) -> str:
     """The same with as many as there is room for."""
-    entries: list[str] = []
     room = MAX_SIZE - 100 - len(before) - len(behind)
-    while room > 0:
-        entries.append(entry(len(entries)))
-        room -= len(entries[-1]) + 1
-    return _state(len(entries) - 1, entries.__getitem__, before, behind)
+    return _state_of(before + _entries(entry, room) + behind)
+
+
+def _entries(entry: Entry, room: int) -> str:
+    """As many as have no more than so many bytes, with a comma between two."""
+    if isinstance(entry, str):
+        return ",".join([entry] * (room // (len(entry) + 1)))
+    entries: list[str] = []
+    while (room := room - len(made := entry(len(entries))) - 1) >= 0:
+        entries.append(made)
+    return ",".join(entries)
 
 
 def _address(number: int) -> str:
@@ -115,20 +125,20 @@ _QUEUES = ('"coalescing":{"queues":{', "}}")
 
 STATES = {
     # As much as there is room for, which is mostly more than is read at all.
-    "numbers": lambda: _longest(lambda _: "1", *_LIST),
-    "lists": lambda: _longest(lambda _: "[]", *_LIST),
-    "objects": lambda: _longest(lambda _: '{"a":0}', *_LIST),
+    "numbers": lambda: _longest("1", *_LIST),
+    "lists": lambda: _longest("[]", *_LIST),
+    "objects": lambda: _longest('{"a":0}', *_LIST),
     "deep": lambda: '{"x":' + "[" * (MAX_SIZE - 10),
-    "deep lists": lambda: _longest(lambda _: "[" * 900 + "]" * 900, *_LIST),
+    "deep lists": lambda: _longest("[" * 900 + "]" * 900, *_LIST),
     "names": lambda: _longest('"{:x}":0'.format, "", ""),
     "names in a part": lambda: _longest('"{:x}":0'.format, '"rss":{', "}"),
-    "no addresses": lambda: _longest(lambda _: "1", *_MACS),
-    "one address": lambda: _longest(lambda _: '"52:54:00:12:34:56"', *_MACS),
-    "no queue numbers": lambda: _longest(lambda _: '""', *_RSS),
+    "no addresses": lambda: _longest("1", *_MACS),
+    "one address": lambda: _longest('"52:54:00:12:34:56"', *_MACS),
+    "no queue numbers": lambda: _longest('""', *_RSS),
     "no coalescing": lambda: _longest('"{}":{{}}'.format, *_QUEUES),
-    "ranges": lambda: _longest(lambda _: "[1,2]", '"vlans":[', "]"),
+    "ranges": lambda: _longest("[1,2]", '"vlans":[', "]"),
     "names of features": lambda: _longest('"bit_{:020}"'.format, '"guest_offloads":[', "]"),
-    "one string": lambda: _longest(lambda _: '"' + "\u20ac" * 1_300_000 + '"', *_LIST),
+    "one string": lambda: _longest('"' + "\u20ac" * 1_300_000 + '"', *_LIST),
     # As much as is read.
     "strings, fewer": lambda: _state(139_000, '"{:026}"'.format, *_LIST),
     "numbers, fewer": lambda: _state(139_000, "1{:020}".format, *_LIST),
@@ -169,11 +179,7 @@ def _all_of(entry: Entry, before: str, behind: str) -> Callable[[int], str]:
     """What has about so many bytes of entries."""
 
     def filled(length: int) -> str:
-        entries: list[str] = []
-        room = length - len(before) - len(behind)
-        while (room := room - len(entry(len(entries))) - 1) > 0:
-            entries.append(entry(len(entries)))
-        return before + ",".join(entries) + behind
+        return before + _entries(entry, length - len(before) - len(behind)) + behind
 
     return filled
 
@@ -181,17 +187,17 @@ def _all_of(entry: Entry, before: str, behind: str) -> Callable[[int], str]:
 _FIELDS = ('"fields": [', "]")
 
 DESCRIPTIONS = {
-    "numbers": lambda: _described(8, _all_of(lambda _: "0", *_LIST)),
-    "lists": lambda: _described(8, _all_of(lambda _: "[]", *_LIST)),
-    "objects": lambda: _described(8, _all_of(lambda _: "{}", *_LIST)),
-    "fields": lambda: _described(8, _all_of(lambda _: '{"size":1}', *_FIELDS)),
+    "numbers": lambda: _described(8, _all_of("0", *_LIST)),
+    "lists": lambda: _described(8, _all_of("[]", *_LIST)),
+    "objects": lambda: _described(8, _all_of("{}", *_LIST)),
+    "fields": lambda: _described(8, _all_of('{"size":1}', *_FIELDS)),
     "names": lambda: _described(8, _all_of('"{:x}":0'.format, '"x":{', "}")),
     "devices": lambda: _described(MAX_DESCRIPTION // 60, lambda _: '"size": 0'),
-    "one device": lambda: _described(1, _all_of(lambda _: "{}", *_LIST)),
+    "one device": lambda: _described(1, _all_of("{}", *_LIST)),
     "no device": lambda: '{"devices":[' + ",".join(["{}"] * (MAX_DESCRIPTION // 3 - 10)) + "]}",
     # As much as is read.
-    "lists, fewer": lambda: _described(8, _all_of(lambda _: "[]".ljust(34), *_LIST)),
-    "objects, fewer": lambda: _described(8, _all_of(lambda _: "{}".ljust(34), *_LIST)),
+    "lists, fewer": lambda: _described(8, _all_of("[]".ljust(34), *_LIST)),
+    "objects, fewer": lambda: _described(8, _all_of("{}".ljust(34), *_LIST)),
     "names, fewer": lambda: _described(8, _all_of('"{:011}":0'.format, '"x":{', "}")),
     "strings, fewer": lambda: _described(8, _all_of('"{:06}"'.format, *_LIST)),
     "devices, fewer": lambda: _described(8000, lambda _: '"size": 0'),
@@ -217,11 +223,11 @@ def test_a_description_as_long_as_may_be(
 
 _FEATURES = ('[{"features":[', '],"config":null}]')
 _LISTED = {
-    "numbers": lambda: _whole(lambda _: "1", "[", "]"),
-    "lists": lambda: _whole(lambda _: "[]", "[", "]"),
-    "objects": lambda: _whole(lambda _: "{}", "[", "]"),
-    "devices": lambda: _whole(lambda _: '{"features":[],"config":{}}', "[", "]"),
-    "features": lambda: _whole(lambda _: "1", *_FEATURES),
+    "numbers": lambda: _whole("1", "[", "]"),
+    "lists": lambda: _whole("[]", "[", "]"),
+    "objects": lambda: _whole("{}", "[", "]"),
+    "devices": lambda: _whole('{"features":[],"config":{}}', "[", "]"),
+    "features": lambda: _whole("1", *_FEATURES),
     "names": lambda: _whole('"{:x}":0'.format, "[{", "}]"),
     # As much as is read.
     "numbers, fewer": lambda: f"[{','.join(['1'] * 16_000)}]",

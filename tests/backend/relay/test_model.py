@@ -6,13 +6,15 @@ from tests.backend.relay.model.board import Wrong
 from tests.backend.relay.model.machine import run
 from tests.backend.relay.model.mutants import Changes
 from tests.backend.relay.model.mutations import HARMLESS, MUTATIONS, Mutation
+from tests.support.marks import in_bulk
 from vdpad.errors import VdpadError
 
 _STEPS = 1_000_000
 _PARTS = 10
+_FEW = 2
 
 
-@pytest.mark.parametrize("part", range(_PARTS))
+@pytest.mark.parametrize("part", [*range(_FEW), *in_bulk(range(_FEW, _PARTS))])
 def test_nothing_is_lost_or_unmarked_at_any_interleaving(part: int) -> None:
     run(Changes().mutant(), _STEPS // _PARTS, seed=part)
 
