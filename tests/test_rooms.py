@@ -76,12 +76,12 @@ def test_in_ci_nothing_is_skipped(
     (tmp_path / "test_other.py").write_text("def test_other():\n    pass\n")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-p", "tests.availability", processes),
+            *(sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.availability", processes),
             *("-c", os.devnull, "--rootdir", str(tmp_path), "--confcutdir", str(tmp_path)),
             str(tmp_path),
         ],
         cwd=ROOT,
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
