@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,7 +12,7 @@ from xdist import is_xdist_worker
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.rooms import BEGUN_ONCE, MACHINES, room_of
+from tests.rooms import BEGUN_ONCE, HERE, MACHINES, room_of
 
 
 def pytest_configure() -> None:
@@ -45,6 +46,15 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
             item.add_marker(pytest.mark.machine)
     if is_xdist_worker(session):
         items.sort(key=_place)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether -m leaves out all that lies there, by its room; None leaves it to others to say."""
+    expression = config.getoption("markexpr")
+    if " or " in expression or "not machine" not in expression.split(" and "):
+        return None
+    of_a_machine = HERE in collection_path.parents and room_of(collection_path) in MACHINES
+    return True if of_a_machine else None
 
 
 @pytest.hookimpl(wrapper=True)
