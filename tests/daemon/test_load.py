@@ -170,7 +170,7 @@ Villain = Callable[[Path], Coroutine[None, None, None]]
 
 
 @pytest.mark.parametrize("villain", [deaf, flooding, nameless, dying])
-@pytest.mark.parametrize("requests", [600, *in_bulk([3000])])
+@pytest.mark.parametrize("requests", [300, *in_bulk([3000])])
 async def test_clients_that_behave_badly_cost_nobody_an_answer(
     folder: Path, villain: Villain, requests: int
 ) -> None:
