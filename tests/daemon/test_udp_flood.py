@@ -19,9 +19,10 @@ from cryptography.fernet import Fernet
 from tests.daemon.udp_support import KEY, OTHER_KEY, Remote, key_file, known_for_long
 from tests.support.daemon import VDPAD, Daemon, running
 from tests.support.honest import Honest
+from tests.support.marks import in_bulk
 from tests.support.waiting import GUARD, until
 
-_REPLIES = 200
+_REPLIES, _IN_BULK = 60, 200
 _ASKS_AGAIN = 0.2
 
 # By their lengths: what costs most to be refused, and what comes most often.
@@ -75,8 +76,9 @@ async def answered(remote: Remote) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("replies", [_REPLIES, *in_bulk([_IN_BULK])])
 async def test_who_is_honest_is_answered_in_a_flood(
-    tmp_path: Path, kind: str, record_property: Callable[[str, object], None]
+    tmp_path: Path, kind: str, replies: int, record_property: Callable[[str, object], None]
 ) -> None:
     records = {"directory": known_for_long(tmp_path / "records")}
     udp = {"listen": "127.0.0.1:0", "key_file": key_file(tmp_path)}
@@ -88,7 +90,7 @@ async def test_who_is_honest_is_answered_in_a_flood(
             with flood(address, KINDS[kind]):
                 honest.start()
                 try:
-                    await honest.is_answered(_REPLIES)
+                    await honest.is_answered(replies)
                     times = await answered(remote)
                 finally:
                     await asyncio.to_thread(honest.end)

@@ -1,6 +1,7 @@
 """The package's modules as syntax trees, whether or not a test imports them."""
 
 import ast
+import gc
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,10 @@ PATHS = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 @cache
 def trees() -> dict[str, ast.Module]:
     """The module's tree by each name; whoever only collects tests reads none."""
-    return {name: tree_of(path) for name, path in PATHS.items()}
+    parsed = {name: tree_of(path) for name, path in PATHS.items()}
+    # They stay, a million objects, and the collector would go through them for all later tests.
+    gc.freeze()
+    return parsed
 
 
 def tree_of(path: Path) -> ast.Module:
