@@ -18,7 +18,7 @@ from tests.availability import skip_or_fail
 from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.vhost_user.dirty_log import map_log
 from vdpad.vhost_user.faults import NotServed
-from vdpad.vhost_user.messages import LogArea
+from vdpad.vhost_user.payloads import LogArea
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

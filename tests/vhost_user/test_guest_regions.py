@@ -11,7 +11,7 @@ from tests.vhost_user.recording_device import RecordingDevice, Unwilling
 from vdpad.vhost_user.channel import Attached
 from vdpad.vhost_user.guest_regions import GuestRegions
 from vdpad.vhost_user.memory_table import MappedRegion
-from vdpad.vhost_user.messages import MemoryRegion
+from vdpad.vhost_user.payloads import MemoryRegion
 
 REGION = MemoryRegion(Memory.GUEST, Memory.SIZE, Memory.USER, 0)
 NOBODY = -1

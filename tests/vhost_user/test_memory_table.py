@@ -23,7 +23,7 @@ from vdpad.vhost_user.memory_table import (
     file_identity,
     map_region,
 )
-from vdpad.vhost_user.messages import MemoryRegion
+from vdpad.vhost_user.payloads import MemoryRegion
 from vdpad.virtio.guest_memory import BadRegion, OutsideMemory
 from vdpad.virtio.rings import Region
 
@@ -254,7 +254,7 @@ _TRUNCATED = """
 import os
 from tests.vhost_user.front_end import Memory
 from vdpad.vhost_user.memory_table import MemoryTable, map_region
-from vdpad.vhost_user.messages import MemoryRegion
+from vdpad.vhost_user.payloads import MemoryRegion
 
 memory = Memory()
 table = MemoryTable()

@@ -17,7 +17,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from vdpad.vhost_user import messages
+from vdpad.vhost_user import messages, payloads
 from vdpad.vhost_user.faults import BadConnection, BadMessage, FrontEndGone
 from vdpad.vhost_user.messages import Header
 from vdpad.vhost_user.shapes import check_header, check_message
@@ -158,8 +158,8 @@ class Channel:
         attached = Attached(self.front_end.uid, [])
         try:
             header = messages.pull_header(await self._exactly(messages.HEADER_SIZE, attached))
-            if header.size != messages.U64_SIZE or not header.flags & messages.REPLY:
-                raise BadMessage(f"expected a reply of {messages.U64_SIZE} bytes, got {header}")
+            if header.size != payloads.U64_SIZE or not header.flags & messages.REPLY:
+                raise BadMessage(f"expected a reply of {payloads.U64_SIZE} bytes, got {header}")
             return header, await self._exactly(header.size, None)
         finally:
             attached.close()

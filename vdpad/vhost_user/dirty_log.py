@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from vdpad.errors import why
 from vdpad.vhost_user.faults import NotServed
-from vdpad.vhost_user.messages import LogArea
+from vdpad.vhost_user.payloads import LogArea
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,8 +19,9 @@ from vdpad.vhost_user import messages
 from vdpad.vhost_user.channel import Channel, FrontEndMessage
 from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.faults import FrontEndGone, NotServed, NotTold, means
-from vdpad.vhost_user.messages import Header, ProtocolFeature, push_u64, request_name
+from vdpad.vhost_user.messages import Header, ProtocolFeature, request_name
 from vdpad.vhost_user.newcomers import Newcomers, OnRefusal
+from vdpad.vhost_user.payloads import push_u64
 from vdpad.vhost_user.requests import serve
 from vdpad.vhost_user.session import Session
 from vdpad.vhost_user.shapes import SHAPES, Shape

@@ -23,7 +23,7 @@ from vdpad.vhost_user.memory_table import (
     file_identity,
     map_region,
 )
-from vdpad.vhost_user.messages import MemoryRegion
+from vdpad.vhost_user.payloads import MemoryRegion
 from vdpad.vhost_user.to_its_end import to_its_end
 from vdpad.virtio.rings import Region
 

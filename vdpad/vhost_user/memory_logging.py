@@ -32,7 +32,8 @@ from vdpad.vhost_user.device import VhostUserDevice
 from vdpad.vhost_user.dirty_log import DirtyLog, map_log
 from vdpad.vhost_user.faults import NotServed, NotTold
 from vdpad.vhost_user.memory_table import MemoryTable
-from vdpad.vhost_user.messages import LOG_AREA_SIZE, ProtocolFeature, pull_log_area
+from vdpad.vhost_user.messages import ProtocolFeature
+from vdpad.vhost_user.payloads import LOG_AREA_SIZE, pull_log_area
 from vdpad.vhost_user.to_its_end import to_its_end
 
 

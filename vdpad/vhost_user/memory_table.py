@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from vdpad.vhost_user.faults import NotServed
-from vdpad.vhost_user.messages import MemoryRegion
+from vdpad.vhost_user.payloads import MemoryRegion
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import ADDRESS_END, Region
 

@@ -9,17 +9,12 @@ Source: QEMU's docs/interop/vhost-user.rst, "Front-end message types".
 from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import NamedTuple
 
-from vdpad.vhost_user import memory_logging, messages
+from vdpad.vhost_user import memory_logging, messages, payloads
 from vdpad.vhost_user.channel import FrontEndMessage
 from vdpad.vhost_user.faults import NotServed
 from vdpad.vhost_user.memory_table import MAX_REGIONS
-from vdpad.vhost_user.messages import (
-    FrontEndRequest,
-    ProtocolFeature,
-    VringState,
-    push_u64,
-    request_name,
-)
+from vdpad.vhost_user.messages import FrontEndRequest, ProtocolFeature, request_name
+from vdpad.vhost_user.payloads import VringState, push_u64
 from vdpad.vhost_user.session import Session, SessionState
 from vdpad.vhost_user.shapes import SHAPES, STATE_TRANSFER_ACCEPTED
 from vdpad.virtio.bits import bits_of, mask_of
@@ -63,7 +58,7 @@ async def _get_features(session: Session, _message: FrontEndMessage) -> bytes:
 
 
 async def _set_features(session: Session, message: FrontEndMessage) -> None:
-    wanted = bits_of(messages.pull_u64(message.payload))
+    wanted = bits_of(payloads.pull_u64(message.payload))
     logged = messages.LOG_ALL in wanted
     if logged:
         session.logging.check_wanted(
@@ -81,7 +76,7 @@ async def _get_protocol_features(session: Session, _message: FrontEndMessage) ->
 
 
 async def _set_protocol_features(session: Session, message: FrontEndMessage) -> None:
-    session.agree_protocol(bits_of(messages.pull_u64(message.payload)))
+    session.agree_protocol(bits_of(payloads.pull_u64(message.payload)))
 
 
 async def _do_nothing(_session: Session, _message: FrontEndMessage) -> None:
@@ -100,19 +95,19 @@ async def _set_backend_req_fd(session: Session, message: FrontEndMessage) -> Non
 
 
 async def _get_config(session: Session, message: FrontEndMessage) -> bytes:
-    asked = messages.pull_config(message.payload)
+    asked = payloads.pull_config(message.payload)
     end = asked.offset + len(asked.data)
-    if end > messages.MAX_CONFIG:
+    if end > payloads.MAX_CONFIG:
         raise NotServed(
-            f"expected an end of at most {messages.MAX_CONFIG} in the config space, got {end}"
+            f"expected an end of at most {payloads.MAX_CONFIG} in the config space, got {end}"
         )
     # A front end may take a device's config space for larger than this one's.
-    config = (await session.device.config()).ljust(messages.MAX_CONFIG, b"\0")
-    return messages.push_config(asked._replace(data=config[asked.offset : end]))
+    config = (await session.device.config()).ljust(payloads.MAX_CONFIG, b"\0")
+    return payloads.push_config(asked._replace(data=config[asked.offset : end]))
 
 
 async def _set_config(session: Session, message: FrontEndMessage) -> None:
-    offset, flags, data = messages.pull_config(message.payload)
+    offset, flags, data = payloads.pull_config(message.payload)
     if flags not in (0, 1):
         raise NotServed(f"expected 0 (the guest's) or 1 (a migration's), got flags {flags:#x}")
     await session.device.set_config(offset, data, moving=flags == 1)
@@ -124,7 +119,7 @@ async def _get_status(session: Session, _message: FrontEndMessage) -> bytes:
 
 
 async def _set_status(session: Session, message: FrontEndMessage) -> None:
-    status = messages.pull_u64(message.payload)
+    status = payloads.pull_u64(message.payload)
     if status > _STATUS_BITS:
         raise NotServed(f"expected a device status of 8 bits, got {status:#x}")
     await session.set_status(status)
@@ -135,7 +130,7 @@ async def _reset_device(session: Session, _message: FrontEndMessage) -> None:
 
 
 async def _set_device_state_fd(session: Session, message: FrontEndMessage) -> bytes:
-    transfer = messages.pull_state_transfer(message.payload)
+    transfer = payloads.pull_state_transfer(message.payload)
     ways = (session.device.save, session.device.load)
     if transfer.direction >= len(ways) or transfer.phase:
         raise NotServed(f"expected a direction of 0 or 1 and phase 0, got {transfer}")
@@ -150,7 +145,7 @@ async def _check_device_state(session: Session, _message: FrontEndMessage) -> by
 
 
 async def _send_rarp(session: Session, message: FrontEndMessage) -> None:
-    mac = messages.pull_mac(message.payload)
+    mac = payloads.pull_mac(message.payload)
     if mac[0] & _GROUP or not any(mac):
         raise NotServed(f"expected the address of one card, got {format_mac(mac)}")
     await session.announce(mac)
@@ -169,15 +164,15 @@ async def _get_max_mem_slots(_session: Session, _message: FrontEndMessage) -> by
 
 
 async def _add_mem_reg(session: Session, message: FrontEndMessage) -> None:
-    await session.add_memory(messages.pull_memory_region(message.payload), message.attached)
+    await session.add_memory(payloads.pull_memory_region(message.payload), message.attached)
 
 
 async def _rem_mem_reg(session: Session, message: FrontEndMessage) -> None:
-    await session.remove_memory(messages.pull_memory_region(message.payload))
+    await session.remove_memory(payloads.pull_memory_region(message.payload))
 
 
 async def _set_mem_table(session: Session, message: FrontEndMessage) -> None:
-    await session.replace_memory(messages.pull_memory_table(message.payload), message.attached)
+    await session.replace_memory(payloads.pull_memory_table(message.payload), message.attached)
 
 
 # --- rings ---
@@ -193,11 +188,11 @@ async def _set_vring_base(session: Session, message: FrontEndMessage) -> None:
 
 async def _get_vring_base(session: Session, message: FrontEndMessage) -> bytes:
     index, _ = _vring_state(session, message)
-    return messages.push_vring_state(VringState(index, await session.base(index)))
+    return payloads.push_vring_state(VringState(index, await session.base(index)))
 
 
 async def _set_vring_addr(session: Session, message: FrontEndMessage) -> None:
-    addresses = messages.pull_vring_addresses(message.payload)
+    addresses = payloads.pull_vring_addresses(message.payload)
     index = addresses.vring
     session.vrings.check_index(index)
     if addresses.flags & ~_served_flags(session):
@@ -229,17 +224,17 @@ async def _set_vring_enable(session: Session, message: FrontEndMessage) -> None:
 
 
 def _served_flags(session: Session) -> int:
-    return messages.VRING_LOG if ProtocolFeature.LOG_SHMFD in session.protocol_features else 0
+    return payloads.VRING_LOG if ProtocolFeature.LOG_SHMFD in session.protocol_features else 0
 
 
 def _vring_state(session: Session, message: FrontEndMessage) -> VringState:
-    state = messages.pull_vring_state(message.payload)
+    state = payloads.pull_vring_state(message.payload)
     session.vrings.check_index(state.vring)
     return state
 
 
 def _eventfd_index(session: Session, message: FrontEndMessage) -> int:
-    index, _ = messages.pull_vring_descriptor(message.payload)
+    index, _ = payloads.pull_vring_descriptor(message.payload)
     session.vrings.check_index(index)
     return index
 

@@ -44,7 +44,8 @@ from vdpad.vhost_user.device import Start, VhostUserDevice
 from vdpad.vhost_user.faults import BasesUnknown, NotServed, NotTold, means
 from vdpad.vhost_user.guest_regions import GuestRegions
 from vdpad.vhost_user.memory_logging import MemoryLogging
-from vdpad.vhost_user.messages import MemoryRegion, ProtocolFeature
+from vdpad.vhost_user.messages import ProtocolFeature
+from vdpad.vhost_user.payloads import MemoryRegion
 from vdpad.vhost_user.pending_announcement import PendingAnnouncement
 from vdpad.vhost_user.transfer import Gone, Transfer
 from vdpad.vhost_user.vrings import GuestVrings

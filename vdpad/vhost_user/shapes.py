@@ -11,7 +11,7 @@ Source: QEMU's docs/interop/vhost-user.rst, "Front-end message types".
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
-from vdpad.vhost_user import messages
+from vdpad.vhost_user import messages, payloads
 from vdpad.vhost_user.faults import BadMessage
 from vdpad.vhost_user.messages import FrontEndRequest, Header, ProtocolFeature, request_name
 
@@ -53,15 +53,15 @@ def _at_most_one(_payload: bytes) -> Container[int]:
 
 
 def _by_flag(payload: bytes) -> Container[int]:
-    return (int(messages.pull_vring_descriptor(payload).is_attached),)
+    return (int(payloads.pull_vring_descriptor(payload).is_attached),)
 
 
 def _by_number(payload: bytes) -> Container[int]:
-    return (len(messages.pull_memory_table(payload)),)
+    return (len(payloads.pull_memory_table(payload)),)
 
 
 def _failed(_payload: bytes) -> bytes:
-    return messages.push_u64(_FAILED)
+    return payloads.push_u64(_FAILED)
 
 
 def _no_base(_payload: bytes) -> bytes:
@@ -69,18 +69,18 @@ def _no_base(_payload: bytes) -> bytes:
 
 
 def _no_transfer(_payload: bytes) -> bytes:
-    return messages.push_u64(_STATE_TRANSFER_FAILED)
+    return payloads.push_u64(_STATE_TRANSFER_FAILED)
 
 
 def _no_config(payload: bytes) -> bytes:
-    return messages.push_config(messages.pull_config(payload)._replace(data=b""))
+    return payloads.push_config(payloads.pull_config(payload)._replace(data=b""))
 
 
-_U64 = (messages.U64_SIZE,)
-_REGION = (messages.MEMORY_REGION_SIZE,)
-_CONFIG = range(messages.CONFIG_HEADER_SIZE, messages.CONFIG_HEADER_SIZE + messages.MAX_CONFIG + 1)
-_TABLE = range(8, 8 + 32 * messages.MAX_TABLE_REGIONS + 1)
-_VRING_STATE = Shape(sizes=(messages.VRING_STATE_SIZE,))
+_U64 = (payloads.U64_SIZE,)
+_REGION = (payloads.MEMORY_REGION_SIZE,)
+_CONFIG = range(payloads.CONFIG_HEADER_SIZE, payloads.CONFIG_HEADER_SIZE + payloads.MAX_CONFIG + 1)
+_TABLE = range(8, 8 + 32 * payloads.MAX_TABLE_REGIONS + 1)
+_VRING_STATE = Shape(sizes=(payloads.VRING_STATE_SIZE,))
 _EVENTFD = Shape(sizes=_U64, descriptors=_by_flag)
 _SLOTS = ProtocolFeature.CONFIGURE_MEM_SLOTS
 _MOVING = ProtocolFeature.DEVICE_STATE
@@ -91,21 +91,21 @@ SHAPES: Mapping[int, Shape] = {
     FrontEndRequest.SET_OWNER: Shape(),
     FrontEndRequest.RESET_OWNER: Shape(),
     FrontEndRequest.SET_MEM_TABLE: Shape(
-        sizes=_TABLE, whole=messages.memory_table_size, descriptors=_by_number
+        sizes=_TABLE, whole=payloads.memory_table_size, descriptors=_by_number
     ),
     # Who has not taken LOG_SHMFD waits for no reply and sends a bare number.
     FrontEndRequest.SET_LOG_BASE: Shape(
-        sizes=(messages.U64_SIZE, messages.LOG_AREA_SIZE),
+        sizes=(payloads.U64_SIZE, payloads.LOG_AREA_SIZE),
         descriptors=_at_most_one,
         needs=ProtocolFeature.LOG_SHMFD,
         replies_with=ProtocolFeature.LOG_SHMFD,
         refusal=_failed,
     ),
     FrontEndRequest.SET_VRING_NUM: _VRING_STATE,
-    FrontEndRequest.SET_VRING_ADDR: Shape(sizes=(messages.VRING_ADDRESSES_SIZE,)),
+    FrontEndRequest.SET_VRING_ADDR: Shape(sizes=(payloads.VRING_ADDRESSES_SIZE,)),
     FrontEndRequest.SET_VRING_BASE: _VRING_STATE,
     FrontEndRequest.GET_VRING_BASE: Shape(
-        sizes=(messages.VRING_STATE_SIZE,), replies=True, refusal=_no_base
+        sizes=(payloads.VRING_STATE_SIZE,), replies=True, refusal=_no_base
     ),
     FrontEndRequest.SET_VRING_KICK: _EVENTFD,
     FrontEndRequest.SET_VRING_CALL: _EVENTFD,
@@ -120,20 +120,20 @@ SHAPES: Mapping[int, Shape] = {
     FrontEndRequest.SET_BACKEND_REQ_FD: Shape(descriptors=_one, needs=ProtocolFeature.BACKEND_REQ),
     FrontEndRequest.GET_CONFIG: Shape(
         sizes=_CONFIG,
-        whole=messages.config_size,
+        whole=payloads.config_size,
         needs=ProtocolFeature.CONFIG,
         replies=True,
         refusal=_no_config,
     ),
     FrontEndRequest.SET_CONFIG: Shape(
-        sizes=_CONFIG, whole=messages.config_size, needs=ProtocolFeature.CONFIG
+        sizes=_CONFIG, whole=payloads.config_size, needs=ProtocolFeature.CONFIG
     ),
     # A reply of an area of no bytes would say that there is nothing in flight: too little known.
     FrontEndRequest.GET_INFLIGHT_FD: Shape(
-        sizes=messages.INFLIGHT_SIZES, needs=ProtocolFeature.INFLIGHT_SHMFD, replies=True
+        sizes=payloads.INFLIGHT_SIZES, needs=ProtocolFeature.INFLIGHT_SHMFD, replies=True
     ),
     FrontEndRequest.SET_INFLIGHT_FD: Shape(
-        sizes=messages.INFLIGHT_SIZES,
+        sizes=payloads.INFLIGHT_SIZES,
         descriptors=_at_most_one,
         needs=ProtocolFeature.INFLIGHT_SHMFD,
     ),
@@ -145,7 +145,7 @@ SHAPES: Mapping[int, Shape] = {
     FrontEndRequest.SET_STATUS: Shape(sizes=_U64, needs=ProtocolFeature.STATUS),
     FrontEndRequest.GET_STATUS: Shape(needs=ProtocolFeature.STATUS, replies=True),
     FrontEndRequest.SET_DEVICE_STATE_FD: Shape(
-        sizes=(messages.STATE_TRANSFER_SIZE,),
+        sizes=(payloads.STATE_TRANSFER_SIZE,),
         descriptors=_one,
         needs=_MOVING,
         replies=True,
