@@ -12,7 +12,7 @@ from xdist import is_xdist_worker
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.rooms import BEGUN_ONCE, HERE, MACHINES, room_of
+from tests.rooms import BEGUN_ONCE, HERE, MACHINES, PARSED_ONCE, room_of
 
 
 def pytest_configure() -> None:
@@ -77,11 +77,13 @@ def _place(item: pytest.Item) -> int:
 
 
 class ByMachine(LoadScopeScheduling):  # type: ignore[misc] # it has no types
-    """Gives one process all tests that share a machine or an installation, else those of a file."""
+    """Gives one process all tests that share what is costly, else those of a file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         room = room_of(self.config.rootpath / file)
+        if room in PARSED_ONCE:
+            return PARSED_ONCE[0]
         return room if room in BEGUN_ONCE else file
 
 

@@ -33,6 +33,9 @@ MACHINES = ("systemd", "vm", "guest", "qemu", "dpdk", "libvirt")
 # In these all tests share what was booted or installed once.
 BEGUN_ONCE = ("systemd", "vm", "guest", "libvirt", "install")
 
+# These share the syntax trees of all modules of the package (support/package.py).
+PARSED_ONCE = ("test_errors.py", "test_import_directions.py", "test_names.py", "test_public.py")
+
 
 def room_of(path: Path) -> str:
     """The folder of tests that a file lies in; its own name where it is in none."""
