@@ -13,7 +13,7 @@ from unittest import mock
 
 from vdpad.cli import vdpad_vhost_user
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.software.packet_device import PacketDeviceRefused
+from vdpad.queues.software.packet_queues import PacketDeviceRefused
 from vdpad.service.textfile import write_whole
 
 

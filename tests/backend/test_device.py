@@ -16,8 +16,8 @@ from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import AddressNotPutBack
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
+from vdpad.queues.software.packet_queues import PacketDeviceRefused
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import Feature, FeatureSet

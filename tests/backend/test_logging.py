@@ -31,7 +31,7 @@ from vdpad.backend.faults import DeviceRuns
 from vdpad.backend.moving.moving import MovedState
 from vdpad.backend.relay import relay
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.software.packet_device import PacketDeviceRefused
+from vdpad.queues.software.packet_queues import PacketDeviceRefused
 from vdpad.virtio.commands import MacAddrSet, VlanAdd
 from vdpad.virtio.rings import BadGeometry, Region
 

@@ -165,7 +165,7 @@ class Latches(LoopDevice):
 
     def move_vring(self, queue: int, vring: Vring, *, enabled: bool) -> None:
         """Refuses what would leave a queue that works with the ring that it had."""
-        assert enabled is self._queue(queue).enabled
+        assert enabled is self._up.queue(queue).enabled
         super().move_vring(queue, vring, enabled=enabled)
 
 

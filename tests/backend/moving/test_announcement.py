@@ -17,8 +17,8 @@ from tests.support.waiting import until
 from tests.vhost_user import front_end as page
 from vdpad.backend.events import AnnouncementAsked, GuestAnnounced
 from vdpad.queues.software.loop_device import LoopDevice
-from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
+from vdpad.queues.software.packet_queues import PacketDeviceRefused
 from vdpad.queues.software.tap_device import TapDevice
 from vdpad.virtio.commands import MacAddrSet, VlanAdd
 from vdpad.virtio.config import pull_config

@@ -25,8 +25,8 @@ from tests.support.guest import Guest
 from tests.support.namespaces import Namespace, namespace, taps, wait_until_up, why_no_taps
 from tests.support.tap_ends import HostEnd, tap_ends
 from tests.support.waiting import wait_until
-from vdpad.queues.software.packet_device import PacketDeviceRefused
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
+from vdpad.queues.software.packet_queues import PacketDeviceRefused
 from vdpad.queues.software.tap import is_name
 from vdpad.queues.software.tap_device import TapDevice
 from vdpad.virtio.config import pull_config

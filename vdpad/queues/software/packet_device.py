@@ -14,18 +14,16 @@ and changes nothing about which packets pass.
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
-from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import ControlQueue
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.software.control_ring import ControlRing
-from vdpad.queues.software.data_queue import DataQueue
 from vdpad.queues.software.net import NetDevice
+from vdpad.queues.software.packet_queues import PacketDeviceRefused, PacketQueues
 from vdpad.queues.software.traffic import BeginTraffic, Traffic
 from vdpad.queues.software.worker import Interrupt, Worker
-from vdpad.virtio.chains import BadChain
 from vdpad.virtio.config import NetConfig, cvq_index, push_config
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import FEATURES, Feature, FeatureSet
@@ -36,24 +34,6 @@ from vdpad.virtio.split_ring import SplitGeometry
 T = TypeVar("T")
 
 _LARGEST_RING = 1024
-
-
-class PacketDeviceRefused(VdpadError):
-    """The device cannot do what it is asked for."""
-
-
-@dataclass(slots=True, eq=False)
-class _Up:
-    """What there is between `negotiate` and `reset`."""
-
-    features: FeatureSet
-    control_index: int
-    net: NetDevice
-    queues: dict[int, DataQueue] = field(default_factory=dict)
-    traffic: Traffic | None = None
-    """From `start` on."""
-    suspended: bool = False
-    broken: bool = False
 
 
 class PacketDevice:
@@ -80,7 +60,7 @@ class PacketDevice:
         self._control = ControlRing()
         self.control_geometry: SplitGeometry = self._control.geometry
         self._config_interrupt: Interrupt | None = None
-        self._was_up: _Up | None = None
+        self._was_up: PacketQueues | None = None
         self._dropping: tuple[Traffic | None, int] = None, 0
         """The packets of this start, and how many came to nothing in those before."""
         with ExitStack() as undo:
@@ -93,7 +73,7 @@ class PacketDevice:
     def config(self) -> bytes:
         """The whole config space."""
         up = self._was_up
-        if up is not None and up.traffic is not None and not up.traffic.link_is_up:
+        if up is not None and up.has_lost_its_link:
             return push_config(replace(self._net, status=0))
         return push_config(self._net)
 
@@ -104,12 +84,7 @@ class PacketDevice:
     def status(self) -> DeviceStatus:
         """NEEDS_RESET where a guest has broken it; of the others those of a device that is up."""
         up = self._was_up
-        if up is None:
-            return DeviceStatus(0)
-        status = DeviceStatus.ACKNOWLEDGE | DeviceStatus.DRIVER | DeviceStatus.FEATURES_OK
-        if up.traffic is not None:
-            status |= DeviceStatus.DRIVER_OK
-        return status | DeviceStatus.NEEDS_RESET if up.broken else status
+        return DeviceStatus(0) if up is None else up.status
 
     def map(self, region: Region, view: memoryview) -> None:
         """Lets the device read and write this memory."""
@@ -131,7 +106,7 @@ class PacketDevice:
             )
         net = NetDevice(features, self._net)
         index = cvq_index(features, self._net.max_virtqueue_pairs)
-        self._was_up = _Up(features, index, net)
+        self._was_up = PacketQueues(features, index, net, self._worker)
 
     @property
     def control_queue_index(self) -> int:
@@ -160,7 +135,7 @@ class PacketDevice:
 
     def set_vring(self, queue: int, vring: Vring) -> None:
         """Places a data queue's ring."""
-        self._do(lambda: self._set_vring(queue, vring))
+        self._do(lambda: self._up.set_vring(queue, vring, self._memory))
 
     def start(self) -> None:
         """The CVQ works from now on."""
@@ -174,11 +149,11 @@ class PacketDevice:
 
     def enable(self, queue: int) -> None:
         """Serves a data queue from now on."""
-        self._do(lambda: self._enable(queue))
+        self._do(lambda: self._up.enable(queue))
 
     def set_call(self, queue: int, eventfd: int | None) -> None:
         """Another eventfd for a data queue's interrupts, which is copied, or none."""
-        self._do(lambda: self._queue(queue).set_call(eventfd))
+        self._do(lambda: self._up.queue(queue).set_call(eventfd))
 
     def announce(self, mac: bytes) -> None:
         """Nobody would hear it."""
@@ -204,19 +179,19 @@ class PacketDevice:
 
     def suspend(self) -> None:
         """Serves nothing more."""
-        self._do(self._suspend)
+        self._do(lambda: self._up.suspend())
 
     def base(self, queue: int) -> int:
         """Where a data queue stands."""
-        return self._do(lambda: self._queue(queue).ring.next_used)
+        return self._do(lambda: self._up.queue(queue).ring.next_used)
 
     def move_vring(self, queue: int, vring: Vring, *, enabled: bool) -> None:
         """Has a data queue go on with a ring that lies elsewhere."""
-        self._do(lambda: self._move_vring(queue, vring))
+        self._do(lambda: self._up.move_vring(queue, vring))
 
     def resume(self) -> None:
         """Serves on."""
-        self._do(self._resume)
+        self._do(lambda: self._up.resume())
 
     # --- the end ---
 
@@ -234,7 +209,7 @@ class PacketDevice:
     # --- for callers' threads ---
 
     @property
-    def _up(self) -> _Up:
+    def _up(self) -> PacketQueues:
         if self._was_up is None:
             raise PacketDeviceRefused("expected a device that is up, it was not negotiated with")
         return self._was_up
@@ -250,17 +225,10 @@ class PacketDevice:
         return self._worker.do(step)
 
     def _unblock(self) -> None:
-        up = self._was_up
-        for queue in list(up.queues.values()) if up is not None else ():
-            queue.unblock()
+        if (up := self._was_up) is not None:
+            up.unblock()
 
     # --- steps, on its thread ---
-
-    def _queue(self, index: int) -> DataQueue:
-        queue = self._up.queues.get(index)
-        if queue is None:
-            raise PacketDeviceRefused(f"queue {index}: expected one whose ring was set, it was not")
-        return queue
 
     def _set_config_call(self, eventfd: int | None) -> None:
         before = self._config_interrupt
@@ -268,85 +236,26 @@ class PacketDevice:
         if before is not None:
             before.close()
 
-    def _set_vring(self, index: int, vring: Vring) -> None:
-        up = self._up
-        if not 0 <= index < up.control_index or index in up.queues:
-            raise PacketDeviceRefused(
-                f"expected a data queue below {up.control_index} without a ring, got {index}"
-            )
-        up.queues[index] = DataQueue(self._memory, vring, up.features, transmits=bool(index % 2))
-
     def _start(self) -> None:
-        up = self._up
-        self._control.begin(up.features)
-        self._worker.watch(self._control.doorbell)
-        up.traffic = self._begin_traffic(up.queues, up.features, self._worker)
-        self._dropping = up.traffic, self._dropping[1]
-
-    def _enable(self, index: int) -> None:
-        queue = self._queue(index)
-        if not queue.enabled:
-            self._worker.watch(queue.doorbell)
-            queue.enabled = True
-
-    def _suspend(self) -> None:
-        self._end_traffic(self._up)
-        self._up.suspended = True
-
-    def _move_vring(self, index: int, vring: Vring) -> None:
-        up, queue = self._up, self._queue(index)
-        if not up.suspended:
-            raise PacketDeviceRefused(f"queue {index}: expected a suspended device, it runs")
-        if queue.enabled:
-            self._worker.unwatch(queue.doorbell)
-        try:
-            queue.place(vring)
-        finally:
-            # Also where it stays as it was: what is enabled is watched.
-            if queue.enabled:
-                self._worker.watch(queue.doorbell)
-
-    def _resume(self) -> None:
-        if not self._up.suspended:
-            raise PacketDeviceRefused("expected a suspended device, it runs")
-        self._up.suspended = False
+        traffic = self._up.start(self._control, self._begin_traffic)
+        self._dropping = traffic, self._dropping[1]
 
     def _reset(self) -> None:
         self._set_config_call(None)
         up, self._was_up = self._was_up, None
         if up is None:
             return
-        self._end_traffic(up)
+        up.end()
         if up.traffic is not None:
             self._dropping = None, self.dropped + up.traffic.held
-        for queue in up.queues.values():
-            if queue.enabled:
-                self._worker.unwatch(queue.doorbell)
-            queue.close()
-        if self._control.is_up:
-            self._worker.unwatch(self._control.doorbell)
-            self._control.end()
-
-    def _end_traffic(self, up: _Up) -> None:
-        if up.traffic is not None:
-            up.traffic.end()
-
-    # --- serving ---
 
     def _serve(self) -> bool:
         up = self._was_up
-        if up is None or up.traffic is None or up.suspended or up.broken:
+        if up is None:
             return False
-        had_link = up.traffic.link_is_up
-        try:
-            more = self._control.serve(up.net)
-            more |= up.traffic.serve()
-        except BadChain:
-            up.broken = True
-            up.traffic.end()
-            self._tell_of_config()
-            return False
-        if had_link and not up.traffic.link_is_up:
+        before = up.broken, up.has_lost_its_link
+        more = up.serve()
+        if before != (up.broken, up.has_lost_its_link):
             self._tell_of_config()
         return more
 

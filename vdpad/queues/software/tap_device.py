@@ -8,8 +8,9 @@ interfaces of a host have two addresses, and so have their guests.
 from dataclasses import replace
 from functools import partial
 
-from vdpad.queues.software.packet_device import PacketDevice, PacketDeviceRefused
+from vdpad.queues.software.packet_device import PacketDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG, PACKET_FEATURES
+from vdpad.queues.software.packet_queues import PacketDeviceRefused
 from vdpad.queues.software.rarp import rarp_request
 from vdpad.queues.software.tap import Tap
 from vdpad.queues.software.tapping import TapTraffic
