@@ -77,9 +77,7 @@ class MemoryLogging:
             VdpadError: the device does not log, or cannot end it; all is as before.
         """
         if wanted is not self._is_wanted:
-            if self._log is not None:
-                await to_its_end(self._device.log(self._log if wanted else None))
-            self._is_wanted = wanted
+            await to_its_end(self._want(wanted))
 
     async def set_base(self, payload: bytes, attached: Attached) -> None:
         """SET_LOG_BASE.
@@ -116,6 +114,11 @@ class MemoryLogging:
             log, self._log = self._log, None
             if log is not None:
                 await to_its_end(give_back(log.close, "unmap"))
+
+    async def _want(self, wanted: bool) -> None:
+        if self._log is not None:
+            await self._device.log(self._log if wanted else None)
+        self._is_wanted = wanted
 
     async def _replace(self, log: DirtyLog) -> None:
         try:
