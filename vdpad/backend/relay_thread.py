@@ -57,10 +57,10 @@ class _Queue:
 
     vring: GuestVring
     relay: "Relay"
-    kick: Interrupt | None
-    call: Interrupt | None
     called: int
     """The eventfd by which the device calls."""
+    kick: Interrupt | None = None
+    call: Interrupt | None = None
 
     def notify(self, due: "Due") -> None:
         """Does what a turn has left to be done."""
@@ -220,8 +220,11 @@ class RelayThread:
         called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         views.callback(os.close, called)
         self._epoll.register(called, select.EPOLLIN | select.EPOLLET)
-        kick, call = (None if fd is None else Interrupt(fd) for fd in (vring.kick, vring.call))
-        self._queues.append(_Queue(vring, relay, kick, call, called))
+        relayed = _Queue(vring, relay, called)
+        # From here on `release` closes what it has, also where there are no more descriptors.
+        self._queues.append(relayed)
+        relayed.kick = None if vring.kick is None else Interrupt(vring.kick)
+        relayed.call = None if vring.call is None else Interrupt(vring.call)
         return called
 
     def run(self) -> None:

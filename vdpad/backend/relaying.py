@@ -31,6 +31,7 @@ from vdpad.errors import VdpadError
 from vdpad.queues.shadowed_device import ShadowedDevice, Vring
 from vdpad.vhost_user.device import GuestVring
 from vdpad.vhost_user.dirty_log import DirtyLog
+from vdpad.vhost_user.faults import means
 from vdpad.virtio.features import FeatureSet
 from vdpad.virtio.guest_memory import GuestMemory
 from vdpad.virtio.rings import BadGeometry
@@ -185,13 +186,21 @@ class Relaying:
     def _begin_suspended(self, queues: DataQueues) -> None:
         self._device.suspend()
         try:
-            for vring in queues.receive:
-                self._check_stands(queues, vring, self._device.base(vring.index))
-            for vring in queues.receive:
-                self._move(queues, vring, self._on_ours(queues, vring))
-        except BaseException:
+            with means():
+                self._move_to_ours(queues)
+        except VdpadError as error:
+            # First: what was lacking may be the descriptors that the thread has by now.
+            self._end_thread()
             self._move_back(queues)
-            raise
+            raise CannotRelay(
+                f"{self._device.name} has the guest's rings again: {error}"
+            ) from error
+
+    def _move_to_ours(self, queues: DataQueues) -> None:
+        for vring in queues.receive:
+            self._check_stands(queues, vring, self._device.base(vring.index))
+        for vring in queues.receive:
+            self._move(queues, vring, self._on_ours(queues, vring))
 
     def end(self, queues: DataQueues) -> None:
         """Switches back to the guest's rings.
