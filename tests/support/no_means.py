@@ -11,22 +11,26 @@ import pytest
 
 @contextmanager
 def few_descriptors(spare: int) -> Iterator[None]:
-    """This process may open so many more descriptors."""
+    """This process may open so many more descriptors, and again those that it closes."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = _free(spare + 1)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free[spare], limits[1]))
+    behind = 1 + max(map(int, os.listdir("/proc/self/fd")))
+    gaps = _filled(behind)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (behind + spare, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in gaps:
+            os.close(each)
 
 
-def _free(count: int) -> list[int]:
-    """The lowest numbers that no descriptor has."""
-    made = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
-    for each in made:
-        os.close(each)
-    return sorted(made)
+def _filled(behind: int) -> list[int]:
+    """Descriptors in all numbers below this one that were free."""
+    made = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+    while made[-1] < behind:
+        made.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    os.close(made.pop())
+    return made
 
 
 def no_threads(patch: pytest.MonkeyPatch) -> None:

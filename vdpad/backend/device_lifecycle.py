@@ -47,7 +47,7 @@ from vdpad.backend.watch import ConfigWatch
 from vdpad.errors import VdpadError
 from vdpad.restore.report import Report
 from vdpad.vhost_user.device import Start
-from vdpad.vhost_user.faults import BasesUnknown
+from vdpad.vhost_user.faults import BasesUnknown, means
 from vdpad.virtio.commands import ACK_OK
 from vdpad.virtio.device_status import DeviceStatus
 from vdpad.virtio.features import Feature
@@ -95,6 +95,8 @@ class DeviceLifecycle:
         self._running: Running | None = None
         self._last: Running | None = None
         """The same, and also while it stops and afterwards."""
+        self._is_left = False
+        """It has left its rings, which another one takes next, or this one again."""
         self._is_lost = False
         """It has left its rings, and no device has taken them."""
         self._watch = ConfigWatch(self._device_changed)
@@ -124,8 +126,11 @@ class DeviceLifecycle:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has started and not stopped; it may have failed since."""
-        return self._running is not None
+        """Whether it has started and not stopped; it may have failed since.
+
+        A guest whose rings are just being taken over runs, too.
+        """
+        return self._running is not None or self._is_left
 
     @property
     def has_guest(self) -> bool:
@@ -137,7 +142,7 @@ class DeviceLifecycle:
         """How it is; one that has failed stays so until the next start."""
         if self.failure:
             return Status.FAILED
-        return Status.STOPPED if self._running is None else Status.RUNNING
+        return Status.RUNNING if self.is_running else Status.STOPPED
 
     # --- from start to stop ---
 
@@ -162,16 +167,17 @@ class DeviceLifecycle:
         await self._run(start, goes_on=True)
 
     async def leave(self) -> None:
-        """Stops it for another one to take over, or this one again.
+        """Stops it for another one to take over, or this one again: `take_over`, or `lose`.
 
         The settings' bases tell where it has left its rings, as far as it tells.
         """
+        self._is_left = True
         self._settings.bases = {}
         self._settings.bases = await self._stop()
 
     def lose(self, error: VdpadError) -> None:
         """No device goes on with the rings that this one has left: its guest is told."""
-        self._is_lost = True
+        self._is_left, self._is_lost = False, True
         self.fail(error)
 
     async def stop(self) -> Mapping[int, int]:
@@ -186,6 +192,8 @@ class DeviceLifecycle:
         bases: Mapping[int, int] = {}
         try:
             bases = await self._stop()
+            if self._is_lost:
+                self._check_placed()
         except BasesUnknown as error:
             bases = error.known
             self._settings.unplaced = str(error)
@@ -212,17 +220,29 @@ class DeviceLifecycle:
         self.report = None
         self._is_lost = False
         try:
-            self._running = self._last = running = await self._bring_up(start)
-            self.memory.begin()
-            await self._serve(running, goes_on=goes_on)
+            with means():
+                self._running = self._last = running = await self._bring_up(start)
+                self._is_left = False
+                self.memory.begin()
+                await self._serve(running, goes_on=goes_on)
         except BaseException:
             # Rings may have been served by then.
             bases, self._settings.bases = self._settings.bases, {}
             try:
-                self._settings.bases = await self._stop() or bases
+                self._settings.bases = {**bases, **await self._stop()}
             except BasesUnknown as unknown:
                 self._settings.bases = unknown.known or bases
             raise
+
+    def _check_placed(self) -> None:
+        """Refuses a device that is lost, and did not tell where it has left all of its rings."""
+        known = self._settings.bases
+        if self._last is not None and {each.index for each in self._last.start.vrings} - {*known}:
+            raise BasesUnknown(
+                f"{self._owned.name}: expected a device that tells where it has left its queues, "
+                f"it was reset without that ({self.failure}); reset the guest's device",
+                known,
+            )
 
     def _begin_settings(self, start: Start) -> None:
         if start.is_fresh:

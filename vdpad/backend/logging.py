@@ -63,6 +63,8 @@ class Logging:
         self._listeners = listeners
         self._relaying = lifecycle.memory.relaying
         self._marking = lifecycle.memory.marking
+        self._before: Logged | None = None
+        """How memory was logged when the log last changed, with all that was marked till then."""
 
     async def log(self, log: DirtyLog | None, turn: asyncio.Lock) -> None:
         """Marks what is written to memory, or no more. Not to be cancelled.
@@ -73,7 +75,7 @@ class Logging:
             log: where.
             turn: of whoever brings the device up.
         """
-        before, running = self._marking.logged, self._lifecycle.running
+        running = self._lifecycle.running
         if running is not None and self._is_for_restart(running, log):
             async with turn:
                 await self._restart(running.start, log)
@@ -83,10 +85,10 @@ class Logging:
             await self._replace(log)
         else:
             await self._begin(log)
-        self._tell(before)
+        self._tell()
 
-    def _tell(self, before: Logged | None) -> None:
-        now = self._marking.logged
+    def _tell(self) -> None:
+        before, now = self._before, self._marking.logged
         if before is None and now is not None:
             self._listeners.announce(LoggingBegan(self._name, now.way))
         elif before is not None and now is None:
@@ -124,6 +126,7 @@ class Logging:
         self._set(None)
 
     def _set(self, log: DirtyLog | None) -> None:
+        self._before = self._marking.logged
         self._marking.set_log(log, running=self._lifecycle.is_running)
 
     # --- a restart ---
@@ -146,7 +149,7 @@ class Logging:
         except VdpadError:
             # It is reset all the same, and does not tell where it stood.
             self._relaying.has_refused = True
-        self._marking.set_log(log, running=True)
+        self._set(log)
         if failure:
             self._lifecycle.lose(BackEndError(failure))
         else:
