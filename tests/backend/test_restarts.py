@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.backend.devices import NeverResumed
-from tests.backend.moving.faulty_device import Broke
+from tests.backend.moving.faulty_device import Broke, FaultyDevice, traffic
 from tests.backend.test_logging import Faulty, set_much, way
 from tests.backend.vmm import OK, PLAIN, Heard, Vmm, back_end, settings, until_failed, vmm
 from tests.support.guest import Guest
@@ -249,3 +249,17 @@ async def test_one_that_is_lost_and_has_not_told_where_it_stood(log: int) -> Non
         assert reply == b""
         await until(lambda: bool(on.refusals))
         assert "it was reset without that" in on.refusals[0]
+
+
+@pytest.mark.parametrize("nth", [1, 4, 5, 8])
+async def test_one_that_is_resumed_and_does_not_tell_where_it_stands(log: int, nth: int) -> None:
+    """It has the guest's rings again, and its guest hears of nothing."""
+    device = FaultyDevice()
+    async with back_end(device) as on, vmm(on) as machine:
+        await machine.start()
+        device.fail_at(1 + nth)
+        async with traffic(machine):
+            await machine.log(log)
+            assert device.steps[0] == "suspend"
+            assert device.steps[nth] == "base"
+        assert (way(on), on.device.failure) == ("everything", "")
