@@ -1,8 +1,19 @@
-"""What a device is given that takes the coalescing of a queue only once that is enabled."""
+"""What a device is given at a start that goes on."""
 
-from tests.backend.vmm import OK, PLAIN, Heard, back_end, settings, vmm
+import pytest
+
+from tests.backend.vmm import (
+    OK,
+    PLAIN,
+    Heard,
+    back_end,
+    breaks_with_a_command,
+    settings,
+    vmm,
+)
 from tests.support.guest import Guest
 from tests.vhost_user import front_end as page
+from vdpad.backend import restoring
 from vdpad.backend.events import StateLoaded
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import ACK_ERR, CoalRxSet, CoalVqSet, RxPromisc, VlanAdd
@@ -94,3 +105,21 @@ async def test_a_rehearsal_enables_them_too_and_names_what_is_refused() -> None:
             assert settings(destination) == settings(source)
             await machine.front_end.done(page.SET_STATUS, page.u64(0))
     guest.close()
+
+
+async def test_a_device_that_breaks_meanwhile_is_waited_for_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(restoring, "_DEADLINE", 3600.0)
+    async with back_end() as on, vmm(on) as machine:
+        await machine.start()
+        assert await machine.command(VlanAdd(5).encode()) == OK
+        bases = await machine.stop()
+        with monkeypatch.context() as patch:
+            breaks_with_a_command(patch)
+            await machine.set_up_rings(bases)
+            last = machine.control.index
+            await machine.front_end.enable(*range(last))
+            assert await machine.front_end.acked(page.SET_VRING_ENABLE, page.state(last, 1)) != 0
+        assert "the device itself says that it needs a reset" in on.refusals[0]
+        assert not on.device.is_running

@@ -8,7 +8,8 @@ guest's.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
+from typing import Any
 
 from vdpad.backend.faults import NotRestored
 from vdpad.queues.control_queue import ControlQueue
@@ -102,6 +103,38 @@ async def send(
     if done.outcome is not Outcome.RESTORED:
         raise NotRestored(_why(done, replayed.fault), report=done)
     return done
+
+
+class Replays:
+    """Those on one device that runs, of which there is one at a time."""
+
+    def __init__(self) -> None:
+        """There is none."""
+        self._under_way: asyncio.Future[Report] | None = None
+        self._given_up = ""
+
+    def give_up(self, why: str) -> None:
+        """Waits no more for the device, which will not answer."""
+        self._given_up = why
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    async def take(self, replay: Coroutine[Any, Any, Report]) -> Report:
+        """Takes one, and returns what came of it. On cancellation it has ended.
+
+        Raises:
+            NotRestored: as of the replay; or the device was given up meanwhile.
+        """
+        self._under_way = asyncio.ensure_future(replay)
+        try:
+            return await self._under_way
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._given_up or (task is not None and task.cancelling()):
+                raise
+            raise NotRestored(self._given_up) from None
+        finally:
+            self._under_way = None
 
 
 def cannot_take(problems: tuple[Problem, ...]) -> NotRestored:

@@ -5,7 +5,7 @@ device's own CVQ, with one user at a time, the replay first and then the shadow,
 it where the VMM keeps the guest's (kept_queue.py); and which data queues the device works on.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
@@ -22,7 +22,7 @@ from vdpad.backend.kept_queue import KeptQueue, opening
 from vdpad.backend.marking import Wrote
 from vdpad.backend.moving.announcement import Announcement, Announcing
 from vdpad.backend.relaying import DataQueues, Relaying
-from vdpad.backend.restoring import restore, send
+from vdpad.backend.restoring import Replays, restore, send
 from vdpad.backend.shadow import Shadow
 from vdpad.backend.steps import Steps
 from vdpad.errors import VdpadError
@@ -34,7 +34,7 @@ from vdpad.vhost_user.device import GuestVring, Start
 from vdpad.vhost_user.dirty_log import DirtyLog
 from vdpad.vhost_user.faults import BasesUnknown
 from vdpad.vhost_user.to_its_end import to_its_end
-from vdpad.virtio.commands import MacAddrSet
+from vdpad.virtio.commands import Command, MacAddrSet
 from vdpad.virtio.config import NetConfig, pull_config
 from vdpad.virtio.features import FeatureSet
 
@@ -84,6 +84,7 @@ class Running:
         self.kept_queue: KeptQueue | None = None
         """The device's CVQ, where the VMM keeps the guest's and it serves."""
         self._enabled: set[int] = set()
+        self._replays = Replays()
         self._wanted: set[int] = set()
         """Those that the front end has enabled and not disabled since."""
 
@@ -96,16 +97,18 @@ class Running:
         """Gives the device a state; before `serve`.
 
         Raises:
-            NotRestored: it does not take all of it.
+            NotRestored: it does not take all of it, or was given up.
         """
-        return await restore(
-            state,
-            self._queue,
-            self._device.control_geometry,
-            name=name,
-            features=self._features,
-            config=config,
-            enable=self._enable_data,
+        return await self._replays.take(
+            restore(
+                state,
+                self._queue,
+                self._device.control_geometry,
+                name=name,
+                features=self._features,
+                config=config,
+                enable=self._enable_data,
+            )
         )
 
     async def put_address_back(self, mac: bytes, name: str) -> None:
@@ -114,12 +117,12 @@ class Running:
         Some keep through a reset what the guest before has set (mlx5_vdpa, vdpa_sim_net).
 
         Raises:
-            NotRestored: it does not take it.
+            NotRestored: it does not take it, or was given up.
         """
         command = MacAddrSet(mac)
         config = pull_config(await self._steps.take(self._device.config))
         if config.mac != mac and command.lacks(self._features) is None:
-            await send([command], self._queue, self._device.control_geometry, name=name)
+            await self._send([command], name)
 
     async def serve(
         self,
@@ -143,7 +146,7 @@ class Running:
         """
         start, geometry = self.start, self._device.control_geometry
         if self._control is None:
-            await send(opening(self._features), self._queue, geometry, name=self._device.name)
+            await self._send(opening(self._features), self._device.name)
         forwarder = self._forwarder = Forwarder(self._queue, geometry)
         if self._control is None:
             self.kept_queue = KeptQueue(noting(forwarder), self._features, paired, failed)
@@ -223,6 +226,7 @@ class Running:
 
     def give_up(self, why: str) -> None:
         """Waits for no command that the device has; also while it stops. May be called again."""
+        self._replays.give_up(why)
         if self._forwarder is not None:
             self._forwarder.give_up(why)
 
@@ -267,6 +271,12 @@ class Running:
     def _idle_control_queue(self) -> AbstractAsyncContextManager[None]:
         """Within it no command is in flight."""
         return nullcontext() if self._forwarder is None else self._forwarder.idle
+
+    # --- the device's CVQ before it is the shadow's ---
+
+    async def _send(self, commands: Sequence[Command], name: str) -> None:
+        geometry = self._device.control_geometry
+        await self._replays.take(send(commands, self._queue, geometry, name=name))
 
     # --- steps ---
 
