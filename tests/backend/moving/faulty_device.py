@@ -105,7 +105,10 @@ class Traffic:
         """Takes what has come, and sends as much again."""
         self._transmit.collect()
         self.received += [data[len(HEADER) : length] for _, length, data in self._receive.collect()]
-        while len(self.sent) - len(self.received) < self._at_once:
+        # A packet may have come back before what it was sent by is returned.
+        while (
+            len(self.sent) - len(self.received) < self._at_once and self._transmit.driver.free > 1
+        ):
             packet = b"%d" % len(self.sent)
             self.sent.append(packet)
             self._receive.send([], [BUFFER])
