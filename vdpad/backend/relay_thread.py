@@ -285,24 +285,23 @@ class RelayThread:
         while not self._ended:
             try:
                 with self._lock:
-                    found = self._round()
+                    busy = self._round()
             except VdpadError as error:
                 self._failed(error)
                 return
-            seconds = pace.sleeps(found)
+            seconds = pace.sleeps(busy=busy)
             called, _, _ = select.select([self._epoll], [], [], seconds)
             if called:
                 self._epoll.poll(0)
             if seconds:
                 pace.was_called = bool(called)
 
-    def _round(self) -> int:
-        """How many chains it has returned; one that asks for kicks counts as one."""
-        found = 0
+    def _round(self) -> bool:
+        busy = False
         for queue in self._queues:
             due = queue.relay.turn()
             if not due.is_idle:
                 queue.notify(due)
-                found += max(1, due.returned)
+                busy = True
         self._current_log.take_over()
-        return found
+        return busy
