@@ -5,8 +5,10 @@ How it works. All that the device is belongs to this thread. Whoever drives the 
 In between the thread sleeps until a doorbell that it *watches* rings, or while there is nothing to
 serve.
 
-Each look for doorbells lets Python's other threads run, which a thread that computes does only
-every 5 ms; so one round of serving is to be short.
+Python's other threads run while it sleeps. A look for doorbells is too short for that: it is over
+before who waits for the interpreter is awake, and who is woken so in vain asks the thread for
+nothing, and waits anew. So where it always has more to serve, it sleeps for a moment every few
+milliseconds. One round of serving is to be short.
 
 It may *listen* to other files too, which it leaves unread: whoever serves reads them, or listens no
 more, or else the thread would not sleep.
@@ -20,6 +22,7 @@ import contextlib
 import errno
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -38,6 +41,10 @@ _PATIENCE = 0.5
 
 # How often queues without a doorbell are looked at, in seconds.
 _POLL = 0.001
+
+
+# For how long it works on, and sleeps then, in seconds; the kernel makes some 70 µs of the latter.
+_WORKS, _SLEEPS = 0.005, 20e-6
 
 
 class DeviceEnded(VdpadError):
@@ -162,8 +169,13 @@ class Worker:
         self._ended = True
 
     def _work(self) -> None:
-        more = False
+        more, slept = False, time.monotonic()
         while not self._ended:
+            if not more:
+                slept = time.monotonic()
+            elif time.monotonic() - slept > _WORKS:
+                time.sleep(_SLEEPS)
+                slept = time.monotonic()
             seconds = 0 if more else _POLL if self._polled else None
             for fd, _ in self._epoll.poll(seconds):
                 if fd not in self._listened:
