@@ -43,6 +43,7 @@ from vdpad.state.found import Found
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.front_ends import FrontEnds
 from vdpad.vhost_user.session import Session
+from vdpad.vhost_user.to_its_end import is_cancelled
 
 
 class BackEnd:
@@ -120,7 +121,7 @@ class BackEnd:
             self.announce(FrontEndAwaited(self._options.name, place_of(endpoint)))
             await self._serve(self.front_ends.serve_next(endpoint))
             # What the device says at the end of who is cancelled stands for the cancellation.
-            if not self._options.stay or _is_cancelled():
+            if not self._options.stay or is_cancelled():
                 return
 
     # --- front ends ---
@@ -205,8 +206,3 @@ class BackEnd:
         if not self.device.settings.are_known:
             self.kept.forget()
         self.overview.changed()
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

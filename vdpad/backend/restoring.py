@@ -20,6 +20,7 @@ from vdpad.restore.replay import Outcome, replay
 from vdpad.restore.report import Report, joined, report
 from vdpad.state.model import NetState
 from vdpad.state.problems import Problem, summary
+from vdpad.vhost_user.to_its_end import is_cancelled
 from vdpad.virtio.commands import CoalVqSet, Command
 from vdpad.virtio.config import NetConfig
 from vdpad.virtio.features import FeatureSet
@@ -129,8 +130,7 @@ class Replays:
         try:
             return await self._under_way
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._given_up or (task is not None and task.cancelling()):
+            if not self._given_up or is_cancelled():
                 raise
             raise NotRestored(self._given_up) from None
         finally:

@@ -1,4 +1,4 @@
-"""What is not left half done: whoever is cancelled meanwhile is cancelled when it has ended."""
+"""Cancellation: who was cancelled, and what is brought to its end before he is."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,6 +6,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def is_cancelled() -> bool:
+    """Whether the task that asks was cancelled, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
