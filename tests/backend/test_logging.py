@@ -1,7 +1,6 @@
 """A device that can be suspended and not resumed is restarted when its memory is logged."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from tests.backend.vmm import (
 )
 from tests.support.guest import Guest
 from tests.vhost_user.front_end import SET_STATUS, u64
-from tests.vhost_user.log_file import log_file, pages_in
+from tests.vhost_user.log_file import pages_in
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import DeviceFailed, LoggingBegan, LoggingEnded
 from vdpad.backend.faults import DeviceRuns
@@ -46,13 +45,6 @@ class RestartedConforming(Conforming):
     """One that forgets the coalescing of queues, and is restarted."""
 
     can_resume = False
-
-
-@pytest.fixture
-def log() -> Iterator[int]:
-    """Of all of the guest's memory."""
-    with log_file(1 << 31 >> 15) as fd:
-        yield fd
 
 
 def way(on: BackEnd) -> str | None:

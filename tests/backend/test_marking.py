@@ -1,6 +1,6 @@
 """What is marked while a front end logs a device that cannot be relayed: all of it at the stop."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,13 +18,6 @@ from vdpad.virtio.commands import MacAddrSet, VlanAdd
 async def on(heard: Heard) -> AsyncIterator[BackEnd]:
     async with back_end(NeverSuspended(), heard, in_order=True) as on:
         yield on
-
-
-@pytest.fixture
-def log() -> Iterator[int]:
-    """Of all of the guest's memory."""
-    with log_file(1 << 31 >> 15) as fd:
-        yield fd
 
 
 async def test_everything_is_marked_at_the_stop(on: BackEnd, heard: Heard, log: int) -> None:

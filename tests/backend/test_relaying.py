@@ -3,7 +3,7 @@
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -35,13 +35,6 @@ async def on(request: pytest.FixtureRequest, heard: Heard) -> AsyncIterator[Back
         async with back_end(request.param(), heard) as on:
             yield on
     assert mappings() == before
-
-
-@pytest.fixture
-def log() -> Iterator[int]:
-    """Of all of the guest's memory."""
-    with log_file(1 << 31 >> 15) as fd:
-        yield fd
 
 
 @pytest.mark.parametrize("event_idx", [True, False])

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,20 +15,12 @@ from tests.support.no_means import few_descriptors
 from tests.support.waiting import until
 from tests.vhost_user import front_end as protocol
 from tests.vhost_user.front_end import FrontEnd, state
-from tests.vhost_user.log_file import log_file
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import LoggingBegan, LoggingEnded
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.virtio.commands import VlanAdd
 
 STEPS = ["suspend", "base", "negotiate", "set_vring", "start", "enable"]
-
-
-@pytest.fixture
-def log() -> Iterator[int]:
-    """Of all of the guest's memory."""
-    with log_file(1 << 31 >> 15) as fd:
-        yield fd
 
 
 def change(machine: Vmm, log: int, *, begins: bool) -> "asyncio.Task[None]":
