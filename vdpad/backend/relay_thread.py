@@ -285,23 +285,24 @@ class RelayThread:
         while not self._ended:
             try:
                 with self._lock:
-                    busy = self._round()
+                    found = self._round()
             except VdpadError as error:
                 self._failed(error)
                 return
-            seconds = pace.sleeps(busy=busy)
+            seconds = pace.sleeps(found)
             called, _, _ = select.select([self._epoll], [], [], seconds)
             if called:
                 self._epoll.poll(0)
             if seconds:
                 pace.was_called = bool(called)
 
-    def _round(self) -> bool:
-        busy = False
+    def _round(self) -> int:
+        """How many chains it has returned; one that asks for kicks counts as one."""
+        found = 0
         for queue in self._queues:
             due = queue.relay.turn()
             if not due.is_idle:
                 queue.notify(due)
-                busy = True
+                found += max(1, due.returned)
         self._current_log.take_over()
-        return busy
+        return found
