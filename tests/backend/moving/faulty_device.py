@@ -95,7 +95,7 @@ for _name in _STEPS:
 class Traffic:
     """Numbered packets that a guest sends on one queue pair, some at a time, and has back."""
 
-    def __init__(self, machine: Vmm, pair: int, at_once: int = 5) -> None:
+    def __init__(self, machine: Vmm, pair: int, at_once: int = 3) -> None:
         self._receive, self._transmit = machine.guest.queues[2 * pair : 2 * pair + 2]
         self._at_once = at_once
         self.sent: list[bytes] = []
@@ -118,7 +118,7 @@ class Traffic:
         """For ever."""
         while True:
             self.turn()
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(0.005)
 
     async def gone_on(self) -> None:
         """Returns once packets have gone that were not on their way."""
