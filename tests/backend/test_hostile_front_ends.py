@@ -31,7 +31,7 @@ from vdpad.virtio.commands import VlanAdd
 # is not answered goes on.
 HOLDS, GOES_ON = 30, 0.5
 
-_REPLIES, _PAUSE = 50, 0.002
+_REPLIES, _PAUSE = 20, 0.005
 _FULL = (1 << 64) - 2
 
 
