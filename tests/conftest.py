@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,11 +81,15 @@ class ByMachine(LoadScopeScheduling):  # type: ignore[misc] # it has no types
     """Gives one process all tests that share what is costly, else those of a file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        room = room_of(self.config.rootpath / file)
-        if room in PARSED_ONCE:
-            return PARSED_ONCE[0]
-        return room if room in BEGUN_ONCE else file
+        return _scope(nodeid.partition("::")[0])
+
+
+@cache  # It is asked twice a test.
+def _scope(file: str) -> str:
+    room = room_of(HERE.parent / file)
+    if room in PARSED_ONCE:
+        return PARSED_ONCE[0]
+    return room if room in BEGUN_ONCE else file
 
 
 @pytest.hookimpl(optionalhook=True)
