@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from tests.backend.vmm import PLAIN, Vmm
 from tests.support.daemon import ROOT
@@ -41,7 +41,7 @@ class BackEndProcess:
         disk: SmallDisk | None = None,
         front_ends: tuple[str, ...] = (),
         program: Sequence[str] | None = None,
-        **more: Any,
+        stdin: int | IO[Any] = subprocess.DEVNULL,
     ) -> None:
         """Starts it; `ready` tells when it listens.
 
@@ -53,8 +53,8 @@ class BackEndProcess:
             within: the network namespace that it runs in.
             disk: whose mounts it has.
             front_ends: where they come from, if not by its socket in the folder.
-            program: that is the back end; by default it is forked, where nothing is for Popen.
-            more: for Popen.
+            program: that is the back end; by default it is forked.
+            stdin: its standard input.
         """
         self.folder = folder
         self.front_end = folder / "front-end"
@@ -71,18 +71,18 @@ class BackEndProcess:
         with self._log.open("wb") as log:
             self.process: Child | subprocess.Popen[bytes]
             holder = within or disk
-            if program is None and not more:
+            if program is None:
                 pid = None if holder is None else holder.pid
-                self.process = forker_of(MODULE).start(*arguments, stderr=log, within=pid)
+                started = forker_of(MODULE).start(*arguments, stdin=stdin, stderr=log, within=pid)
+                self.process = started
                 return
             assert disk is None
-            command = [*(program or PROGRAM), *arguments]
+            command = [*program, *arguments]
             self.process = subprocess.Popen(
                 command if within is None else within.command(*command),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stderr=log,
                 cwd=ROOT,
-                **more,
             )
 
     def ready(self) -> Self:

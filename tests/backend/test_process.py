@@ -249,8 +249,7 @@ async def test_the_socket_may_be_handed_over(tmp_path: Path, connected: bool) ->
         ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.connect(str(path))
         handed, _ = listening.accept()
-    options = ("--fd", str(handed.fileno()))
-    process = BackEndProcess(tmp_path, front_ends=options, pass_fds=[handed.fileno()])
+    process = BackEndProcess(tmp_path, front_ends=("--fd", "0"), stdin=handed.fileno())
     await asyncio.to_thread(process.ready)
     if connected:
         handed.close()
