@@ -21,7 +21,7 @@ from tests.vhost_user.log_file import log_file
 from vdpad.virtio.features import Feature
 
 _SESSIONS = 3000
-_FEW, _AT_ONCE = 125, 500
+_FEW, _AT_ONCE = 75, 500
 _PROCESSES = 24
 _SEED = 14
 

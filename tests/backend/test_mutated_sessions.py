@@ -21,7 +21,7 @@ from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_offer import PACKET_CONFIG
 
 _SESSIONS = 400
-_AT_ONCE = 50
+_AT_ONCE = 25
 _SEED = 14
 _A_WHILE = 20
 _ABOUT_MOVING = (page.SET_DEVICE_STATE_FD, page.CHECK_DEVICE_STATE)

@@ -6,7 +6,7 @@ from tests.support.marks import in_bulk
 from tests.vhost_user.fuzz.fuzzer import Fuzzer
 
 _SESSIONS = 3000
-_AT_ONCE = 100
+_AT_ONCE = 50
 _SEED = 14
 
 

@@ -23,7 +23,7 @@ from tests.vhost_user.log_file import log_file, pages_in
 from vdpad.virtio.commands import MacAddrSet, MqPairsSet, RxPromisc, VlanAdd
 
 COMMANDS = (MqPairsSet(2), RxPromisc(on=True), VlanAdd(7), VlanAdd(8), MacAddrSet(OTHER_MAC))
-MOMENTS, IN_BULK = 6, 25
+MOMENTS, IN_BULK = 4, 25
 """Of each back end."""
 LOG_SIZE = 1 << 31 >> 15
 AT_ONCE = 4
