@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,24 @@ def test_it_has_the_arguments_the_environment_and_the_folder_and_no_other_descri
     assert json.loads(done.stdout) == [["a b", ""], variables, str(tmp_path), [0, 1, 2]]
 
 
+def test_a_program_laid_down_has_it_run_with_all_that_its_own_has(tmp_path: Path) -> None:
+    variables = {"PATH": "/usr/bin", "NAME": "é\udce9"}
+    mine = forker_of(__name__)
+    fds = [mine.lay(program := tmp_path / "program")]
+    with Path(os.devnull).open("rb"):
+        done = _run(program, "a b", "", input=b"in", env=variables, cwd=tmp_path, pass_fds=fds)
+    assert (done.returncode, done.stderr) == (3, b"in")
+    # What is added to the environment is sh's own.
+    arguments, environment, *others = json.loads(done.stdout)
+    assert (arguments, others) == (["a b", ""], [str(tmp_path), [0, 1, 2]])
+    assert variables.items() <= environment.items()
+    assert _run(program, "kill", pass_fds=fds).returncode == -signal.SIGKILL
+
+
+def _run(*argv: str | Path, **more: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(argv, capture_output=True, check=False, **more)
+
+
 def test_it_has_the_mounts_and_the_network_of_another(tmp_path: Path) -> None:
     root = [] if os.geteuid() == 0 else ["-r"]
     with namespace("unshare", "-m", "-n", *root) as other:
@@ -78,9 +97,11 @@ def namespaces(pid: int | str) -> list[str]:
 
 
 def main() -> int:
-    """What such a process is like; or one that stays, if it is told to sleep."""
+    """What such a process is like; or one that stays or is killed, if it is told to be."""
     if sys.argv[1:] == ["sleep"]:
         time.sleep(1000)
+    if sys.argv[1:] == ["kill"]:
+        os.kill(os.getpid(), signal.SIGKILL)
     if sys.argv[1:] == ["namespaces"]:
         print(json.dumps([namespaces("self"), os.getcwd()]))
         return 0

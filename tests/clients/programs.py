@@ -40,13 +40,17 @@ def installed(name: str) -> Path:
 
 
 def run(
-    *argv: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None
+    *argv: str | Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """What a program says and how it ends."""
+    """What a program says and how it ends; it has these descriptors beside."""
     return subprocess.run(
         argv,
         env={**os.environ, **(env or {})},
         input=stdin,
+        pass_fds=fds,
         capture_output=True,
         text=True,
         timeout=GUARD,

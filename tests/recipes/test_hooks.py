@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,9 @@ import pytest
 
 from tests.backend.process import BackEndProcess, new_guest
 from tests.backend.process import running as back_end
+from tests.cli.commands import MODULE, OF_STATES
 from tests.clients.programs import installed, run
+from tests.support.forker import forker_of
 from vdpad.virtio.commands import VlanAdd
 
 from .moves import CARD, GUEST, OTHER_CARD, RECIPES, SIM0, TOO_LONG, WHY, Moves
@@ -39,6 +45,14 @@ TWO_CARDS = XML.replace(
 )
 
 
+@functools.cache
+def forked_vdpactl() -> tuple[Path, tuple[int, ...]]:
+    """A folder with a vdpactl that a forker runs, and the descriptors that it needs."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return folder, (forker_of(MODULE, OF_STATES).lay(folder / "vdpactl"),)
+
+
 @dataclass(frozen=True)
 class Hook:
     """One, as its caller calls it."""
@@ -47,14 +61,23 @@ class Hook:
     comes: tuple[str, ...]
     gone: tuple[str, ...]
     sets: tuple[tuple[str, str], ...] = ()
+    module: str = ""
+    """Of the repository, that a forker runs instead of the program."""
+    anew: bool = False
+    """Whether an interpreter of its own runs it, and the vdpactl that it starts."""
 
     def run(
         self, moves: Moves, *arguments: str, xml: str = XML, sets: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """With these arguments instead of those of a guest that comes."""
         env = {**moves.env, **(dict(self.sets) if sets else {})}
-        env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return run(*self.program, *(arguments or self.comes), env=env, stdin=xml)
+        given = arguments or self.comes
+        if self.module and not self.anew:
+            whole = {**os.environ, **env}
+            return forker_of(self.module).text(*given, stdin=xml.encode(), env=whole)
+        folder, needed = (Path(sys.executable).parent, ()) if self.anew else forked_vdpactl()
+        env["PATH"] = f"{folder}:{os.environ['PATH']}"
+        return run(*self.program, *given, env=env, stdin=xml, fds=needed)
 
     def lets_in(self, moves: Moves, xml: str = XML) -> bool:
         """Whether a guest may come; a hook that lets it in says nothing."""
@@ -79,15 +102,17 @@ class Hook:
 COMES, GONE = (GUEST, "migrate", "begin", "-"), (GUEST, "release", "end", "failed")
 
 
-def hook_of(name: str) -> Hook:
+def hook_of(name: str, anew: bool = False) -> Hook:
     """The hook in this language."""
     if name == "bash":
-        return Hook((RECIPES / "libvirt" / "qemu-hook.bash",), COMES, GONE)
+        return Hook((RECIPES / "libvirt" / "qemu-hook.bash",), COMES, GONE, anew=anew)
     if name == "Python":
-        return Hook((sys.executable, "-I", RECIPES / "libvirt" / "qemu_hook.py"), COMES, GONE)
-    program = (installed("perl"), RECIPES / "proxmox" / "vdpad-hook.pl")
+        program = RECIPES / "libvirt" / "qemu_hook.py"
+        module = "docs.recipes.libvirt.qemu_hook"
+        return Hook((sys.executable, "-I", program), COMES, GONE, module=module, anew=anew)
+    perl = (installed("perl"), RECIPES / "proxmox" / "vdpad-hook.pl")
     migrated = (("PVE_MIGRATED_FROM", "node-a"),)
-    return Hook(program, (GUEST, "pre-start"), (GUEST, "post-stop"), migrated)
+    return Hook(perl, (GUEST, "pre-start"), (GUEST, "post-stop"), migrated)
 
 
 @pytest.fixture(params=["bash", "Python", "Perl"])
@@ -98,11 +123,12 @@ def hook(request: pytest.FixtureRequest) -> Hook:
 # --- a guest comes ---
 
 
+@pytest.mark.parametrize("language", ["bash", "Python", "Perl"])
 def test_a_state_that_fits_is_let_in_and_nothing_prepared(
-    hook: Hook, moves: Moves, name: str
+    language: str, moves: Moves, name: str
 ) -> None:
     moves.lay(target=SIM0)
-    assert hook.lets_in(moves)
+    assert hook_of(language, anew=True).lets_in(moves)
     assert moves.became(name) is None
 
 

@@ -168,6 +168,18 @@ class Forker:
         written = done.stdout.decode(), done.stderr.decode()
         return subprocess.CompletedProcess(done.args, done.returncode, *written)
 
+    def lay(self, program: Path) -> int:
+        """Lays down a program that is run by this: for those who start one by its name.
+
+        Returns:
+            A descriptor that they, and whoever they start, must have open.
+        """
+        requests = self._requests.fileno()
+        asks = Path(__file__).with_name("asks_forker.py")
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {asks} {requests} "$@"\n')
+        program.chmod(0o755)
+        return requests
+
     def close(self) -> None:
         """Ends the forker; its children go on."""
         self._requests.close()
