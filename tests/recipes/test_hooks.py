@@ -73,8 +73,9 @@ class Hook:
         env = {**moves.env, **(dict(self.sets) if sets else {})}
         given = arguments or self.comes
         if self.module and not self.anew:
-            whole = {**os.environ, **env}
-            return forker_of(self.module).text(*given, stdin=xml.encode(), env=whole)
+            # A recipe's folder has its files alone.
+            forker = forker_of(self.module, PYTHONDONTWRITEBYTECODE="1")
+            return forker.text(*given, stdin=xml.encode(), env={**os.environ, **env})
         folder, needed = (Path(sys.executable).parent, ()) if self.anew else forked_vdpactl()
         env["PATH"] = f"{folder}:{os.environ['PATH']}"
         return run(*self.program, *given, env=env, stdin=xml, fds=needed)
