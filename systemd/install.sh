@@ -5,7 +5,7 @@
 # versions that were tested (requirements-run.lock); a distribution's own may be too old, as Debian 12's
 # are. The folder is what Python takes for a virtual environment, and the system's Python runs it: one
 # below somebody's home could not be run by the service's user. What pip has unpacked stays in
-# build/packages, for a lock and a version of Python, and is copied from there the next time.
+# build/packages, compiled, for a lock and a version of Python, and is copied from there the next time.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -37,25 +37,33 @@ page() { # FILE
     chmod 644 "$doc/$(basename "$1")"
 }
 
+# The service cannot write what it compiled; and packagers change times.
+compile() { # FOLDER OPTION...
+    folder=$1
+    shift
+    "$python" -m compileall -q "$@" --invalidation-mode unchecked-hash "$folder"
+}
+
 rm -rf "$DESTDIR$lib"
 install -d "$packages" "$DESTDIR$lib/bin" "$root/bin"
 ln -s "$python" "$DESTDIR$lib/bin/python"
 printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$python")" > "$DESTDIR$lib/pyvenv.cfg"
-unpacked=build/packages/$(basename "$python")-$(sha256sum requirements-run.lock | cut -c 1-16)
+unpacked=build/packages/compiled-$(basename "$python")-$(sha256sum requirements-run.lock | cut -c 1-16)
 if [ ! -d "$unpacked" ]; then
     rm -rf build/packages
     "$PIP" --python "$python" --disable-pip-version-check --quiet install --root-user-action=ignore --require-hashes \
         --no-deps --no-compile --target "$unpacked.part" -r requirements-run.lock
     rm -rf "$unpacked.part/bin" # commands of others
     find "$unpacked.part" -type d -name tests -prune -exec rm -r {} + # theirs, a fifth of all
+    # Each says where it lies as by default; where that is not so, Python knows it at each import.
+    compile "$unpacked.part" -s "$unpacked.part" -p "/usr/lib/vdpad/lib/$(basename "$python")/site-packages"
     mv "$unpacked.part" "$unpacked"
 fi
 cp -R "$unpacked/." "$packages"
 find vdpad -name '*.py' -o -name py.typed -o -name '*.varlink' | while read -r each; do
     install -Dm 644 "$each" "$packages/$each"
 done
-# The service cannot write what it compiled; and packagers change times.
-"$python" -m compileall -q -s "$DESTDIR" --invalidation-mode unchecked-hash "$packages"
+compile "$packages/vdpad" -s "$DESTDIR"
 
 for each in vdpad vdpactl vdpad-vhost-user; do
     printf '#!%s/bin/python -I\nimport sys\n\nfrom vdpad.cli.%s import main\n\nsys.exit(main())\n' \
