@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from tests.cases import FOLDER
-from tests.cli.commands import MODULE, VDPACTL
+from tests.cli.commands import MODULE, VDPACTL, redirected
 from tests.support.daemon import ROOT
 from tests.support.descriptors import open_descriptors_of
 from tests.support.forker import forker_of
 from tests.support.namespaces import namespace
+
+OWN_STREAMS = "tests.support.own_streams"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,31 @@ def test_it_says_and_ends_the_same(arguments: Sequence[str | bytes], stdin: byte
     assert (forked.returncode, forked.stdout, forked.stderr) == (
         (anew.returncode, anew.stdout, anew.stderr)
     )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "redirections", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"]
+)
+def test_it_has_the_same_standard_streams(
+    redirections: str, unbuffered: str, tmp_path: Path
+) -> None:
+    there = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", OWN_STREAMS, str(tmp_path / "anew")]
+    anew = subprocess.run(
+        ["sh", "-c", f'"$@" {redirections}', "sh", *command],
+        cwd=ROOT,
+        env=there,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    with redirected(redirections) as streams:
+        forked = forker_of(OWN_STREAMS).run(tmp_path / "forked", env=there, **streams)
+    assert (tmp_path / "forked").read_text() == (tmp_path / "anew").read_text()
+    assert (forked.returncode, forked.stdout) == (anew.returncode, anew.stdout)
+    # A traceback has other lines above.
+    assert forked.stderr.splitlines()[-1:] == anew.stderr.splitlines()[-1:]
 
 
 def test_it_has_the_arguments_the_environment_and_the_folder_and_no_other_descriptor(

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.support.forker import forker_of
+from tests.support.forker import Forker, forker_of
 
 MODULE = "vdpad.cli.vdpactl"
 OF_STATES = "vdpad.cli.state_files"
@@ -13,14 +16,19 @@ OF_STATES = "vdpad.cli.state_files"
 VDPACTL = [sys.executable, "-m", MODULE]
 
 
+def forked() -> Forker:
+    """What starts it."""
+    return forker_of(MODULE, OF_STATES)
+
+
 def run(*arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     """Runs one to its end."""
-    return forker_of(MODULE, OF_STATES).run(*arguments, stdin=stdin, env=environment())
+    return forked().run(*arguments, stdin=stdin, env=environment())
 
 
 def text_of(*arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[str]":
     """The same with what it printed as text."""
-    return forker_of(MODULE, OF_STATES).text(*arguments, stdin=stdin, env=environment())
+    return forked().text(*arguments, stdin=stdin, env=environment())
 
 
 def environment() -> dict[str, str]:
@@ -41,3 +49,18 @@ def refused(*arguments: str | Path, code: int = 2, stdin: bytes = b"") -> str:
     assert (done.returncode, done.stdout) == (code, b""), done
     assert done.stderr.startswith(b"vdpactl: ")
     return done.stderr.decode()
+
+
+_CLOSED = {"<&-": 0, ">&-": 1, "2>&-": 2}
+_FULL = {">/dev/full": "stdout", "2>/dev/full": "stderr"}
+
+
+@contextmanager
+def redirected(words: str) -> Iterator[dict[str, Any]]:
+    """What a forker starts a command with, for it to have these redirections of a shell's."""
+    each = words.split()
+    with open("/dev/full", "wb") as full:
+        yield {
+            "closed": [_CLOSED[word] for word in each if word not in _FULL],
+            **{_FULL[word]: full for word in each if word not in _CLOSED},
+        }

@@ -7,9 +7,9 @@ its pid, then how it ended. The child runs the module as `python -m` does, in th
 folder of whoever asked, with no other descriptor open.
 
 It differs from a process begun anew in this: the interpreter took the locale's letters from the
-forker's environment and no variable like PYTHONUNBUFFERED, memory that the forker has written
-counts as the child's, and a child that exits leaves its modules to the kernel, which for an
-interpreter to take apart costs more than all else. Tests of such things start `python -m`
+forker's environment and of variables like it only PYTHONUNBUFFERED, memory that the forker has
+written counts as the child's, and a child that exits leaves its modules to the kernel, which for
+an interpreter to take apart costs more than all else. Tests of such things start `python -m`
 themselves.
 """
 
@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import io
 import json
 import os
 import runpy
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
@@ -106,6 +107,7 @@ class Forker:
         stdin: int | IO[Any] = subprocess.DEVNULL,
         stdout: int | IO[Any] = 1,
         stderr: int | IO[Any] = 2,
+        closed: Collection[int] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path = _ROOT,
         within: int | None = None,
@@ -114,11 +116,13 @@ class Forker:
 
         Args:
             arguments, stdin, stdout, stderr, env, cwd: as Popen has them.
+            closed: the standard streams that it has not got, by their descriptors.
             within: the process whose mounts and network it has, if not the forker's.
         """
         variables = (os.environ if env is None else env).items()
         request = {
             "arguments": [*map(_sent, arguments)],
+            "closed": [*closed],
             "env": {_sent(name): _sent(value) for name, value in variables},
             "cwd": str(cwd),
             "within": within,
@@ -143,14 +147,17 @@ class Forker:
     def run(
         self, *arguments: str | bytes | Path, stdin: bytes = b"", timeout: float = 60, **more: Any
     ) -> "subprocess.CompletedProcess[bytes]":
-        """Runs one to its end, for so many seconds at most, and gives what it wrote."""
+        """Runs one to its end, for so many seconds at most, and gives what it wrote.
+
+        A stream that is among `more` is its own; what it wrote there is not told.
+        """
         with contextlib.ExitStack() as stack:
             given, out, err = (
                 stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(3)
             )
             given.write(stdin)
             given.seek(0)
-            child = self.start(*arguments, stdin=given, stdout=out, stderr=err, **more)
+            child = self.start(*arguments, **{"stdin": given, "stdout": out, "stderr": err, **more})
             try:
                 code = child.wait(timeout)
             finally:
@@ -224,6 +231,7 @@ def forker_of(module: str, *more: str, **variables: str) -> Forker:
 
 class _Request(NamedTuple):
     arguments: list[str]
+    closed: list[int]
     env: dict[str, str]
     cwd: str
     within: int | None
@@ -297,10 +305,12 @@ def _become(request: _Request) -> None:
     for number, stream in enumerate(request.fds[:3]):
         os.dup2(stream, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    for number in request.closed:
+        os.close(number)
     # Those of the forker know whether its files could be sought in, and not the child's.
-    sys.stdin = _anew(sys.stdin, "r")
-    sys.stdout = _anew(sys.stdout, "w")
-    sys.stderr = _anew(sys.stderr, "w", buffering=1)
+    sys.stdin = _anew(sys.stdin, "r", request)
+    sys.stdout = _anew(sys.stdout, "w", request)
+    sys.stderr = _anew(sys.stderr, "w", request)
     if request.within is not None:
         _enter(request.within)
     os.chdir(request.cwd)
@@ -329,22 +339,26 @@ def _exit(code: int) -> None:
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError, ValueError):
         for stream in (sys.stdout, sys.stderr):
-            if not stream.closed:
+            if stream is not None and not stream.closed:
                 stream.flush()
         # What lies in cycles may have something to say at its end.
         gc.collect()
         os._exit(code & 0xFF)
 
 
-def _anew(stream: TextIO, mode: str, buffering: int = -1) -> Any:
-    return open(
-        stream.fileno(),
-        mode,
-        buffering,
+def _anew(stream: TextIO, mode: str, request: _Request) -> Any:
+    """A standard stream in the place of the forker's, as the interpreter makes it."""
+    fd = stream.fileno()
+    if fd in request.closed:
+        return None
+    unbuffered = bool(request.env.get("PYTHONUNBUFFERED"))
+    return io.TextIOWrapper(
+        open(fd, f"{mode}b", 0 if unbuffered and mode == "w" else -1, closefd=False),
         encoding=stream.encoding,
         errors=stream.errors,
         newline=None if mode == "r" else "\n",
-        closefd=False,
+        line_buffering=not unbuffered and (fd == 2 or os.isatty(fd)),
+        write_through=unbuffered,
     )
 
 
