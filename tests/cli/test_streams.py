@@ -6,12 +6,14 @@ import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cases import FOLDER
-from tests.cli.commands import VDPACTL, environment
-from tests.support.daemon import ROOT, VDPAD
+from tests.cli.commands import environment, forked, redirected
+from tests.support.daemon import MODULE as VDPAD
+from tests.support.forker import Forker, forker_of
 from vdpad.cli.arguments import Parser
 
 # Its features are told in a note, beside the result.
@@ -25,26 +27,19 @@ def unbuffered(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def shell(
-    redirected: str, *command: str | Path, **variables: str
+def run(
+    redirections: str, forker: Forker, *arguments: str | Path, unbuffered: str = "", **more: Any
 ) -> subprocess.CompletedProcess[str]:
     """A command as a shell runs it with these redirections."""
-    return subprocess.run(
-        ["sh", "-c", f'"$@" {redirected}', "sh", *map(str, command)],
-        cwd=ROOT,
-        env={**environment(), **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    there = {**environment(), "PYTHONUNBUFFERED": unbuffered}
+    with redirected(redirections) as streams:
+        return forker.text(*arguments, env=there, **streams, **more)
 
 
 def vdpactl(
-    redirected: str, *arguments: str | Path, unbuffered: str = ""
+    redirections: str, *arguments: str | Path, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    return shell(redirected, *VDPACTL, *arguments, PYTHONUNBUFFERED=unbuffered)
+    return run(redirections, forked(), *arguments, **more)
 
 
 # --- standard output ---
@@ -68,7 +63,7 @@ def test_a_full_disk_is_told(arguments: Sequence[str | Path], unbuffered: str) -
 
 
 def test_vdpad_s_help_is_as_vdpactl_s(unbuffered: str) -> None:
-    done = shell(">/dev/full", *VDPAD, "--help", PYTHONUNBUFFERED=unbuffered)
+    done = run(">/dev/full", forker_of(VDPAD), "--help", unbuffered=unbuffered)
     assert (done.returncode, done.stderr) == (1, f"vdpad: {FULL}\n")
 
 
@@ -97,47 +92,37 @@ def test_what_is_nowhere_else_must_be_taken(arguments: Sequence[str | Path]) -> 
 def test_nor_is_it_done_when_its_reader_is_gone(arguments: Sequence[str | Path]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [*VDPACTL, *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = vdpactl("", *arguments, stdout=writing)
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr.startswith("vdpactl: standard output")
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("redirected", [">&-", ">&- <&-", ">/dev/full"])
-def test_a_key_in_a_file_is_made_whoever_reads_of_it(tmp_path: Path, redirected: str) -> None:
+@pytest.mark.parametrize("redirections", [">&-", ">&- <&-", ">/dev/full"])
+def test_a_key_in_a_file_is_made_whoever_reads_of_it(tmp_path: Path, redirections: str) -> None:
     path = tmp_path / "keys"
-    done = vdpactl(redirected, "keygen", path)
-    assert (done.returncode, len(path.read_bytes())) == (int("full" in redirected), 45)
+    done = vdpactl(redirections, "keygen", path)
+    assert (done.returncode, len(path.read_bytes())) == (int("full" in redirections), 45)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 # --- standard error ---
 
 
-@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", "2>&- <&-"])
-def test_remarks_go_nowhere_else(redirected: str, unbuffered: str) -> None:
-    done = vdpactl(redirected, "convert", NOTED, "--to", "native", unbuffered=unbuffered)
+@pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full", "2>&- <&-"])
+def test_remarks_go_nowhere_else(redirections: str, unbuffered: str) -> None:
+    done = vdpactl(redirections, "convert", NOTED, "--to", "native", unbuffered=unbuffered)
     assert done.returncode == 0
     assert json.loads(done.stdout)["version"] == 1
 
 
-@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full"])
 @pytest.mark.parametrize("arguments", [("decode", "none"), ("nothing",), ("decode",), ()])
 def test_what_is_wrong_is_told_nowhere_else(
-    redirected: str, arguments: Sequence[str], unbuffered: str
+    redirections: str, arguments: Sequence[str], unbuffered: str
 ) -> None:
-    done = vdpactl(redirected, *arguments, unbuffered=unbuffered)
+    done = vdpactl(redirections, *arguments, unbuffered=unbuffered)
     assert (done.returncode, done.stdout) == (2, "")
 
 
@@ -147,19 +132,19 @@ def test_problems_are_told_nowhere_else(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
-def test_vdpad_serves_whoever_hears_of_it(tmp_path: Path, redirected: str) -> None:
+@pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+def test_vdpad_serves_whoever_hears_of_it(tmp_path: Path, redirections: str) -> None:
     path = tmp_path / "vdpad.sock"
-    command = ["sh", "-c", f'exec "$@" {redirected}', "sh", *VDPAD, "--socket", str(path)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment()) as daemon:
-        try:
-            asking = ("--socket", path, "info")
-            while (asked := vdpactl("", *asking)).returncode == 7:
-                assert daemon.poll() is None
-            assert (asked.returncode, asked.stderr) == (0, "")
-        finally:
-            daemon.terminate()
-    assert daemon.returncode == 0
+    with redirected(redirections) as streams:
+        daemon = forker_of(VDPAD).start("--socket", path, env=environment(), **streams)
+    try:
+        while (asked := vdpactl("", "--socket", path, "info")).returncode == 7:
+            assert daemon.poll() is None
+        assert (asked.returncode, asked.stderr) == (0, "")
+    finally:
+        daemon.terminate()
+        ended = daemon.wait()
+    assert ended == 0
 
 
 def test_help_goes_to_standard_output_and_complaints_do_not(
