@@ -6,16 +6,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import MODULE, OF_STATES, VDPACTL, text_of
+from tests.cli.commands import forked, redirected, text_of
 from tests.cli.qmp_peer import GREETING, lines, peer
 from tests.cli.terminal import GUARD, Terminal
 from tests.daemon.support import STATE, faulty, vlans
 from tests.support.daemon import ROOT, daemon
-from tests.support.forker import forker_of
+from tests.support.forker import Child
 from vdpad.cli import progress
 
 QUIET = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -46,7 +47,7 @@ def state(tmp_path: Path) -> str:
 def on_terminal(*arguments: str | Path, columns: int = 80, **environment: str) -> tuple[int, str]:
     """How a command ends whose output and errors go to a terminal, and what it shows."""
     with Terminal(columns) as terminal:
-        command = forker_of(MODULE, OF_STATES).start(
+        command = forked().start(
             *arguments,
             env={**QUIET, **environment},
             stdout=terminal.stream,
@@ -71,10 +72,7 @@ def test_a_table_keeps_to_its_terminal(vdpad: Path, state: str, columns: int) ->
     _, text = on_terminal(*arguments, columns=columns, COLUMNS="60")
     assert 40 < widest(text) <= 60
     # The same through a pipe: a problem is a line.
-    command = [*VDPACTL, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=QUIET, capture_output=True, text=True, check=False, timeout=GUARD
-    )
+    done = forked().text(*arguments, env=QUIET)
     assert widest(done.stdout) > columns
     problems = json.loads(text_of(*arguments, "--json").stdout)["problems"]
     assert len(problems) > 3
@@ -86,15 +84,8 @@ def test_a_table_keeps_to_its_terminal(vdpad: Path, state: str, columns: int) ->
 
 def test_problems_on_standard_error_keep_to_that_one(vdpad: Path, state: str) -> None:
     with Terminal(70) as terminal:
-        subprocess.run(
-            [*VDPACTL, "--socket", vdpad, "restore", "vm-1", state, "--software", "small"],
-            cwd=ROOT,
-            env=QUIET,
-            stdout=subprocess.PIPE,
-            stderr=terminal.stream,
-            check=False,
-            timeout=GUARD,
-        )
+        command = ("--socket", vdpad, "restore", "vm-1", state, "--software", "small")
+        forked().run(*command, env=QUIET, stderr=terminal.stream)
         refusal, *table = terminal.seen().splitlines()
     assert refusal.startswith("vdpactl: incompatible: ")
     assert 50 < max(map(len, table)) <= 70
@@ -137,14 +128,8 @@ def test_streams_that_are_closed_are_no_reason_to_fail(
     vdpad: Path, state: str, closed: str, prints: bool
 ) -> None:
     for arguments, code in ((["check", state, "--software", "small"], 3), (["status"], 0)):
-        command = [*VDPACTL, "--socket", str(vdpad), *arguments]
-        done = subprocess.run(
-            ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
-            cwd=ROOT,
-            capture_output=True,
-            check=False,
-            timeout=GUARD,
-        )
+        with redirected(closed) as streams:
+            done = forked().run("--socket", vdpad, *arguments, **streams)
         assert (done.returncode, done.stderr) == (code, b"")
         assert bool(done.stdout) is prints
 
@@ -153,13 +138,13 @@ def test_streams_that_are_closed_are_no_reason_to_fail(
 
 
 def test_a_stream_that_comes_slowly_says_how_much_of_it_came() -> None:
-    with Terminal() as terminal, _running("decode", "-", terminal=terminal) as command:
-        assert command.stdin is not None
-        command.stdin.write(BEGINNING)
-        command.stdin.flush()
+    reading, writing = os.pipe()
+    with Terminal() as terminal, _running("decode", "-", terminal=terminal, stdin=reading) as its:
+        os.close(reading)
+        os.write(writing, BEGINNING)
         terminal.until(f"-: {len(BEGINNING)} bytes read")
-        command.stdin.close()
-        assert command.wait(GUARD) == 2
+        os.close(writing)
+        assert its.wait(GUARD) == 2
         shown = terminal.seen()
     # Before anything else is said, the line is gone.
     *_, blank, error = shown.split("\r")
@@ -167,27 +152,22 @@ def test_a_stream_that_comes_slowly_says_how_much_of_it_came() -> None:
     assert error.startswith("vdpactl: -: expected")
 
 
-def test_a_reply_that_is_waited_for_says_for_how_long(tmp_path: Path) -> None:
+def test_a_reply_that_is_waited_for_says_for_how_long(tmp_path: Path, state: str) -> None:
     path = tmp_path / "silent.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as silent, Terminal() as terminal:
         silent.bind(str(path))
-        arguments = ("--socket", path, "--timeout", "40", "prepare", "vm-1")
-        whole = (*arguments, *_NO_STATE, "--deadline-ms", "5000")
-        with _running(*whole, terminal=terminal, stdin=json.dumps(STATE)) as command:
+        arguments = ("--socket", path, "--timeout", "40", "prepare", "vm-1", "-")
+        whole = (*arguments, "--software", "sim0", "--deadline-ms", "5000")
+        with open(state, "rb") as given, _running(*whole, terminal=terminal, stdin=given.fileno()):
             terminal.until("waiting for the reply: 2 of at most 45 s")
             terminal.until("waiting for the reply: 3 of at most 45 s")
-            command.kill()
-
-
-_NO_STATE = ("-", "--software", "sim0")
 
 
 def test_qemu_that_is_waited_for_says_for_how_long(tmp_path: Path) -> None:
     with peer(tmp_path, lines(GREETING), hold=True) as (qmp, _), Terminal() as terminal:
         arguments = ("capture", "--qmp", qmp, "--ask-features")
-        with _running(*arguments, terminal=terminal) as command:
+        with _running(*arguments, terminal=terminal):
             terminal.until("waiting for QEMU: 2 of at most 30 s")
-            command.kill()
 
 
 def test_a_selftest_says_which_command_it_is_at() -> None:
@@ -244,20 +224,16 @@ def test_how_far_a_file_has_been_read(tmp_path: Path) -> None:
     os.close(its)
 
 
+@contextmanager
 def _running(
-    *arguments: str | Path, terminal: Terminal, stdin: str | None = None
-) -> "subprocess.Popen[bytes]":
-    """A command whose standard error is the terminal, begun."""
-    command = subprocess.Popen(
-        [*VDPACTL, *map(str, arguments)],
-        cwd=ROOT,
-        env=QUIET,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=terminal.stream,
+    *arguments: str | Path, terminal: Terminal, stdin: int = subprocess.DEVNULL
+) -> Iterator[Child]:
+    """A command whose standard error is the terminal, begun, and killed at the end."""
+    command = forked().start(
+        *arguments, env=QUIET, stdin=stdin, stdout=subprocess.DEVNULL, stderr=terminal.stream
     )
-    if stdin is not None:
-        assert command.stdin is not None
-        command.stdin.write(stdin.encode())
-        command.stdin.close()
-    return command
+    try:
+        yield command
+    finally:
+        command.kill()
+        command.wait()
