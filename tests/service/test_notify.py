@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.daemon.support import Caller, request
-from tests.support.daemon import ROOT, VDPAD
+from tests.support.daemon import ROOT
+from tests.support.forker import Child, forker_of
 from tests.support.waiting import GUARD
 from vdpad.service.endpoints.unix import UnixEndpoint
 from vdpad.service.systemd.notify import (
@@ -176,13 +177,11 @@ def test_a_daemon_serves_whatever_its_notify_socket_is(tmp_path: Path, address: 
     with bound(path) as unit, Caller(path) as caller:
         asyncio.run(caller.send(request("info", 1)))
         told = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "60000000"}
-        with handed_to(unit.fileno(), **told) as daemon:
+        with handed_to(unit.fileno(), **told) as (daemon, log):
             assert asyncio.run(caller.receive())["result"]["name"] == "vdpad"
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.stderr is not None
-            log = daemon.stderr.read().decode()
+            assert log.read().count(b"NOTIFY_SOCKET") == 1
             assert daemon.wait(GUARD) == 0
-    assert log.count("NOTIFY_SOCKET") == 1
 
 
 # --- the watchdog ---
@@ -286,20 +285,19 @@ def bound(path: Path) -> socket.socket:
 
 
 @contextmanager
-def handed_to(fd: int, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon that is handed this descriptor, for the time of a context."""
-    daemon = subprocess.Popen(
-        [*HAND_OVER, *VDPAD, *arguments],
-        cwd=ROOT,
-        stdin=fd,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "api", **environment},
-    )
-    with daemon:
+def handed_to(fd: int, *arguments: str, **environment: str) -> Iterator[tuple[Child, IO[bytes]]]:
+    """A daemon that is handed this descriptor, for the time of a context, and what it logs."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as log:
+        with open(writing, "wb") as its:
+            there = {**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "api", **environment}
+            forker = forker_of("tests.service.handed_over")
+            daemon = forker.start(*arguments, stdin=fd, stderr=its, env=there)
         try:
-            yield daemon
+            yield daemon, log
         finally:
             daemon.kill()
+            daemon.wait()
 
 
 def test_from_the_first_datagram_to_the_end(tmp_path: Path) -> None:
@@ -309,7 +307,7 @@ def test_from_the_first_datagram_to_the_end(tmp_path: Path) -> None:
     told = {"NOTIFY_SOCKET": notify, "WATCHDOG_USEC": "60000000"}
     with Manager(notify) as there, bound(path) as unit, Caller(path) as caller:
         asyncio.run(caller.send(request("info", 1)))
-        with handed_to(unit.fileno(), *elsewhere, **told) as daemon:
+        with handed_to(unit.fileno(), *elsewhere, **told) as (daemon, _):
             assert there.told() == {"WATCHDOG": "1"}
             assert there.told() == {"READY": "1", "STATUS": f"Listening on {path}"}
             reply = asyncio.run(caller.receive())
@@ -329,18 +327,16 @@ def test_a_socket_of_another_name_is_not_the_daemon_s(tmp_path: Path) -> None:
     own = ("--socket", str(tmp_path / "vdpad.sock"))
     with (
         bound(tmp_path / "other") as unit,
-        handed_to(unit.fileno(), *own, LISTEN_FDNAMES="other") as daemon,
+        handed_to(unit.fileno(), *own, LISTEN_FDNAMES="other") as (_, log),
     ):
-        assert daemon.stderr is not None
-        assert own[1].encode() in daemon.stderr.readline()
+        assert own[1].encode() in log.readline()
 
 
 def refused(fd: int, **environment: str) -> str:
     """What a daemon says that is handed this and must not start."""
-    with handed_to(fd, "--socket", "/nowhere/vdpad.sock", **environment) as daemon:
-        _, errors = daemon.communicate(timeout=GUARD)
-        assert daemon.returncode == 1
-        (line,) = errors.decode().splitlines()
+    with handed_to(fd, "--socket", "/nowhere/vdpad.sock", **environment) as (daemon, log):
+        (line,) = log.read().decode().splitlines()
+        assert daemon.wait(GUARD) == 1
         return line
 
 
