@@ -2,7 +2,8 @@
 
     python -m tests.cli.software_selftest MISBEHAVIOUR [arguments of vdpactl]
 
-MISBEHAVIOUR is a JSON object: seconds_a_command, or faults by position.
+MISBEHAVIOUR is a JSON object: seconds_a_command, or faults by position; and without, the ids of
+cases that are left out.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 from typing import Any
 
 from vdpad.cli import selftest, vdpactl
+from vdpad.conformance.cases.table import CASES
 from vdpad.conformance.device_under_test import DeviceUnderTest, Origin
 from vdpad.conformance.software import SoftwareUnderTest
 from vdpad.queues.software.device import SoftwareConfig
@@ -19,6 +21,9 @@ from vdpad.queues.software.misbehaviour import Fault, Misbehaviour
 def main(told: dict[str, Any], arguments: list[str]) -> int:
     """Runs vdpactl."""
     faults = {int(at): Fault(fault) for at, fault in told.pop("faults", {}).items()}
+    without = told.pop("without", [])
+    cases = {id_: case for id_, case in CASES.items() if id_ not in without}
+    selftest.CASES = cases  # type: ignore[attr-defined] # it imports them
     config = SoftwareConfig(misbehaviour=Misbehaviour(faults=faults, **told))
 
     async def of_host(device: str) -> DeviceUnderTest:
