@@ -13,6 +13,7 @@ from tests.rooms import HERE, MACHINES, NEEDS, room_of
 from tests.support.forker import forker_of
 
 ROOT = HERE.parent
+IMPORTED_BY_MANY = ("vdpad.backend.device", "vdpad.cli.state_files")
 MACHINERY = re.compile(rf"tests\.({'|'.join(MACHINES)})\b")
 
 
@@ -47,7 +48,7 @@ def test_what_boots_machines_is_used_in_their_rooms_only() -> None:
     ids=lambda each: each if isinstance(each, str) else " ".join(each),
 )
 def test_what_chosen_tests_need(arguments: list[str], needs: str) -> None:
-    done = forker_of("tests.rooms").text(*arguments)
+    done = forker_of("tests.rooms", *IMPORTED_BY_MANY).text(*arguments)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, needs, "")
 
 
