@@ -17,7 +17,7 @@ from tests.support.devices import (
     running,
     send,
 )
-from tests.support.marks import with_and_without_event_idx
+from tests.support.marks import in_bulk, with_and_without_event_idx
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.lent_queue import LentQueue
 from vdpad.queues.software.device import SoftwareDevice
@@ -41,11 +41,18 @@ def _assert_restored(sent: Sent, device: SoftwareDevice, commands: tuple[Command
 
 
 @with_and_without_event_idx
-@pytest.mark.parametrize("ring_size", [2, 4, 8, 64, 256, 1024])
+@pytest.mark.parametrize(
+    ("ring_size", "count"),
+    [
+        *((size, 256 * size) for size in (2, 4, 8)),
+        *((size, LONG) for size in (64, 256, 1024)),
+        *in_bulk((size, LONG) for size in (2, 4, 8)),
+    ],
+)
 async def test_a_long_batch_is_applied_on_a_ring_of_any_size(
-    ring_size: int, event_idx: bool
+    ring_size: int, count: int, event_idx: bool
 ) -> None:
-    commands = mixed(LONG)
+    commands = mixed(count)
     async with running(config(ring_size=ring_size, event_idx=event_idx)) as device:
         _assert_restored(await send(device, commands), device, commands)
 
@@ -71,11 +78,11 @@ async def test_commands_that_are_not_known_are_sent_as_their_bytes(event_idx: bo
 
 @with_and_without_event_idx
 @pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("ring_size", [4, 64])
+@pytest.mark.parametrize(("ring_size", "count"), [(4, 256 * 4), (64, LONG), *in_bulk([(4, LONG)])])
 async def test_a_device_may_return_commands_in_any_order(
-    order: Order, ring_size: int, event_idx: bool
+    order: Order, ring_size: int, count: int, event_idx: bool
 ) -> None:
-    commands = mixed(LONG)
+    commands = mixed(count)
     async with running(config(ring_size=ring_size, event_idx=event_idx, order=order)) as device:
         _assert_restored(await send(device, commands), device, commands)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.devices import Sent, config, memory_of, read_words, running, send
-from tests.support.marks import with_and_without_event_idx
+from tests.support.marks import in_bulk, with_and_without_event_idx
 from vdpad.queues.lent_indices import Indices
 from vdpad.queues.software.misbehaviour import Fault, Misbehaviour, Order
 from vdpad.restore.replay import Outcome
@@ -17,7 +17,7 @@ from vdpad.restore.report import report
 RING_SIZE = 8
 AT_A_TIME = RING_SIZE // 2
 COUNT = 12
-LONG = 4100
+SHORTER, LONG = 1100, 4100
 
 in_every_order = pytest.mark.parametrize("order", Order)
 
@@ -317,13 +317,19 @@ async def test_an_id_from_before_that_is_in_flight_again_is_not_taken_for_anothe
 
 @with_and_without_event_idx
 @pytest.mark.parametrize("fault", BREAKING)
-@pytest.mark.parametrize("at", [1, LONG // 2, LONG - 1])
-async def test_a_fault_among_thousands_stops_the_replay_there(
-    at: int, fault: Fault, event_idx: bool
+@pytest.mark.parametrize(
+    ("at", "count"),
+    [
+        *((at, SHORTER) for at in (1, SHORTER // 2, SHORTER - 1)),
+        *in_bulk((at, LONG) for at in (1, LONG // 2, LONG - 1)),
+    ],
+)
+async def test_a_fault_in_a_long_batch_stops_the_replay_there(
+    at: int, count: int, fault: Fault, event_idx: bool
 ) -> None:
     configured = config(ring_size=64, event_idx=event_idx, faults={at: fault})
     async with running(configured) as device:
-        sent = await send(device, mixed(LONG))
+        sent = await send(device, mixed(count))
     assert sent.replayed.outcome is Outcome.BROKEN
     assert at in sent.replayed.unanswered
     assert set(range(at // 32 * 32)) <= sent.applied <= set(range(at // 32 * 32 + 32))

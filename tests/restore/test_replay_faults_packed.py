@@ -10,14 +10,14 @@ import pytest
 
 from tests.support.batches import mixed, settings_after, vlans
 from tests.support.devices import config, memory_of, running, send
-from tests.support.marks import with_and_without_event_idx
+from tests.support.marks import in_bulk, with_and_without_event_idx
 from vdpad.queues.software.device import SoftwareConfig
 from vdpad.queues.software.misbehaviour import Fault, Order
 from vdpad.restore.replay import Outcome
 
 AT_A_TIME = 4
 COUNT = 12
-LONG = 4100
+SHORTER, LONG = 1100, 4100
 BREAKING = [fault for fault in Fault if fault not in (Fault.ERR, Fault.SILENCE, Fault.WRONG_LENGTH)]
 TEXTS = {
     Fault.ID_OUT_OF_RANGE: "it returned descriptor {size}, which is not in flight",
@@ -29,7 +29,7 @@ TEXTS = {
 }
 # Of 9 entries one is always spare, so that the ring's end lies in the midst of chains too.
 at_each_place = pytest.mark.parametrize(
-    ("size", "start"), [(8, 0), (8, 6), (8, 15), (9, 0), (9, 8), (9, 17)]
+    ("size", "start"), [(8, 6), (8, 15), (9, 0), *in_bulk([(8, 0), (9, 8), (9, 17)])]
 )
 in_every_order = pytest.mark.parametrize("order", Order)
 
@@ -134,16 +134,22 @@ async def test_a_broken_device_is_told_and_sent_nothing_more(
 
 @with_and_without_event_idx
 @pytest.mark.parametrize("fault", BREAKING)
-@pytest.mark.parametrize("at", [1, LONG // 2, LONG - 1])
+@pytest.mark.parametrize(
+    ("at", "count"),
+    [
+        *((at, SHORTER) for at in (1, SHORTER // 2, SHORTER - 1)),
+        *in_bulk((at, LONG) for at in (1, LONG // 2, LONG - 1)),
+    ],
+)
 @pytest.mark.parametrize("size", [63, 64])
-async def test_a_fault_among_thousands_stops_the_replay_there(
-    at: int, fault: Fault, size: int, event_idx: bool
+async def test_a_fault_in_a_long_batch_stops_the_replay_there(
+    at: int, count: int, fault: Fault, size: int, event_idx: bool
 ) -> None:
     async with running(ring({at: fault}, size=size, event_idx=event_idx)) as device:
-        sent = await send(device, mixed(LONG), seconds=0.5)
+        sent = await send(device, mixed(count), seconds=0.5)
     slots = size // 2 if not event_idx else size // 4
     together = slots * (2 if event_idx else 1)
-    over = fault is Fault.RUN_AHEAD and size == 2 * together and at < LONG - 1
+    over = fault is Fault.RUN_AHEAD and size == 2 * together and at < count - 1
     assert sent.replayed.outcome is (Outcome.INCOMPLETE if over else Outcome.BROKEN)
     assert at in sent.replayed.unanswered
     first = at // together * together

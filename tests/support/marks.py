@@ -11,5 +11,6 @@ with_and_without_event_idx = pytest.mark.parametrize(
 
 
 def in_bulk(values: Iterable[Any]) -> list[Any]:
-    """Parameters that `make check` leaves out, beside such as it has."""
-    return [pytest.param(each, marks=pytest.mark.bulk) for each in values]
+    """Parameters that `make check` leaves out, beside such as it has; a tuple is of several."""
+    each_of = (each if isinstance(each, tuple) else (each,) for each in values)
+    return [pytest.param(*each, marks=pytest.mark.bulk) for each in each_of]
