@@ -14,6 +14,7 @@ from tests.daemon.lending import lending
 from tests.daemon.support import Caller, Json, is_report, software, vlans
 from tests.daemon.test_reload import reloaded
 from tests.support.daemon import ROOT, VDPAD, Daemon, running
+from tests.support.marks import in_bulk
 from tests.support.waiting import GUARD
 from vdpad.daemon.address_space import needed_mib
 from vdpad.daemon.settings import Limits, Settings
@@ -38,7 +39,7 @@ async def running_in_little(folder: Path) -> AsyncIterator[Daemon]:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
-@pytest.mark.parametrize("mib", [120, 160, 200, 300, 400, needed_mib(Limits()) - 1])
+@pytest.mark.parametrize("mib", [120, 200, needed_mib(Limits()) - 1, *in_bulk([160, 300, 400])])
 def test_too_little_is_refused_at_the_start(tmp_path: Path, mib: int) -> None:
     done = subprocess.run(
         [*bounded(mib), "--socket", tmp_path / "vdpad.sock"],

@@ -100,7 +100,7 @@ async def test_the_journal_tells_a_migrations_whole_story(tmp_path: Path) -> Non
 async def test_a_commit_goes_on_where_the_journal_is_full_or_gone(tmp_path: Path) -> None:
     async with journalling(tmp_path) as (caller, journal):
         # Nobody reads: the socket's queue is soon full.
-        for number in range(400):
+        for number in range(200):
             report = await caller.result("restore", **wish(f"vm-{number}", vlans(1)))
             assert report["outcome"] == "restored"
         await asyncio.sleep(ALL_TOLD)

@@ -24,6 +24,7 @@ from tests.support.device_process import Lender, device_process
 from tests.support.devices import config, geometry_of
 from tests.support.forker import Forker, forker
 from tests.support.lent import lent_target
+from tests.support.marks import in_bulk
 from tests.support.waiting import GUARD, until
 from vdpad.virtio.features import FEATURES
 from vdpad.virtio.rings import RingGeometry
@@ -31,7 +32,7 @@ from vdpad.virtio.split_ring import SplitGeometry
 
 RING = 64
 IN_FLIGHT = RING // 2
-MOMENTS = 16
+MOMENTS, IN_BULK = 10, 16
 COMMANDS = 4094
 EVERY = vlans([1, COMMANDS])
 
@@ -138,9 +139,10 @@ def name_of(number: int) -> str:
     return f"vm-{number}"
 
 
+@pytest.mark.parametrize("moments", [MOMENTS, *in_bulk([IN_BULK])])
 @pytest.mark.parametrize("event_idx", [True, False], ids=["event-idx", "flags"])
 async def test_never_is_more_told_than_was(
-    tmp_path: Path, daemons: Forker, event_idx: bool
+    tmp_path: Path, daemons: Forker, event_idx: bool, moments: int
 ) -> None:
     configured = config(ring_size=RING, event_idx=event_idx)
     geometry = await geometry_of(configured)
@@ -150,7 +152,7 @@ async def test_never_is_more_told_than_was(
     with device_process(ring_size=RING, event_idx=event_idx) as lender:
         judge = Judge(lender, geometry)
         restores = Restores(tmp_path, daemons, judge, target)
-        for number in range(MOMENTS):
+        for number in range(moments):
             answered = await restores.killed(number)
             held = await judge.held()
             async with serving(tmp_path, records={"directory": restores.records}) as next_daemon:
@@ -167,7 +169,7 @@ async def test_never_is_more_told_than_was(
             assert all(map(is_summary_of, listed, known))
         lender.descriptors.close()
     assert came_to["restored"] >= 1
-    assert came_to["interrupted"] >= MOMENTS // 4
+    assert came_to["interrupted"] >= moments // 4
 
 
 def judged(status: Json, again: Json, held: int) -> str:

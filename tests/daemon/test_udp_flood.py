@@ -17,7 +17,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from tests.daemon.udp_support import KEY, OTHER_KEY, Remote, key_file, known_for_long
-from tests.support.daemon import VDPAD, Daemon, running
+from tests.support.daemon import Daemon, running
 from tests.support.honest import Honest
 from tests.support.marks import in_bulk
 from tests.support.waiting import GUARD, until
@@ -82,7 +82,7 @@ async def test_who_is_honest_is_answered_in_a_flood(
 ) -> None:
     records = {"directory": known_for_long(tmp_path / "records")}
     udp = {"listen": "127.0.0.1:0", "key_file": key_file(tmp_path)}
-    async with running(tmp_path, VDPAD, records=records, udp=udp) as daemon:
+    async with running(tmp_path, records=records, udp=udp) as daemon:
         honest = Honest(daemon.socket)
         address = await udp_address(daemon)
         with Remote(address) as remote:

@@ -22,6 +22,7 @@ from tests.daemon.support import (
 from tests.support.daemon import running
 from tests.support.descriptors import open_descriptors
 from tests.support.lent import CONFIG, ring_of
+from tests.support.marks import in_bulk
 from tests.support.waiting import GUARD, until
 from vdpad.service.endpoints import endpoint as endpoints
 from vdpad.service.endpoints import unix
@@ -194,22 +195,23 @@ async def test_operations_past_the_memory_are_overloaded_until_some_end(tmp_path
             assert (await caller.result("prepare", migration="x", **wish))["state"] == "prepared"
 
 
-async def test_hostile_states_fill_no_memory(tmp_path: Path) -> None:
-    """Prepared, each takes 4 MiB; 90 of them would be 360."""
-    async with running(tmp_path) as daemon:
+@pytest.mark.parametrize(("memory_mib", "asked"), [(48, 24), *in_bulk([(192, 90)])])
+async def test_hostile_states_fill_no_memory(tmp_path: Path, memory_mib: int, asked: int) -> None:
+    """Prepared, each takes 4 MiB, and so many would be twice what there may be."""
+    async with running(tmp_path, limits={"memory_mib": memory_mib}) as daemon:
         with Caller(daemon.socket) as caller:
             caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 3 * MAX_DATAGRAM)
             await caller.result("info")
             before = daemon.resident_kib()
             ask = request("prepare", 1, migration="NAME", state=LARGEST, target=narrow())
             overloaded = 0
-            for number in range(90):
+            for number in range(asked):
                 await caller.send(ask.replace(b"NAME", b"vm-%d" % number))
                 overloaded += "error" in (reply := await caller.receive())
             assert is_error(reply["error"], "overloaded", "migration")
             grown = daemon.resident_kib() - before
-    assert 30 <= overloaded < 60
-    assert grown < 240 * 1024
+    assert asked / 3 <= overloaded < asked * 2 / 3
+    assert grown < (memory_mib + 48) * 1024
 
 
 async def test_hostile_states_that_wait_for_their_commits_fill_no_memory(tmp_path: Path) -> None:

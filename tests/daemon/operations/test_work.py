@@ -21,8 +21,8 @@ from vdpad.daemon.operations.transitions import State
 from vdpad.daemon.settings import Settings
 from vdpad.wire.streams import MAX_MESSAGE
 
-FEW, MANY = 30, 330
-KEPT = 350
+FEW, MANY = 30, 130
+KEPT = 130
 
 OPERATOR = Requester(ME.user, is_operator=True)
 
