@@ -211,7 +211,7 @@ async def test_hostile_states_fill_no_memory(tmp_path: Path, memory_mib: int, as
             assert is_error(reply["error"], "overloaded", "migration")
             grown = daemon.resident_kib() - before
     assert asked / 3 <= overloaded < asked * 2 / 3
-    assert grown < (memory_mib + 48) * 1024
+    assert grown < (memory_mib * 9 / 8 + 24) * 1024
 
 
 async def test_hostile_states_that_wait_for_their_commits_fill_no_memory(tmp_path: Path) -> None:
