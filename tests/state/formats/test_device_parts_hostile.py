@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from tests.state.formats.part_wires import DRV_FEATURES, SAMPLE, cvq_part
+from tests.support.marks import in_bulk
 from vdpad.state.formats.device_parts import decode
 from vdpad.state.found import FormatError
 from vdpad.virtio.device_parts import MAX_SETTING_BYTES, pull_parts
@@ -45,10 +46,11 @@ def _mutated(chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def test_whatever_is_done_to_the_bytes_there_is_an_error_or_an_answer() -> None:
+@pytest.mark.parametrize("mutations", [4000, *in_bulk([10_000])])
+def test_whatever_is_done_to_the_bytes_there_is_an_error_or_an_answer(mutations: int) -> None:
     chance = random.Random(14)
     states = refused = invalid = 0
-    for _ in range(10_000):
+    for _ in range(mutations):
         try:
             found = decode(_mutated(chance))
         except FormatError:
