@@ -86,17 +86,22 @@ async def test_a_commit_that_runs_keeps_its_settings(tmp_path: Path) -> None:
             assert (await restore)["outcome"] == "restored"
 
 
+@pytest.mark.parametrize("turns", range(10))
 async def test_one_that_comes_while_it_starts_is_taken_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
-    """Its socket is there before it has started, and its configuration was read before that."""
+    """Its socket is there before it has started, and its configuration was read before that.
+
+    The loop hears of a signal a turn after it came, and carries out what it means a turn later.
+    """
     file = tmp_path / "vdpad.toml"
     file.write_text(f"socket = '{tmp_path / 'vdpad.sock'}'\n")
 
     async def adopt(*_: object) -> list[object]:
         file.write_text(file.read_text() + "[replay]\npoll_us = 3\n")
         os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         return []
 
     monkeypatch.setattr(DeviceKeeper, "adopt", adopt)

@@ -62,30 +62,48 @@ async def run(load: Callable[[], Settings]) -> None:
             ended.set()
 
     service.announce.listeners.append(heard)
-    loop = asyncio.get_running_loop()
-    # Its sockets are there before it has started, and what changed since `load` is to be read.
-    asked = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    hangups = _Hangups()
     with contextlib.ExitStack() as beside:
         if watchdog is not None:
             beside.enter_context(_task(systemd.keep_alive(notifier, watchdog)))
         path = await service.start()
         leave_out_all_there_is()
-        again = functools.partial(_reload, service, load, notifier, path)
-        loop.add_signal_handler(signal.SIGHUP, again)
         try:
             notifier.ready(f"Listening on {path}")
-            if asked.is_set():
-                again()
+            hangups.bring(functools.partial(_reload, service, load, notifier, path))
             await ended.wait()
         finally:
             # It does not end a stop.
-            loop.add_signal_handler(signal.SIGHUP, _nothing)
+            hangups.bring(_nothing)
             notifier.stopping("Waiting for the commits under way")
             with _task(systemd.keep_extending(notifier, _LONGEST_STOP)):
                 await service.stop()
     if lost:
         raise SocketGone(f"{lost[0].sentence()}; start it again, and report it")
+
+
+class _Hangups:
+    """What SIGHUP brings about.
+
+    The daemon's sockets are there before it has started, and what changed since it was configured
+    is to be read: one that comes so early waits. A loop carries out what a signal's handler was
+    when it heard of the signal, also where there is another handler by then; so this one stays.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = False
+        self._brings: Callable[[], None] = self._wait
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: self._brings())
+
+    def _wait(self) -> None:
+        self._waiting = True
+
+    def bring(self, what: Callable[[], None]) -> None:
+        """Has each bring about this from now on, and now if one has waited for it."""
+        self._brings = what
+        if self._waiting:
+            self._waiting = False
+            what()
 
 
 def _signalled() -> asyncio.Event:
