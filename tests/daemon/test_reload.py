@@ -97,7 +97,7 @@ async def test_one_that_comes_while_it_starts_is_taken_then(
     file = tmp_path / "vdpad.toml"
     file.write_text(f"socket = '{tmp_path / 'vdpad.sock'}'\n")
 
-    async def adopt(*_: object) -> list[object]:
+    async def adopt(*_given: object) -> list[object]:
         file.write_text(file.read_text() + "[replay]\npoll_us = 3\n")
         os.kill(os.getpid(), signal.SIGHUP)
         for _ in range(turns):
