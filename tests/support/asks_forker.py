@@ -18,6 +18,7 @@ def _sent(text: str) -> str:
 def _main() -> None:
     request = {
         "arguments": [*map(_sent, sys.argv[2:])],
+        "closed": [],
         "env": {_sent(name): _sent(value) for name, value in os.environ.items()},
         "cwd": os.getcwd(),
         "within": None,
