@@ -10,10 +10,10 @@ INSTALLED=$(realpath "$1")
 folder=$(realpath "$2") # where the packages go
 cd "$(dirname "$0")/.."
 ROOT=$PWD
-PYTHON=$("$INSTALLED/usr/lib/vdpad/bin/python" -Ic 'from sys import version_info as version
+PYTHON_DEPENDS=$("$INSTALLED/usr/lib/vdpad/bin/python" -Ic 'from sys import version_info as version
 print("python3 (>= 3.%d~), python3 (<< 3.%d~)" % (version.minor, version.minor + 1))')
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || date +%s)}"
-export INSTALLED ROOT PYTHON SOURCE_DATE_EPOCH
+export INSTALLED ROOT PYTHON_DEPENDS SOURCE_DATE_EPOCH
 
 release=$(. /etc/os-release && echo "$VERSION_ID")
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' vdpad/__init__.py)

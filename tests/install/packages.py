@@ -23,8 +23,13 @@ def packages(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a NAME.deb of each."""
     skip_or_fail(None if shutil.which("dh") else "debhelper is not installed")
     folder = tmp_path_factory.mktemp("packages")
-    # Compressed they would take a minute.
-    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "none"}
+    environment = {
+        **os.environ,
+        # Compressed they would take a minute.
+        "DPKG_DEB_COMPRESSOR_TYPE": "none",
+        # As of who says which Python is to build vdpad.
+        "MAKEFLAGS": "-- PYTHON=/usr/bin/python3",
+    }
     done = subprocess.run(
         ("sh", ROOT / "debian/build.sh", installed, folder),
         env=environment,
