@@ -441,6 +441,33 @@ async def test_one_that_comes_while_the_last_is_cleaned_up_after_waits(tmp_path:
         await asyncio.wait_for(serving, GUARD)
 
 
+async def test_one_that_comes_while_the_last_has_hung_up_and_is_served_waits(
+    tmp_path: Path,
+) -> None:
+    path, device = tmp_path / "socket", RecordingDevice()
+    async with listening(path) as (_, listener):
+        refusals = list[str]()
+        front_ends = FrontEnds(device, partial(_note, refusals))
+        serving = asyncio.create_task(front_ends.serve_next(listener))
+        async with await connect(path) as first:
+            for step in STEPS[:33]:
+                await step(first)
+            device.gate = asyncio.Event()
+            await first.send(page.RESET_DEVICE)
+            await asyncio.wait_for(device.until(lambda: device.did[-1] == "stop"), GUARD)
+            await first.send(page.GET_FEATURES)
+        async with await connect(path) as second:
+            await second.send(page.GET_FEATURES)
+            await asyncio.sleep(0.02)
+            assert not serving.done()
+            device.gate.set()
+            await asyncio.wait_for(serving, GUARD)
+            serving = asyncio.create_task(front_ends.serve_next(listener))
+            assert (await second.receive())[0] == page.GET_FEATURES
+        await asyncio.wait_for(serving, GUARD)
+    assert refusals == []
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["served", "turned away"])
 async def test_what_nobody_received_is_closed_on_a_thread(tmp_path: Path, which: int) -> None:
     path = tmp_path / "socket"

@@ -22,7 +22,7 @@ from vdpad.vhost_user.faults import BadConnection, BadMessage, FrontEndGone
 from vdpad.vhost_user.messages import Header
 from vdpad.vhost_user.shapes import check_header, check_message
 from vdpad.wire.descriptors import CLOSER, RIGHTS_SIZE, received
-from vdpad.wire.readiness import hung_up, readable, writable
+from vdpad.wire.readiness import has_hung_up, hung_up, readable, writable
 
 _UCRED = struct.Struct("=iII")
 
@@ -114,6 +114,11 @@ class Channel:
     async def gone(self) -> None:
         """Returns once the other side has closed its end, whatever of it was not read yet."""
         await hung_up(self._socket)
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether it has."""
+        return has_hung_up(self._socket)
 
     async def receive(self) -> FrontEndMessage | None:
         """The next message; None where the other side ended the connection between two.

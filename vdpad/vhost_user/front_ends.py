@@ -70,7 +70,7 @@ class FrontEnds:
         self, newcomers: Newcomers, channel: Channel, first: FrontEndMessage
     ) -> None:
         """Serves one, as `_serve`, and turns all others away meanwhile."""
-        turning_away = asyncio.create_task(newcomers.turn_away())
+        turning_away = asyncio.create_task(newcomers.turn_away(channel))
         try:
             await self._serve(channel, self._begin(channel), first, turning_away.cancel)
         finally:

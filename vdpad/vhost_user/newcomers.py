@@ -7,8 +7,9 @@ nothing, for as long as he does. These keep no front end waiting: all are listen
 time, and the one that has been silent for longest makes way where there are too many.
 
 While a front end is served, others are accepted and closed at once, each on its user's thread: one
-that waited in the kernel's queue would take its device for hung. One that comes when the last is
-gone, but not cleaned up after, waits until it is.
+that waited in the kernel's queue would take its device for hung. One that comes when the last has
+hung up waits in that queue until the last is cleaned up after, also where messages of the last are
+still served.
 """
 
 import asyncio
@@ -70,13 +71,17 @@ class Newcomers:
                 connection, self._accepting = self._accepting.result(), None
                 await self._listen_to(connection)
 
-    async def turn_away(self) -> None:
-        """Closes the connections of all others, and of all that come, until it is cancelled."""
+    async def turn_away(self, served: Channel) -> None:
+        """Closes the connections of all others, and of all that come while this one is served.
+
+        It returns where somebody comes and the one that is served has hung up.
+        """
         self._refuse_second(len(self._silent))
         await self.close()
-        while True:
-            _hang_up(await self._accept())
-            self._refuse_second(1)
+        with contextlib.suppress(FrontEndGone):
+            while True:
+                _hang_up(await self._accept(served))
+                self._refuse_second(1)
 
     async def close(self) -> None:
         """Leaves nobody connected. Cancellation leaves who is left to another call."""
@@ -144,10 +149,16 @@ class Newcomers:
 
     # --- who comes ---
 
-    async def _accept(self) -> socket.socket:
-        """The next connection. Cancellation leaves it to whoever accepts then."""
+    async def _accept(self, served: Channel | None = None) -> socket.socket:
+        """The next connection. Cancellation leaves it to whoever accepts then.
+
+        Raises:
+            FrontEndGone: as cancellation; the one that is served has hung up.
+        """
         while True:
             await readable(self._listener)
+            if served is not None and served.has_gone:
+                raise FrontEndGone("the front end that is served has hung up")
             if CLOSER.are_too_many_of(_NOBODY):
                 await self._rest(
                     "descriptors that can be closed, got too many whose closing sleeps"

@@ -45,6 +45,13 @@ async def hung_up(connection: socket.socket) -> None:
             loop.remove_reader(hang_ups)
 
 
+def has_hung_up(connection: socket.socket) -> bool:
+    """Whether the other end is closed, whatever it sent that nobody has read yet."""
+    looking = select.poll()
+    looking.register(connection, 0)
+    return bool(looking.poll(0))
+
+
 class _Ready:
     """A future that may be set more than once."""
 
