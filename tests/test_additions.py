@@ -18,12 +18,15 @@ from vdpad.cli.commands import command_line
 from vdpad.daemon.api import params
 from vdpad.daemon.api.api import Api
 from vdpad.daemon.settings import Method, Settings
-from vdpad.daemon.targets.target_params import KINDS
+from vdpad.daemon.targets.target_params import KINDS, AnyTarget
 from vdpad.methods import Methods
 from vdpad.service.envelope import CODES
 from vdpad.service.refusal import Kind
 from vdpad.state.formats import recognise
 from vdpad.state.model import NetState
+from vdpad.state.observed import _STATELESS, ADDS_TO, SETS
+from vdpad.virtio.commands import COMMANDS
+from vdpad.virtio.features import TRANSPORT
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -55,6 +58,26 @@ def _words_of_the_code() -> set[str]:
 )
 def test_the_code_has_the_names_that_the_page_has(name: str) -> None:
     assert name.rpartition(".")[2] in _words_of_the_code()
+
+
+# --- a command ---
+
+
+def test_every_command_is_said_to_tell_something_of_a_state_or_nothing() -> None:
+    told = [*SETS, *ADDS_TO, *(COMMANDS[code] for code in _STATELESS)]
+    assert sorted(map(repr, told)) == sorted(map(repr, COMMANDS.values()))
+
+
+def test_no_feature_of_a_command_is_the_transport_s() -> None:
+    assert [each.NAME for each in COMMANDS.values() if each.FEATURE in TRANSPORT] == []
+
+
+# --- a target ---
+
+
+def test_every_kind_of_target_is_among_those_that_schemas_tell() -> None:
+    told = AnyTarget.model_json_schema()["discriminator"]["mapping"]
+    assert told.keys() == set(KINDS)
 
 
 # --- a method ---
