@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -224,16 +224,10 @@ def test_how_far_a_file_has_been_read(tmp_path: Path) -> None:
     os.close(its)
 
 
-@contextmanager
 def _running(
     *arguments: str | Path, terminal: Terminal, stdin: int = subprocess.DEVNULL
-) -> Iterator[Child]:
+) -> AbstractContextManager[Child]:
     """A command whose standard error is the terminal, begun, and killed at the end."""
-    command = forked().start(
+    return forked().child(
         *arguments, env=QUIET, stdin=stdin, stdout=subprocess.DEVNULL, stderr=terminal.stream
     )
-    try:
-        yield command
-    finally:
-        command.kill()
-        command.wait()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -288,16 +288,13 @@ def bound(path: Path) -> socket.socket:
 def handed_to(fd: int, *arguments: str, **environment: str) -> Iterator[tuple[Child, IO[bytes]]]:
     """A daemon that is handed this descriptor, for the time of a context, and what it logs."""
     reading, writing = os.pipe()
-    with open(reading, "rb") as log:
+    with open(reading, "rb") as log, ExitStack() as stack:
         with open(writing, "wb") as its:
             there = {**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "api", **environment}
             forker = forker_of("tests.service.handed_over")
-            daemon = forker.start(*arguments, stdin=fd, stderr=its, env=there)
-        try:
-            yield daemon, log
-        finally:
-            daemon.kill()
-            daemon.wait()
+            child = forker.child(*arguments, stdin=fd, stderr=its, env=there)
+            daemon = stack.enter_context(child)
+        yield daemon, log
 
 
 def test_from_the_first_datagram_to_the_end(tmp_path: Path) -> None:

@@ -18,10 +18,8 @@ def _sent(text: str) -> str:
 def _main() -> None:
     request = {
         "arguments": [*map(_sent, sys.argv[2:])],
-        "closed": [],
         "env": {_sent(name): _sent(value) for name, value in os.environ.items()},
         "cwd": os.getcwd(),
-        "within": None,
     }
     ours, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with socket.socket(fileno=int(sys.argv[1])) as requests, told:

@@ -135,9 +135,9 @@ class Forker:
         return Child([self.module, *map(os.fsdecode, arguments)], ours)
 
     @contextlib.contextmanager
-    def child(self, *arguments: str | bytes | Path) -> Iterator[Child]:
+    def child(self, *arguments: str | bytes | Path, **more: Any) -> Iterator[Child]:
         """The same, killed at the end."""
-        child = self.start(*arguments)
+        child = self.start(*arguments, **more)
         try:
             yield child
         finally:
@@ -231,11 +231,11 @@ def forker_of(module: str, *more: str, **variables: str) -> Forker:
 
 class _Request(NamedTuple):
     arguments: list[str]
-    closed: list[int]
     env: dict[str, str]
     cwd: str
-    within: int | None
     fds: list[int]
+    closed: Sequence[int] = ()
+    within: int | None = None
 
 
 def _main() -> None:
