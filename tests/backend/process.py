@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -73,8 +72,8 @@ class BackEndProcess:
             holder = within or disk
             if program is None:
                 pid = None if holder is None else holder.pid
-                started = forker_of(MODULE).start(*arguments, stdin=stdin, stderr=log, within=pid)
-                self.process = started
+                forker = forker_of(MODULE)
+                self.process = forker.start(*arguments, stdin=stdin, stderr=log, within=pid)
                 return
             assert disk is None
             command = [*program, *arguments]
@@ -160,11 +159,6 @@ async def running(folder: Path, *options: str, **more: Any) -> AsyncIterator[Bac
         yield await asyncio.to_thread(process.ready)
     finally:
         await asyncio.to_thread(process.stop)
-
-
-def descriptors(pid: int) -> int:
-    """How many it has."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @asynccontextmanager

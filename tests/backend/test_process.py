@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.backend.process import MODULE, PROGRAM, BackEndProcess, descriptors, new_guest, running
+from tests.backend.process import MODULE, PROGRAM, BackEndProcess, new_guest, running
 from tests.backend.vmm import PLAIN
 from tests.support.daemon import ROOT
+from tests.support.descriptors import count_of_descriptors
 from tests.support.forker import forker_of
 from tests.support.varlink import VarlinkCaller
 from tests.support.waiting import GUARD, until
@@ -128,7 +129,7 @@ async def test_front_ends_that_come_and_go_leave_no_descriptor(tmp_path: Path) -
             await until(gone)
             if number == 1:
                 first = await _settled(process)
-        await until(lambda: descriptors(process.process.pid) == first)
+        await until(lambda: count_of_descriptors(process.process.pid) == first)
 
 
 def _have_gone(process: BackEndProcess, number: int) -> bool:
@@ -139,10 +140,10 @@ async def _settled(process: BackEndProcess) -> int:
     """How many descriptors it has once threads have closed those of a front end."""
     guests = f"/proc/{process.process.pid}/maps"
     await until(lambda: "front-end-memory" not in Path(guests).read_text())
-    counts = [-1, descriptors(process.process.pid)]
+    counts = [-1, count_of_descriptors(process.process.pid)]
     while counts[-1] != counts[-2]:
         await asyncio.sleep(0.2)
-        counts.append(descriptors(process.process.pid))
+        counts.append(count_of_descriptors(process.process.pid))
     return counts[-1]
 
 
@@ -208,7 +209,7 @@ async def test_without_descriptors_a_front_end_is_refused_and_the_next_is_served
     async with running(tmp_path, "--stay") as process:
         pid = process.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        few = (descriptors(pid) + spare, before[1])
+        few = (count_of_descriptors(pid) + spare, before[1])
         async with process.vmm() as vmm:
             await vmm.front_end.number(page.GET_FEATURES)
             assert (await process.ask("status"))["phase"] == "connected"

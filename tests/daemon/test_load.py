@@ -6,7 +6,6 @@ as much. No test here is about how long something takes, but for answers that ne
 
 import asyncio
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from tests.daemon.support import Caller, request, software, vlans
 from tests.support.daemon import Daemon
+from tests.support.descriptors import count_of_descriptors
 from tests.support.load import heap
 from tests.support.load.crowd import Crowd, daemon
 from tests.support.load.tally import Tally
@@ -107,9 +107,7 @@ def held_when_idle(running: Daemon) -> Held:
 
 
 def held_by(running: Daemon) -> Held:
-    # What each descriptor is, of more than a thousand, would take longer to read than to count.
-    descriptors = len(os.listdir(f"/proc/{running.pid}/fd"))
-    return Held(descriptors, len(running.mappings(" /")))
+    return Held(count_of_descriptors(running.pid), len(running.mappings(" /")))
 
 
 def test_every_outcome_is_right(run: Run) -> None:
