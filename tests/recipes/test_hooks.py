@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.backend.process import BackEndProcess, new_guest
 from tests.backend.process import running as back_end
-from tests.cli.commands import MODULE, OF_STATES
+from tests.cli.commands import forked
 from tests.clients.programs import installed, run
 from tests.support.forker import forker_of
 from vdpad.virtio.commands import VlanAdd
@@ -50,7 +50,7 @@ def forked_vdpactl() -> tuple[Path, tuple[int, ...]]:
     """A folder with a vdpactl that a forker runs, and the descriptors that it needs."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    return folder, (forker_of(MODULE, OF_STATES).lay(folder / "vdpactl"),)
+    return folder, (forked().lay(folder / "vdpactl"),)
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class Hook:
 COMES, GONE = (GUEST, "migrate", "begin", "-"), (GUEST, "release", "end", "failed")
 
 
-def hook_of(name: str, anew: bool = False) -> Hook:
+def hook_of(name: str) -> Hook:
     """The hook in this language."""
     if name == "bash":
-        return Hook((RECIPES / "libvirt" / "qemu-hook.bash",), COMES, GONE, anew=anew)
+        return Hook((RECIPES / "libvirt" / "qemu-hook.bash",), COMES, GONE)
     if name == "Python":
         program = RECIPES / "libvirt" / "qemu_hook.py"
         module = "docs.recipes.libvirt.qemu_hook"
-        return Hook((sys.executable, "-I", program), COMES, GONE, module=module, anew=anew)
+        return Hook((sys.executable, "-I", program), COMES, GONE, module=module)
     perl = (installed("perl"), RECIPES / "proxmox" / "vdpad-hook.pl")
     migrated = (("PVE_MIGRATED_FROM", "node-a"),)
     return Hook(perl, (GUEST, "pre-start"), (GUEST, "post-stop"), migrated)
@@ -124,12 +124,11 @@ def hook(request: pytest.FixtureRequest) -> Hook:
 # --- a guest comes ---
 
 
-@pytest.mark.parametrize("language", ["bash", "Python", "Perl"])
 def test_a_state_that_fits_is_let_in_and_nothing_prepared(
-    language: str, moves: Moves, name: str
+    hook: Hook, moves: Moves, name: str
 ) -> None:
     moves.lay(target=SIM0)
-    assert hook_of(language, anew=True).lets_in(moves)
+    assert replace(hook, anew=True).lets_in(moves)
     assert moves.became(name) is None
 
 
