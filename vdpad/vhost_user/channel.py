@@ -117,7 +117,7 @@ class Channel:
 
     @property
     def has_gone(self) -> bool:
-        """Whether it has."""
+        """Whether the other side has closed its end, whatever of it was not read yet."""
         return has_hung_up(self._socket)
 
     async def receive(self) -> FrontEndMessage | None:
