@@ -14,7 +14,7 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.support.namespaces import taps, why_no_taps
 from tests.support.tap_ends import HostEnd, tap_ends
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import GuestAnnounced
 from vdpad.queues.software.rarp import rarp_request
@@ -23,7 +23,7 @@ from vdpad.virtio.features import Feature
 
 from .device import sensible
 from .layout import DATA_RINGS, MIB, place_ring
-from .test_migration import GUARD, Side, side
+from .test_migration import Side, side
 from .versions import TRIXIE, TRIXIE_BACKPORTS, Version, why_unavailable
 
 QUEUES = 5
@@ -74,7 +74,7 @@ async def move(here: Side, there: Side) -> None:
     await there.qemu.qmp.execute("migrate-incoming", uri=f"unix:{there.address}")
     await here.qemu.qmp.execute("migrate", uri=f"unix:{there.address}")
     await here.until_migration_is("completed")
-    await until(lambda: there.on.device.status is Status.RUNNING, GUARD)
+    await until(lambda: there.on.device.status is Status.RUNNING)
 
 
 async def begin(on: Side, without: frozenset[int] = frozenset()) -> None:
@@ -85,7 +85,7 @@ async def begin(on: Side, without: frozenset[int] = frozenset()) -> None:
     for index in range(QUEUES):
         await card.set_up_queue(index, place_ring(DATA_RINGS + index * MIB, 64))
     await card.start()
-    await until(lambda: on.on.device.status is Status.RUNNING, GUARD)
+    await until(lambda: on.on.device.status is Status.RUNNING)
 
 
 async def test_one_that_cannot_announce_itself(tmp_path: Path, version: Version) -> None:
@@ -93,8 +93,10 @@ async def test_one_that_cannot_announce_itself(tmp_path: Path, version: Version)
         await begin(here.side, CANNOT)
         await move(here.side, there.side)
         heard: list[bytes] = []
-        await until(lambda: there.host.has_received(heard), GUARD)
+        await until(lambda: there.host.has_received(heard))
         assert set(heard) == {rarp_request(MAC)}
+        # The loop hears of it from the device, which has sent by then.
+        await until(there.announced)
         assert set(there.announced()) == {MAC.hex(":")}
         assert (here.host.received(), here.announced()) == ([], [])
         assert (here.side.on.refusals, there.side.on.refusals) == ([], [])
@@ -127,6 +129,6 @@ async def test_the_frame_is_qemu_s(tmp_path: Path, version: Version) -> None:
             often = {"initial": 50, "max": 50, "rounds": 1, "step": 50}
             await on.qemu.qmp.execute("announce-self", **often)
             heard: list[bytes] = []
-            await until(lambda: host.has_received(heard), GUARD)
+            await until(lambda: host.has_received(heard))
             qemus = await asyncio.to_thread(network.recv, 2048)
     assert heard == [qemus.replace(OTHER_MAC, MAC)]
