@@ -1,7 +1,11 @@
 # Two commands do all the set-up they need: `make run` and `make test`.
 # A .venv from the versions pinned in requirements.lock; Debian packages by apt-get where root.
 
-PYTHON ?= python3
+# Of which .venv is made: the system's own, as what is installed runs on it, else the PATH's.
+MADE_OF = import ensurepip, sys; sys.exit(sys.version_info < (3, 11))
+ifndef PYTHON
+PYTHON := $(shell /usr/bin/python3 -c '$(MADE_OF)' 2>/dev/null && echo /usr/bin/python3 || echo python3)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
