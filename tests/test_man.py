@@ -18,6 +18,7 @@ from docutils.core import publish_string
 from pydantic import BaseModel
 
 from tests.availability import skip_or_fail
+from tests.support.waiting import GUARD
 from vdpad.cli import commands, exit_codes, vdpad, vhost_user_options
 from vdpad.daemon.settings import Method, Settings
 
@@ -50,7 +51,7 @@ def shown(page: str) -> list[str]:
             env={**os.environ, "MANWIDTH": str(_WIDTH), "LC_ALL": "C.UTF-8"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=GUARD,
             check=True,
         )
     assert done.stderr == ""
@@ -101,7 +102,9 @@ def test_whatis_finds_what_a_page_is_about(page: str, tmp_path: Path) -> None:
     skip_or_fail(None if shutil.which("lexgrog") else "lexgrog is not installed (man-db)")
     path = tmp_path / page.removesuffix(".rst")
     path.write_text(made(page))
-    done = subprocess.run(["lexgrog", path], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        ["lexgrog", path], capture_output=True, text=True, check=True, timeout=GUARD
+    )
     assert re.search(rf'"{path.stem} - .{{10,}}"', done.stdout), done.stdout
 
 

@@ -14,7 +14,7 @@ from tests.backend.written import changed, contents, driven, used_ring
 from tests.support.descriptors import no_descriptor_left
 from tests.support.guest import Guest, GuestQueue, shared_region
 from tests.support.split_driver import Way
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from tests.vhost_user.conftest import mappings
 from tests.vhost_user.front_end import ADD_MEM_REG, REM_MEM_REG, SET_VRING_CALL, single, u64
 from tests.vhost_user.log_file import log_file, pages_in
@@ -351,6 +351,6 @@ async def test_a_call_that_sleeps_holds_up_no_step(
         transmit.send([HEADER, b"packet"], [])
         await until(lambda: receive.returned > 0)
         await asyncio.sleep(0.05)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GUARD):
             await step(machine)
     os.close(full)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.backend.vmm import PLAIN, USER, Vmm
 from tests.support.guest import Guest
-from tests.vhost_user.front_end import GUARD, REM_MEM_REG, FrontEnd, single
+from tests.support.waiting import GUARD
+from tests.vhost_user.front_end import REM_MEM_REG, FrontEnd, single
 
 
 async def test_memory_that_shrinks_ends_the_process_and_the_next_one_serves(tmp_path: Path) -> None:

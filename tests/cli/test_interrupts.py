@@ -26,7 +26,7 @@ program.main([])
 def test_each_program_ends_by_the_signal_and_says_nothing(module: str) -> None:
     code = INTERRUPTED.format(module=module)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=GUARD, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 

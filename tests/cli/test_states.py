@@ -16,6 +16,7 @@ from tests.cli.commands import VDPACTL, refused, run, said
 from tests.daemon.support import STATE
 from tests.support.daemon import ROOT, daemon
 from tests.support.states import net_state
+from tests.support.waiting import GUARD
 from vdpad.cli import show_state, states
 from vdpad.cli.failures import Usage
 from vdpad.cli.state_files import choose
@@ -268,7 +269,7 @@ def test_what_the_target_loses_is_told_and_is_no_failure(state: Path, tmp_path: 
 def test_bytes_do_not_go_to_a_terminal(state: Path) -> None:
     ours, its = pty.openpty()
     command = [*VDPACTL, "convert", str(state), "--to", "device-parts"]
-    done = subprocess.run(command, stdout=its, stderr=subprocess.PIPE, timeout=60, check=False)
+    done = subprocess.run(command, stdout=its, stderr=subprocess.PIPE, timeout=GUARD, check=False)
     os.set_blocking(ours, False)
     with pytest.raises(BlockingIOError):
         os.read(ours, 1)
@@ -435,7 +436,7 @@ def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
         stdout=writing,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        timeout=60,
+        timeout=GUARD,
         check=False,
     )
     os.close(writing)

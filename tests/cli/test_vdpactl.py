@@ -29,6 +29,7 @@ from tests.daemon.support import (
     vlans,
 )
 from tests.support.daemon import ROOT, daemon
+from tests.support.waiting import GUARD
 from tests.test_man import methods
 from vdpad.cli.commands import command_line
 from vdpad.cli.exit_codes import MEANINGS
@@ -348,7 +349,7 @@ def shut() -> Iterator[Path]:
 def as_nobody(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=GUARD, check=False
     )
 
 

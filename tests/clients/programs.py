@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.availability import skip_or_fail
+from tests.support.waiting import GUARD
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdpad"
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-
-# In seconds: whatever takes longer hangs.
-GUARD = 120.0
 
 # Where the shared folder is in the container, whose own `folder` has nothing: $1 and $2.
 _IN_A_CONTAINER = 'mount --bind "$1" "$2" && mount -t tmpfs none "$1" && shift 2 && exec "$@"'

@@ -18,7 +18,7 @@ from tests.availability import skip_or_fail
 from tests.daemon.kinds import KINDS
 from tests.service.fake_journal import NAME
 from tests.support.daemon import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from vdpad.daemon.events import daemon, operations
 from vdpad.daemon.events.daemon import Stopped
 from vdpad.daemon.events.requests import RequestRefused
@@ -166,7 +166,7 @@ def test_systemd_takes_the_catalog(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
+            timeout=GUARD,
         )
         assert done.stderr == ""
         return done.stdout

@@ -26,7 +26,7 @@ from tests.daemon.support import (
 )
 from tests.daemon.udp_support import key_file
 from tests.support.daemon import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from vdpad.daemon.daemon import Service
 from vdpad.daemon.devices.keeper import DeviceKeeper
 from vdpad.daemon.events.operations import Ended, Interrupted
@@ -301,7 +301,7 @@ def test_nobody_waits_for_the_library_who_wants_no_metrics(tmp_path: Path) -> No
         "Service(Settings(metrics=MetricsSettings(textfile='/run/vdpad.prom'))); "
         "assert 'prometheus_client' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=GUARD)
 
 
 # --- the file ---

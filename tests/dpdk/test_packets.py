@@ -17,7 +17,7 @@ from tests.backend.devices import NeverSuspended
 from tests.backend.vmm import BackEnd, back_end
 from tests.dpdk.testpmd import Testpmd, run_testpmd
 from tests.support.descriptors import no_descriptor_left
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from vdpad.queues.software.loop_device import LoopDevice
 from vdpad.queues.software.packet_device import PacketDevice
 from vdpad.virtio.features import Feature
@@ -59,7 +59,7 @@ async def statistics(running: Testpmd) -> Statistics:
 
 async def received(running: Testpmd, number: int) -> None:
     """Returns once it has received so many packets."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(GUARD):
         while (await statistics(running)).received < number:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.1)
 

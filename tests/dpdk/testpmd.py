@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from tests.vhost_user.back_end import GUARD
+from tests.support.waiting import GUARD
 
 PROGRAM = "dpdk-testpmd"
 RING_SIZE = 256

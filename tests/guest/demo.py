@@ -41,7 +41,6 @@ FILTER = ("mac", "rx", "mac_table", "vlans")
 """Of a state."""
 MONITOR = "qmp"
 """In a back end's folder."""
-PATIENCE = 60.0
 VDPACTL = str(Path(sys.executable).with_name("vdpactl"))
 
 
@@ -110,10 +109,10 @@ def show(qemu: Version, source: BackEndProcess, destination: BackEndProcess) -> 
         there.qmp("cont")
         before.close()
         moved = OnBackEnd(there, destination)
-        wait_until(lambda: moved.packets()[1] > packets[1] + 100, PATIENCE, said=there.printed)
+        wait_until(lambda: moved.packets()[1] > packets[1] + 100, said=there.printed)
         tell(migration, source, destination)
         say(f"  {'packets received':<22}{packets[1]} before, {moved.packets()[1]} by now")
-        wait_until(lambda: destination.events("filter-followed"), PATIENCE, said=destination.log)
+        wait_until(lambda: destination.events("filter-followed"), said=destination.log)
         capture(destination, "destination")
         same = told(destination) == had
     say(f"\nThe destination's device has {'the filter of the source' if same else 'another one'}.")
@@ -128,7 +127,7 @@ def set_up(on: OnBackEnd) -> None:
     on.guest.run(*SETTINGS)
     on.send(1)
     on.guest.run(PINGS)
-    wait_until(lambda: told(on.process).get("vlans") == VLANS, PATIENCE, said=on.process.log)
+    wait_until(lambda: told(on.process).get("vlans") == VLANS, said=on.process.log)
 
 
 def card(process: BackEndProcess) -> DataQueues:

@@ -107,7 +107,7 @@ class Journey:
         self.here.run(*STIR)
         with self._moving(qemu, to) as there:
             self.here.begin_to_move(there, max_bandwidth=FAST >> 6, downtime_limit=1)
-            wait_until(self._all_was_sent_once, 60, said=self.here.printed)
+            wait_until(self._all_was_sent_once, said=self.here.printed)
             self.here.bound_migration(max_bandwidth=SLOW)
             pour()
             assert self.here.migration()["status"] == "active"

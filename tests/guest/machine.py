@@ -29,14 +29,11 @@ from typing import Any, BinaryIO, Protocol
 from tests.qemu import process
 from tests.qemu.qmp import Qmp, QmpError
 from tests.qemu.versions import SYSTEM, Version
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD, wait_until
 from tests.vm import machine as vm
 
 from .initramfs import BUSYBOX, PROGRAMS, initramfs, program
 
-BOOT_SECONDS = 240.0
-REPLY_SECONDS = 60.0
-STREAM_SECONDS = 60.0
 CONSOLE_SHOWN = 4000
 MEMORY = "128M"
 
@@ -152,7 +149,7 @@ class Guest:
                 the file itself, as it has to; otherwise it writes to a socket.
 
         Raises QmpError where QEMU knows no such capability or the migration fails, TimeoutError
-        where a step of it takes longer than STREAM_SECONDS.
+        where a step of it takes longer than GUARD.
         """
         path, address = self._folder / "migration", self._folder / "listener"
         path.unlink(missing_ok=True)
@@ -168,15 +165,15 @@ class Guest:
             self._switch(capabilities, False)
 
     async def _to_file(self, path: Path) -> None:
-        async with asyncio.timeout(STREAM_SECONDS):
+        async with asyncio.timeout(GUARD):
             await self._qmp.migrate(f"file:{path}")
 
     async def _to_socket(self, address: Path, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(address))
             listener.listen(1)
-            listener.settimeout(STREAM_SECONDS)
-            async with asyncio.timeout(STREAM_SECONDS):
+            listener.settimeout(GUARD)
+            async with asyncio.timeout(GUARD):
                 # A thread takes 60 MB in a third of the time that the event loop needs for them.
                 received = asyncio.to_thread(_receive, listener, path)
                 await asyncio.gather(received, self._qmp.migrate_to_socket(address))
@@ -210,9 +207,7 @@ class Guest:
 
         Returns what QEMU tells of the migration: "downtime" is in ms.
         """
-        wait_until(
-            lambda: self.migration()["status"] == "completed", STREAM_SECONDS, said=self.printed
-        )
+        wait_until(lambda: self.migration()["status"] == "completed", said=self.printed)
         wait_until(lambda: other.qmp("query-status")["status"] == "paused", said=other.printed)
         return self.migration()
 
@@ -230,9 +225,7 @@ class Guest:
 
     def await_boot(self) -> None:
         """Returns when it has booted."""
-        self._socket.settimeout(BOOT_SECONDS)
         self._reply()
-        self._socket.settimeout(REPLY_SECONDS)
 
     def _reply(self) -> tuple[int, str]:
         try:
@@ -273,6 +266,7 @@ def _machine(cards: Sequence[Card], qemu: Version, kind: str, *more: str) -> Ite
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vdpad-guest-")))
         shell, its_shell = _socket_pair(stack)
+        shell.settimeout(GUARD)
         qmp, its_qmp = _socket_pair(stack)
         inherited = (its_shell.fileno(), its_qmp.fileno())
         command = [*_command(folder, cards, qemu.program, kind, *inherited), *more]
@@ -326,7 +320,7 @@ def _command(
 
 def _receive(listener: socket.socket, path: Path) -> None:
     connection, _ = listener.accept()
-    connection.settimeout(STREAM_SECONDS)
+    connection.settimeout(GUARD)
     with connection, connection.makefile("rb") as source, path.open("wb") as stream:
         shutil.copyfileobj(source, stream)
 

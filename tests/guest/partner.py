@@ -29,7 +29,7 @@ from typing import Any
 
 from tests.support.daemon import ROOT
 from tests.support.namespaces import Namespace
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 
 from .exchanges import Announcements, Connection, Datagrams, Gate
 
@@ -39,7 +39,6 @@ FLOOD = 2 << 20
 """Bytes."""
 
 _CONNECTIONS = 2
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class _Program:
         assert self._poured is not None
         reader, _, flood = self._poured
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(GUARD):
                 return await reader.readexactly(len(flood)) == flood
         except (OSError, asyncio.IncompleteReadError):
             return False

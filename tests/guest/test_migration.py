@@ -101,7 +101,7 @@ class Talking(Journey):
     def pour(self) -> None:
         """Has the flood come."""
         self.here.run(POUR)
-        wait_until(lambda: self.here.run(POURED) == "1\n", 60, said=self.here.printed)
+        wait_until(lambda: self.here.run(POURED) == "1\n", said=self.here.printed)
 
     def ways(self) -> set[str]:
         """In which its memory was logged, over all its moves."""
@@ -120,7 +120,7 @@ class Talking(Journey):
     def until_more(self, number: int) -> None:
         """Returns when so many more have come."""
         before = self.blocks()
-        wait_until(lambda: self.blocks() >= before + number, 60, said=self.here.printed)
+        wait_until(lambda: self.blocks() >= before + number, said=self.here.printed)
 
     def received(self) -> int:
         """Bytes that eth0 has received; by which way the blocks have come."""
@@ -180,7 +180,7 @@ def test_what_comes_while_memory_is_logged_is_there(tmp_path: Path, qemu: Versio
         assert journey.ways() == {"relay"}
         journey.here.run("touch /tmp/moved")
         compared = "cmp -s /tmp/flood /tmp/poured && echo whole || true"
-        wait_until(lambda: journey.here.run(compared) == "whole\n", 60)
+        wait_until(lambda: journey.here.run(compared) == "whole\n")
         journey.until_more(5)
         assert journey.wrong_checksums() == 0
 
@@ -206,7 +206,7 @@ def test_a_guest_whose_device_tells_no_bases_stays(tmp_path: Path, qemu: Version
         on.guest.begin_to_move(there)
         with pytest.raises(QmpError, match="'status': 'failed'"):
             on.guest.until_moved(there)
-        wait_until(lambda: on.guest.qmp("query-status")["status"] == "running", 60)
+        wait_until(lambda: on.guest.qmp("query-status")["status"] == "running")
         on.check_loop()
         refused = [each["request"] for each in on.process.events("front-end-refused")]
         assert {"GET_VRING_BASE", "CHECK_DEVICE_STATE"} <= {*refused}

@@ -17,9 +17,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from tests.availability import skip_or_fail
-from tests.clients.programs import CACHE, GUARD
+from tests.clients.programs import CACHE
 from tests.support.daemon import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD, wait_until
 
 LIBVIRT = CACHE / "libvirt"
 _SCRIPT = Path(__file__).with_name("host.sh")

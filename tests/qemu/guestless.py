@@ -21,6 +21,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import GUARD
+
 from .device import Device, DeviceConfig, Feature, Refused, data_queues, sensible
 from .layout import BUFFERS, CONTROL_RING, MEMORY_SIZE, Ring, control_ring
 from .options import Options
@@ -50,8 +52,6 @@ __all__ = [
 ]
 
 IO_APIC = "ioapic"
-START_SECONDS = 30.0
-STREAM_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Guestless:
 
         This ends the device's use: the machine is "postmigrate" afterwards. The receive filter may
         still be asked for. Raises QmpError where the migration fails, TimeoutError after
-        STREAM_SECONDS.
+        GUARD.
         """
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "stream"
@@ -191,7 +191,7 @@ async def guestless(options: Options | None = None) -> AsyncIterator[Guestless]:
 async def _start(stack: AsyncExitStack, options: Options) -> Guestless:
     process = await stack.enter_async_context(run_qemu(options))
     try:
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(GUARD):
             return await _set_up(stack, process, options)
     except (OSError, TimeoutError, NotFound, QmpError, QtestError, Refused, StartError) as error:
         raise StartError(f"{error!r}; QEMU printed: {process.printed()}") from error
@@ -298,6 +298,6 @@ async def _receive_stream(qmp: Qmp, path: Path) -> bytes:
         received.set_result(await reader.read())
         writer.close()
 
-    async with asyncio.timeout(STREAM_SECONDS), await asyncio.start_unix_server(receive, path):
+    async with asyncio.timeout(GUARD), await asyncio.start_unix_server(receive, path):
         await qmp.migrate_to_socket(path)
         return await received

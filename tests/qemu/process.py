@@ -26,13 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from tests.support.waiting import GUARD
+
 from .layout import MEMORY_SIZE, MIB
 from .options import Options
 from .versions import PROGRAM
 
 TUN = Path("/dev/net/tun")
 MEMFD_NAME = "memory-backend-memfd"
-PROBE_SECONDS = 10.0
 
 F_GET_SEALS = 1034
 F_SEAL_SHRINK = 0x0002
@@ -79,7 +80,7 @@ def why_unavailable() -> str | None:
         return f"{TUN}: {error.strerror}"
     try:
         probe = subprocess.run(
-            [*namespace(), "true"], capture_output=True, text=True, timeout=PROBE_SECONDS
+            [*namespace(), "true"], capture_output=True, text=True, timeout=GUARD
         )
     except (OSError, subprocess.SubprocessError) as error:
         return f"unshare: {error}"

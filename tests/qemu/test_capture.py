@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.waiting import GUARD
 from vdpad.client import Client
 from vdpad.virtio.features import Feature
 
@@ -37,7 +38,6 @@ from .versions import PROGRAM
 
 Json = dict[str, Any]
 
-WAIT_SECONDS = 30
 HASHES = "rss=on,hash=on"
 ASK = "--ask-features"
 
@@ -56,7 +56,7 @@ def vdpactl(*arguments: str, stdin: str | None = None) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         input=stdin,
-        timeout=WAIT_SECONDS,
+        timeout=GUARD,
         check=False,
     )
 

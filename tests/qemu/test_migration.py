@@ -23,7 +23,7 @@ from tests.backend.devices import NeverResumed, NeverSuspended
 from tests.backend.vmm import BUFFER, HEADER, BackEnd, Heard
 from tests.backend.vmm import back_end as backed
 from tests.support.split_driver import Memory, Way
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from tests.vhost_user.forgetful_log import FORGOTTEN, forgetful_logs
 from vdpad.backend.device_lifecycle import Status
 from vdpad.backend.events import LoggingBegan, LoggingEnded, StateLoaded, StateSaved
@@ -60,7 +60,6 @@ takes no such stream ("vring.num 1024 exceeds allocated max")."""
 INCOMING = ("-incoming", "defer", "-S")
 """It does not go on by itself: what was sent and not received yet would come round there, and its
 memory be another than the one that was moved."""
-GUARD = 60.0
 
 
 @dataclass(frozen=True)

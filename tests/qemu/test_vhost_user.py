@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vhost_user.back_end import GUARD, BackEnd, back_end
+from tests.support.waiting import GUARD
+from tests.vhost_user.back_end import BackEnd, back_end
 from tests.vhost_user.recording_device import CONFIG, RecordingDevice
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.messages import LOG_ALL

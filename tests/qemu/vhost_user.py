@@ -15,6 +15,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import GUARD
+
 from .device import Device, sensible
 from .layout import MEMORY_SIZE, MIB, data_ring
 from .pci import VirtioBlocks, open_virtio_net
@@ -26,8 +28,6 @@ FIRMWARE_BYTES = 64 * 1024
 RESET_VECTOR = FIRMWARE_BYTES - 16
 CLI_HLT = b"\xfa\xf4"
 FAR_JUMP_TO_ITS_START = b"\xea\x00\x00\x00\xf0"
-
-START_SECONDS = 30.0
 
 
 def all_queues(queues: int) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ async def driven(
     async with run_command(command) as process, AsyncExitStack() as stack:
         qtest = await Qtest.over(process.qtest)
         stack.push_async_callback(qtest.close)
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(GUARD):
             qmp = await Qmp.over(process.qmp)
             stack.push_async_callback(qmp.close)
             blocks = await open_virtio_net(qtest)

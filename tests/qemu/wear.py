@@ -18,6 +18,8 @@ import mmap
 import struct
 from dataclasses import dataclass
 
+from tests.support.waiting import GUARD
+
 from .layout import Ring
 from .qtest import Qtest
 
@@ -26,7 +28,6 @@ DESCRIPTOR = struct.Struct("<QIHH")
 NEXT = 1
 WRITE = 2
 NO_INTERRUPT = 1
-WEAR_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ async def wear_in(
     """
     _write_command(memory, ring, scratch)
     at = 0
-    async with asyncio.timeout(WEAR_SECONDS):
+    async with asyncio.timeout(GUARD):
         while at != index:
             at = min(at + ring.size, index)
             _publish(memory, ring, at)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.descriptors import no_descriptor_left
 from tests.support.marks import in_bulk
+from tests.support.waiting import GUARD
 from vdpad.errors import VdpadError
 from vdpad.queues import eventfds
 from vdpad.queues.eventfds import (
@@ -386,7 +387,7 @@ async def test_a_call_after_a_pause_is_heard(monkeypatch: pytest.MonkeyPatch, ev
     try:
         for _ in range(3):
             os.eventfd_write(eventfd, 1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(GUARD):
                 await waiter.wait(10)
     finally:
         waiter.close()
@@ -401,7 +402,7 @@ async def test_calls_are_heard_as_they_come_where_they_are_not_paced(
     try:
         for _ in range(3):
             os.eventfd_write(eventfd, 1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(GUARD):
                 await waiter.wait(3600)
     finally:
         waiter.close()

@@ -19,6 +19,7 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.support.descriptors import no_descriptor_left, open_descriptors
 from tests.support.fuse import silent_file
+from tests.support.waiting import GUARD
 from vdpad.errors import VdpadError
 from vdpad.queues.control_queue import split_ring
 from vdpad.queues.lent_indices import Indices
@@ -456,10 +457,10 @@ def test_a_lender_that_holds_the_file_s_lock_holds_up_nobody(tmp_path: Path) -> 
         write = partial(libc.pwrite, memory, ctypes.c_void_p(source), 4096, 0)
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
-        assert asked.wait(10)
+        assert asked.wait(GUARD)
         with _queue(memory) as queue:
             assert queue.next_index == 0
-    writer.join(10)
+    writer.join(GUARD)
     os.close(memory)
 
 

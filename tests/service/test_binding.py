@@ -9,6 +9,7 @@ from pathlib import Path, PosixPath
 
 import pytest
 
+from tests.support.waiting import GUARD
 from vdpad.service.endpoints import binding
 from vdpad.service.endpoints.binding import CannotListen, bind, inode_of
 
@@ -70,7 +71,7 @@ def test_of_two_that_find_one_left_socket_one_has_it(
 
     def happens() -> None:
         other.start()
-        assert came.wait(60)
+        assert came.wait(GUARD)
 
     path.happens = happens
     # It waits for as long as it takes.

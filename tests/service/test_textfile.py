@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.no_means import no_threads
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from vdpad.service.events.event import Event
 from vdpad.service.events.kinds import FileNotWritten
 from vdpad.service.textfile import Textfile, write_whole
@@ -47,7 +47,7 @@ async def test_stopping_does_not_wait_for_the_interval(tmp_path: Path) -> None:
     textfile = Textfile(path, HOUR, counting(), at_once, lambda _: None)
     textfile.start()
     await until(path.exists)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await textfile.stop()
     assert path.read_text() == "1"
 

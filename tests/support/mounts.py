@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.namespaces import namespace
+from tests.support.waiting import GUARD
 
-_SECONDS = 10.0
 _UNSHARE = ("unshare", "-m" if os.geteuid() == 0 else "-rm")
 
 
@@ -50,7 +50,7 @@ class SmallDisk:
 
     def _must(self, *arguments: str) -> None:
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=_SECONDS, check=False
+            self.command(*arguments), capture_output=True, text=True, timeout=GUARD, check=False
         )
         assert done.returncode == 0, (arguments, done.stderr)
 

@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.support.waiting import wait_until
-
-_SECONDS = 10.0
+from tests.support.waiting import GUARD, wait_until
 
 UNSHARE = ("unshare", "-n" if os.geteuid() == 0 else "-rn")
 """What makes a namespace."""
@@ -37,7 +35,7 @@ class Namespace:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """What a command in it came to."""
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=_SECONDS, check=False
+            self.command(*arguments), capture_output=True, text=True, timeout=GUARD, check=False
         )
 
     def must(self, *arguments: str) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 # In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
-GUARD = 120.0
+GUARD = 300.0
 
 
 async def until(true: Callable[[], object], seconds: float = GUARD, every: float = 0.005) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD, wait_until
 from tests.vm.host import Caller, Json
 from tests.vm.machine import Machine, Result
 
@@ -19,7 +19,6 @@ CONFIG = "/etc/vdpad/vdpad.toml"
 DROP_INS = "/etc/systemd/system/vdpad.service.d"
 PLACED = "/usr/lib/vdpad/systemd"
 RULES = "/etc/udev/rules.d/90-vdpad-vhost-vdpa.rules"
-PATIENCE = 100.0
 
 HERE = Path(__file__).resolve().parent
 _PROBE = "Type=oneshot\\nWatchdogSec=0\\nRestart=no\\nStandardOutput=truncate:/run/probed\\n"
@@ -70,7 +69,7 @@ class Service:
     def vdpactl(self, *arguments: str, uid: str = "0", gid: str = "0") -> Result:
         """Runs the installed client as somebody."""
         who = ("setpriv", "--reuid", uid, "--regid", gid, "--clear-groups")
-        return self.vm.run(*who, "vdpactl", "--timeout", str(PATIENCE), *arguments)
+        return self.vm.run(*who, "vdpactl", "--timeout", str(GUARD), *arguments)
 
     def status(self, key: str) -> str:
         """A line of the daemon's /proc/PID/status."""
@@ -150,4 +149,4 @@ class Service:
     def until(self, true: Callable[[], Any]) -> None:
         """Returns when it holds."""
         journal = "journalctl -u vdpad -n 30 --no-pager"
-        wait_until(true, PATIENCE, said=lambda: self.sh(journal).out)
+        wait_until(true, said=lambda: self.sh(journal).out)

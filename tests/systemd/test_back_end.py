@@ -14,7 +14,7 @@ from tests.vm.host import Caller
 from tests.vm.machine import Machine
 from vdpad.wire.addresses import BACK_ENDS
 
-from .service import PATIENCE, Service, give_time
+from .service import Service, give_time
 
 SOFTWARE = "/usr/bin/vdpad-vhost-user --name %i --software --stay"
 CONNECT = (
@@ -62,7 +62,7 @@ class Instance:
 
     def until(self, state: str) -> None:
         """Returns when its service is so."""
-        wait_until(lambda: self.show("ActiveState") == state, PATIENCE, said=self.journal)
+        wait_until(lambda: self.show("ActiveState") == state, said=self.journal)
 
     def journal(self) -> str:
         """What it has said."""
@@ -125,7 +125,7 @@ def test_the_first_front_end_starts_it(instance: Instance) -> None:
     front_end = instance.connect()
     instance.until("active")
     assert instance.show("StatusText") == f"Waiting for a front end of {instance.name}"
-    wait_until(lambda: instance.asked("status")["phase"] == "connected", PATIENCE)
+    wait_until(lambda: instance.asked("status")["phase"] == "connected")
     status = instance.asked("status")
     assert (status["device"], status["front_end"]) == ("loop", {"pid": front_end, "uid": 0})
     assert instance.asked("info")["name"] == instance.name
@@ -135,9 +135,9 @@ def test_the_first_front_end_starts_it(instance: Instance) -> None:
     # It goes, and the next one finds the same process.
     pid = instance.show("MainPID")
     vm.ask("kill", pid=front_end, number=9)
-    wait_until(lambda: instance.asked("status")["phase"] == "waiting", PATIENCE)
+    wait_until(lambda: instance.asked("status")["phase"] == "waiting")
     instance.connect()
-    wait_until(lambda: instance.asked("status")["phase"] == "connected", PATIENCE)
+    wait_until(lambda: instance.asked("status")["phase"] == "connected")
     assert (instance.show("MainPID"), instance.show("NRestarts")) == (pid, "0")
 
 
@@ -159,7 +159,7 @@ def test_one_that_is_killed_comes_back(instance: Instance) -> None:
     instance.until("active")
     before = instance.show("MainPID")
     instance.vm.output("kill", "-KILL", before)
-    wait_until(lambda: instance.show("NRestarts") == "1", PATIENCE, said=instance.journal)
+    wait_until(lambda: instance.show("NRestarts") == "1", said=instance.journal)
     instance.until("active")
     assert instance.show("MainPID") != before
     assert instance.asked("status")["phase"] in ("waiting", "connected")

@@ -18,7 +18,7 @@ from tests.vm.machine import Machine
 from tests.vm.test_restore import NO_FILTER, assert_restored, state_for
 
 from .machine import machine, why_unavailable
-from .service import DROP_INS, PATIENCE, RULES, Service, give_time
+from .service import DROP_INS, RULES, Service, give_time
 from .test_back_end import SOFTWARE, Instance
 
 NAMES = ("vdpad", "vdpad-vhost-user")
@@ -72,7 +72,7 @@ def with_front_end(service: Service) -> tuple[Instance, Json]:
     back_end.connect()
     service.systemctl("start", back_end.unit)  # begun by then; it returns when it is ready
     control = Caller(service.vm, f"{back_end.folder}/control")
-    wait_until(lambda: control.result("status")["phase"] == "connected", PATIENCE)
+    wait_until(lambda: control.result("status")["phase"] == "connected")
     return back_end, control.result("status")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.waiting import GUARD
 from tests.vm.journal import latest
 
-from .service import PATIENCE, PLACED, Service
+from .service import PLACED, Service
 
 KEYS = "/etc/vdpad/keys"
 OTHER_KEYS = "/run/other-keys"
@@ -12,7 +13,7 @@ SETTINGS = '[udp]\nlisten = "0.0.0.0:7117"\nkey_file = "keys"\n'
 
 
 def ask(
-    service: Service, host: str, *arguments: str, keys: str = KEYS, seconds: float = PATIENCE
+    service: Service, host: str, *arguments: str, keys: str = KEYS, seconds: float = GUARD
 ) -> tuple[int, str]:
     """How the installed client ends, and what it says."""
     where = ("--host", host, "--key-file", keys, "--timeout", str(seconds))

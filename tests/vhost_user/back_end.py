@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.descriptors import no_descriptor_left
+from tests.support.waiting import GUARD
 from tests.vhost_user.recording_device import RecordingDevice
 from vdpad.errors import VdpadError
 from vdpad.vhost_user.device import Start
 from vdpad.vhost_user.front_ends import FrontEnds
-
-GUARD = 20.0
-"""Seconds: what takes longer hangs."""
 
 
 @dataclass

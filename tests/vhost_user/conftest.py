@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.descriptors import no_descriptor_left
-from tests.vhost_user.front_end import GUARD, FrontEnd
+from tests.support.waiting import GUARD
+from tests.vhost_user.front_end import FrontEnd
 from tests.vhost_user.recording_device import RecordingDevice
 from vdpad.errors import VdpadError
 from vdpad.vhost_user.front_ends import FrontEnds

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from tests.support.waiting import GUARD
+
 GET_FEATURES, SET_FEATURES, SET_OWNER, RESET_OWNER = 1, 2, 3, 4
 SET_MEM_TABLE, SET_LOG_BASE, SET_LOG_FD = 5, 6, 7
 SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE, GET_VRING_BASE = 8, 9, 10, 11
@@ -41,8 +43,6 @@ LOG_ALL = 1 << 26
 """VHOST_F_LOG_ALL, as a mask."""
 
 HEADER = struct.Struct("=III")
-GUARD = 10.0
-"""Seconds: what takes longer hangs."""
 
 
 def u64(value: int) -> bytes:

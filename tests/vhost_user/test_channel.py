@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.descriptors import lingering
+from tests.support.waiting import GUARD
 from tests.vhost_user import front_end as page
-from tests.vhost_user.front_end import GUARD, HEADER, NEED_REPLY, VERSION, FrontEnd
+from tests.vhost_user.front_end import HEADER, NEED_REPLY, VERSION, FrontEnd
 from vdpad.vhost_user.channel import Channel
 from vdpad.vhost_user.faults import BadConnection, BadMessage, FrontEndGone
 from vdpad.vhost_user.messages import Header

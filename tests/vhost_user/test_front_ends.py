@@ -13,11 +13,11 @@ import pytest
 
 from tests.support.descriptors import lingering, open_descriptors
 from tests.support.users import ALICE, open_folder, users
+from tests.support.waiting import GUARD
 from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import Served, mappings, serving
 from tests.vhost_user.front_end import (
     ALL_SERVED,
-    GUARD,
     NEED_REPLY,
     VERSION,
     FrontEnd,

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.vhost_user.front_end import GUARD, Memory
+from tests.support.waiting import GUARD
+from tests.vhost_user.front_end import Memory
 from tests.vhost_user.recording_device import RecordingDevice, Unwilling
 from vdpad.vhost_user.channel import Attached
 from vdpad.vhost_user.guest_regions import GuestRegions

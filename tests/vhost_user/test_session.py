@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.support.waiting import GUARD
 from tests.vhost_user import front_end as page
 from tests.vhost_user.conftest import Served
-from tests.vhost_user.front_end import ALL_SERVED, GUARD, NEED_REPLY, REPLY, VERSION, FrontEnd, u64
+from tests.vhost_user.front_end import ALL_SERVED, NEED_REPLY, REPLY, VERSION, FrontEnd, u64
 from tests.vhost_user.recording_device import CONFIG, FEATURES
 from vdpad.vhost_user.back_channel import BackChannel
 from vdpad.vhost_user.session import Session, SessionState

@@ -31,7 +31,7 @@ from vdpad.client import Client, Refused, Unreachable
 
 PORT_NAME = "vdpad.agent"
 SOCKET_TIMEOUT = 100.0
-PATIENCE, EVERY = 60.0, 0.02
+EVERY = 0.02
 LONGEST_RUN = 600.0
 
 FORKED = {
@@ -128,13 +128,13 @@ class Agent:
         """A file."""
         return await asyncio.to_thread(Path(path).read_text)
 
-    async def wait_for(self, path: str, text: str, seconds: float = PATIENCE) -> None:
-        """Returns when this text stands in a file, which may take so long."""
-        await until(lambda: text in Path(path).read_text(), seconds, EVERY)
+    async def wait_for(self, path: str, text: str) -> None:
+        """Returns when this text stands in a file."""
+        await until(lambda: text in Path(path).read_text(), every=EVERY)
 
     async def wait_until_gone(self, path: str) -> None:
         """Returns when there is nothing under this path."""
-        await until(lambda: not Path(path).exists(), PATIENCE, EVERY)
+        await until(lambda: not Path(path).exists(), every=EVERY)
 
     async def write(self, path: str, text: str) -> None:
         """Writes a file; one of the kernel's may sleep, so a thread does it."""

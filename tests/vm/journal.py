@@ -12,8 +12,6 @@ from .machine import Machine
 Json = dict[str, Any]
 Entry = dict[str, list[str]]
 
-PATIENCE = 30.0
-
 
 def entries(vm: Machine, *arguments: str) -> list[Entry]:
     """What journalctl finds, oldest first: each field's values."""
@@ -32,7 +30,7 @@ def entries_until(vm: Machine, event: str, *arguments: str) -> list[Entry]:
         found[:] = entries(vm, *arguments)
         return any(entry.get("VDPAD_EVENT") == [event] for entry in found)
 
-    wait_until(written, PATIENCE, every=0.1, said=lambda: str(found))
+    wait_until(written, every=0.1, said=lambda: str(found))
     return found
 
 

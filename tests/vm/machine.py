@@ -37,10 +37,9 @@ from typing import Any, TypeVar
 from tests.qemu.process import TUN
 from tests.qemu.qmp import Qmp, RxFilter
 from tests.qemu.versions import CACHE, PROGRAM
+from tests.support.waiting import GUARD
 
 ROOT = Path(__file__).resolve().parents[2]
-BOOT_SECONDS = 240.0
-REPLY_SECONDS = 120.0
 PROGRAMS = (PROGRAM, "unshare", "setpriv", "busybox", "depmod", "file", "vdpa")
 MAC = "52:54:00:00:00:0a"
 
@@ -265,9 +264,9 @@ def _environment() -> dict[str, str]:
 
 def _connected(path: Path, child: subprocess.Popen[bytes], console: Path) -> socket.socket:
     """The agent's end, once QEMU listens. The agent says hello when it is there."""
-    until = time.monotonic() + BOOT_SECONDS
+    until = time.monotonic() + GUARD
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(BOOT_SECONDS)
+    connection.settimeout(GUARD)
     while True:
         try:
             connection.connect(str(path))

@@ -12,7 +12,6 @@ from .test_restore import ALL_PARTS, NO_FILTER, assert_restored, state_for
 
 LITTLE_MEMORY = 64 * 1024
 TRIES = 20
-PATIENCE = 10.0
 DEAD_SECONDS = 5.0
 """How long to wait for a reply that the dead will not give."""
 
@@ -37,7 +36,7 @@ def devices_at_last(daemon: Caller) -> list[Json]:
         assert found or reply["refused"]["kind"] == "busy"
         return bool(found)
 
-    wait_until(told, PATIENCE)
+    wait_until(told)
     return found
 
 

@@ -14,7 +14,7 @@ from tests.availability import skip_or_fail
 from tests.support.waiting import wait_until
 
 from .host import Caller, Started, migration, vhost_vdpa
-from .journal import PATIENCE, assert_tells_of_refused, entries, entries_until, events
+from .journal import assert_tells_of_refused, entries, entries_until, events
 from .machine import ROOT, Machine
 
 JOURNALD = "/lib/systemd/systemd-journald"
@@ -124,7 +124,7 @@ def test_journald_takes_long_entries_and_lines_of_ours(journald: Machine) -> Non
     )
     assert journald.output(sys.executable, "-c", program, SOCKET) == "0\n"
     those = ("--all", "SYSLOG_IDENTIFIER=long")
-    wait_until(lambda: entries(journald, *those), PATIENCE)
+    wait_until(lambda: entries(journald, *those))
     found = entries(journald, *those)
     assert found[0]["MESSAGE"] == ["a\nVDPAD_FORGED=1"]
     assert found[0]["VDPAD_EXCEPTION"] == ["one\ntwo"]

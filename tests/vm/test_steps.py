@@ -31,10 +31,10 @@ class Story:
     log: str
     ended: bool = False
 
-    def reaches(self, place: str, seconds: float = 60.0) -> Json:
-        """What it has seen once it pauses there, which may take so long."""
+    def reaches(self, place: str) -> Json:
+        """What it has seen once it pauses there."""
         text = f'{{"at": "{place}"'
-        self.vm.ask("wait_for", path=self.log, text=text, seconds=seconds)
+        self.vm.ask("wait_for", path=self.log, text=text)
         (told,) = (each for each in self._told() if each.get("at") == place)
         seen: Json = told["seen"]
         return seen

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.backend.vmm import BUFFER, HEADER, Vmm
+from tests.support.waiting import GUARD
 from vdpad.errors import VdpadError
 from vdpad.queues.software.loop_device import LoopDevice
 
@@ -70,7 +71,7 @@ class Gate:
 
     def pass_through(self) -> None:
         self.reached.set()
-        self._opened.wait(10)
+        self._opened.wait(GUARD)
 
     def open(self) -> None:
         """Lets the step go on."""
@@ -123,7 +124,7 @@ class Traffic:
     async def gone_on(self) -> None:
         """Returns once packets have gone that were not on their way."""
         then = len(self.sent) + 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GUARD):
             while len(self.received) < then:  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.001)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import GUARD
 from vdpad.daemon.targets import nodes
 from vdpad.daemon.targets.nodes import NodePaths
 from vdpad.host import sysfs
@@ -93,7 +94,7 @@ async def test_who_is_cancelled_leaves_it_to_the_thread(looked: Looked) -> None:
     with pytest.raises(Refusal):
         await paths.name_of(Path("/run/one"), ME)
     looked.speaks.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         while True:
             try:
                 assert await paths.name_of(Path("/run/one"), ME) == "one"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import GUARD
 from vdpad.service.endpoints.unread import SMALL, Unread
 from vdpad.wire.datagrams import AncillarySocket
 
@@ -122,7 +123,7 @@ async def test_others_of_a_user_wait_for_one_moment_of_one_who_does_not_read(
         await post.send(ALICE, deaf, MIDDLE)
     await post.send(ALICE, deaf, MIDDLE)
     monkeypatch.setattr("vdpad.service.endpoints.unread._MOMENT", 3600.0)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(GUARD):
         waiting = [asyncio.ensure_future(post.send(ALICE, deaf, MIDDLE)) for _ in range(16)]
         await talk(post, ALICE, honest, 1, MIDDLE)
         assert all(await asyncio.gather(*waiting))
@@ -201,7 +202,7 @@ async def test_what_does_not_get_away_is_owed_all_the_same(post: Post) -> None:
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     send = partial(post.unread.send, BOB, "a client", MIDDLE, lambda: never)
     went = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(GUARD):
         while await send():
             went += 1
     assert went < 100

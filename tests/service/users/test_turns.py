@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.waiting import GUARD
 from vdpad.service.users.turns import Turns
 
 ALICE, BOB, CAROL = 1000, 1001, 1002
@@ -137,7 +138,7 @@ async def test_whenever_one_gives_up_the_next_has_its_turn(crowd: Crowd, after: 
     for _ in range(after):
         await asyncio.sleep(0)
     tasks[1].cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GUARD):
         await asyncio.gather(*tasks, return_exceptions=True)
         await crowd.work(CAROL, 0.01)
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from tests.support.waiting import GUARD
 from vdpad.queues.vhost_vdpa.device import to_negotiate
 from vdpad.queues.vhost_vdpa.node import Node
 from vdpad.queues.vhost_vdpa.open_device import OpenDevice
@@ -18,7 +19,7 @@ from vdpad.virtio.features import FEATURES, Feature
 from vdpad.virtio.rings import Region
 
 from .guest import HIGH, LOW, MAC, PACKETS, PAGE, RECEIVE, TRANSMIT, Guest
-from .telling import A_WHILE, PATIENCE, Json, pause, refusal
+from .telling import A_WHILE, Json, pause, refusal
 from .vmm import Vmm
 
 STRAY = frozenset({Feature.RSS})
@@ -211,7 +212,7 @@ def config_call(path: Path, folder: Path) -> Json:
         device.start()
         before = pull_config(device.config()).status
         pause(folder, "running")
-        called = bool(select.select([call], [], [], PATIENCE)[0]) and os.eventfd_read(call) > 0
+        called = bool(select.select([call], [], [], GUARD)[0]) and os.eventfd_read(call) > 0
         after = pull_config(device.config()).status
         device.set_config_call(None)
         pause(folder, "without")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import GUARD
 from vdpad.queues.vhost_vdpa.errors import VhostVdpaError
 
 Json = dict[str, Any]
 
-PATIENCE = 60.0
 A_WHILE = 0.3
 """How long nothing must happen to be taken for nothing, in seconds."""
 
@@ -30,7 +30,7 @@ def pause(folder: Path, place: str, **seen: object) -> None:
 
 def until(true: Callable[[], bool]) -> bool:
     """Waits for it; whether it came."""
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + GUARD
     while not true():
         if time.monotonic() > give_up:
             return False

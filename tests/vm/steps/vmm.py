@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 
+from tests.support.waiting import GUARD
 from vdpad.queues.owned_queue import OwnedQueue
 from vdpad.queues.shadowed_device import Vring
 from vdpad.queues.vhost_vdpa.device import to_negotiate
@@ -22,7 +23,7 @@ from vdpad.virtio.driver_ring import DriverRing
 from vdpad.virtio.features import Feature, FeatureSet
 
 from .guest import RECEIVE, TRANSMIT, Guest
-from .telling import PATIENCE, until
+from .telling import until
 
 
 class Shadow:
@@ -100,7 +101,7 @@ class Vmm:
         geometry = self.shadow.geometry
         ring = DriverRing(self.shadow.memory.view, geometry, event_idx=event_idx)
         queue = OwnedQueue(ring, self.shadow.kick, self.shadow.call)
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        deadline = asyncio.get_running_loop().time() + GUARD
         program = encode(commands, geometry, event_idx=event_idx)
         try:
             return await replay(program, queue, deadline=deadline, poll_ns=1_000_000)
