@@ -33,8 +33,8 @@ RING_SIZES = tuple(1 << bit for bit in range(1, 11))
 SOME_HUNDRED = WITHOUT_HASHES | vlans([[1, 330]], frozenset(range(1, 331)))
 SOME_HUNDRED_COMMANDS = 330 + 10
 
-# A ring of 64 takes 32 commands: who lets the device run dry rings 128 times at least. Others run on
-# this machine too, and cost doorbells; one unlucky run says nothing.
+# A ring of 64 takes 32 commands: who lets the device run dry rings 128 times at least. Others run
+# on this machine too, and cost doorbells; one unlucky run says nothing.
 MAX_DOORBELLS = 32
 ATTEMPTS = 10
 
