@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What these tests need, and the tests: as many side by side as -n says.
 define run-tests
-	@needs=$$($(BIN)/python -m tests.rooms $(1)) && [ -z "$$needs" ] || $(MAKE) --no-print-directory $$needs
+	@needs=$$($(BIN)/python -m tests.rooms $(1)) && if [ "$$needs" ]; then $(MAKE) --no-print-directory $$needs; fi
 	$(BIN)/python -m pytest -n0 $(1)
 endef
 

@@ -47,6 +47,12 @@ class _Chosen:
 
     def __init__(self) -> None:
         self.needs: set[str] = set()
+        self.nowhere: list[str] = []
+        """Paths where there is nothing; pytest's processes side by side do not tell of them."""
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        paths = (each.partition("::")[0] for each in session.config.args)
+        self.nowhere += [each for each in paths if not Path(each).exists()]
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Whether no test here needs anything; None leaves it to others to say."""
@@ -63,6 +69,9 @@ def _main() -> None:
     # What cannot be collected is told by the run that follows.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         pytest.main([*sys.argv[1:], "--collect-only", "-n0"], plugins=[chosen])
+    if chosen.nowhere:
+        there = ", ".join(chosen.nowhere)
+        sys.exit(f"expected paths of tests, found nothing at {there}: name one in tests/")
     print(*sorted(chosen.needs))
 
 

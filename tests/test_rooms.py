@@ -43,13 +43,21 @@ def test_what_boots_machines_is_used_in_their_rooms_only() -> None:
         (["tests/virtio", "tests/guest", "-v", "-n2"], "test-kernel test-qemus"),
         (["tests/qemu", "-k", "nobody_forwards"], "test-qemus"),
         (["tests/qemu", "tests/clients", "-m", "not machine"], "test-clients"),
-        (["nowhere"], ""),
     ],
     ids=lambda each: each if isinstance(each, str) else " ".join(each),
 )
 def test_what_chosen_tests_need(arguments: list[str], needs: str) -> None:
     done = forker_of("tests.rooms", *IMPORTED_BY_MANY).text(*arguments)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, needs, "")
+
+
+def test_a_path_where_there_is_nothing_is_told() -> None:
+    made = ["make", "-s", "-o", ".venv/ready", "-o", "test-packages", "test"]
+    wrong = "ARGS=tests/virtio tests/nowhere.py::test_one"
+    done = subprocess.run([*made, wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "found nothing at tests/nowhere.py: name one" in done.stderr
+    assert done.stdout == ""
 
 
 def test_what_they_need_the_makefile_can_make() -> None:
