@@ -27,7 +27,7 @@ from tests.daemon.support import Json, is_report
 from tests.daemon.udp_support import key_file, known_for_long
 from tests.support.daemon import ROOT, Daemon, daemon
 from tests.support.marks import in_bulk
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD, wait_until
 from vdpad.virtio.commands import VlanAdd, decode_command
 
 RESTORES, IN_BULK = 100, 1000
@@ -35,8 +35,6 @@ CLIENTS = 32
 KEYS, COUNT = "keys", "commands"
 PORT = 7117
 RELAY_PORT = 7118
-
-GUARD = 300.0
 
 
 @pytest.fixture
@@ -124,7 +122,6 @@ def test_restores_over_a_bad_network_are_applied_once_each(
                 printed, _ = network.communicate()
             was_bad(json.loads(printed), restores)
     print("{seconds:.1f} s; one took {p50:.3f} s (p50), {p99:.3f} s (p99)".format(**result))
-    assert result["seconds"] < GUARD / 2
 
     names = [f"vm-{number}" for number in range(restores)]
     assert all(is_report(report, "restored") for report in result["reports"])
