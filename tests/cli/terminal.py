@@ -11,8 +11,9 @@ import tty
 from types import TracebackType
 from typing import Self
 
+from tests.support.waiting import GUARD
+
 # In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
-GUARD = 60.0
 
 
 class Terminal:

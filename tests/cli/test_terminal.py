@@ -13,10 +13,11 @@ import pytest
 
 from tests.cli.commands import forked, redirected, text_of
 from tests.cli.qmp_peer import GREETING, lines, peer
-from tests.cli.terminal import GUARD, Terminal
+from tests.cli.terminal import Terminal
 from tests.daemon.support import STATE, faulty, vlans
 from tests.support.daemon import ROOT, daemon
 from tests.support.forker import Child
+from tests.support.waiting import GUARD
 from vdpad.cli import progress
 
 QUIET = {name: value for name, value in os.environ.items() if name != "COLUMNS"}

@@ -12,10 +12,11 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.waiting import GUARD
+
 from .guestless import Guestless, Lend, Options, guestless
 from .wear import DESCRIPTOR, NEXT, WRITE
 
-ANSWER_SECONDS = 5.0
 ACK_UNWRITTEN = 0xFF
 
 
@@ -52,7 +53,7 @@ class Driver:
         self._index = (self._index + 1) & 0xFFFF
         self._put(lend.available + 2, self._index)
         os.eventfd_write(lend.kick_fd, 1)
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(GUARD):
             while struct.unpack_from("<H", self._memory, lend.used + 2)[0] != self._index:
                 await self._call()
         return self._memory[ack]

@@ -179,7 +179,7 @@ class Traffic:
         last = self.number + number
         task = self._task
         assert task is not None
-        await until(lambda: self.number >= last or task.done(), GUARD)
+        await until(lambda: self.number >= last or task.done())
         if task.done():
             task.result()
 
@@ -353,9 +353,9 @@ async def test_where_the_destination_s_device_does_not_take_it_the_guest_goes_on
         await until_it_stands_still(here)
         await traffic.stop()
         await here.qemu.qmp.execute("migrate-continue", state="pre-switchover")
-        await until(lambda: bool(there.on.refusals), GUARD)
+        await until(lambda: bool(there.on.refusals))
         assert there.on.refusals[0].startswith("CHECK_DEVICE_STATE: expected a device that comes")
-        await until(lambda: here.on.device.status is Status.RUNNING, GUARD)
+        await until(lambda: here.on.device.status is Status.RUNNING)
         traffic.go_on(here)
         await traffic.more(100)
 

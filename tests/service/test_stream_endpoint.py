@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.descriptors import lingering, no_descriptor_left
+from tests.support.waiting import GUARD
 from tests.support.waiting import until as until_within
 from vdpad.service.endpoints import stream as stream_endpoint
 from vdpad.service.endpoints.binding import CannotListen
@@ -26,8 +27,7 @@ from vdpad.wire.descriptors import CLOSER
 from vdpad.wire.streams import MAX_MESSAGE, SMALL
 
 # In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
-GUARD = 30.0
-until = partial(until_within, seconds=GUARD, every=0.001)
+until = partial(until_within, every=0.001)
 
 # And how long a descriptor's closing takes that nobody must wait for.
 LINGERS = 20

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-Json = dict[str, Any]
+from tests.support.waiting import GUARD
 
-# In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
-GUARD = 30.0
+Json = dict[str, Any]
 
 
 class VarlinkCaller:

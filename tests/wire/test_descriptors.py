@@ -14,14 +14,13 @@ from tests.availability import skip_or_fail
 from tests.support.descriptors import lingering
 from tests.support.fuse import silent_file
 from tests.support.no_means import no_threads
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD, wait_until
 from vdpad.wire import descriptors, user_threads
 from vdpad.wire.descriptors import MAX_RECEIVED, RIGHTS_SIZE, Closer, received
 
 # In seconds: whatever takes longer hangs.
-GUARD = 10.0
 ALICE, BOB = 1000, 1001
-until = partial(wait_until, seconds=GUARD, every=0.001)
+until = partial(wait_until, every=0.001)
 
 
 def is_open(fd: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests.support.descriptors import no_descriptor_left
+from tests.support.waiting import GUARD
 from vdpad.wire.datagrams import MAX_DESCRIPTORS
 from vdpad.wire.streams import (
     MAX_MESSAGE,
@@ -20,7 +21,6 @@ from vdpad.wire.streams import (
 )
 
 # In seconds: whatever takes longer hangs. Nothing that passes ever waits for it.
-GUARD = 30.0
 
 # In seconds: so short that tests can wait for it.
 SOON = 0.05

@@ -12,13 +12,13 @@ import pytest
 from tests.availability import skip_or_fail
 from tests.support.fuse import silent_file
 from tests.support.no_means import no_threads
+from tests.support.waiting import GUARD
 from vdpad.service.endpoints import path_replies
 from vdpad.service.endpoints.path_replies import PathReplies
 from vdpad.wire.datagrams import AncillarySocket, Loss, Peer
 from vdpad.wire.descriptors import CLOSER
 
 # In seconds: whatever takes longer hangs.
-GUARD = 10.0
 ME = os.geteuid()
 HAS_FUSE = Path("/dev/fuse").exists()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.descriptors import no_descriptor_left
-from tests.support.varlink import GUARD, Json, VarlinkCaller, call
+from tests.support.varlink import Json, VarlinkCaller, call
+from tests.support.waiting import GUARD
 from vdpad.service.endpoints.stream import StreamEndpoint
 from vdpad.service.events.event import Event
 from vdpad.service.events.kinds import ConnectionCut
