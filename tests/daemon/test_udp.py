@@ -41,7 +41,7 @@ from tests.daemon.udp_support import (
 )
 from tests.support.daemon import daemon, running
 from tests.support.descriptors import open_descriptors
-from tests.support.waiting import GUARD, until, wait_until
+from tests.support.waiting import until, wait_until
 from vdpad.daemon.api import api
 from vdpad.daemon.configuration import BadSettings, load_settings
 from vdpad.errors import VdpadError
@@ -384,9 +384,7 @@ async def test_refusing_costs_a_fraction_of_answering(udp: UdpEndpoint, remote: 
 
 
 async def until_counted(udp: UdpEndpoint, total: int) -> None:
-    async with asyncio.timeout(GUARD):
-        while sum(udp.refused.values()) < total:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+    await until(lambda: sum(udp.refused.values()) >= total, every=0)
 
 
 # --- what comes again ---

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.backend.vmm import BUFFER, HEADER, Vmm
-from tests.support.waiting import GUARD
+from tests.support.waiting import GUARD, until
 from vdpad.errors import VdpadError
 from vdpad.queues.software.loop_device import LoopDevice
 
@@ -124,9 +124,7 @@ class Traffic:
     async def gone_on(self) -> None:
         """Returns once packets have gone that were not on their way."""
         then = len(self.sent) + 1
-        async with asyncio.timeout(GUARD):
-            while len(self.received) < then:  # noqa: ASYNC110 - nobody tells of it
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.received) >= then, every=0.001)
 
 
 @asynccontextmanager
